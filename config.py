@@ -1,0 +1,307 @@
+"""Every knob of Foal: nested frozen dataclasses, each field with its meaning, unit and range.
+
+A field is set on the command line as ``--section.field VALUE``; in Python with
+``dataclasses.replace``. Whatever is out of range raises ConfigError, which names the field.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the field and what was expected."""
+
+
+def knob(default: Any, meaning: str, unit: str = "", *, low: float = -math.inf, high: float = math.inf, choices: tuple = ()) -> Any:
+    """Return a dataclass field with its meaning, unit and allowed range (inclusive)."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class PhysicsCfg:
+    """The simulated world: time step, foot contact, joints."""
+
+    robot: str = knob("go1", "robot: name of a file in robots/ or path to a JSON file")
+    timestep: float = knob(0.0025, "length of a physics step", "s", low=1e-5, high=0.02)
+    gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
+    contact_stiffness: float = knob(2e4, "spring of a foot on the ground", "N/m", low=100.0, high=1e6)
+    contact_damping: float = knob(100.0, "damper of a foot on the ground", "N s/m", low=0.0, high=1e5)
+    foot_friction: float = knob(0.8, "Coulomb friction of a foot", "1", low=0.0, high=10.0)
+    slip_speed: float = knob(0.02, "speed at which foot friction reaches 70 % of its limit", "m/s", low=1e-4, high=1.0)
+    friction_speed: float = knob(0.05, "speed at which dry joint friction reaches 70 % of its limit", "rad/s", low=1e-4, high=10.0)
+    limit_stiffness: float = knob(0.0, "spring of a joint's end stop, 0 for none", "N m/rad", low=0.0, high=1e5)
+    limit_damping: float = knob(0.0, "damper of a joint's end stop", "N m s/rad", low=0.0, high=1e4)
+
+
+@dataclass(frozen=True)
+class ResetCfg:
+    """The state in which an episode starts: the home pose, disturbed by this much (uniform, +-)."""
+
+    joint_position: float = knob(0.1, "joint angles", "rad", low=0.0, high=1.0)
+    joint_velocity: float = knob(0.5, "joint velocities", "rad/s", low=0.0, high=20.0)
+    tilt: float = knob(0.1, "roll and pitch", "rad", low=0.0, high=1.0)
+    velocity: float = knob(0.3, "linear velocity, each axis", "m/s", low=0.0, high=5.0)
+    spin: float = knob(0.3, "angular velocity, each axis", "rad/s", low=0.0, high=10.0)
+
+
+@dataclass(frozen=True)
+class PushCfg:
+    """Sudden changes of the base's velocity, as from a shove."""
+
+    speed: tuple[float, float] = knob((0.5, 1.5), "horizontal kick, uniform between, any direction", "m/s", low=0.0, high=10.0)
+    spin: float = knob(1.0, "angular kick, uniform +- on each axis", "rad/s", low=0.0, high=20.0)
+    interval: tuple[float, float] = knob((2.0, 4.0), "time between pushes, uniform between", "s", low=0.02, high=1e6)
+
+
+@dataclass(frozen=True)
+class GoalCfg:
+    """Where the centre of mass should be."""
+
+    radius: float = knob(0.1, "horizontal distance of a new goal from the feet's middle, uniform up to", "m", low=0.0, high=2.0)
+    height: float = knob(0.02, "goal height about the home height, uniform +-", "m", low=0.0, high=0.2)
+    interval: tuple[float, float] = knob((4.0, 8.0), "time between new goals, uniform between", "s", low=0.02, high=1e6)
+    reach: float = knob(0.3, "largest horizontal distance that the observation shows", "m", low=0.01, high=10.0)
+
+
+@dataclass(frozen=True)
+class RewardCfg:
+    """Weights of the reward terms of the same names (environments/rewards.py), per second."""
+
+    goal: float = knob(1.0, "centre of mass near the goal")
+    stillness: float = knob(1.0, "no horizontal velocity")
+    yaw: float = knob(0.5, "no yaw rate")
+    vertical_velocity: float = knob(-1.0, "vertical velocity squared")
+    tumble: float = knob(-0.05, "roll and pitch rate squared")
+    orientation: float = knob(-0.5, "tilt squared")
+    torque: float = knob(-1e-4, "motor torque squared")
+    action_rate: float = knob(-0.01, "change of action squared")
+    pose: float = knob(-0.05, "joint angle error squared")
+    joint_speed: float = knob(-5e-4, "joint velocity squared")
+    feet: float = knob(0.1, "share of feet on the ground")
+    alive: float = knob(2.0, "being up")
+    fall: float = knob(-5.0, "having fallen, once")
+
+
+@dataclass(frozen=True)
+class EnvCfg:
+    """A task: time, control, how an episode starts, is disturbed, is rewarded and ends."""
+
+    episode_seconds: float = knob(20.0, "length of an episode", "s", low=0.1, high=1e5)
+    control_dt: float = knob(0.02, "time between two actions", "s", low=0.001, high=1.0)
+    control: str = knob("pd", "meaning of an action", choices=("pd", "torque"))
+    action_scale: float = knob(0.4, "joint angle of action 1 (pd)", "rad", low=0.01, high=3.0)
+    kp: float = knob(40.0, "stiffness of the PD law", "N m/rad", low=0.0, high=1000.0)
+    kd: float = knob(1.0, "damping of the PD law", "N m s/rad", low=0.0, high=100.0)
+    torque_scale: float = knob(8.0, "torque of action 1 (torque)", "N m", low=0.1, high=1000.0)
+    torque_kd: float = knob(1.0, "damping at the motor (torque)", "N m s/rad", low=0.0, high=100.0)
+    fall_tilt: float = knob(1.0, "tilt that ends an episode", "rad", low=0.1, high=3.0)
+    fall_height: float = knob(0.5, "height of the base that ends an episode, as a share of the home height", "1", low=0.0, high=1.0)
+    physics: PhysicsCfg = PhysicsCfg(limit_stiffness=300.0, limit_damping=3.0)
+    reset: ResetCfg = ResetCfg()
+    push: PushCfg = PushCfg()
+    goal: GoalCfg = GoalCfg()
+    reward: RewardCfg = RewardCfg()
+
+    @property
+    def substeps(self) -> int:
+        """Physics steps in a control step."""
+        return round(self.control_dt / self.physics.timestep)
+
+    @property
+    def episode_steps(self) -> int:
+        """Control steps in an episode."""
+        return round(self.episode_seconds / self.control_dt)
+
+
+@dataclass(frozen=True)
+class NetworkCfg:
+    """EntityBelief: encoder, graph attention, LSTM, heads."""
+
+    heads: int = knob(4, "attention heads", low=1, high=64)
+    head_size: int = knob(32, "features of an attention head", low=1, high=512)
+    encoder: int = knob(128, "features of the encoded body", low=1, high=4096)
+    lstm: int = knob(128, "features of the recurrent state", low=1, high=4096)
+    critic: int = knob(128, "features of each layer of the value head", low=1, high=4096)
+    initial_std: float = knob(0.5, "initial standard deviation of an action", "1", low=0.01, high=5.0)
+    min_std: float = knob(0.05, "smallest standard deviation of an action", "1", low=1e-4, high=5.0)
+
+
+@dataclass(frozen=True)
+class PPOCfg:
+    """Proximal policy optimisation."""
+
+    rollout: int = knob(16, "control steps between updates", low=1, high=1024)
+    epochs: int = knob(1, "passes over a rollout", low=1, high=100)
+    minibatches: int = knob(8, "minibatches of a pass, split over robots", low=1, high=1024)
+    learning_rate: float = knob(1e-3, "initial learning rate", low=1e-8, high=1.0)
+    min_learning_rate: float = knob(1e-5, "smallest learning rate", low=0.0, high=1.0)
+    max_learning_rate: float = knob(2e-3, "largest learning rate", low=0.0, high=1.0)
+    target_kl: float = knob(0.02, "divergence per update that the learning rate aims at, 0 for a fixed rate", "nat", low=0.0, high=10.0)
+    gamma: float = knob(0.98, "discount", low=0.0, high=1.0)
+    gae_lambda: float = knob(0.95, "decay of generalised advantage estimation", low=0.0, high=1.0)
+    clip: float = knob(0.2, "clipping of the probability ratio", low=0.001, high=10.0)
+    value_clip: float = knob(0.2, "clipping of the value's change, 0 for none", low=0.0, high=1e6)
+    value_coefficient: float = knob(1.0, "weight of the value loss", low=0.0, high=100.0)
+    entropy_coefficient: float = knob(0.001, "weight of the entropy bonus", low=0.0, high=10.0)
+    max_gradient_norm: float = knob(1.0, "clipping of the gradient", low=1e-6, high=1e6)
+
+
+@dataclass(frozen=True)
+class WorldModelCfg:
+    """The latent dynamics model."""
+
+    enabled: bool = knob(False, "train it on the same rollouts")
+    latent: int = knob(128, "features of the latent state", low=1, high=4096)
+    hidden: int = knob(256, "features of hidden layers", low=1, high=8192)
+    learning_rate: float = knob(3e-4, "learning rate", low=1e-8, high=1.0)
+
+
+@dataclass(frozen=True)
+class TrainCfg:
+    """A training run."""
+
+    num_envs: int = knob(0, "robots, 0 to choose by memory and cores", low=0, high=1 << 20)
+    iterations: int = knob(300, "rollouts with an update each", low=1, high=10**9)
+    eval_every: int = knob(20, "iterations between evaluations, 0 for none", low=0, high=10**9)
+    eval_episodes: int = knob(256, "episodes of an evaluation", low=1, high=1 << 20)
+    target_survival: float = knob(0.95, "share of survived evaluation episodes whose time of arrival is reported", low=0.0, high=1.0)
+    device: str = knob("auto", "where the networks run", choices=("auto", "cpu", "cuda"))
+    precision: str = knob("auto", "arithmetic of the networks' products", choices=("auto", "float32", "bfloat16"))
+    threads: int = knob(0, "threads for physics and networks, 0 for every core this process may use", low=0, high=4096)
+    run_dir: str = knob("runs", "folder of logs and curves")
+    checkpoint_dir: str = knob("checkpoints", "folder of checkpoints")
+
+
+@dataclass(frozen=True)
+class RenderCfg:
+    """The window and recordings."""
+
+    width: int = knob(960, "picture width, even", "pixel", low=64, high=7680)
+    height: int = knob(540, "picture height, even", "pixel", low=64, high=4320)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything."""
+
+    task: str = knob("quadruped-balance", "task")
+    seed: int = knob(0, "seed of everything random", low=0, high=2**31 - 1)
+    env: EnvCfg = EnvCfg()
+    network: NetworkCfg = NetworkCfg()
+    ppo: PPOCfg = PPOCfg()
+    world_model: WorldModelCfg = WorldModelCfg()
+    train: TrainCfg = TrainCfg()
+    render: RenderCfg = RenderCfg()
+
+
+def sections(cfg: Any, name: str = "") -> dict[str, Any]:
+    """Return every section of a configuration by its name; nested sections too."""
+    found = {name: cfg} if name else {}
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= sections(value, field.name)
+    return found
+
+
+def knobs(section: Any) -> list[dataclasses.Field]:
+    """Return the fields of a section that are not sections themselves."""
+    return [f for f in dataclasses.fields(section) if not dataclasses.is_dataclass(getattr(section, f.name))]
+
+
+def parse(field: dataclasses.Field, text: str, name: str) -> Any:
+    """Return the value that a text stands for; raise ConfigError naming the field if it stands for none."""
+    kind = field.type
+    if kind is bool:
+        if text.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+            return text.lower() in ("true", "yes", "on", "1")
+        raise ConfigError(f"{name}: expected true or false, got {text!r}")
+    try:
+        if get_origin(kind) is tuple:
+            parts = text.replace(",", " ").split()
+            return tuple(make(part) for make, part in zip(get_args(kind), parts, strict=True))
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{name}: expected {expected(field)}, got {text!r}") from None
+
+
+def expected(field: dataclasses.Field) -> str:
+    """Return what a field takes, in words."""
+    meta, kind = field.metadata, field.type
+    if meta.get("choices"):
+        return "one of " + ", ".join(meta["choices"])
+    number = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(kind, "two numbers, low and high,")
+    low, high = meta.get("low", -math.inf), meta.get("high", math.inf)
+    if kind in (str, bool) or (low == -math.inf and high == math.inf):
+        return number.rstrip(",")
+    return f"{number} between {low:g} and {high:g}"
+
+
+def check(cfg: Any, prefix: str = "") -> None:
+    """Raise ConfigError, naming the field, unless every value has its type and lies in its range."""
+    for field in dataclasses.fields(cfg):
+        value, name = getattr(cfg, field.name), f"{prefix}.{field.name}" if prefix else field.name
+        if dataclasses.is_dataclass(value):
+            check(value, field.name)
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        kinds = get_args(field.type) if get_origin(field.type) is tuple else (field.type,)
+        meta = field.metadata
+        fits = len(values) == len(kinds) and isinstance(value, tuple) == (get_origin(field.type) is tuple)
+        for v, kind in zip(values, kinds, strict=False):
+            number = isinstance(v, (int, float)) and not isinstance(v, bool)
+            fits &= (number and (kind is float or isinstance(v, int))) if kind in (int, float) else isinstance(v, kind)
+            fits &= not number or (math.isfinite(v) and meta["low"] <= v <= meta["high"])
+        if meta.get("choices"):
+            fits &= value in meta["choices"]
+        if fits and isinstance(value, tuple):
+            fits = value[0] <= value[1]
+        if not fits:
+            raise ConfigError(f"{name}: expected {expected(field)}, got {value!r}")
+    if isinstance(cfg, EnvCfg) and not math.isclose(cfg.substeps * cfg.physics.timestep, cfg.control_dt, rel_tol=1e-6):
+        raise ConfigError(f"physics.timestep: expected a whole share of env.control_dt = {cfg.control_dt:g} s, got {cfg.physics.timestep:g}")
+
+
+def override(cfg: Any, changes: dict[str, Any], prefix: str = "") -> Any:
+    """Return a configuration with some fields changed, and check it.
+
+    changes: field or "section.field" to value; a section may also be given as a dict.
+
+    Raises ConfigError, naming the field, for an unknown one or a value out of its range.
+    """
+    flat = {}
+    for key, value in changes.items():
+        for k, v in value.items() if isinstance(value, dict) else {"": value}.items():
+            flat[f"{key}.{k}" if k else key] = v
+    result = _replace(cfg, flat, prefix)
+    known = {f"{prefix}.{f.name}" if prefix else f.name for f in knobs(cfg)} | {f.name for f in knobs(cfg)}
+    known |= {f"{name}.{f.name}" for name, section in sections(cfg).items() for f in knobs(section)}
+    for key in flat:
+        if key not in known:
+            raise ConfigError(f"{key}: unknown field; {suggest(key, known)}")
+    check(result, prefix)
+    return result
+
+
+def _replace(cfg: Any, flat: dict[str, Any], prefix: str) -> Any:
+    new = {}
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        if dataclasses.is_dataclass(value):
+            new[field.name] = _replace(value, {k: v for k, v in flat.items() if "." in k}, field.name)
+        else:
+            for key in (field.name, f"{prefix}.{field.name}"):
+                if key in flat:
+                    given = flat[key]
+                    new[field.name] = tuple(given) if isinstance(given, list) else given
+    return dataclasses.replace(cfg, **new)
+
+
+def suggest(name: str, known: Any) -> str:
+    """Return a hint at the nearest known names."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return "did you mean " + " or ".join(near) + "?" if near else "see --help"

@@ -1,0 +1,134 @@
+"""The quadruped's environment: keeps its balance on flat ground while it is pushed."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from config import EnvCfg
+from environments import quadruped_step as Q
+from environments.contracts import ABEnv, Body, EnvState, Node
+from physics import PhysicsEngine, load_robot
+from physics import layout as L
+from physics import simulation_step as S
+from physics.jit import real
+
+
+def task_constants(cfg: EnvCfg, home_height: float) -> np.ndarray:
+    """Return the task's numbers in the order of quadruped_step's constants, (TASK_CONSTANTS)."""
+    torque = cfg.control == "torque"
+    values = [
+        cfg.control_dt, cfg.episode_steps, 0.0 if torque else cfg.action_scale, cfg.torque_scale if torque else 0.0,
+        math.cos(cfg.fall_tilt), cfg.fall_height * home_height,
+        cfg.reset.joint_position, cfg.reset.joint_velocity, cfg.reset.tilt, cfg.reset.velocity, cfg.reset.spin,
+        *cfg.push.speed, cfg.push.spin, *cfg.push.interval,
+        cfg.goal.radius, cfg.goal.height, *cfg.goal.interval, cfg.goal.reach,
+        *dataclasses.astuple(cfg.reward),
+    ]  # fmt: skip
+    return np.array(values, dtype=real)
+
+
+def _body() -> Body:
+    """Return trunk and four legs; a right leg's abduction is a left leg's with the sign changed."""
+    trunk = Node("trunk", tuple(range(Q.OBS_GRAVITY, Q.NUM_OBS)), (1.0,) * (Q.NUM_OBS - Q.OBS_GRAVITY))
+    legs = []
+    for leg in range(4):
+        columns = [Q.OBS_JOINT + 3 * leg + j for j in range(3)] + [Q.OBS_SPEED + 3 * leg + j for j in range(3)] + [Q.OBS_CONTACT + leg]
+        side = 1.0 if leg % 2 == 0 else -1.0
+        legs.append(Node("leg", tuple(columns), (side, 1.0, 1.0, side, 1.0, 1.0, 1.0)))
+    return Body((trunk, *legs))
+
+
+class QuadrupedEnv(ABEnv):
+    """N quadrupeds that should hold their centre of mass at a goal, level, whatever shoves them.
+
+    Observation (37), float32, all of it measurable on a robot:
+      0-11   joint angle less home angle [rad], FL FR RL RR, each hip, thigh, calf
+      12-23  joint velocity [rad/s] x 0.05
+      24-27  foot contact: 1 if more than 1 N, else 0
+      28-30  direction of gravity, base frame
+      31-33  angular velocity [rad/s], base frame, x 0.25
+      34-36  goal less centre of mass [m], heading frame, x 5; horizontally shortened to goal.reach
+    Action (12): with control "pd" joint targets, home + action_scale * action [rad], kept within the
+    joint ranges, turned into torques kp (target - q) - kd qd at every physics step; with "torque"
+    motor torques torque_scale * action - torque_kd qd [N m]. Both are cut at the torque limits.
+    Privileged observation (16), info["privileged"], for the critic: base velocity, base frame [m/s]
+    (3), height less home height [m] x 10 (1), latest action (12).
+    """
+
+    num_obs, num_actions, num_privileged = Q.NUM_OBS, 12, Q.NUM_PRIVILEGED
+    body = _body()
+
+    def __init__(self, num_envs: int, cfg: EnvCfg, threads: int = 0) -> None:
+        self.cfg, self.num_envs = cfg, num_envs
+        self.robot = load_robot(cfg.physics.robot)
+        self.engine = PhysicsEngine(self.robot, num_envs, cfg.physics.timestep, threads, cfg.physics, Q.TASK_ROWS, Q.TASK_WORK_ROWS)
+        torque = cfg.control == "torque"
+        self.engine.world[S.KP], self.engine.world[S.KD] = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
+        self.constants = task_constants(cfg, self.robot.home_height)
+        self.seed, self.clock = 0, 0
+        self._state = self.new_state()
+
+    def new_state(self) -> EnvState:
+        """Return an EnvState of arrays that step() can write.
+
+        info: "privileged"; of the episodes that ended: "final_obs", "final_privileged" (rows of
+        other robots are stale), "episode_return", "episode_steps".
+        """
+        n = self.num_envs
+        info = {
+            "privileged": np.zeros((n, self.num_privileged), real),
+            "final_obs": np.zeros((n, self.num_obs), real),
+            "final_privileged": np.zeros((n, self.num_privileged), real),
+            "episode_return": np.zeros(n, real),
+            "episode_steps": np.zeros(n, real),
+        }
+        return EnvState(np.zeros((n, self.num_obs), real), np.zeros(n, real), np.zeros(n, bool), np.zeros(n, bool), info)
+
+    def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
+        """Start every episode; see ABEnv."""
+        self.seed, self.clock = seed, 0
+        s = self._state
+        self.engine.run(Q.start_episodes, self.constants, self.seed, self.clock, staggered, s.obs, s.info["privileged"])
+        s.reward[:], s.terminated[:], s.truncated[:] = 0, False, False
+        return s
+
+    def step(self, actions: np.ndarray, out: EnvState | None = None) -> EnvState:
+        """Advance one control step; see ABEnv.
+
+        Raises ValueError if actions are not (N, 12) or not finite.
+        """
+        actions = np.ascontiguousarray(actions, dtype=real)
+        if actions.shape != (self.num_envs, self.num_actions):
+            raise ValueError(f"actions: expected shape ({self.num_envs}, {self.num_actions}), got {actions.shape}")
+        if not np.isfinite(actions).all():
+            raise ValueError("actions: expected finite numbers")
+        s = out or self._state
+        self.clock += 1
+        self.engine.run(
+            Q.control_step, self.constants, self.seed, self.clock, self.cfg.substeps, actions,
+            s.obs, s.info["privileged"], s.info["final_obs"], s.info["final_privileged"], s.reward, s.terminated, s.truncated,
+            s.info["episode_return"], s.info["episode_steps"],
+        )  # fmt: skip
+        return s
+
+    def compute_reward_parallel(self) -> np.ndarray:
+        """Return the reward of the state as it is, (N), without the fall's term; for changed weights or states set by hand."""
+        out = np.zeros(self.num_envs, real)
+        self.engine.run(Q.reward_step, self.constants, out)
+        return out
+
+    def reward_terms(self) -> dict[str, np.ndarray]:
+        """Return the latest reward, weighted, by term, (N) each."""
+        terms = self.task_rows(Q.TERMS, Q.NUM_TERMS)
+        return {field.name: terms[:, i] for i, field in enumerate(dataclasses.fields(self.cfg.reward))}
+
+    def task_rows(self, start: int, count: int) -> np.ndarray:
+        """Return (N, count), a copy of rows that the task keeps."""
+        return self.engine.rows(L.STATE_ROWS + start, count)
+
+    def errors(self) -> dict[str, np.ndarray]:
+        """Return goal_distance [m], the centre of mass from its goal, and speed [m/s], horizontal."""
+        offset = self.task_rows(Q.GOAL, 3) - self.task_rows(Q.COM, 3)
+        speed = self.engine.rows(L.VELOCITY, 2)
+        return {"goal_distance": np.linalg.norm(offset, axis=1), "speed": np.linalg.norm(speed, axis=1)}

@@ -1,0 +1,450 @@
+"""The control step of the quadruped, fused: command, push, physics, reward, end, reset, observation.
+
+One call takes a share of the blocks through all of it without returning to Python. Every stage is a
+loop over the lanes of a block without branches; only whether a block has any episode to restart is
+asked once per block.
+"""
+
+import numpy as np
+
+from environments import rewards
+from physics import layout as L
+from physics import robot as R
+from physics.actuator import motor_torque
+from physics.jit import LANES, inline, kernel, real
+from physics.layout import load3, store3
+from physics.random import robot_key, uniform
+from physics.simulation_step import KD, KP, constant3, load_rotation, recentre, rigid_body, substep
+from physics.spatial import add, dot, quaternion_matrix, rotate, scale, sincos, unrotate, x_rotate, y_rotate
+
+# Rows that the task keeps of a robot, after the state's
+AGE = 0  # control steps since the start of the episode
+ACTION = 1  # (12)
+LAST_ACTION = 13  # (12)
+GOAL = 25  # (3) where the centre of mass should be, x and y from ORIGIN, z above the ground [m]
+PUSH_IN, GOAL_IN = 28, 29  # time to the next push and goal [s]
+PUSH = 30  # (3) velocity of the latest push, world frame [m/s]
+PUSH_AGE = 33  # time since then [s]
+RETURN = 34  # sum of rewards of this episode
+COM = 35  # (3) centre of mass, as GOAL [m]
+TERMS = 38  # latest reward, term by term, weighted, in the order of config.RewardCfg
+NUM_TERMS = 13
+TASK_ROWS = TERMS + NUM_TERMS
+
+# Rows of the work buffer, after the physics'
+OUT = 0  # observation and privileged observation, to be transposed
+NUM_OBS = 37
+NUM_PRIVILEGED = 16
+FEET = OUT + NUM_OBS + NUM_PRIVILEGED  # (2) middle of the feet, from the base origin [m]
+LOWEST = FEET + 2  # lowest point of the feet above the ground [m]
+SUMS = FEET + 3  # torque^2, joint speed^2, pose error^2, action rate^2, share of feet in contact
+ENDED = SUMS + 5  # 1 where the episode ended
+TASK_WORK_ROWS = ENDED + 1
+
+# Columns of an observation
+OBS_JOINT, OBS_SPEED, OBS_CONTACT, OBS_GRAVITY, OBS_SPIN, OBS_GOAL = 0, 12, 24, 28, 31, 34
+SPEED_SCALE = 0.05  # of joint velocities
+SPIN_SCALE = 0.25  # of angular velocity
+GOAL_SCALE = 5.0  # of the goal
+CONTACT_THRESHOLD = 1.0  # [N]
+
+# Constants of the task: quadruped.task_constants()
+CONTROL_DT, EPISODE_STEPS, ACTION_SCALE, TORQUE_SCALE = 0, 1, 2, 3
+COS_FALL_TILT, FALL_HEIGHT = 4, 5
+RESET_JOINT, RESET_SPEED, RESET_TILT, RESET_VELOCITY, RESET_SPIN = 6, 7, 8, 9, 10
+PUSH_SPEED, PUSH_SPIN, PUSH_INTERVAL = 11, 13, 14
+GOAL_RADIUS, GOAL_HEIGHT, GOAL_INTERVAL, GOAL_REACH = 16, 17, 18, 20
+WEIGHTS = 21
+TASK_CONSTANTS = WEIGHTS + NUM_TERMS
+
+# Draws of a robot's key, one range per purpose
+DRAW_PUSH, DRAW_GOAL, DRAW_RESET, DRAW_AGE = 0, 16, 32, 96
+
+
+@inline
+def command(task, work, constants, legs, actions, first, count):
+    """Take the actions of a block: as joint targets about the home pose, or as torques."""
+    action_scale, torque_scale = constants[ACTION_SCALE], constants[TORQUE_SCALE]
+    for k in range(12):
+        for lane in range(LANES):
+            task[(LAST_ACTION + k) * LANES + lane] = task[(ACTION + k) * LANES + lane]
+        for lane in range(count):
+            a = actions[first + lane, k]
+            task[(ACTION + k) * LANES + lane] = a if abs(a) < real(100.0) else real(0.0)
+    for leg in range(len(legs)):
+        rows = L.leg_rows(work, leg)
+        for joint in range(3):
+            low, high, home = legs[leg, R.LOW + joint], legs[leg, R.HIGH + joint], legs[leg, R.HOME + joint]
+            i = (ACTION + 3 * leg + joint) * LANES
+            for lane in range(LANES):
+                a = task[i + lane]
+                rows[(L.TARGET + joint) * LANES + lane] = min(max(home + action_scale * a, low), high)
+                rows[(L.TORQUE + joint) * LANES + lane] = torque_scale * a
+
+
+@inline
+def push(task, work, constants, seed, clock, first):
+    """Kick the robots whose time has come."""
+    dt = constants[CONTROL_DT]
+    slow, fast, kick = constants[PUSH_SPEED], constants[PUSH_SPEED + 1], constants[PUSH_SPIN]
+    soon, late = constants[PUSH_INTERVAL], constants[PUSH_INTERVAL + 1]
+    for lane in range(LANES):
+        key = robot_key(seed, clock, first + lane)
+        left = task[PUSH_IN * LANES + lane] - dt
+        now = real(1.0) if left <= real(0.0) else real(0.0)
+        s, c = sincos(uniform(key, DRAW_PUSH, real(0.0), real(6.2831853)))
+        speed = now * uniform(key, DRAW_PUSH + 1, slow, fast)
+        v = speed * c, speed * s, real(0.0)
+        store3(work, L.VELOCITY, lane, add(load3(work, L.VELOCITY, lane), v))
+        w = uniform(key, DRAW_PUSH + 2, -kick, kick), uniform(key, DRAW_PUSH + 3, -kick, kick), uniform(key, DRAW_PUSH + 4, -kick, kick)
+        store3(work, L.SPIN, lane, add(load3(work, L.SPIN, lane), scale(now, w)))
+        task[PUSH_IN * LANES + lane] = uniform(key, DRAW_PUSH + 5, soon, late) if left <= real(0.0) else left
+        store3(task, PUSH, lane, add(scale(real(1.0) - now, load3(task, PUSH, lane)), v))
+        task[PUSH_AGE * LANES + lane] = (real(1.0) - now) * (task[PUSH_AGE * LANES + lane] + dt)
+
+
+@inline
+def stay_in_cell(task, work):
+    """Re-centre the world on the robot, goal and centre of mass included."""
+    for lane in range(LANES):
+        for axis in range(2):
+            shift = recentre(work, lane, axis)
+            task[(GOAL + axis) * LANES + lane] -= shift
+
+
+@inline
+def measure(task, work, extra, world, base, legs):
+    """Find the centre of mass, the feet and the sums over joints that rewards and observations need."""
+    kp, kd = world[KP], world[KD]
+    base_mass, base_mc = base[R.BASE_LINK], constant3(base, R.BASE_LINK + 1)
+    mass = base_mass
+    for leg in range(len(legs)):
+        mass += legs[leg, R.HIP_LINK] + legs[leg, R.THIGH_LINK] + legs[leg, R.CALF_LINK]
+    zero = real(0.0)
+    for lane in range(LANES):
+        i = L.QUATERNION * LANES + lane
+        r = quaternion_matrix(work[i], work[i + LANES], work[i + 2 * LANES], work[i + 3 * LANES])
+        store3(work, L.ROTATION, lane, (r[0], r[1], r[2]))
+        store3(work, L.ROTATION + 3, lane, (r[3], r[4], r[5]))
+        store3(work, L.ROTATION + 6, lane, (r[6], r[7], r[8]))
+        store3(work, L.VELOCITY_B, lane, unrotate(r, load3(work, L.VELOCITY, lane)))
+        store3(task, COM, lane, base_mc)
+        extra[FEET * LANES + lane] = zero
+        extra[(FEET + 1) * LANES + lane] = zero
+        extra[LOWEST * LANES + lane] = real(1e3)
+        for k in range(5):
+            extra[(SUMS + k) * LANES + lane] = zero
+    for leg in range(len(legs)):
+        rows = L.leg_rows(work, leg)
+        c = legs[leg]
+        hip, thigh_arm, calf_arm, foot_arm = constant3(c, R.HIP_OFFSET), constant3(c, R.THIGH_OFFSET), constant3(c, R.CALF_OFFSET), constant3(c, R.FOOT_OFFSET)
+        radius, limit, home = c[R.FOOT_RADIUS], constant3(c, R.TORQUE_LIMIT), constant3(c, R.HOME)
+        hip_mass, hip_mc, _ = rigid_body(c, R.HIP_LINK)
+        thigh_mass, thigh_mc, _ = rigid_body(c, R.THIGH_LINK)
+        calf_mass, calf_mc, _ = rigid_body(c, R.CALF_LINK)
+        actions = task[(ACTION + 3 * leg) * LANES : (ACTION + 3 * leg + 3) * LANES]
+        last_actions = task[(LAST_ACTION + 3 * leg) * LANES : (LAST_ACTION + 3 * leg + 3) * LANES]
+        for lane in range(LANES):
+            q, qd = load3(rows, L.JOINT, lane), load3(rows, L.JOINT_SPEED, lane)
+            s1, c1 = sincos(q[0])
+            s2, c2 = sincos(q[1])
+            s3, c3 = sincos(q[1] + q[2])
+            calf = add(thigh_arm, y_rotate(s2, c2, calf_arm))
+            foot = add(calf, y_rotate(s3, c3, foot_arm))
+            mc = add(hip_mc, add(scale(thigh_mass, thigh_arm), y_rotate(s2, c2, thigh_mc)))
+            mc = add(mc, add(scale(calf_mass, calf), y_rotate(s3, c3, calf_mc)))
+            mc = add(scale(hip_mass + thigh_mass + calf_mass, hip), x_rotate(s1, c1, mc))
+            store3(task, COM, lane, add(load3(task, COM, lane), mc))
+            foot = rotate(load_rotation(work, lane), add(hip, x_rotate(s1, c1, foot)))
+            extra[FEET * LANES + lane] += real(0.25) * foot[0]
+            extra[(FEET + 1) * LANES + lane] += real(0.25) * foot[1]
+            lowest = work[(L.POSITION + 2) * LANES + lane] + foot[2] - radius
+            extra[LOWEST * LANES + lane] = min(lowest, extra[LOWEST * LANES + lane])
+            target, feedforward = load3(rows, L.TARGET, lane), load3(rows, L.TORQUE, lane)
+            t = (
+                motor_torque(target[0], feedforward[0], q[0], qd[0], kp, kd, limit[0]),
+                motor_torque(target[1], feedforward[1], q[1], qd[1], kp, kd, limit[1]),
+                motor_torque(target[2], feedforward[2], q[2], qd[2], kp, kd, limit[2]),
+            )
+            e = add(q, scale(real(-1.0), home))
+            da = add(load3(actions, 0, lane), scale(real(-1.0), load3(last_actions, 0, lane)))
+            force = load3(rows, L.FORCE, lane)
+            extra[SUMS * LANES + lane] += dot(t, t)
+            extra[(SUMS + 1) * LANES + lane] += dot(qd, qd)
+            extra[(SUMS + 2) * LANES + lane] += dot(e, e)
+            extra[(SUMS + 3) * LANES + lane] += dot(da, da)
+            extra[(SUMS + 4) * LANES + lane] += real(0.25) if dot(force, force) > real(CONTACT_THRESHOLD**2) else zero
+    for lane in range(LANES):
+        com = scale(real(1.0) / mass, load3(task, COM, lane))
+        store3(task, COM, lane, add(load3(work, L.POSITION, lane), rotate(load_rotation(work, lane), com)))
+
+
+@inline
+def reward(task, work, extra, constants):
+    """Set the weighted reward terms of this instant, per control step, all but the fall's."""
+    dt = constants[CONTROL_DT]
+    w0, w1, w2, w3, w4, w5 = constants[WEIGHTS], constants[WEIGHTS + 1], constants[WEIGHTS + 2], constants[WEIGHTS + 3], constants[WEIGHTS + 4], constants[WEIGHTS + 5]
+    w6, w7, w8, w9, w10, w11 = constants[WEIGHTS + 6], constants[WEIGHTS + 7], constants[WEIGHTS + 8], constants[WEIGHTS + 9], constants[WEIGHTS + 10], constants[WEIGHTS + 11]
+    for lane in range(LANES):
+        v, spin, up = load3(work, L.VELOCITY, lane), load3(work, L.SPIN, lane), load3(work, L.ROTATION + 6, lane)
+        offset = add(load3(task, GOAL, lane), scale(real(-1.0), load3(task, COM, lane)))
+        store3(task, TERMS, lane, scale(dt, (w0 * rewards.goal(offset), w1 * rewards.stillness(v), w2 * rewards.yaw(spin))))
+        store3(task, TERMS + 3, lane, scale(dt, (w3 * rewards.vertical_velocity(v), w4 * rewards.tumble(spin), w5 * rewards.orientation(up))))
+        torque2, speed2, pose2 = load3(extra, SUMS, lane)
+        rate2, feet = extra[(SUMS + 3) * LANES + lane], extra[(SUMS + 4) * LANES + lane]
+        store3(task, TERMS + 6, lane, scale(dt, (w6 * torque2, w7 * rate2, w8 * pose2)))
+        store3(task, TERMS + 9, lane, scale(dt, (w9 * speed2, w10 * feet, w11)))
+
+
+@inline
+def total_reward(task, lane):
+    """Return the sum of the terms, not below 0, less the fall's."""
+    total = real(0.0)
+    for k in range(NUM_TERMS - 1):
+        total += task[(TERMS + k) * LANES + lane]
+    return max(total, real(0.0)) + task[(TERMS + NUM_TERMS - 1) * LANES + lane]
+
+
+@inline
+def end(task, work, extra, constants, base):
+    """Decide which episodes ended: ENDED is 0 for no, 1 for a fall, 2 for time; add up the return."""
+    cos_tilt, min_height, steps = constants[COS_FALL_TILT], constants[FALL_HEIGHT], constants[EPISODE_STEPS]
+    fall_weight = constants[WEIGHTS + NUM_TERMS - 1]
+    size = constant3(base, R.TRUNK_SIZE)
+    for lane in range(LANES):
+        up = load3(work, L.ROTATION + 6, lane)
+        z = work[(L.POSITION + 2) * LANES + lane]
+        lowest_corner = z - abs(up[0]) * size[0] - abs(up[1]) * size[1] - abs(up[2]) * size[2]
+        v, spin = load3(work, L.VELOCITY, lane), load3(work, L.SPIN, lane)
+        finite = dot(v, v) + dot(spin, spin) + extra[(SUMS + 1) * LANES + lane] + extra[(SUMS + 2) * LANES + lane] < real(1e8)
+        stands = finite & (up[2] > cos_tilt) & (z > min_height) & (lowest_corner > real(0.0))
+        age = task[AGE * LANES + lane] + real(1.0)
+        task[AGE * LANES + lane] = age
+        task[(TERMS + NUM_TERMS - 1) * LANES + lane] = real(0.0) if stands else fall_weight
+        for k in range(NUM_TERMS - 1):
+            i = (TERMS + k) * LANES + lane
+            task[i] = task[i] if finite else real(0.0)
+        extra[ENDED * LANES + lane] = (real(2.0) if age >= steps else real(0.0)) if stands else real(1.0)
+    for lane in range(LANES):
+        task[RETURN * LANES + lane] += total_reward(task, lane)
+
+
+@inline
+def new_goals(task, work, extra, constants, base, seed, clock, first):
+    """Give the robots whose time has come a new goal about the middle of their feet."""
+    dt, radius, span = constants[CONTROL_DT], constants[GOAL_RADIUS], constants[GOAL_HEIGHT]
+    soon, late = constants[GOAL_INTERVAL], constants[GOAL_INTERVAL + 1]
+    for lane in range(LANES):
+        key = robot_key(seed, clock, first + lane)
+        left = task[GOAL_IN * LANES + lane] - dt
+        now = left <= real(0.0)
+        s, c = sincos(uniform(key, DRAW_GOAL, real(0.0), real(6.2831853)))
+        distance = radius * np.sqrt(uniform(key, DRAW_GOAL + 1, real(0.0), real(1.0)))
+        p, com, old = load3(work, L.POSITION, lane), load3(task, COM, lane), load3(task, GOAL, lane)
+        x = p[0] + extra[FEET * LANES + lane] + distance * c
+        y = p[1] + extra[(FEET + 1) * LANES + lane] + distance * s
+        # the centre of mass of the home pose lies as much below the base origin as it does now, nearly
+        z = base[R.HOME_HEIGHT] + com[2] - p[2] + uniform(key, DRAW_GOAL + 2, -span, span)
+        store3(task, GOAL, lane, (x if now else old[0], y if now else old[1], z if now else old[2]))
+        task[GOAL_IN * LANES + lane] = uniform(key, DRAW_GOAL + 3, soon, late) if now else left
+
+
+@inline
+def restart(task, work, extra, constants, base, legs, seed, clock, first):
+    """Start a new episode where the last one ended: the home pose, disturbed."""
+    spread, speed, tilt, velocity, turn = constants[RESET_JOINT], constants[RESET_SPEED], constants[RESET_TILT], constants[RESET_VELOCITY], constants[RESET_SPIN]
+    soon, late = constants[PUSH_INTERVAL], constants[PUSH_INTERVAL + 1]
+    height = base[R.HOME_HEIGHT]
+    zero = real(0.0)
+    none = (zero, zero, zero)
+    for lane in range(LANES):
+        key = robot_key(seed, clock, first + lane)
+        now = extra[ENDED * LANES + lane] > zero
+        # half angles of yaw, pitch, roll
+        sy, cy = sincos(uniform(key, DRAW_RESET, real(-1.5707963), real(1.5707963)))
+        sp, cp = sincos(real(0.5) * uniform(key, DRAW_RESET + 1, -tilt, tilt))
+        sr, cr = sincos(real(0.5) * uniform(key, DRAW_RESET + 2, -tilt, tilt))
+        i = L.QUATERNION * LANES + lane
+        work[i] = cr * cp * cy + sr * sp * sy if now else work[i]
+        work[i + LANES] = sr * cp * cy - cr * sp * sy if now else work[i + LANES]
+        work[i + 2 * LANES] = cr * sp * cy + sr * cp * sy if now else work[i + 2 * LANES]
+        work[i + 3 * LANES] = cr * cp * sy - sr * sp * cy if now else work[i + 3 * LANES]
+        v = uniform(key, DRAW_RESET + 3, -velocity, velocity), uniform(key, DRAW_RESET + 4, -velocity, velocity), zero
+        w = uniform(key, DRAW_RESET + 5, -turn, turn), uniform(key, DRAW_RESET + 6, -turn, turn), uniform(key, DRAW_RESET + 7, -turn, turn)
+        choose3(work, L.POSITION, lane, now, (zero, zero, height))
+        choose3(work, L.VELOCITY, lane, now, v)
+        choose3(work, L.SPIN, lane, now, w)
+        for axis in range(2):
+            j = (L.ORIGIN + axis) * LANES + lane
+            work[j] = zero if now else work[j]
+        choose3(task, PUSH, lane, now, none)
+        j = lane
+        task[AGE * LANES + j] = zero if now else task[AGE * LANES + j]
+        task[RETURN * LANES + j] = zero if now else task[RETURN * LANES + j]
+        task[PUSH_AGE * LANES + j] = real(1e3) if now else task[PUSH_AGE * LANES + j]
+        task[PUSH_IN * LANES + j] = uniform(key, DRAW_RESET + 8, soon, late) if now else task[PUSH_IN * LANES + j]
+        task[GOAL_IN * LANES + j] = zero if now else task[GOAL_IN * LANES + j]
+    for k in range(24):
+        rows = task[(ACTION + k) * LANES : (ACTION + k + 1) * LANES]
+        for lane in range(LANES):
+            rows[lane] = zero if extra[ENDED * LANES + lane] > zero else rows[lane]
+    for leg in range(len(legs)):
+        rows = L.leg_rows(work, leg)
+        home = constant3(legs[leg], R.HOME)
+        for lane in range(LANES):
+            key = robot_key(seed, clock, first + lane)
+            now = extra[ENDED * LANES + lane] > zero
+            draw = DRAW_RESET + 16 + 6 * leg
+            q = uniform(key, draw, -spread, spread), uniform(key, draw + 1, -spread, spread), uniform(key, draw + 2, -spread, spread)
+            qd = uniform(key, draw + 3, -speed, speed), uniform(key, draw + 4, -speed, speed), uniform(key, draw + 5, -speed, speed)
+            choose3(rows, L.JOINT, lane, now, add(home, q))
+            choose3(rows, L.JOINT_SPEED, lane, now, qd)
+            choose3(rows, L.TARGET, lane, now, home)
+            choose3(rows, L.TORQUE, lane, now, none)
+            choose3(rows, L.FORCE, lane, now, none)
+
+
+@inline
+def choose3(rows, row, lane, condition, v):
+    """Set three consecutive rows of a lane where a condition holds."""
+    i = row * LANES + lane
+    rows[i] = v[0] if condition else rows[i]
+    rows[i + LANES] = v[1] if condition else rows[i + LANES]
+    rows[i + 2 * LANES] = v[2] if condition else rows[i + 2 * LANES]
+
+
+@inline
+def stand_on_ground(work, extra):
+    """Lift or lower the robots that start anew until their lowest foot touches the ground."""
+    for lane in range(LANES):
+        i = (L.POSITION + 2) * LANES + lane
+        work[i] = work[i] - extra[LOWEST * LANES + lane] if extra[ENDED * LANES + lane] > real(0.0) else work[i]
+
+
+@inline
+def observe(task, work, extra, constants, base, legs):
+    """Set the rows of observation and privileged observation."""
+    reach, home_height = constants[GOAL_REACH], base[R.HOME_HEIGHT]
+    for leg in range(len(legs)):
+        rows = L.leg_rows(work, leg)
+        home = constant3(legs[leg], R.HOME)
+        joint = extra[(OBS_JOINT + 3 * leg) * LANES : (OBS_JOINT + 3 * leg + 3) * LANES]
+        speed = extra[(OBS_SPEED + 3 * leg) * LANES : (OBS_SPEED + 3 * leg + 3) * LANES]
+        contact = extra[(OBS_CONTACT + leg) * LANES : (OBS_CONTACT + leg + 1) * LANES]
+        for lane in range(LANES):
+            store3(joint, 0, lane, add(load3(rows, L.JOINT, lane), scale(real(-1.0), home)))
+            store3(speed, 0, lane, scale(real(SPEED_SCALE), load3(rows, L.JOINT_SPEED, lane)))
+            force = load3(rows, L.FORCE, lane)
+            contact[lane] = real(1.0) if dot(force, force) > real(CONTACT_THRESHOLD**2) else real(0.0)
+    for lane in range(LANES):
+        r = load_rotation(work, lane)
+        store3(extra, OBS_GRAVITY, lane, (-r[6], -r[7], -r[8]))
+        store3(extra, OBS_SPIN, lane, scale(real(SPIN_SCALE), load3(work, L.SPIN, lane)))
+        offset = add(load3(task, GOAL, lane), scale(real(-1.0), load3(task, COM, lane)))
+        # heading frame: the horizontal direction of the base's x axis
+        h = real(1.0) / np.sqrt(r[0] * r[0] + r[3] * r[3] + real(1e-12))
+        ahead, left = h * (r[0] * offset[0] + r[3] * offset[1]), h * (r[0] * offset[1] - r[3] * offset[0])
+        shrink = min(real(1.0), reach / np.sqrt(ahead * ahead + left * left + real(1e-12)))
+        store3(extra, OBS_GOAL, lane, scale(real(GOAL_SCALE), (shrink * ahead, shrink * left, offset[2])))
+        store3(extra, NUM_OBS, lane, load3(work, L.VELOCITY_B, lane))
+        extra[(NUM_OBS + 3) * LANES + lane] = real(10.0) * (work[(L.POSITION + 2) * LANES + lane] - home_height)
+        for k in range(12):
+            extra[(NUM_OBS + 4 + k) * LANES + lane] = task[(ACTION + k) * LANES + lane]
+
+
+@inline
+def emit(extra, first, count, obs, privileged):
+    """Write observations out, one row per robot; what is not finite becomes 0."""
+    for lane in range(count):
+        for k in range(NUM_OBS):
+            x = extra[(OUT + k) * LANES + lane]
+            obs[first + lane, k] = x if abs(x) < real(1e3) else real(0.0)
+        for k in range(NUM_PRIVILEGED):
+            x = extra[(OUT + NUM_OBS + k) * LANES + lane]
+            privileged[first + lane, k] = x if abs(x) < real(1e3) else real(0.0)
+
+
+@kernel
+def control_step(
+    blocks, start, stop, work, world, base, legs, constants, seed, clock, substeps, actions,
+    obs, privileged, final_obs, final_privileged, rewards_out, terminated, truncated, episode_return, episode_steps,
+):  # fmt: skip
+    """Take the robots of blocks[start:stop] through one control step.
+
+    constants: (TASK_CONSTANTS); actions: (N, 12). Written: obs (N, NUM_OBS), privileged
+    (N, NUM_PRIVILEGED), the same of the ended episodes' last instant in final_*, reward (N),
+    terminated, truncated (N), return and length of the episodes that ended (N).
+    """
+    extra = work[L.WORK_ROWS * LANES :]
+    for b in range(start, stop):
+        task = blocks[b][L.STATE_ROWS * LANES :]
+        first = b * LANES
+        count = min(LANES, len(actions) - first)
+        L.enter(blocks[b], work)
+        command(task, work, constants, legs, actions, first, count)
+        push(task, work, constants, seed, clock, first)
+        for s in range(substeps):
+            substep(work, world, base, legs, s == substeps - 1)
+        stay_in_cell(task, work)
+        measure(task, work, extra, world, base, legs)
+        reward(task, work, extra, constants)
+        end(task, work, extra, constants, base)
+        any_ended = False
+        for lane in range(count):
+            ended = extra[ENDED * LANES + lane]
+            any_ended |= ended > real(0.0)
+            rewards_out[first + lane] = total_reward(task, lane)
+            terminated[first + lane] = ended == real(1.0)
+            truncated[first + lane] = ended == real(2.0)
+        if any_ended:
+            observe(task, work, extra, constants, base, legs)
+            emit(extra, first, count, final_obs, final_privileged)
+            for lane in range(count):
+                episode_return[first + lane] = task[RETURN * LANES + lane]
+                episode_steps[first + lane] = task[AGE * LANES + lane]
+            restart(task, work, extra, constants, base, legs, seed, clock, first)
+            measure(task, work, extra, world, base, legs)
+            stand_on_ground(work, extra)
+            measure(task, work, extra, world, base, legs)
+        new_goals(task, work, extra, constants, base, seed, clock, first)
+        observe(task, work, extra, constants, base, legs)
+        emit(extra, first, count, obs, privileged)
+        L.leave(work, blocks[b])
+
+
+@kernel
+def start_episodes(blocks, start, stop, work, world, base, legs, constants, seed, clock, staggered, obs, privileged):
+    """Start every episode of blocks[start:stop], at random ages if staggered."""
+    extra = work[L.WORK_ROWS * LANES :]
+    for b in range(start, stop):
+        task = blocks[b][L.STATE_ROWS * LANES :]
+        first = b * LANES
+        L.enter(blocks[b], work)
+        for lane in range(LANES):
+            extra[ENDED * LANES + lane] = real(1.0)
+        restart(task, work, extra, constants, base, legs, seed, clock, first)
+        measure(task, work, extra, world, base, legs)
+        stand_on_ground(work, extra)
+        measure(task, work, extra, world, base, legs)
+        new_goals(task, work, extra, constants, base, seed, clock, first)
+        for lane in range(LANES):
+            age = np.floor(uniform(robot_key(seed, clock, first + lane), DRAW_AGE, real(0.0), constants[EPISODE_STEPS]))
+            task[AGE * LANES + lane] = age if staggered else real(0.0)
+        observe(task, work, extra, constants, base, legs)
+        emit(extra, first, min(LANES, len(obs) - first), obs, privileged)
+        L.leave(work, blocks[b])
+
+
+@kernel
+def reward_step(blocks, start, stop, work, world, base, legs, constants, out):
+    """Set out (N) to the reward of the state as it is, without the fall's term; nothing else changes but TERMS."""
+    extra = work[L.WORK_ROWS * LANES :]
+    for b in range(start, stop):
+        task = blocks[b][L.STATE_ROWS * LANES :]
+        first = b * LANES
+        L.enter(blocks[b], work)
+        measure(task, work, extra, world, base, legs)
+        reward(task, work, extra, constants)
+        for lane in range(min(LANES, len(out) - first)):
+            task[(TERMS + NUM_TERMS - 1) * LANES + lane] = real(0.0)
+            out[first + lane] = total_reward(task, lane)

@@ -1,0 +1,190 @@
+"""PhysicsEngine: many robots in blocks, stepped by compiled code on a pool of threads.
+
+     robots 0..15   16..31   32..47   48..63   64..79
+    +-----------+--------+--------+--------+--------+
+    |  block 0  |   1    |   2    |   3    |   4    |   blocks (B, rows * LANES), one array
+    +-----------+--------+--------+--------+--------+
+     \\______ thread 0 ______/ \\_____ thread 1 _____/    each enters compiled code once per call,
+                                                        without the GIL, with a work buffer of its own
+
+A block is computed by the same instructions whichever thread has it: results have the same bits
+for any number of threads.
+"""
+
+import concurrent.futures
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from config import PhysicsCfg
+from physics import layout as L
+from physics import simulation_step as S
+from physics.jit import LANES, real
+from physics.robot import Robot
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class State:
+    """The robots' state, arrays over N robots."""
+
+    base_position: np.ndarray  # (N, 3) base origin, world frame, float64 [m]
+    base_quaternion: np.ndarray  # (N, 4) R_WB as w x y z
+    joint_position: np.ndarray  # (N, 12) [rad]
+    base_linear_velocity: np.ndarray  # (N, 3) of the base origin, world frame [m/s]
+    base_angular_velocity: np.ndarray  # (N, 3) base frame [rad/s]
+    joint_velocity: np.ndarray  # (N, 12) [rad/s]
+    foot_contact_force: np.ndarray  # (N, 4, 3) on the foot, world frame [N]
+
+
+class PhysicsEngine:
+    """Simulates robots of one kind side by side.
+
+    robot: from load_robot(); num_envs: robots N; timestep: [s], overrides the configuration's;
+    threads: 0 for every core this process may use; cfg: the world; extra_rows and
+    extra_work_rows: rows that a task keeps per robot beside the state, and beside the work buffer.
+
+    Raises ValueError if an argument is out of range.
+    """
+
+    def __init__(self, robot: Robot, num_envs: int = 1, timestep: float | None = None, threads: int = 0, cfg: PhysicsCfg | None = None, extra_rows: int = 0, extra_work_rows: int = 0) -> None:
+        cfg = cfg or PhysicsCfg()
+        timestep = cfg.timestep if timestep is None else timestep
+        if num_envs < 1:
+            raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+        if not 0 < timestep <= 0.05:
+            raise ValueError(f"timestep: expected a number of seconds in (0, 0.05], got {timestep}")
+        if threads < 0:
+            raise ValueError(f"threads: expected at least 0, got {threads}")
+        self.robot, self.num_envs, self.timestep, self.cfg = robot, num_envs, timestep, cfg
+        self.num_blocks = -(-num_envs // LANES)
+        self.threads = max(1, min(threads or available_cores(), self.num_blocks))
+        self.blocks = np.zeros((self.num_blocks, (L.STATE_ROWS + extra_rows) * LANES), dtype=real)
+        self.base, self.legs = robot.base_constants(), robot.leg_constants()
+        self.world = np.zeros(S.WORLD_CONSTANTS, dtype=real)
+        self.world[: S.KP] = (
+            timestep, cfg.gravity, cfg.contact_stiffness, cfg.contact_damping, cfg.foot_friction, cfg.slip_speed,
+            cfg.friction_speed, cfg.limit_stiffness, cfg.limit_damping,
+        )  # fmt: skip
+        self._work = [np.zeros((L.WORK_ROWS + extra_work_rows) * LANES, dtype=real) for _ in range(self.threads)]
+        bounds = np.linspace(0, self.num_blocks, self.threads + 1).astype(int)
+        self._ranges = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+        # the calling thread takes a share too
+        self._pool = concurrent.futures.ThreadPoolExecutor(self.threads - 1, "physics") if self.threads > 1 else None
+        n = self.num_blocks * LANES
+        home = np.tile(robot.home_joints.ravel(), (n, 1))
+        self._put("base_position", np.tile([0.0, 0.0, robot.home_height], (n, 1)))
+        self._put("base_quaternion", np.tile([1.0, 0.0, 0.0, 0.0], (n, 1)))
+        self._put("joint_position", home)
+
+    def run(self, kernel: Callable, *arguments: object) -> None:
+        """Call kernel(blocks, start, stop, work, world, base, legs, *arguments) for every share of the blocks, in parallel."""
+        fixed = self.world, self.base, self.legs, *arguments
+        shares = [(self.blocks, *share, work, *fixed) for share, work in zip(self._ranges, self._work, strict=True)]
+        futures = [self._pool.submit(kernel, *share) for share in shares[1:]] if self._pool else []
+        kernel(*shares[0])
+        for future in futures:
+            future.result()
+
+    def step(self, substeps: int = 1) -> None:
+        """Advance every robot by a number of time steps under the held motor torques.
+
+        Raises ValueError if substeps is not a whole number of at least 1.
+        """
+        if not isinstance(substeps, (int, np.integer)) or substeps < 1:
+            raise ValueError(f"substeps: expected a whole number of at least 1, got {substeps!r}")
+        self.run(S.simulation_step, substeps)
+
+    def apply_motor_torques(self, torques: np.ndarray) -> None:
+        """Hold motor torques until changed; beyond a motor's limit they are cut.
+
+        torques: (N, 12) [N m].
+
+        Raises ValueError for another shape or a value that is not finite.
+        """
+        self._put("torque", self._checked("torques", torques, 12))
+
+    def set_state(self, **state: np.ndarray) -> None:
+        """Set the state of every robot; what is not named stays.
+
+        base_position: (N, 3) world frame [m]; base_quaternion: (N, 4) w x y z, normalised here;
+        joint_position: (N, 12) [rad]; base_linear_velocity: (N, 3) of the base origin, world frame
+        [m/s]; base_angular_velocity: (N, 3) base frame [rad/s]; joint_velocity: (N, 12) [rad/s].
+
+        Raises ValueError, naming the argument, for another shape or a value that is not finite,
+        and TypeError for an unknown name. Nothing is set then.
+        """
+        sizes = {"base_position": 3, "base_quaternion": 4, "joint_position": 12, "base_linear_velocity": 3, "base_angular_velocity": 3, "joint_velocity": 12}
+        for name in state:
+            if name not in sizes:
+                raise TypeError(f"set_state: unknown argument {name!r}; expected {', '.join(sizes)}")
+        checked = {name: self._checked(name, value, sizes[name]) for name, value in state.items()}
+        if "base_quaternion" in checked:
+            norm = np.linalg.norm(checked["base_quaternion"], axis=1, keepdims=True)
+            if (norm < 1e-6).any():
+                raise ValueError("base_quaternion: expected quaternions of a length above 0")
+            checked["base_quaternion"] = checked["base_quaternion"] / norm
+        for name, value in checked.items():
+            self._put(name, value)
+
+    def get_state(self) -> State:
+        """Return a copy of every robot's state."""
+        position = self._get("base_position").astype(np.float64)
+        position[:, :2] += self._get("origin")
+        names = ("base_quaternion", "joint_position", "base_linear_velocity", "base_angular_velocity", "joint_velocity")
+        return State(position, *(self._get(name) for name in names), self._get("force").reshape(-1, 4, 3))
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool:
+            self._pool.shutdown()
+
+    def rows(self, start: int, count: int) -> np.ndarray:
+        """Return (N, count), a copy of consecutive rows of the blocks."""
+        view = self.blocks.reshape(self.num_blocks, -1, LANES)[:, start : start + count]
+        return view.transpose(0, 2, 1).reshape(-1, count)[: self.num_envs]
+
+    # Rows of every state: first row, count, and whether it is kept once per leg.
+    _FIELDS = {
+        "base_position": (L.POSITION, 3, False), "base_quaternion": (L.QUATERNION, 4, False), "origin": (L.ORIGIN, 2, False),
+        "base_linear_velocity": (L.VELOCITY, 3, False), "base_angular_velocity": (L.SPIN, 3, False),
+        "joint_position": (L.JOINT, 3, True), "joint_velocity": (L.JOINT_SPEED, 3, True),
+        "torque": (L.TORQUE, 3, True), "target": (L.TARGET, 3, True), "force": (L.FORCE, 3, True),
+    }  # fmt: skip
+
+    def _get(self, name: str) -> np.ndarray:
+        start, count, per_leg = self._FIELDS[name]
+        if not per_leg:
+            return self.rows(start, count)
+        return np.concatenate([self.rows(L.BASE_ROWS + leg * L.LEG_ROWS + start, count) for leg in range(4)], axis=1)
+
+    def _put(self, name: str, value: np.ndarray) -> None:
+        start, count, per_leg = self._FIELDS[name]
+        if name == "base_position":
+            origin = np.zeros_like(value)
+            origin[:, :2] = L.CELL * np.floor(value[:, :2] / L.CELL + 0.5)
+            self._put("origin", origin[:, :2])
+            value = value - origin
+        view = self.blocks.reshape(self.num_blocks, -1, LANES)
+        padded = np.concatenate([value, np.tile(value[-1:], (self.num_blocks * LANES - len(value), 1))])
+        padded = padded.reshape(self.num_blocks, LANES, -1).transpose(0, 2, 1)
+        if not per_leg:
+            view[:, start : start + count] = padded
+        else:
+            for leg in range(4):
+                first = L.BASE_ROWS + leg * L.LEG_ROWS + start
+                view[:, first : first + count] = padded[:, 3 * leg : 3 * leg + 3]
+
+    def _checked(self, name: str, value: np.ndarray, size: int) -> np.ndarray:
+        value = np.asarray(value, dtype=np.float64)
+        if value.shape != (self.num_envs, size):
+            raise ValueError(f"{name}: expected shape ({self.num_envs}, {size}), got {value.shape}")
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name}: expected finite numbers, got {value[~np.isfinite(value)][0]} for robot {np.argwhere(~np.isfinite(value))[0][0]}")
+        return value

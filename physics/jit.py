@@ -1,0 +1,56 @@
+"""Compiler options of every compiled function, in one place.
+
+Two decorators. ``@inline`` is for the scalar functions that hold one physical idea each; LLVM
+inlines them without asking. ``@kernel`` is for the functions that Python calls: they loop over
+blocks of robots, run without the GIL and are kept in Numba's disk cache.
+
+Robots lie in blocks of ``LANES``, one row of a block holding one number of each of its robots, so
+that the loop over the lanes of a block is one vector instruction per operation. For the compiler
+to see that, a loop body must be one straight line on a flat array, ``block[row * LANES + lane]``
+with ``lane`` from ``range(LANES)``, and everything else must be a scalar loaded before the loop.
+"""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def _cache_directory() -> pathlib.Path:
+    """Return a cache folder named by the compiled sources.
+
+    Numba notices an edit of the file that holds a kernel, not of the files it inlines from.
+    """
+    sources = hashlib.sha256(os.environ.get("FOAL_REAL", "float32").encode())
+    for folder in ("physics", "environments"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            sources.update(path.read_bytes())
+    name = f"numba-{sources.hexdigest()[:12]}"
+    for base in (ROOT / ".cache", pathlib.Path(tempfile.gettempdir()) / f"foal-{os.getuid() if hasattr(os, 'getuid') else 0}"):
+        try:
+            (base / name).mkdir(parents=True, exist_ok=True)
+        except OSError:  # a read-only checkout
+            continue
+        if os.access(base / name, os.W_OK):
+            return base / name
+    return pathlib.Path(tempfile.mkdtemp(prefix="foal-"))
+
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_directory()))
+
+import numba  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
+
+# float64 is the same source built for tests of accuracy.
+real = np.float64 if os.environ.get("FOAL_REAL") == "float64" else np.float32
+
+LANES = 16  # one AVX-512 register of float32, two of AVX2, four of SSE or NEON
+
+# Never "nnan" or "ninf": the reset of a robot whose state is not finite must survive optimisation.
+_FLOATS = {"contract", "reassoc", "nsz", "arcp", "afn"}
+
+inline = numba.njit(forceinline=True, error_model="numpy", fastmath=_FLOATS)
+kernel = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLOATS)

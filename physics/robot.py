@@ -1,0 +1,185 @@
+"""A quadruped's facts: read from ``robots/NAME.json``, checked, and packed as the kernel's constants."""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+import numpy as np
+
+from physics.jit import ROOT, real
+
+LEGS = ("FL", "FR", "RL", "RR")
+JOINTS = ("hip", "thigh", "calf")
+AXES = ("x", "y", "y")
+
+# Constants of a leg: one row of Robot.leg_constants(). Vectors and matrices take several numbers.
+HIP_OFFSET, THIGH_OFFSET, CALF_OFFSET, FOOT_OFFSET = 0, 3, 6, 9  # joint origin in the parent's frame (3) [m]
+FOOT_RADIUS = 12  # [m]
+HIP_LINK, THIGH_LINK, CALF_LINK = 13, 23, 33  # mass [kg], mass * com (3) [kg m], inertia about the joint origin (6) [kg m^2]
+DAMPING, ARMATURE, FRICTION, TORQUE_LIMIT = 43, 46, 49, 52  # per joint (3) [N m s/rad], [kg m^2], [N m], [N m]
+LOW, HIGH, HOME = 55, 58, 61  # per joint (3) [rad]
+LEG_CONSTANTS = 64
+
+# Constants of the trunk: Robot.base_constants().
+BASE_LINK = 0  # mass [kg], mass * com (3) [kg m], inertia about the base origin (6) [kg m^2]
+TRUNK_SIZE = 10  # half extents (3) [m]
+HOME_HEIGHT = 13  # [m]
+BASE_CONSTANTS = 14
+
+
+class RobotError(ValueError):
+    """A robot file that cannot be used; the message names the file and the field."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A rigid body: mass [kg], com (3) from its own origin [m], inertia about com (3, 3) [kg m^2]."""
+
+    mass: float
+    com: np.ndarray
+    inertia: np.ndarray
+
+    def pack(self) -> np.ndarray:
+        """Return (10): mass, mass * com, inertia about the origin xx xy xz yy yz zz (parallel axes)."""
+        c = self.com
+        i = self.inertia + self.mass * (c @ c * np.eye(3) - np.outer(c, c))
+        return np.array([self.mass, *(self.mass * c), i[0, 0], i[0, 1], i[0, 2], i[1, 1], i[1, 2], i[2, 2]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Robot:
+    """A floating base with four legs of three joints, about x, y and y.
+
+    Every link frame is parallel to the base frame at zero joint angles, its origin on the joint
+    axis. Arrays over legs are in the order FL, FR, RL, RR; over joints hip, thigh, calf.
+    """
+
+    name: str
+    base: Link
+    trunk_half_extents: np.ndarray  # (3) [m]
+    links: tuple  # (4, 3) of Link
+    offset: np.ndarray  # (4, 3, 3) joint origin in the parent's frame [m]
+    foot_offset: np.ndarray  # (4, 3) foot centre in the calf's frame [m]
+    foot_radius: np.ndarray  # (4) [m]
+    damping: np.ndarray  # (4, 3) [N m s/rad]
+    armature: np.ndarray  # (4, 3) [kg m^2]
+    friction: np.ndarray  # (4, 3) [N m]
+    torque_limit: np.ndarray  # (4, 3) [N m]
+    joint_range: np.ndarray  # (4, 3, 2) [rad]
+    home_height: float  # of the base origin, standing [m]
+    home_joints: np.ndarray  # (4, 3) [rad]
+
+    @property
+    def total_mass(self) -> float:
+        """Mass of all links [kg]."""
+        return self.base.mass + sum(link.mass for leg in self.links for link in leg)
+
+    def leg_constants(self) -> np.ndarray:
+        """Return the constants of the legs, (4, LEG_CONSTANTS), contiguous."""
+        rows = [
+            np.concatenate([
+                self.offset[i].ravel(), self.foot_offset[i], [self.foot_radius[i]], *(link.pack() for link in self.links[i]),
+                self.damping[i], self.armature[i], self.friction[i], self.torque_limit[i],
+                self.joint_range[i, :, 0], self.joint_range[i, :, 1], self.home_joints[i],
+            ])
+            for i in range(4)
+        ]  # fmt: skip
+        return np.array(rows, dtype=real)
+
+    def base_constants(self) -> np.ndarray:
+        """Return the constants of the trunk, (BASE_CONSTANTS)."""
+        return np.concatenate([self.base.pack(), self.trunk_half_extents, [self.home_height]]).astype(real)
+
+
+class _Reader:
+    """Reads fields of nested JSON objects; every error names the file and the field's path."""
+
+    def __init__(self, file: str, data: dict) -> None:
+        self.file = file
+        self.data = data
+
+    def fail(self, path: str, expected: str) -> RobotError:
+        return RobotError(f"{self.file}: {path}: expected {expected}")
+
+    def get(self, path: str) -> object:
+        node = self.data
+        for key in path.split("."):
+            if isinstance(node, list):
+                if not key.isdigit() or int(key) >= len(node):
+                    raise self.fail(path, "an element that is missing")
+                node = node[int(key)]
+            elif isinstance(node, dict) and key in node:
+                node = node[key]
+            else:
+                raise self.fail(path, "a field that is missing")
+        return node
+
+    def number(self, path: str, low: float = -math.inf, above: float = -math.inf) -> float:
+        value = self.get(path)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise self.fail(path, f"a finite number, got {value!r}")
+        if value < low or value <= above:
+            raise self.fail(path, f"a number {'above ' + format(above, 'g') if value <= above else 'of at least ' + format(low, 'g')}, got {value!r}")
+        return float(value)
+
+    def vector(self, path: str, size: int) -> np.ndarray:
+        value = self.get(path)
+        if not isinstance(value, list) or len(value) != size:
+            raise self.fail(path, f"a list of {size} numbers, got {value!r}")
+        return np.array([self.number(f"{path}.{i}") for i in range(size)])
+
+    def link(self, path: str) -> Link:
+        xx, xy, xz, yy, yz, zz = self.vector(f"{path}.inertia", 6)
+        inertia = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+        moments = np.linalg.eigvalsh(inertia)
+        if moments[0] <= 0 or moments[2] > (moments[0] + moments[1]) * (1 + 1e-6):
+            raise self.fail(f"{path}.inertia", f"a positive definite inertia whose principal moments obey the triangle inequality, got moments {moments}")
+        return Link(self.number(f"{path}.mass", above=0.0), self.vector(f"{path}.com", 3), inertia)
+
+
+def load_robot(name: str) -> Robot:
+    """Read a robot.
+
+    name: of a file in ``robots/`` without its ending, or a path to a JSON file.
+
+    Raises RobotError, naming the file and the field, if the file is missing or malformed, a
+    mass is not positive or an inertia not physical.
+    """
+    path = pathlib.Path(name) if str(name).endswith(".json") else ROOT / "robots" / f"{name}.json"
+    try:
+        data = json.loads(path.read_text())
+    except OSError:
+        known = ", ".join(sorted(p.stem for p in (ROOT / "robots").glob("*.json")))
+        raise RobotError(f"{path}: no such robot file; known robots: {known}") from None
+    except ValueError as error:
+        raise RobotError(f"{path}: expected JSON: {error}") from None
+    read = _Reader(str(path), data)
+    joints = [f"legs.{leg}.links.{i}" for leg in LEGS for i in range(3)]
+    for joint, name_, axis in zip(joints, JOINTS * 4, AXES * 4):
+        for key, wanted in (("name", name_), ("axis", axis)):
+            if read.get(f"{joint}.{key}") != wanted:
+                raise read.fail(f"{joint}.{key}", f"{wanted!r}, got {read.get(f'{joint}.{key}')!r}")
+        low, high = read.vector(f"{joint}.joint_range", 2)
+        if not low < high:
+            raise read.fail(f"{joint}.joint_range", f"[low, high], got [{low}, {high}]")
+
+    def per_joint(field: str, **limits: float) -> np.ndarray:
+        return np.array([read.number(f"{joint}.{field}", **limits) for joint in joints]).reshape(4, 3)
+
+    return Robot(
+        name=path.stem,
+        base=read.link("base"),
+        trunk_half_extents=read.vector("trunk_half_extents", 3),
+        links=tuple(tuple(read.link(f"legs.{leg}.links.{i}") for i in range(3)) for leg in LEGS),
+        offset=np.array([read.vector(f"{joint}.offset", 3) for joint in joints]).reshape(4, 3, 3),
+        foot_offset=np.array([read.vector(f"legs.{leg}.foot.offset", 3) for leg in LEGS]),
+        foot_radius=np.array([read.number(f"legs.{leg}.foot.radius", above=0.0) for leg in LEGS]),
+        damping=per_joint("damping", low=0.0),
+        armature=per_joint("armature", low=0.0),
+        friction=per_joint("frictionloss", low=0.0),
+        torque_limit=per_joint("torque_limit", above=0.0),
+        joint_range=np.array([read.vector(f"{joint}.joint_range", 2) for joint in joints]).reshape(4, 3, 2),
+        home_height=read.number("home.height", above=0.0),
+        home_joints=np.array([read.vector(f"home.joints.{leg}", 3) for leg in LEGS]),
+    )

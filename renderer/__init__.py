@@ -1,0 +1,12 @@
+"""Shows and records a robot; reads its state and writes none.
+
+Nothing of raylib is loaded before a window is opened, so this package imports on machines where
+nothing can be drawn.
+"""
+
+from renderer.display import RenderError, display_available, offscreen_display
+from renderer.recorder import Recorder
+from renderer.snapshot import Snapshot
+from renderer.window import Window
+
+__all__ = ["Recorder", "RenderError", "Snapshot", "Window", "display_available", "offscreen_display"]

@@ -1,0 +1,60 @@
+"""An orbit camera that follows the robot.
+
+Drag with the left mouse button to turn around the robot, turn the wheel to come closer, press V to
+return to the first view.
+"""
+
+import math
+
+import numpy as np
+
+FIELD_OF_VIEW = 32.0  # vertical [deg]: long enough a lens for a calm perspective
+FOLLOW_SECONDS = 0.25  # time constant of the target
+CUT = 1.5  # a target that jumps further is a reset, not a movement: cut to it [m]
+AZIMUTH, ELEVATION = math.radians(-52.0), math.radians(17.0)  # first view: from the right front, slightly above
+
+
+class OrbitCamera:
+    """A camera on a sphere about a smoothed target.
+
+    reach: half the size of what it looks at [m]
+    """
+
+    def __init__(self, reach: float) -> None:
+        self._reach = reach
+        self.target: np.ndarray | None = None  # (3) [m, world]
+        self.home()
+
+    def home(self) -> None:
+        """Return to the first view."""
+        self.azimuth, self.elevation, self.distance = AZIMUTH, ELEVATION, 4.6 * self._reach
+
+    def follow(self, point: np.ndarray, seconds: float) -> None:
+        """Move the target towards a point (3) [m, world], as far as the time since the last call [s] allows."""
+        point = np.asarray(point, float)
+        if self.target is None or np.linalg.norm(point - self.target) > CUT:
+            self.target = point.copy()
+        self.target = self.target + (point - self.target) * (1.0 - math.exp(-seconds / FOLLOW_SECONDS))
+
+    def orbit(self, right: float, down: float) -> None:
+        """Turn by a drag of the mouse [px]; never below the ground nor over the top."""
+        self.azimuth -= 0.006 * right
+        self.elevation = min(max(self.elevation + 0.006 * down, math.radians(2.0)), math.radians(88.0))
+
+    def zoom(self, steps: float) -> None:
+        """Come closer by notches of the wheel."""
+        self.distance = min(max(self.distance * 0.9**steps, 1.5 * self._reach), 20.0 * self._reach)
+
+    @property
+    def position(self) -> np.ndarray:
+        """Where the camera is, (3) [m, world]; held above the ground."""
+        level = math.cos(self.elevation)
+        away = np.array([level * math.cos(self.azimuth), level * math.sin(self.azimuth), math.sin(self.elevation)])
+        position = self.target + self.distance * away
+        position[2] = max(position[2], 0.05)
+        return position
+
+    @property
+    def forward(self) -> np.ndarray:
+        """Unit direction into the picture along the ground, (3) [world]."""
+        return np.array([-math.cos(self.azimuth), -math.sin(self.azimuth), 0.0])

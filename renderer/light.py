@@ -1,0 +1,64 @@
+"""Light and shadow, computed per vertex in numpy: the same picture with a GPU, with Mesa and with no OpenGL at all."""
+
+import numpy as np
+
+SUN = np.array([0.25, -0.45, 0.85]) / np.linalg.norm([0.25, -0.45, 0.85])  # towards the light
+SUN_COLOUR = np.array([1.0, 0.965, 0.91], np.float32) * 0.78
+SKY = np.array([0.40, 0.45, 0.52], np.float32)  # ambient light from above, and from the ground
+EARTH = np.array([0.20, 0.19, 0.18], np.float32)
+
+SHADOW_TEXELS = 96
+SHADOW_COLOUR = (38, 46, 62)
+SHADOW_STRENGTH = 0.55
+
+
+def encode(linear: np.ndarray) -> np.ndarray:
+    """Return linear light as uint8 for a screen."""
+    return (255 * np.clip(linear, 0, 1) ** (1 / 2.2) + 0.5).astype(np.uint8)
+
+
+def shade(points: np.ndarray, normals: np.ndarray, colour: np.ndarray, gloss: np.ndarray, glow: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """Return the colours of vertices, (V, 3) uint8.
+
+    points, normals: (V, 3) [m, world]
+    colour, glow: (V, 3) linear; gloss: (V) from 0 matt to 1 polished
+    eye: (3) the camera [m, world]
+    """
+    view = (eye - points).astype(np.float32)
+    view /= np.linalg.norm(view, axis=1, keepdims=True)
+    half = view + SUN.astype(np.float32)
+    half /= np.linalg.norm(half, axis=1, keepdims=True)
+    sun = np.clip(normals @ SUN.astype(np.float32), 0, 1)[:, None]
+    up = (0.5 + 0.5 * normals[:, 2])[:, None]
+    # Little sky reaches what is close to the ground or faces it.
+    open_sky = np.clip(0.6 + 1.2 * points[:, 2], 0, 1)[:, None]
+    shine = (np.clip(np.einsum("ij,ij->i", normals, half), 0, 1) ** 40 * gloss)[:, None]
+    edge = ((1 - np.clip(np.einsum("ij,ij->i", normals, view), 0, 1)) ** 4 * (0.08 + 0.3 * gloss))[:, None]
+    diffuse = sun * SUN_COLOUR + (up * SKY + (1 - up) * EARTH) * open_sky
+    return encode(colour * diffuse + 0.5 * shine * SUN_COLOUR + edge * SKY * up + glow)
+
+
+def shadow(centre: np.ndarray, half: float, starts: np.ndarray, ends: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Return the soft shadow of limbs on the ground, (SHADOW_TEXELS, SHADOW_TEXELS) opacity from 0 to 1, rows along y.
+
+    centre: (2) of the square it covers, half: its half width [m]
+    starts, ends: (N, 3) axes of the limbs [m, world]; radii: (N) [m]
+
+    The light is wide: a limb's shadow is sharp where it meets the ground and fades with its height.
+    """
+    grid = (np.arange(SHADOW_TEXELS, dtype=np.float32) + 0.5) / SHADOW_TEXELS * 2 - 1
+    x, y = centre[0] + half * grid[None, :], centre[1] + half * grid[:, None]
+    lit = np.ones((SHADOW_TEXELS, SHADOW_TEXELS), np.float32)
+    slope = SUN[:2] / SUN[2]
+    for start, end, radius in zip(starts, ends, radii):
+        a, b = (p[:2] - slope * max(p[2], 0.0) for p in (start, end))
+        d = b - a
+        t = np.clip(((x - a[0]) * d[0] + (y - a[1]) * d[1]) / max(d @ d, 1e-9), 0, 1)
+        distance = np.sqrt((x - a[0] - t * d[0]) ** 2 + (y - a[1] - t * d[1]) ** 2)
+        height = np.maximum(start[2] + t * (end[2] - start[2]), 0.0)
+        blur = 0.35 * radius + 0.16 * height
+        cover = np.clip((radius + blur - distance) / (2 * blur), 0, 1)
+        # A limb thinner than the blur dims the light, it does not take it away.
+        lit *= 1 - cover * cover * (3 - 2 * cover) * np.clip(1.3 * radius / (radius + 0.6 * blur), 0, 1)
+    border = np.clip((1 - np.maximum(np.abs(grid[None, :]), np.abs(grid[:, None]))) / 0.15, 0, 1)
+    return (1 - lit) * border

@@ -1,0 +1,186 @@
+"""What a robot looks like: its solids, built once from its dimensions, and where they are in a frame."""
+
+import dataclasses
+
+import numpy as np
+
+from physics.robot import Robot
+from renderer.kinematics import CALF, FOOT, HIP, THIGH, leg_frames, rotation
+from renderer.shapes import Shape, arrow, ball, capsule, drum, ring, rounded_box
+from renderer.snapshot import Snapshot
+
+# Groups of solids that move as one.
+TRUNK, ACCENT = 0, 1
+LINK = 2  # 12: legs FL, FR, RL, RR, each hip, thigh, calf
+FOOT_PAD = 14  # 4
+FORCE = 18  # 4 arrows, from the feet
+PUSH = 22
+GOAL, STEM = 23, 24  # the marker at the goal's height; the line from it to the ground
+GROUPS = 25
+
+FORCE_LENGTH = 1.6  # of an arrow that carries the whole weight, in leg segments
+PUSH_LENGTH = 0.35  # of an arrow [m per m/s]
+TOUCH = 0.02  # share of the weight from which a foot counts as in contact
+
+
+@dataclasses.dataclass(frozen=True)
+class Paint:
+    """A surface: linear colour (3), and how much it shines."""
+
+    colour: np.ndarray
+    gloss: float
+
+
+def paint(code: str, gloss: float) -> Paint:
+    """Return a paint from a colour as #RRGGBB."""
+    encoded = np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return Paint(encoded**2.2, gloss)
+
+
+SHELL = paint("#E9EBEE", 0.35)
+GRAPHITE = paint("#3A414B", 0.3)
+STEEL = paint("#8E99A6", 0.45)
+GLASS = paint("#12161C", 0.9)
+TEAL = paint("#16A69A", 0.3)
+RUBBER = paint("#23272D", 0.1)
+AMBER = paint("#FF9F1C", 0.0).colour
+CORAL = paint("#F2545B", 0.2)
+BLUE = paint("#3D7DFF", 0.2)
+
+
+class Model:
+    """The solids of one robot as arrays over vertices, sorted by group.
+
+    vertices, normals: (V, 3) in the group's frame; colour: (V, 3) linear; gloss: (V); triangles:
+    (T, 3); spans: per group its slice of the vertices; reach: half the length of the robot [m]
+    """
+
+    def __init__(self, robot: Robot) -> None:
+        self.robot = robot
+        self._solids: list[tuple[int, Shape, Paint]] = []
+        self.segment = float(np.linalg.norm(robot.offset[:, 2], axis=1).mean())  # length of a thigh [m]
+        shoulder = float(np.abs(robot.offset[:, 0, 0]).max())
+        self.nose = max(float(robot.trunk_half_extents[0]), shoulder + 0.45 * self.segment)
+        self.reach = self.nose + 0.5 * self.segment
+        self._add_trunk(shoulder)
+        for leg in range(4):
+            self._add_leg(leg)
+        self._add_markers()
+        self._solids.sort(key=lambda solid: solid[0])
+        self.vertices, self.normals, self.colour = (np.concatenate(a).astype(np.float32) for a in zip(*(
+            (s.vertices, s.normals, np.broadcast_to(p.colour, s.vertices.shape)) for _, s, p in self._solids
+        )))  # fmt: skip
+        counts = np.array([len(s.vertices) for _, s, _ in self._solids])
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        self.gloss = np.repeat(np.array([p.gloss for *_, p in self._solids], np.float32), counts)
+        self.triangles = np.concatenate([s.triangles + start for (_, s, _), start in zip(self._solids, starts)]).astype(np.uint16)
+        groups = np.repeat([g for g, *_ in self._solids], counts)
+        bounds = np.searchsorted(groups, np.arange(GROUPS + 1))
+        self.spans = [slice(a, b) for a, b in zip(bounds, bounds[1:])]
+
+    def _add(self, group: int, coat: Paint, *shapes: Shape) -> None:
+        self._solids += [(group, shape, coat) for shape in shapes]
+
+    def _add_trunk(self, shoulder: float) -> None:
+        _, y, z = self.robot.trunk_half_extents
+        s, nose = self.segment, self.nose
+        hull = shoulder + 0.3 * (nose - shoulder)
+        tail = max(float(self.robot.trunk_half_extents[0]), hull + 0.1 * s)
+        self._add(TRUNK, SHELL, rounded_box([0, 0, 0.12 * z], [hull, y, 0.88 * z], 0.4 * z))
+        self._add(TRUNK, GRAPHITE, rounded_box([0, 0, -0.35 * z], [0.93 * hull, 0.9 * y, 0.72 * z], 0.25 * z))
+        self._add(TRUNK, GRAPHITE, rounded_box([-0.05 * hull, 0, 1.02 * z], [0.5 * hull, 0.55 * y, 0.14 * z], 0.1 * z))
+        self._add(ACCENT, TEAL, rounded_box([0, 0, 0.25 * z], [0.55 * hull, 1.012 * y, 0.1 * z], 0.03 * z))
+        # The head: a shell around a dark face with two lamps, so that the front is never in doubt.
+        length = 0.5 * (nose - hull) + 0.1 * s
+        self._add(TRUNK, SHELL, rounded_box([nose - length, 0, 0.22 * z], [length, 0.68 * y, 0.74 * z], 0.45 * z))
+        self._add(TRUNK, GLASS, rounded_box([nose - 0.1 * s, 0, 0.22 * z], [0.115 * s, 0.56 * y, 0.5 * z], 0.3 * z))
+        for side in (-1, 1):
+            self._add(ACCENT, TEAL, drum([nose, side * 0.33 * y, 0.26 * z], [nose + 0.03 * s, side * 0.33 * y, 0.26 * z], 0.17 * z))
+        length = 0.5 * (tail - hull) + 0.1 * s
+        self._add(TRUNK, GRAPHITE, rounded_box([length - tail, 0, 0.05 * z], [length, 0.62 * y, 0.6 * z], 0.3 * z))
+
+    def _add_leg(self, leg: int) -> None:
+        robot, s = self.robot, self.segment
+        hip, thigh, calf = (LINK + 3 * leg + joint for joint in range(3))
+        shoulder, knee, foot = robot.offset[leg, 1], robot.offset[leg, 2], robot.foot_offset[leg]
+        front, side = np.sign(robot.offset[leg, 0, 0]), np.sign(shoulder[1])
+        x, y = np.array([1.0, 0, 0]), np.array([0, side, 0])
+        # Hip: a motor along the roll axis, and the one that drives the thigh across it.
+        self._add(hip, GRAPHITE, drum(-0.16 * s * x * front, 0.27 * s * x * front, 0.21 * s))
+        self._add(hip, STEEL, drum(0.26 * s * x * front, 0.3 * s * x * front, 0.12 * s))
+        inner = shoulder - 0.1 * s * y
+        if np.linalg.norm(inner) > 0.02 * s:
+            self._add(hip, GRAPHITE, capsule([0, 0, 0], inner, 0.17 * s, 0.17 * s))
+        self._add(hip, GRAPHITE, drum(shoulder - 0.24 * s * y, shoulder - 0.1 * s * y, 0.22 * s))
+        # Thigh: in the plane of the knee, which on some robots lies further out than the hip.
+        out = np.array([0, knee[1], 0])
+        self._add(thigh, GRAPHITE, drum(-0.12 * s * y, out + 0.1 * s * y, 0.205 * s))
+        self._add(thigh, TEAL, drum(out + 0.09 * s * y, out + 0.125 * s * y, 0.1 * s))
+        along = (knee - out) / np.linalg.norm(knee - out)
+        self._add(thigh, SHELL, capsule(out + 0.06 * s * along, knee - 0.05 * s * along, 0.165 * s, 0.1 * s))
+        self._add(thigh, GRAPHITE, drum(knee - 0.1 * s * y, knee + 0.1 * s * y, 0.115 * s))
+        # Calf and foot: the foot at its true radius, for it is seen touching the ground.
+        radius = robot.foot_radius[leg]
+        self._add(calf, GRAPHITE, capsule([0, 0, 0], 0.35 * foot, 0.095 * s, 0.075 * s))
+        self._add(calf, STEEL, capsule(0.3 * foot, foot, 0.07 * s, min(0.8 * radius, 0.065 * s)))
+        self._add(FOOT_PAD + leg, RUBBER, ball([0, 0, 0], radius))
+
+    def _add_markers(self) -> None:
+        r = 0.05 * self.segment
+        for leg in range(4):
+            self._add(FORCE + leg, TEAL, arrow().scaled(r, r, 1))
+        self._add(PUSH, CORAL, arrow().scaled(2 * r, 2 * r, 1))
+        self._add(GOAL, BLUE, ball([0, 0, 0], 0.14 * self.segment), ring(1.15 * self.nose, 0.045 * self.segment))
+        self._add(STEM, BLUE, drum([0, 0, 0], [0, 0, 1], 0.02 * self.segment))
+
+
+@dataclasses.dataclass
+class Pose:
+    """Where the groups are: shape matrices (G, 3, 3) and rotations (G, 3, 3) into the world, origins (G, 3) [m], glow (G, 3)."""
+
+    shape: np.ndarray
+    rotation: np.ndarray
+    origin: np.ndarray
+    glow: np.ndarray
+    legs: np.ndarray  # (4, 4, 3) points of leg_frames
+
+
+def place(model: Model, snapshot: Snapshot) -> Pose:
+    """Return where everything is in a frame; what is not shown has a shape matrix of zeros."""
+    points, links = leg_frames(model.robot, snapshot)
+    base, R_WB = np.asarray(snapshot.base_position, float), rotation(snapshot.base_quaternion)
+    pose = Pose(np.zeros((GROUPS, 3, 3)), np.tile(np.eye(3), (GROUPS, 1, 1)), np.zeros((GROUPS, 3)), np.zeros((GROUPS, 3)), points)
+    weight = 9.81 * model.robot.total_mass
+
+    def put(group: int | slice, origin: np.ndarray, turn: np.ndarray, stretch: float = 1.0) -> None:
+        pose.origin[group], pose.rotation[group] = origin, turn
+        pose.shape[group] = turn * [1.0, 1.0, stretch]
+
+    put(slice(TRUNK, ACCENT + 1), base, R_WB)
+    if snapshot.fallen:
+        pose.glow[ACCENT] = CORAL.colour * 1.5
+    put(slice(LINK, LINK + 12), points[:, [HIP, THIGH, CALF]].reshape(12, 3), links.reshape(12, 3, 3))
+    put(slice(FOOT_PAD, FOOT_PAD + 4), points[:, FOOT], links[:, 2])
+    for leg, force in enumerate(np.asarray(snapshot.foot_contact_force, float)):
+        load = np.linalg.norm(force) / weight
+        if load > TOUCH:
+            pose.glow[FOOT_PAD + leg] = AMBER * (0.35 + 0.65 * min(2 * load, 1.0))
+            put(FORCE + leg, points[leg, FOOT], _upright(force), FORCE_LENGTH * model.segment * load)
+    if snapshot.push is not None and np.linalg.norm(snapshot.push) > 0:
+        kick = np.asarray(snapshot.push, float)
+        length, turn = PUSH_LENGTH * np.linalg.norm(kick), _upright(kick)
+        # The arrow stands outside the trunk and points at it: a hand that pushes.
+        put(PUSH, base - turn[:, 2] * (length + 0.8 * model.robot.trunk_half_extents[:2].mean()), turn, length)
+    if snapshot.goal is not None:
+        goal = np.asarray(snapshot.goal, float)
+        put(GOAL, goal, np.eye(3))
+        put(STEM, goal * [1, 1, 0], np.eye(3), max(goal[2], 1e-3))
+    return pose
+
+
+def _upright(direction: np.ndarray) -> np.ndarray:
+    """Return a rotation (3, 3) that turns the z axis towards a direction."""
+    z = direction / np.linalg.norm(direction)
+    x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z], 1)

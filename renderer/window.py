@@ -1,0 +1,155 @@
+"""A window that shows snapshots, or a hidden one that is recorded from."""
+
+import types
+
+import numpy as np
+
+from physics.robot import Robot
+from renderer.camera import OrbitCamera
+from renderer.display import RenderError, is_software, load_raylib
+from renderer.hud import Hud
+from renderer.scene import Scene
+from renderer.snapshot import Snapshot
+
+HELP = "space pause  ·  R reset  ·  arrows push  ·  drag orbit  ·  wheel zoom  ·  V view  ·  Esc close"
+OVERSAMPLE = 2  # the picture is drawn twice as wide and high and averaged: smooth edges in every build of raylib
+
+
+class Window:
+    """A view of one robot; a process can have one at a time.
+
+    robot: what is drawn
+    width, height: [px]
+    title: of the window, and the first line of the text in it
+    visible: False to draw without showing, for ``capture``; without a display, inside ``offscreen_display``
+    fps: frames per second; a visible window's ``draw`` waits so as not to exceed it, and the camera counts in it
+
+    Space pauses, R asks for a reset, the arrow keys ask for a push, Esc closes; the caller reads
+    the properties and obeys. The mouse orbits and zooms, V returns to the first view. Raises
+    RenderError if no window can be opened.
+    """
+
+    def __init__(self, robot: Robot, width: int = 960, height: int = 540, title: str = "Foal", visible: bool = True, fps: int = 50) -> None:
+        self.width, self.height, self.visible = width, height, visible
+        self._fps = fps
+        self._paused = self._reset = False
+        self._push: np.ndarray | None = None
+        rl = self._rl = load_raylib()
+        if rl.is_window_ready():
+            raise RenderError("a window is already open; close it first")
+        self._software = rl.RL_OPENGL_SOFTWARE == rl.rl_get_version()
+        if self._software and visible:
+            raise RenderError("this process records without a display, so it cannot show a window; start another")
+        rl.set_config_flags(0 if visible else rl.FLAG_WINDOW_HIDDEN)
+        oversize = OVERSAMPLE if self._software else 1
+        rl.init_window(width * oversize, height * oversize, title)
+        if not rl.is_window_ready():
+            raise RenderError("no window could be opened: it takes a display with OpenGL 3.3, or renderer.offscreen_display() for a recording")
+        rl.set_target_fps(fps if visible else 0)
+        # The software build has no textures to draw to; a hidden window's own pixels are undefined in OpenGL.
+        self._canvas = self._small = None
+        if not self._software:
+            self._canvas = rl.load_render_texture(width * OVERSAMPLE, height * OVERSAMPLE)
+            self._small = rl.load_render_texture(width, height)
+            rl.set_texture_filter(self._canvas.texture, rl.TEXTURE_FILTER_BILINEAR)
+        self._scene = Scene(rl, robot, self._software)
+        self._hud = Hud(rl, title, OVERSAMPLE)
+        self.camera = OrbitCamera(self._scene.model.reach)
+        self._height = 0.75 * robot.home_height  # what the camera looks at
+
+    def draw(self, snapshot: Snapshot) -> None:
+        """Draw one frame, show it if visible, and read keyboard and mouse."""
+        rl = self._rl
+        x, y, z = snapshot.base_position
+        self.camera.follow(np.array([x, y, self._height + 0.3 * (z - self._height)]), 1.0 / self._fps)
+        if self._canvas is None:
+            rl.begin_drawing()
+            self._paint(snapshot)
+            rl.end_drawing()
+            return
+        rl.begin_texture_mode(self._canvas)
+        self._paint(snapshot)
+        rl.end_texture_mode()
+        if self.visible:
+            rl.begin_drawing()
+            self._shrink()
+            rl.end_drawing()
+            self._read_input()
+
+    def _paint(self, snapshot: Snapshot) -> None:
+        self._scene.draw(snapshot, self.camera)
+        self._hud.draw(snapshot, self._paused, self.height, HELP if self.visible else "")
+
+    def _shrink(self) -> None:
+        """Draw the canvas at the window's size; textures are stored from the bottom up, hence the minus."""
+        texture, rl = self._canvas.texture, self._rl
+        rl.draw_texture_pro(texture, (0, 0, texture.width, -texture.height), (0, 0, self.width, self.height), (0, 0), 0.0, rl.WHITE)
+
+    def _read_input(self) -> None:
+        rl = self._rl
+        self._paused ^= rl.is_key_pressed(rl.KEY_SPACE)
+        self._reset = rl.is_key_pressed(rl.KEY_R)
+        into = self.camera.forward
+        right = np.array([into[1], -into[0], 0.0])
+        arrows = ((rl.KEY_UP, into), (rl.KEY_DOWN, -into), (rl.KEY_RIGHT, right), (rl.KEY_LEFT, -right))
+        self._push = next((direction for key, direction in arrows if rl.is_key_pressed(key)), None)
+        if rl.is_key_pressed(rl.KEY_V):
+            self.camera.home()
+        if rl.is_mouse_button_down(rl.MOUSE_BUTTON_LEFT):
+            drag = rl.get_mouse_delta()
+            self.camera.orbit(drag.x, drag.y)
+        self.camera.zoom(rl.get_mouse_wheel_move())
+
+    @property
+    def should_close(self) -> bool:
+        """Whether the user pressed Esc or closed the window."""
+        return self._rl.window_should_close()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the simulation should stand still; the space bar toggles it."""
+        return self._paused
+
+    @property
+    def reset_requested(self) -> bool:
+        """Whether R was pressed during the last ``draw``."""
+        return self._reset
+
+    @property
+    def push_requested(self) -> np.ndarray | None:
+        """Direction of the arrow key pressed during the last ``draw``, as seen on screen: (3) unit, along the ground [world], or None."""
+        return self._push
+
+    def capture(self) -> np.ndarray:
+        """Return the last frame, (height, width, 3) uint8, red green blue, from the top."""
+        rl = self._rl
+        if self._software:
+            image = rl.load_image_from_screen()
+        else:
+            rl.begin_texture_mode(self._small)
+            self._shrink()
+            rl.end_texture_mode()
+            image = rl.load_image_from_texture(self._small.texture)
+        shape = image.height, image.width, 4
+        pixels = np.frombuffer(rl.ffi.buffer(image.data, image.height * image.width * 4), np.uint8).reshape(shape)[::-1]
+        frame = _halve(pixels)[..., ::-1] if self._software else pixels[..., :3]  # the software build stores blue first
+        frame = np.ascontiguousarray(frame)
+        rl.unload_image(image)
+        return frame
+
+    def close(self) -> None:
+        """Close the window; closing twice is harmless."""
+        if self._rl.is_window_ready():
+            self._rl.close_window()
+
+    def __enter__(self) -> "Window":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: types.TracebackType | None) -> None:
+        self.close()
+
+
+def _halve(pixels: np.ndarray) -> np.ndarray:
+    """Return the mean of every two by two pixels, without the fourth channel: (H, W, 4) to (H / 2, W / 2, 3) uint8."""
+    rows = pixels[::2].astype(np.uint16) + pixels[1::2]
+    return ((rows[:, ::2] + rows[:, 1::2] + 2) >> 2)[..., :3].astype(np.uint8)

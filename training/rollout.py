@@ -1,0 +1,58 @@
+"""What a rollout remembers: buffers that the environment and the policy write into."""
+
+import torch
+from torch import Tensor
+
+from entity import BeliefState
+from environments import ABEnv, EnvState
+
+
+class Rollout:
+    """T control steps of N robots, allocated once.
+
+    The environment writes observations, rewards and ends straight into these buffers: step t's
+    EnvState shares memory with row t + 1 of the observations and row t of everything else.
+    """
+
+    def __init__(self, env: ABEnv, steps: int) -> None:
+        n = env.num_envs
+        self.steps = steps
+        self.obs = torch.zeros(steps + 1, n, env.num_obs)
+        self.privileged = torch.zeros(steps + 1, n, env.num_privileged)
+        self.final_obs = torch.zeros(steps, n, env.num_obs)
+        self.final_privileged = torch.zeros(steps, n, env.num_privileged)
+        self.reward = torch.zeros(steps, n)
+        self.terminated = torch.zeros(steps, n, dtype=torch.bool)
+        self.truncated = torch.zeros(steps, n, dtype=torch.bool)
+        self.episode_return = torch.zeros(steps, n)
+        self.episode_steps = torch.zeros(steps, n)
+        self.action = torch.zeros(steps, n, env.num_actions)
+        self.mean = torch.zeros(steps, n, env.num_actions)
+        self.noise = torch.zeros(steps, n, env.num_actions)
+        self.std = torch.zeros(env.num_actions)
+        self.starts = torch.zeros(steps + 1, n)  # 1 where the observation is the first of its episode
+        self.state: BeliefState | None = None  # before the first step
+        self.states = [
+            EnvState(
+                self.obs[t + 1].numpy(), self.reward[t].numpy(), self.terminated[t].numpy(), self.truncated[t].numpy(),
+                {
+                    "privileged": self.privileged[t + 1].numpy(),
+                    "final_obs": self.final_obs[t].numpy(),
+                    "final_privileged": self.final_privileged[t].numpy(),
+                    "episode_return": self.episode_return[t].numpy(),
+                    "episode_steps": self.episode_steps[t].numpy(),
+                },
+            )
+            for t in range(steps)
+        ]  # fmt: skip
+
+    def begin(self, env_state: EnvState | None) -> None:
+        """Make the last observation the first one; env_state: of fresh episodes, None to go on with the last rollout's."""
+        if env_state is None:
+            self.obs[0], self.privileged[0], self.starts[0] = self.obs[-1], self.privileged[-1], self.starts[-1]
+        else:
+            self.obs[0], self.privileged[0], self.starts[0] = torch.from_numpy(env_state.obs), torch.from_numpy(env_state.info["privileged"]), 1.0
+
+    def done(self) -> Tensor:
+        """Return (T, N) float, 1 where an episode ended."""
+        return (self.terminated | self.truncated).float()
