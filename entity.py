@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import fused
 from config import NetworkCfg, WorldModelCfg
 
 
@@ -41,36 +42,37 @@ class BodyEncoder(nn.Module):
 
     def __init__(self, body: Any, cfg: NetworkCfg) -> None:
         super().__init__()
-        self.heads, self.head_size = cfg.heads, cfg.head_size
         self.num_nodes = len(body.nodes)
-        width = cfg.heads * cfg.head_size
-        self.out_features = self.num_nodes * width
-        kinds: dict[str, list] = {}
-        for i, node in enumerate(body.nodes):
-            kinds.setdefault(node.kind, []).append((i, node))
-        self.embed = nn.ModuleDict()
-        self.kinds = tuple(kinds)
-        for kind, members in kinds.items():
-            size = len(members[0][1].columns)
-            self.embed[kind] = nn.Linear(size, (2 if self.num_nodes > 1 else 1) * width, bias=False)
-            self.register_buffer(f"columns_{kind}", torch.tensor([node.columns for _, node in members]), persistent=False)
-            self.register_buffer(f"signs_{kind}", torch.tensor([node.signs for _, node in members]), persistent=False)
-        self.bias = nn.Parameter(torch.zeros(self.num_nodes, (2 if self.num_nodes > 1 else 1) * width))
+        self.width = cfg.heads * cfg.head_size
+        self.out_features = self.num_nodes * self.width
+        names = sorted({node.kind for node in body.nodes})
+        features = max(len(node.columns) for node in body.nodes)
+        # a part that reads fewer columns is padded: its first column, times 0
+        columns = torch.tensor([list(node.columns) + [0] * (features - len(node.columns)) for node in body.nodes])
+        signs = torch.tensor([list(node.signs) + [0.0] * (features - len(node.signs)) for node in body.nodes])
+        kinds = torch.tensor([names.index(node.kind) for node in body.nodes])
+        for name, value in (("columns", columns), ("signs", signs), ("kinds", kinds)):
+            self.register_buffer(name, value, persistent=False)
+        outputs = self.width * (2 if self.num_nodes > 1 else 1)  # left and right
+        self.weight = nn.Parameter(torch.empty(len(names), features, outputs).uniform_(-1, 1) / math.sqrt(features))
+        self.bias = nn.Parameter(torch.zeros(self.num_nodes, outputs))
         if self.num_nodes > 1:
             self.attention = nn.Parameter(torch.randn(cfg.heads, cfg.head_size) / math.sqrt(cfg.head_size))
+            self.kernels = fused.make_attention(self.num_nodes, features, cfg.heads, cfg.head_size)
 
-    def forward(self, obs: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(self, obs: Tensor, dtype: torch.dtype, use_fused: bool) -> Tensor:
         """Encode obs (B, O) as (B, nodes * heads * head_size)."""
         shape = obs.shape[:-1]
-        parts = []
-        for kind in self.kinds:
-            columns, signs = getattr(self, f"columns_{kind}"), getattr(self, f"signs_{kind}")
-            parts.append(product(obs[..., columns] * signs, self.embed[kind], dtype))  # (B, members, 2 * width)
-        x = torch.cat(parts, dim=-2) + self.bias.to(parts[0].dtype)  # (B, nodes, 2 * width)
+        x = (obs[..., self.columns] * self.signs).flatten(0, -3)  # (B, nodes, features)
         if self.num_nodes == 1:
-            return x.reshape(*shape, self.out_features)
-        x = x.reshape(-1, self.num_nodes, 2, self.heads, self.head_size)
-        return graph_attention(x[:, :, 0], x[:, :, 1], self.attention).reshape(*shape, self.out_features)
+            return (x[:, 0] @ self.weight[0] + self.bias[0]).to(dtype).reshape(*shape, self.out_features)
+        if use_fused:
+            y = fused.BodyAttention.apply(x, self.weight, self.bias, self.attention, self.kinds.numpy(), self.kernels, dtype)
+        else:
+            both = torch.einsum("bnk,nkf->bnf", x, self.weight[self.kinds]) + self.bias  # (B, nodes, 2 * width)
+            left, right = both.to(dtype).unflatten(-1, (2, *self.attention.shape)).unbind(2)
+            y = graph_attention(left, right, self.attention)
+        return y.reshape(*shape, self.out_features)
 
 
 def graph_attention(left: Tensor, right: Tensor, attention: Tensor) -> Tensor:
@@ -84,6 +86,25 @@ def graph_attention(left: Tensor, right: Tensor, attention: Tensor) -> Tensor:
     return torch.einsum("bijh,bjhd->bihd", alpha, right)
 
 
+def lstm_sequence(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Return hidden states (T, N, H) and the last cell (N, H), float32.
+
+    gates: (T, N, 4 H) what the inputs contribute to input, forget and output gate and candidate;
+    weight: (4 H, H); hidden, cell: (N, H); keep: (T, N), 0 where the state is forgotten before a step.
+    """
+    size = hidden.shape[-1]
+    weight = weight.to(gates.dtype)
+    outputs = []
+    for t in range(len(gates)):
+        hidden, cell = hidden * keep[t, :, None], cell * keep[t, :, None]
+        g = (gates[t] + F.linear(hidden.to(gates.dtype), weight)).float()
+        i, f, o = g[:, : 3 * size].sigmoid().chunk(3, dim=-1)
+        cell = f * cell + i * g[:, 3 * size :].tanh()
+        hidden = o * cell.tanh()
+        outputs.append(hidden)
+    return torch.stack(outputs), cell
+
+
 class EntityBelief(nn.Module):
     """Encoder, graph attention, LSTM, a Gaussian policy head and a value head.
 
@@ -94,7 +115,8 @@ class EntityBelief(nn.Module):
     def __init__(self, body: Any, num_obs: int, num_actions: int, num_privileged: int, cfg: NetworkCfg) -> None:
         super().__init__()
         self.cfg = cfg
-        self.dtype = torch.float32  # of the products; see use_precision()
+        self.dtype = torch.float32  # of the products
+        self.use_fused = True  # compiled pointwise work, on the CPU
         self.body_encoder = BodyEncoder(body, cfg)
         self.encoder = nn.Linear(self.body_encoder.out_features, cfg.encoder)
         self.lstm_input = nn.Linear(cfg.encoder, 4 * cfg.lstm)
@@ -125,22 +147,13 @@ class EntityBelief(nn.Module):
         obs: (T, N, O); starts: (T, N), 1 where a step is the first of its episode and the state
         before it is forgotten.
         """
-        x = F.elu(product(self.body_encoder(obs, self.dtype), self.encoder, self.dtype))
+        use_fused = self.use_fused and obs.device.type == "cpu"
+        x = F.elu(product(self.body_encoder(obs, self.dtype, use_fused), self.encoder, self.dtype))
         gates = product(x, self.lstm_input, self.dtype)  # (T, N, 4 * lstm): input, forget, output, candidate
-        weight = self.lstm_hidden.weight.to(self.dtype)
-        hidden, cell = state
-        outputs = []
-        for t in range(obs.shape[0]):
-            if starts is not None:
-                keep = 1.0 - starts[t, :, None]
-                hidden, cell = hidden * keep, cell * keep
-            g = gates[t] + F.linear(hidden.to(self.dtype), weight)
-            i, f, o = g[:, : 3 * self.cfg.lstm].sigmoid().chunk(3, dim=-1)
-            cell = f * cell + i * g[:, 3 * self.cfg.lstm :].tanh()
-            hidden = o * cell.tanh()
-            outputs.append(hidden)
-        mean = self.policy_head(torch.stack(outputs).float())
-        return mean, BeliefState(hidden.float(), cell.float())
+        keep = torch.ones(obs.shape[:2], device=obs.device) if starts is None else 1.0 - starts
+        sequence = fused.LSTMSequence.apply if use_fused else lstm_sequence
+        hidden, cell = sequence(gates, self.lstm_hidden.weight, *state, keep)
+        return self.policy_head(hidden), BeliefState(hidden[-1].detach(), cell.detach())
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: BeliefState, starts: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor, BeliefState]:

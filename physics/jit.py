@@ -41,6 +41,10 @@ def _cache_directory() -> pathlib.Path:
 
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_directory()))
+# PyTorch's OpenMP threads wait by spinning, for milliseconds, on cores that these kernels want: the
+# update of a policy on two cores took 18.7 us per sample with the default and 14.8 with this. It is
+# read when PyTorch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numba  # noqa: E402  (reads NUMBA_CACHE_DIR when imported)
 

@@ -27,7 +27,7 @@ class OrbitCamera:
 
     def home(self) -> None:
         """Return to the first view."""
-        self.azimuth, self.elevation, self.distance = AZIMUTH, ELEVATION, 4.6 * self._reach
+        self.azimuth, self.elevation, self.distance = AZIMUTH, ELEVATION, 4.0 * self._reach
 
     def follow(self, point: np.ndarray, seconds: float) -> None:
         """Move the target towards a point (3) [m, world], as far as the time since the last call [s] allows."""

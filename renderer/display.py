@@ -81,8 +81,24 @@ def load_raylib() -> types.ModuleType:
 
 
 def is_software(raylib: types.ModuleType) -> bool:
-    """Return whether this build of raylib draws with the CPU; only meaningful once a window is open."""
+    """Return whether this build of raylib draws with the CPU."""
     return raylib.rl_get_version() == raylib.RL_OPENGL_SOFTWARE
+
+
+@contextlib.contextmanager
+def quiet_standard_output() -> Iterator[None]:
+    """Keep compiled code from writing to standard output, which the software build does in spite of its log level."""
+    sys.stdout.flush()
+    keep, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    try:
+        yield
+    finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)
+        os.dup2(keep, 1)
+        os.close(keep)
+        os.close(nothing)
 
 
 @contextlib.contextmanager
@@ -101,9 +117,7 @@ def offscreen_display(order: tuple[str, ...] = ("display", "xvfb", "software")) 
                 stack.callback(_close_window)
                 yield way
                 return
-        raise RenderError(
-            f"no display to record on: apt-get install xvfb, or pip install --no-deps --target {SOFTWARE_FOLDER} raylib_software"
-        )
+        raise RenderError(f"no display to record on: apt-get install xvfb, or pip install --no-deps --target {SOFTWARE_FOLDER} raylib_software")
 
 
 def _close_window() -> None:

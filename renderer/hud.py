@@ -32,11 +32,12 @@ class Hud:
     def __init__(self, raylib: types.ModuleType, title: str, scale: int) -> None:
         self._rl, self._title, self._scale = raylib, title, scale
         data, self._fonts = _typeface(), {}
+        points = raylib.ffi.new("int[]", GLYPHS)
         for size in (TITLE, BODY):
             if data is None:
                 self._fonts[size] = raylib.get_font_default()
                 continue
-            glyphs = raylib.ffi.new("int[]", GLYPHS)
+            glyphs = raylib.ffi.cast("int *", points)
             self._fonts[size] = raylib.load_font_from_memory(".ttf", data, len(data), size * scale, glyphs, len(GLYPHS))
             raylib.set_texture_filter(self._fonts[size].texture, raylib.TEXTURE_FILTER_BILINEAR)
 

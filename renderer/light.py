@@ -3,13 +3,14 @@
 import numpy as np
 
 SUN = np.array([0.25, -0.45, 0.85]) / np.linalg.norm([0.25, -0.45, 0.85])  # towards the light
-SUN_COLOUR = np.array([1.0, 0.965, 0.91], np.float32) * 0.78
-SKY = np.array([0.40, 0.45, 0.52], np.float32)  # ambient light from above, and from the ground
+SUN_COLOUR = np.array([1.0, 0.965, 0.91], np.float32) * 0.66
+SKY = np.array([0.36, 0.40, 0.47], np.float32)  # ambient light from above, and from the ground
 EARTH = np.array([0.20, 0.19, 0.18], np.float32)
 
 SHADOW_TEXELS = 96
 SHADOW_COLOUR = (38, 46, 62)
-SHADOW_STRENGTH = 0.55
+SHADOW_STRENGTH = 0.62
+SHARP, BLUR = 0.35, 0.16  # half width of its edge: per radius, and per height of the limb above the ground
 
 
 def encode(linear: np.ndarray) -> np.ndarray:
@@ -38,27 +39,30 @@ def shade(points: np.ndarray, normals: np.ndarray, colour: np.ndarray, gloss: np
     return encode(colour * diffuse + 0.5 * shine * SUN_COLOUR + edge * SKY * up + glow)
 
 
-def shadow(centre: np.ndarray, half: float, starts: np.ndarray, ends: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Return the soft shadow of limbs on the ground, (SHADOW_TEXELS, SHADOW_TEXELS) opacity from 0 to 1, rows along y.
+def shadow(starts: np.ndarray, ends: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the soft shadow of limbs on the ground.
 
-    centre: (2) of the square it covers, half: its half width [m]
     starts, ends: (N, 3) axes of the limbs [m, world]; radii: (N) [m]
 
-    The light is wide: a limb's shadow is sharp where it meets the ground and fades with its height.
+    Returns the low and the high corner of the rectangle it covers, (2) each [m, world], and its
+    opacity from 0 to 1, (SHADOW_TEXELS, SHADOW_TEXELS), rows along y. The light is wide: a limb's
+    shadow is sharp where it meets the ground and fades with its height.
     """
-    grid = (np.arange(SHADOW_TEXELS, dtype=np.float32) + 0.5) / SHADOW_TEXELS * 2 - 1
-    x, y = centre[0] + half * grid[None, :], centre[1] + half * grid[:, None]
-    lit = np.ones((SHADOW_TEXELS, SHADOW_TEXELS), np.float32)
     slope = SUN[:2] / SUN[2]
-    for start, end, radius in zip(starts, ends, radii):
-        a, b = (p[:2] - slope * max(p[2], 0.0) for p in (start, end))
-        d = b - a
-        t = np.clip(((x - a[0]) * d[0] + (y - a[1]) * d[1]) / max(d @ d, 1e-9), 0, 1)
-        distance = np.sqrt((x - a[0] - t * d[0]) ** 2 + (y - a[1] - t * d[1]) ** 2)
-        height = np.maximum(start[2] + t * (end[2] - start[2]), 0.0)
-        blur = 0.35 * radius + 0.16 * height
+    heights = np.maximum(np.stack([starts[:, 2], ends[:, 2]], 1), 0.0)  # (N, 2)
+    feet = np.stack([starts[:, :2], ends[:, :2]], 1) - slope * heights[..., None]  # (N, 2, 2)
+    spread = (radii + SHARP * radii + BLUR * heights.max(1))[:, None, None]
+    low, high = (feet - spread).min((0, 1)), (feet + spread).max((0, 1))
+    grid = (np.arange(SHADOW_TEXELS, dtype=np.float32) + 0.5) / SHADOW_TEXELS
+    x, y = (low + (high - low) * grid[:, None]).astype(np.float32).T
+    x, y = x[None, :], y[:, None]
+    lit = np.ones((SHADOW_TEXELS, SHADOW_TEXELS), np.float32)
+    for (a, b), (height, end_height), radius in zip(feet.tolist(), heights.tolist(), radii.tolist()):
+        dx, dy = b[0] - a[0], b[1] - a[1]
+        t = np.clip(((x - a[0]) * dx + (y - a[1]) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
+        distance = np.sqrt((x - a[0] - t * dx) ** 2 + (y - a[1] - t * dy) ** 2)
+        blur = SHARP * radius + BLUR * (height + t * (end_height - height))
         cover = np.clip((radius + blur - distance) / (2 * blur), 0, 1)
         # A limb thinner than the blur dims the light, it does not take it away.
         lit *= 1 - cover * cover * (3 - 2 * cover) * np.clip(1.3 * radius / (radius + 0.6 * blur), 0, 1)
-    border = np.clip((1 - np.maximum(np.abs(grid[None, :]), np.abs(grid[:, None]))) / 0.15, 0, 1)
-    return (1 - lit) * border
+    return low, high, 1 - lit

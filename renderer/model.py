@@ -1,6 +1,7 @@
 """What a robot looks like: its solids, built once from its dimensions, and where they are in a frame."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -46,6 +47,7 @@ RUBBER = paint("#23272D", 0.1)
 AMBER = paint("#FF9F1C", 0.0).colour
 CORAL = paint("#F2545B", 0.2)
 BLUE = paint("#3D7DFF", 0.2)
+LAMP = paint("#0B0D10", 0.4)  # shows the colour of its glow
 
 
 class Model:
@@ -73,10 +75,10 @@ class Model:
         counts = np.array([len(s.vertices) for _, s, _ in self._solids])
         starts = np.concatenate([[0], np.cumsum(counts)])
         self.gloss = np.repeat(np.array([p.gloss for *_, p in self._solids], np.float32), counts)
-        self.triangles = np.concatenate([s.triangles + start for (_, s, _), start in zip(self._solids, starts)]).astype(np.uint16)
+        self.triangles = np.concatenate([s.triangles + start for (_, s, _), start in zip(self._solids, starts, strict=False)]).astype(np.uint16)
         groups = np.repeat([g for g, *_ in self._solids], counts)
         bounds = np.searchsorted(groups, np.arange(GROUPS + 1))
-        self.spans = [slice(a, b) for a, b in zip(bounds, bounds[1:])]
+        self.spans = [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
     def _add(self, group: int, coat: Paint, *shapes: Shape) -> None:
         self._solids += [(group, shape, coat) for shape in shapes]
@@ -89,13 +91,13 @@ class Model:
         self._add(TRUNK, SHELL, rounded_box([0, 0, 0.12 * z], [hull, y, 0.88 * z], 0.4 * z))
         self._add(TRUNK, GRAPHITE, rounded_box([0, 0, -0.35 * z], [0.93 * hull, 0.9 * y, 0.72 * z], 0.25 * z))
         self._add(TRUNK, GRAPHITE, rounded_box([-0.05 * hull, 0, 1.02 * z], [0.5 * hull, 0.55 * y, 0.14 * z], 0.1 * z))
-        self._add(ACCENT, TEAL, rounded_box([0, 0, 0.25 * z], [0.55 * hull, 1.012 * y, 0.1 * z], 0.03 * z))
+        self._add(ACCENT, LAMP, rounded_box([0, 0, 0.25 * z], [0.55 * hull, 1.012 * y, 0.1 * z], 0.03 * z))
         # The head: a shell around a dark face with two lamps, so that the front is never in doubt.
         length = 0.5 * (nose - hull) + 0.1 * s
         self._add(TRUNK, SHELL, rounded_box([nose - length, 0, 0.22 * z], [length, 0.68 * y, 0.74 * z], 0.45 * z))
         self._add(TRUNK, GLASS, rounded_box([nose - 0.1 * s, 0, 0.22 * z], [0.115 * s, 0.56 * y, 0.5 * z], 0.3 * z))
         for side in (-1, 1):
-            self._add(ACCENT, TEAL, drum([nose, side * 0.33 * y, 0.26 * z], [nose + 0.03 * s, side * 0.33 * y, 0.26 * z], 0.17 * z))
+            self._add(ACCENT, LAMP, drum([nose, side * 0.33 * y, 0.26 * z], [nose + 0.03 * s, side * 0.33 * y, 0.26 * z], 0.17 * z))
         length = 0.5 * (tail - hull) + 0.1 * s
         self._add(TRUNK, GRAPHITE, rounded_box([length - tail, 0, 0.05 * z], [length, 0.62 * y, 0.6 * z], 0.3 * z))
 
@@ -115,10 +117,10 @@ class Model:
         # Thigh: in the plane of the knee, which on some robots lies further out than the hip.
         out = np.array([0, knee[1], 0])
         self._add(thigh, GRAPHITE, drum(-0.12 * s * y, out + 0.1 * s * y, 0.205 * s))
-        self._add(thigh, TEAL, drum(out + 0.09 * s * y, out + 0.125 * s * y, 0.1 * s))
+        self._add(thigh, TEAL, drum(out + 0.1 * s * y, out + 0.175 * s * y, 0.1 * s))
         along = (knee - out) / np.linalg.norm(knee - out)
-        self._add(thigh, SHELL, capsule(out + 0.06 * s * along, knee - 0.05 * s * along, 0.165 * s, 0.1 * s))
-        self._add(thigh, GRAPHITE, drum(knee - 0.1 * s * y, knee + 0.1 * s * y, 0.115 * s))
+        self._add(thigh, SHELL, capsule(out + 0.06 * s * along, knee - 0.03 * s * along, 0.16 * s, 0.1 * s))
+        self._add(thigh, GRAPHITE, drum(knee - 0.115 * s * y, knee + 0.115 * s * y, 0.115 * s))
         # Calf and foot: the foot at its true radius, for it is seen touching the ground.
         radius = robot.foot_radius[leg]
         self._add(calf, GRAPHITE, capsule([0, 0, 0], 0.35 * foot, 0.095 * s, 0.075 * s))
@@ -130,7 +132,7 @@ class Model:
         for leg in range(4):
             self._add(FORCE + leg, TEAL, arrow().scaled(r, r, 1))
         self._add(PUSH, CORAL, arrow().scaled(2 * r, 2 * r, 1))
-        self._add(GOAL, BLUE, ball([0, 0, 0], 0.14 * self.segment), ring(1.15 * self.nose, 0.045 * self.segment))
+        self._add(GOAL, BLUE, ball([0, 0, 0], 0.14 * self.segment), ring(1.1 * self.nose, 0.03 * self.segment))
         self._add(STEM, BLUE, drum([0, 0, 0], [0, 0, 1], 0.02 * self.segment))
 
 
@@ -157,8 +159,7 @@ def place(model: Model, snapshot: Snapshot) -> Pose:
         pose.shape[group] = turn * [1.0, 1.0, stretch]
 
     put(slice(TRUNK, ACCENT + 1), base, R_WB)
-    if snapshot.fallen:
-        pose.glow[ACCENT] = CORAL.colour * 1.5
+    pose.glow[ACCENT] = CORAL.colour if snapshot.fallen else TEAL.colour
     put(slice(LINK, LINK + 12), points[:, [HIP, THIGH, CALF]].reshape(12, 3), links.reshape(12, 3, 3))
     put(slice(FOOT_PAD, FOOT_PAD + 4), points[:, FOOT], links[:, 2])
     for leg, force in enumerate(np.asarray(snapshot.foot_contact_force, float)):
@@ -169,8 +170,8 @@ def place(model: Model, snapshot: Snapshot) -> Pose:
     if snapshot.push is not None and np.linalg.norm(snapshot.push) > 0:
         kick = np.asarray(snapshot.push, float)
         length, turn = PUSH_LENGTH * np.linalg.norm(kick), _upright(kick)
-        # The arrow stands outside the trunk and points at it: a hand that pushes.
-        put(PUSH, base - turn[:, 2] * (length + 0.8 * model.robot.trunk_half_extents[:2].mean()), turn, length)
+        # Above the back, where no view hides it.
+        put(PUSH, base - 0.5 * length * turn[:, 2] + [0, 0, 0.6 * model.segment], turn, length)
     if snapshot.goal is not None:
         goal = np.asarray(snapshot.goal, float)
         put(GOAL, goal, np.eye(3))

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import types
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -53,10 +54,10 @@ class Recorder:
 
     def add(self, frame: np.ndarray) -> None:
         """Append a frame: (height, width, 3) uint8, red green blue, from the top."""
-        if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
-            raise RenderError(f"{self.path}: expected a frame of shape {(self.height, self.width, 3)} uint8, got {frame.shape} {frame.dtype}")
         if self._writer is None:
             raise RenderError(f"{self.path}: the recording is closed")
+        if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
+            raise RenderError(f"{self.path}: expected a frame of shape {(self.height, self.width, 3)} uint8, got {frame.shape} {frame.dtype}")
         with self._one_line():
             self._writer.send(np.ascontiguousarray(frame))
         self._frames += 1
@@ -83,7 +84,7 @@ class Recorder:
             writer.close()
 
     @contextlib.contextmanager
-    def _one_line(self):  # noqa: ANN202
+    def _one_line(self) -> Iterator[None]:
         try:
             yield
         except (OSError, RuntimeError) as error:

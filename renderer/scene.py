@@ -67,7 +67,7 @@ class Scene:
         self._tiles = TILE * (np.stack([x, y], -1)[:, :, None] + corners).reshape(-1, 2)  # (V, 2)
         self._tile_colour = np.repeat(np.array(TILES)[((x + y) % 2).ravel()], 4, axis=0)  # (V, 3)
         quads = 4 * np.arange(x.size)[:, None]
-        self._ground = _Mesh(raylib, 4 * x.size, np.concatenate([quads + [0, 1, 2], quads + [0, 2, 3]]))
+        self._ground = _Mesh(raylib, 4 * x.size, np.concatenate([quads + np.array(corners) for corners in ((0, 1, 2), (0, 2, 3))]))
         self._shadow = np.zeros((SHADOW_TEXELS, SHADOW_TEXELS, 4), np.uint8)
         self._shadow[..., :3] = SHADOW_COLOUR
         pixels = raylib.ffi.cast("void *", self._shadow.ctypes.data)
@@ -81,7 +81,7 @@ class Scene:
         """Draw over the whole of the current target."""
         rl = self._rl
         pose = place(self.model, snapshot)
-        rl.clear_background(tuple(int(c) for c in encode(BACKGROUND)) + (255,))
+        rl.clear_background((*(int(c) for c in encode(BACKGROUND)), 255))
         eye = camera.position
         rl.begin_mode_3d(rl.Camera3D(tuple(eye), tuple(camera.target), (0, 0, 1), FIELD_OF_VIEW, rl.CAMERA_PERSPECTIVE))
         # Ground and shadow lie in one plane and under all else: no depth, so that they cannot flicker.
@@ -111,15 +111,15 @@ class Scene:
         ends = np.concatenate([[r + forward * length for r in rails], legs[:, CALF], legs[:, FOOT], legs[:, FOOT] + [0, 0, 1e-3]])
         s = self.model.segment
         radii = np.concatenate([[0.55 * width] * 2, [0.13 * s] * 4, [0.07 * s] * 4, robot.foot_radius])
-        centre, half = trunk[:2] - 0.2 * self.model.reach, 1.9 * self.model.reach
-        self._shadow[..., 3] = 255 * SHADOW_STRENGTH * shadow(centre, half, starts, ends, radii)
+        low, high, opacity = shadow(starts, ends, radii)
+        self._shadow[..., 3] = 255 * SHADOW_STRENGTH * opacity
         rl.update_texture(self._texture, rl.ffi.cast("void *", self._shadow.ctypes.data))
         rl.rl_set_texture(self._texture.id)
         rl.rl_begin(rl.RL_QUADS)
         rl.rl_color4ub(255, 255, 255, 255)
         for u, v in ((0, 0), (1, 0), (1, 1), (0, 1)):
             rl.rl_tex_coord2f(u, v)
-            rl.rl_vertex3f(centre[0] + half * (2 * u - 1), centre[1] + half * (2 * v - 1), 0.0)
+            rl.rl_vertex3f((low[0], high[0])[u], (low[1], high[1])[v], 0.0)
         rl.rl_end()
         rl.rl_set_texture(0)
         rl.rl_draw_render_batch_active()

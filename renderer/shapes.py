@@ -89,7 +89,7 @@ def drum(start: np.ndarray, end: np.ndarray, radius: float, bevel: float = 0.25)
 
 def ball(centre: np.ndarray, radius: float) -> Shape:
     """Return a sphere."""
-    return revolve(centre, np.asarray(centre, float) + [0, 0, 1], _arc(0.0, 0.0, radius, -np.pi / 2, np.pi / 2, 12))
+    return revolve(centre, np.add(centre, [0, 0, 1]), _arc(0.0, 0.0, radius, -np.pi / 2, np.pi / 2, 12))
 
 
 def arrow() -> Shape:

@@ -4,6 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from renderer.display import RenderError
+
+SHAPES = {"base_position": (3,), "base_quaternion": (4,), "joint_position": (12,), "foot_contact_force": (4, 3), "goal": (3,), "push": (3,)}
+
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
@@ -18,6 +22,8 @@ class Snapshot:
     hud: (label, value) rows, from top to bottom
     fallen: whether the episode counts the robot as fallen
     time: since the start of the episode [s]
+
+    Raises RenderError, naming the field, if an array has another shape or is not finite.
     """
 
     base_position: np.ndarray
@@ -29,3 +35,13 @@ class Snapshot:
     hud: tuple[tuple[str, str], ...] = ()
     fallen: bool = False
     time: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, shape in SHAPES.items():
+            value = getattr(self, name)
+            if value is None and name in ("goal", "push"):
+                continue
+            if np.shape(value) != shape:
+                raise RenderError(f"snapshot: {name}: expected shape {shape}, got {np.shape(value)}")
+            if not np.isfinite(value).all():
+                raise RenderError(f"snapshot: {name}: not finite, the simulation has diverged: {np.asarray(value).tolist()}")

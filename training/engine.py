@@ -98,7 +98,7 @@ class TrainingEngine:
                     sums[key] = sums.get(key, 0.0) + x
                 updates += 1
         result = {key: float(x) / updates for key, x in sums.items()}
-        result |= {"learning_rate": self.learning_rate, "std": float(self.belief.std().mean())}
+        result |= {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
         if self.world_model:
             result |= self.world_model.train_on_trajectory(r, self.device)
         return result
