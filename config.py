@@ -5,6 +5,7 @@ A field is set on the command line as ``--section.field VALUE``; in Python with
 """
 
 import dataclasses
+import difflib
 import math
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
@@ -135,9 +136,9 @@ class PPOCfg:
     rollout: int = knob(16, "control steps between updates", low=1, high=1024)
     epochs: int = knob(1, "passes over a rollout", low=1, high=100)
     minibatches: int = knob(8, "minibatches of a pass, split over robots", low=1, high=1024)
-    learning_rate: float = knob(1e-3, "initial learning rate", low=1e-8, high=1.0)
+    learning_rate: float = knob(5e-4, "initial learning rate", low=1e-8, high=1.0)
     min_learning_rate: float = knob(1e-5, "smallest learning rate", low=0.0, high=1.0)
-    max_learning_rate: float = knob(2e-3, "largest learning rate", low=0.0, high=1.0)
+    max_learning_rate: float = knob(5e-4, "largest learning rate", low=0.0, high=1.0)
     target_kl: float = knob(0.02, "divergence per update that the learning rate aims at, 0 for a fixed rate", "nat", low=0.0, high=10.0)
     gamma: float = knob(0.98, "discount", low=0.0, high=1.0)
     gae_lambda: float = knob(0.95, "decay of generalised advantage estimation", low=0.0, high=1.0)
@@ -163,8 +164,8 @@ class TrainCfg:
     """A training run."""
 
     num_envs: int = knob(0, "robots, 0 to choose by memory and cores", low=0, high=1 << 20)
-    iterations: int = knob(300, "rollouts with an update each", low=1, high=10**9)
-    eval_every: int = knob(20, "iterations between evaluations, 0 for none", low=0, high=10**9)
+    iterations: int = knob(200, "rollouts with an update each", low=1, high=10**9)
+    eval_every: int = knob(10, "iterations between evaluations, 0 for none", low=0, high=10**9)
     eval_episodes: int = knob(256, "episodes of an evaluation", low=1, high=1 << 20)
     target_survival: float = knob(0.95, "share of survived evaluation episodes whose time of arrival is reported", low=0.0, high=1.0)
     device: str = knob("auto", "where the networks run", choices=("auto", "cpu", "cuda"))
@@ -301,7 +302,5 @@ def _replace(cfg: Any, flat: dict[str, Any], prefix: str) -> Any:
 
 def suggest(name: str, known: Any) -> str:
     """Return a hint at the nearest known names."""
-    import difflib
-
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.65)
     return "did you mean " + " or ".join(near) + "?" if near else "see --help"

@@ -11,7 +11,9 @@ from environments.contracts import ABEnv, Body, EnvState, Node
 from physics import PhysicsEngine, load_robot
 from physics import layout as L
 from physics import simulation_step as S
-from physics.jit import real
+from physics.jit import LANES, real
+
+PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 
 
 def task_constants(cfg: EnvCfg, home_height: float) -> np.ndarray:
@@ -89,7 +91,7 @@ class QuadrupedEnv(ABEnv):
         """Start every episode; see ABEnv."""
         self.seed, self.clock = seed, 0
         s = self._state
-        self.engine.run(Q.start_episodes, self.constants, self.seed, self.clock, staggered, s.obs, s.info["privileged"])
+        self._run(np.zeros((self.num_envs, self.num_actions), real), s, 0, staggered)
         s.reward[:], s.terminated[:], s.truncated[:] = 0, False, False
         return s
 
@@ -103,10 +105,12 @@ class QuadrupedEnv(ABEnv):
             raise ValueError(f"actions: expected shape ({self.num_envs}, {self.num_actions}), got {actions.shape}")
         if not np.isfinite(actions).all():
             raise ValueError("actions: expected finite numbers")
-        s = out or self._state
         self.clock += 1
+        return self._run(actions, out or self._state, self.cfg.substeps, False)
+
+    def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
         self.engine.run(
-            Q.control_step, self.constants, self.seed, self.clock, self.cfg.substeps, actions,
+            Q.control_step, self.constants, self.seed, self.clock, substeps, staggered, actions,
             s.obs, s.info["privileged"], s.info["final_obs"], s.info["final_privileged"], s.reward, s.terminated, s.truncated,
             s.info["episode_return"], s.info["episode_steps"],
         )  # fmt: skip
@@ -132,3 +136,21 @@ class QuadrupedEnv(ABEnv):
         offset = self.task_rows(Q.GOAL, 3) - self.task_rows(Q.COM, 3)
         speed = self.engine.rows(L.VELOCITY, 2)
         return {"goal_distance": np.linalg.norm(offset, axis=1), "speed": np.linalg.norm(speed, axis=1)}
+
+    def push(self, velocity: np.ndarray) -> None:
+        """Kick every robot at once; velocity (3) [m/s], world frame."""
+        state = self.engine.get_state()
+        self.engine.set_state(base_linear_velocity=state.base_linear_velocity + velocity)
+        task = self.engine.blocks.reshape(self.engine.num_blocks, -1, LANES)[:, L.STATE_ROWS :]
+        task[:, Q.PUSH : Q.PUSH + 3] = np.asarray(velocity, real)[:, None]
+        task[:, Q.PUSH_AGE] = 0.0
+
+    def view(self, robot: int = 0) -> dict[str, np.ndarray | None]:
+        """Return what there is to draw of a robot: its state, goal (3) [m], push (3) [m/s] while recent, last_push (3)."""
+        state = self.engine.get_state()
+        goal = self.task_rows(Q.GOAL, 3)[robot].astype(np.float64)
+        goal[:2] += self.engine.rows(L.ORIGIN, 2)[robot]
+        push = self.task_rows(Q.PUSH, 3)[robot]
+        recent = self.task_rows(Q.PUSH_AGE, 1)[robot, 0] < PUSH_SHOWN
+        arrays = {field.name: getattr(state, field.name)[robot] for field in dataclasses.fields(state)}
+        return arrays | {"goal": goal, "push": push if recent else None, "last_push": push}

@@ -250,8 +250,9 @@ def new_goals(task, work, extra, constants, base, seed, clock, first):
 
 
 @inline
-def restart(task, work, extra, constants, base, legs, seed, clock, first):
-    """Start a new episode where the last one ended: the home pose, disturbed."""
+def restart(task, work, extra, constants, base, legs, seed, clock, first, staggered):
+    """Start a new episode where the last one ended: the home pose, disturbed; at a random age if staggered."""
+    oldest = constants[EPISODE_STEPS] if staggered else real(0.0)
     spread, speed, tilt, velocity, turn = constants[RESET_JOINT], constants[RESET_SPEED], constants[RESET_TILT], constants[RESET_VELOCITY], constants[RESET_SPIN]
     soon, late = constants[PUSH_INTERVAL], constants[PUSH_INTERVAL + 1]
     height = base[R.HOME_HEIGHT]
@@ -279,7 +280,7 @@ def restart(task, work, extra, constants, base, legs, seed, clock, first):
             work[j] = zero if now else work[j]
         choose3(task, PUSH, lane, now, none)
         j = lane
-        task[AGE * LANES + j] = zero if now else task[AGE * LANES + j]
+        task[AGE * LANES + j] = np.floor(uniform(key, DRAW_AGE, zero, oldest)) if now else task[AGE * LANES + j]
         task[RETURN * LANES + j] = zero if now else task[RETURN * LANES + j]
         task[PUSH_AGE * LANES + j] = real(1e3) if now else task[PUSH_AGE * LANES + j]
         task[PUSH_IN * LANES + j] = uniform(key, DRAW_RESET + 8, soon, late) if now else task[PUSH_IN * LANES + j]
@@ -366,14 +367,14 @@ def emit(extra, first, count, obs, privileged):
 
 @kernel
 def control_step(
-    blocks, start, stop, work, world, base, legs, constants, seed, clock, substeps, actions,
+    blocks, start, stop, work, world, base, legs, constants, seed, clock, substeps, staggered, actions,
     obs, privileged, final_obs, final_privileged, rewards_out, terminated, truncated, episode_return, episode_steps,
 ):  # fmt: skip
-    """Take the robots of blocks[start:stop] through one control step.
+    """Take the robots of blocks[start:stop] through one control step; with substeps 0, start every episode instead.
 
-    constants: (TASK_CONSTANTS); actions: (N, 12). Written: obs (N, NUM_OBS), privileged
-    (N, NUM_PRIVILEGED), the same of the ended episodes' last instant in final_*, reward (N),
-    terminated, truncated (N), return and length of the episodes that ended (N).
+    constants: (TASK_CONSTANTS); staggered: start at random ages; actions: (N, 12). Written: obs
+    (N, NUM_OBS), privileged (N, NUM_PRIVILEGED), the same of the ended episodes' last instant in
+    final_*, reward, terminated, truncated (N), return and length of the episodes that ended (N).
     """
     extra = work[L.WORK_ROWS * LANES :]
     for b in range(start, stop):
@@ -381,14 +382,18 @@ def control_step(
         first = b * LANES
         count = min(LANES, len(actions) - first)
         L.enter(blocks[b], work)
-        command(task, work, constants, legs, actions, first, count)
-        push(task, work, constants, seed, clock, first)
-        for s in range(substeps):
-            substep(work, world, base, legs, s == substeps - 1)
-        stay_in_cell(task, work)
-        measure(task, work, extra, world, base, legs)
-        reward(task, work, extra, constants)
-        end(task, work, extra, constants, base)
+        if substeps > 0:
+            command(task, work, constants, legs, actions, first, count)
+            push(task, work, constants, seed, clock, first)
+            for s in range(substeps):
+                substep(work, world, base, legs, s == substeps - 1)
+            stay_in_cell(task, work)
+            measure(task, work, extra, world, base, legs)
+            reward(task, work, extra, constants)
+            end(task, work, extra, constants, base)
+        else:
+            for lane in range(LANES):
+                extra[ENDED * LANES + lane] = real(2.0)
         any_ended = False
         for lane in range(count):
             ended = extra[ENDED * LANES + lane]
@@ -396,42 +401,24 @@ def control_step(
             rewards_out[first + lane] = total_reward(task, lane)
             terminated[first + lane] = ended == real(1.0)
             truncated[first + lane] = ended == real(2.0)
-        if any_ended:
+            episode_return[first + lane] = task[RETURN * LANES + lane]
+            episode_steps[first + lane] = task[AGE * LANES + lane]
+        # at most: the end of an episode, and its successor's start twice, before and after it is put on the ground
+        for phase in range(3 if any_ended else 1):
+            if phase > 0:
+                if phase == 1:
+                    restart(task, work, extra, constants, base, legs, seed, clock, first, staggered)
+                else:
+                    stand_on_ground(work, extra)
+                measure(task, work, extra, world, base, legs)
+            last = phase == 2 or not any_ended
+            if last:
+                new_goals(task, work, extra, constants, base, seed, clock, first)
             observe(task, work, extra, constants, base, legs)
-            emit(extra, first, count, final_obs, final_privileged)
-            for lane in range(count):
-                episode_return[first + lane] = task[RETURN * LANES + lane]
-                episode_steps[first + lane] = task[AGE * LANES + lane]
-            restart(task, work, extra, constants, base, legs, seed, clock, first)
-            measure(task, work, extra, world, base, legs)
-            stand_on_ground(work, extra)
-            measure(task, work, extra, world, base, legs)
-        new_goals(task, work, extra, constants, base, seed, clock, first)
-        observe(task, work, extra, constants, base, legs)
-        emit(extra, first, count, obs, privileged)
-        L.leave(work, blocks[b])
-
-
-@kernel
-def start_episodes(blocks, start, stop, work, world, base, legs, constants, seed, clock, staggered, obs, privileged):
-    """Start every episode of blocks[start:stop], at random ages if staggered."""
-    extra = work[L.WORK_ROWS * LANES :]
-    for b in range(start, stop):
-        task = blocks[b][L.STATE_ROWS * LANES :]
-        first = b * LANES
-        L.enter(blocks[b], work)
-        for lane in range(LANES):
-            extra[ENDED * LANES + lane] = real(1.0)
-        restart(task, work, extra, constants, base, legs, seed, clock, first)
-        measure(task, work, extra, world, base, legs)
-        stand_on_ground(work, extra)
-        measure(task, work, extra, world, base, legs)
-        new_goals(task, work, extra, constants, base, seed, clock, first)
-        for lane in range(LANES):
-            age = np.floor(uniform(robot_key(seed, clock, first + lane), DRAW_AGE, real(0.0), constants[EPISODE_STEPS]))
-            task[AGE * LANES + lane] = age if staggered else real(0.0)
-        observe(task, work, extra, constants, base, legs)
-        emit(extra, first, min(LANES, len(obs) - first), obs, privileged)
+            if last:
+                emit(extra, first, count, obs, privileged)
+            elif phase == 0:
+                emit(extra, first, count, final_obs, final_privileged)
         L.leave(work, blocks[b])
 
 

@@ -1,6 +1,7 @@
 """TrainingEngine: collect a trajectory, learn from it."""
 
 import time
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,24 +29,42 @@ class TrainingEngine:
         self.learning_rate = cfg.ppo.learning_rate
         self.world_model = WorldModelTrainer(creature.world_model, cfg.world_model) if creature.world_model else None
         self.rollout = Rollout(env, cfg.ppo.rollout)
-        self.state: BeliefState | None = None
+        self.memory: BeliefState | None = None
         self.env_steps = 0
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
+
+    def warm_up(self) -> None:
+        """Have everything compiled, leaving no trace: an update of a rollout of nothing, with no step taken."""
+        n = min(16, self.env.num_envs)
+        obs = torch.zeros(1, n, self.env.num_obs, device=self.device)
+        mean, _ = self.belief(obs, self.belief.initial_state(n))
+        mean.sum().backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.env.init_state(self.cfg.seed)
+
+    def state(self) -> dict[str, Any]:
+        """Return what resuming needs beside the weights."""
+        return {"optimizer": self.optimizer.state_dict(), "learning_rate": self.learning_rate}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up where state() was."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.learning_rate = state["learning_rate"]
 
     @torch.no_grad()
     def collect_trajectory(self) -> Rollout:
         """Act for a rollout, every robot with its own noise; return the rollout, which the next call overwrites."""
         r = self.rollout
-        if self.state is None:
-            self.state = self.belief.initial_state(self.env.num_envs)
+        if self.memory is None:
+            self.memory = self.belief.initial_state(self.env.num_envs)
             r.begin(self.env.init_state(self.cfg.seed + 1, staggered=True))
         else:
             r.begin(None)
-        r.state = self.state
+        r.state = self.memory
         r.std.copy_(self.belief.std())
         r.noise.normal_(generator=self.generator)
         for t in range(r.steps):
-            action, mean, self.state = self.belief.act(r.obs[t].to(self.device), self.state, r.starts[t].to(self.device), r.noise[t].to(self.device))
+            action, mean, self.memory = self.belief.act(r.obs[t].to(self.device), self.memory, r.starts[t].to(self.device), r.noise[t].to(self.device))
             r.action[t], r.mean[t] = action, mean
             state = self.env.step(r.action[t].numpy(), out=r.states[t])
             r.starts[t + 1] = torch.from_numpy(state.done)

@@ -32,7 +32,7 @@ def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device) ->
         running &= ~ended
         for name, error in env.errors().items():
             sums[name] = sums.get(name, 0.0) + float(error[running].sum())
-    instants = max(steps.sum() - env.num_envs, 1.0)
+    instants = max(float(steps.sum()) - env.num_envs, 1.0)
     result = {"episodes": env.num_envs, "survival": float(survived.mean()), "mean_return": float(returns.mean())}
     result["episode_seconds"] = float(steps.mean() * env.cfg.control_dt)
     return result | {name: total / instants for name, total in sums.items()}

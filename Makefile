@@ -1,0 +1,38 @@
+# make train    set up and train          make test     set up and test
+# make watch    set up and watch          make bench    set up and measure
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: train watch test lint bench setup clean
+
+train: setup
+	$(RUN) simulate.py
+
+watch: setup
+	$(RUN) simulate.py --eval --render
+
+test: lint
+	$(RUN) -m pytest -q
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+
+bench: $(VENV)/.dev
+	$(RUN) -m benchmarks.physics
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q --disable-pip-version-check -r requirements.txt
+	@# a second build of raylib, which draws without a display, kept apart from the first
+	$(RUN) -m pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/software-renderer raylib_software==6.2.0.0
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.ready
+	$(RUN) -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache runs

@@ -1,0 +1,71 @@
+"""What every benchmark shares: the machine it ran on, repetition, the table, the JSON line."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def cpu_model() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe(*packages: str) -> dict[str, object]:
+    """Return cpu, cores and versions, those of the named packages and of Python."""
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"cpu": cpu_model(), "cores": cores(), "versions": versions | {"python": platform.python_version()}}
+
+
+def interleaved(contestants: dict[str, Callable[[], float]], repetitions: int) -> dict[str, float]:
+    """Run contestants in turn, A B A B, and return each one's median result.
+
+    A shared machine changes its pace over seconds; in turn, all contestants see the same changes.
+    Each runs once before, unrecorded, to be warm.
+    """
+    for run in contestants.values():
+        run()
+    results: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repetitions):
+        for name, run in contestants.items():
+            results[name].append(run())
+    return {name: statistics.median(values) for name, values in results.items()}
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a command line with the options of every benchmark, --json and --quick."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    options.add_argument("--quick", action="store_true", help="fewer repetitions of the same work")
+    return options
+
+
+def table(title: str, rows: Sequence[Sequence[object]], machine: dict[str, object]) -> None:
+    """Print rows under a title, columns aligned, the first row as heading, and the machine below."""
+    text = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in text) for i in range(len(text[0]))]
+    print(title)
+    for row in text:
+        print("  " + "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))))
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    print(f"  {machine['cpu']}, {machine['cores']} cores; {versions}\n")
+
+
+def print_json(result: dict[str, object]) -> None:
+    """Print a result as one line."""
+    print(json.dumps(result))
+    sys.stdout.flush()

@@ -1,0 +1,174 @@
+"""Physics steps per second of Foal and of MuJoCo: the same robots, states, torques and time step.
+
+    python -m benchmarks.physics [--json] [--quick]
+
+Go1 robots stand on four feet and hold torques that nearly carry them, for 0.2 s from the same
+initial states in both engines: MuJoCo C through mujoco.rollout, at its fastest settings (Euler,
+Newton with 1 iteration and 4 line-search steps, pyramidal cone), Foal through PhysicsEngine.step.
+Nothing is allocated and no state is set or read within the time taken.
+"""
+
+import time
+from collections.abc import Callable
+
+import mujoco
+import numpy as np
+from mujoco import rollout
+
+from benchmarks import machine
+from physics import PhysicsEngine, load_robot
+from physics.mjcf import to_mjcf
+
+ROBOT = "go1"
+TIMESTEP = 0.002  # [s]
+STEPS = 100  # before the robots are set back
+ROBOTS = 4096
+CHECKED = 128  # robots whose contacts are counted
+CONTACT_THRESHOLD = 1.0  # [N]
+
+
+def standing_states(model: mujoco.MjModel, robots: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return positions (N, 19), velocities (N, 18) and motor torques (N, 12) of robots that stand at home.
+
+    Feet are as deep in the ground as Foal's contact gives way under the robot's weight. Velocities
+    are random: base +-0.1 m/s and +-0.2 rad/s, joints +-0.5 rad/s. Torques are those that carry the
+    robot at rest, each +-0.5 N m, so that the robots neither collapse nor take off.
+    """
+    random = np.random.default_rng(seed)
+    robot = load_robot(ROBOT)
+    d = mujoco.MjData(model)
+    d.qpos[:] = 0, 0, robot.home_height, 1, 0, 0, 0, *robot.home_joints.ravel()
+    mujoco.mj_forward(model, d)
+    feet = [model.geom(leg).id for leg in ("FL", "FR", "RL", "RR")]
+    d.qpos[2] -= (d.geom_xpos[feet, 2] - robot.foot_radius).min() + 0.0015
+    mujoco.mj_forward(model, d)
+    jacobian = np.zeros((4, 3, model.nv))
+    for k, foot in enumerate(feet):
+        mujoco.mj_jac(model, d, jacobian[k], None, d.geom_xpos[foot] - [0, 0, robot.foot_radius[k]], model.geom_bodyid[foot])
+    # vertical forces of the feet that hold the base, then the torques that hold the joints against them
+    lift = jacobian[:, 2].T  # (18, 4)
+    force = np.linalg.lstsq(lift[:6], d.qfrc_bias[:6], rcond=None)[0]
+    holding = (d.qfrc_bias - lift @ force)[6:]
+    spread = np.array([0.1] * 3 + [0.2] * 3 + [0.5] * 12)
+    velocity = random.uniform(-spread, spread, (robots, 18))
+    torque = holding + random.uniform(-0.5, 0.5, (robots, 12))
+    return np.tile(d.qpos, (robots, 1)), velocity, torque
+
+
+def set_foal(engine: PhysicsEngine, position: np.ndarray, velocity: np.ndarray, torque: np.ndarray) -> None:
+    """Set the robots to the first of the states, in MuJoCo's coordinates, and their torques."""
+    q, v, t = position[: engine.num_envs], velocity[: engine.num_envs], torque[: engine.num_envs]
+    engine.set_state(
+        base_position=q[:, :3], base_quaternion=q[:, 3:7], joint_position=q[:, 7:],
+        base_linear_velocity=v[:, :3], base_angular_velocity=v[:, 3:6], joint_velocity=v[:, 6:],
+    )  # fmt: skip
+    engine.apply_motor_torques(t)
+
+
+def foal(states: tuple, threads: int, robots: int = ROBOTS, rounds: int = 10) -> Callable[[], float]:
+    """Return a measurement of Foal: physics steps per second over some rounds, each from the initial states."""
+    engine = PhysicsEngine(load_robot(ROBOT), num_envs=robots, timestep=TIMESTEP, threads=threads)
+
+    def run() -> float:
+        seconds = 0.0
+        for _ in range(rounds):
+            set_foal(engine, *states)
+            start = time.perf_counter()
+            engine.step(STEPS)
+            seconds += time.perf_counter() - start
+        return rounds * robots * STEPS / seconds
+
+    return run
+
+
+def mujoco_states(states: tuple) -> np.ndarray:
+    """Return states as mujoco.rollout takes them, (N, 38): time, position, velocity."""
+    position, velocity, _ = states
+    return np.ascontiguousarray(np.concatenate((np.zeros((len(position), 1)), position, velocity), axis=1))
+
+
+def mujoco_c(model: mujoco.MjModel, states: tuple, threads: int, robots: int = ROBOTS) -> Callable[[], float]:
+    """Return a measurement of MuJoCo: physics steps per second of one rollout, entirely in C.
+
+    It neither checks its inputs nor writes trajectories out.
+    """
+    initial = mujoco_states(states)[:robots].copy()
+    control = np.repeat(states[2][:robots, None], STEPS, axis=1)
+    models, datas = [model] * robots, [mujoco.MjData(model) for _ in range(threads)]
+    pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
+
+    def run() -> float:
+        start = time.perf_counter()
+        pool.rollout(models, datas, initial, control, skip_checks=True, nstep=STEPS)
+        return robots * STEPS / (time.perf_counter() - start)
+
+    return run
+
+
+def contact_shares(model: mujoco.MjModel, states: tuple) -> dict[str, float]:
+    """Return, over every step of some robots, the share of feet that bear more than 1 N, and the mean height of the base at the end [m]."""
+    engine = PhysicsEngine(load_robot(ROBOT), num_envs=CHECKED, timestep=TIMESTEP, threads=1)
+    set_foal(engine, *states)
+    ours = 0
+    for _ in range(STEPS):
+        engine.step()
+        ours += (np.linalg.norm(engine.get_state().foot_contact_force, axis=-1) > CONTACT_THRESHOLD).sum()
+    theirs, height = 0, 0.0
+    d, force = mujoco.MjData(model), np.zeros(6)
+    for start, torque in zip(mujoco_states(states)[:CHECKED], states[2], strict=False):
+        mujoco.mj_resetData(model, d)
+        mujoco.mj_setState(model, d, start, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+        d.ctrl[:] = torque
+        for _ in range(STEPS):
+            mujoco.mj_step(model, d)
+            for k in range(d.ncon):
+                mujoco.mj_contactForce(model, d, k, force)
+                theirs += force[:3] @ force[:3] > CONTACT_THRESHOLD**2
+        height += d.qpos[2] / CHECKED
+    feet = CHECKED * STEPS * 4
+    return {
+        "foal_feet_in_contact": float(ours / feet), "mujoco_feet_in_contact": float(theirs / feet),
+        "foal_final_height": float(engine.get_state().base_position[:, 2].mean()), "mujoco_final_height": float(height),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print the tables and, with --json, the result."""
+    args = machine.parser(__doc__.splitlines()[0]).parse_args()
+    about = machine.describe("mujoco", "numba", "numpy")
+    threads = about["cores"]
+    model = mujoco.MjModel.from_xml_string(to_mjcf(load_robot(ROBOT), TIMESTEP))
+    states = standing_states(model, 65536)
+    shares = contact_shares(model, states)
+    contestants = {
+        "mujoco_steps_per_second_1": mujoco_c(model, states, 1),
+        "foal_steps_per_second_1": foal(states, 1),
+        "mujoco_steps_per_second_all": mujoco_c(model, states, threads),
+        "foal_steps_per_second_all": foal(states, threads),
+        "foal_steps_per_second_2": foal(states, 2),
+    }
+    result = machine.interleaved(contestants, 3 if args.quick else 7)
+    result["mujoco_ratio_1"] = result["foal_steps_per_second_1"] / result["mujoco_steps_per_second_1"]
+    result["mujoco_ratio_all"] = result["foal_steps_per_second_all"] / result["mujoco_steps_per_second_all"]
+    result["thread_scaling_2"] = result["foal_steps_per_second_2"] / result["foal_steps_per_second_1"]
+    sizes = []
+    for robots in (16, 64, 256, 1024, 4096, 16384, 65536):
+        # as many steps for every size, none so few that the clock matters
+        rounds = max(1, 16384 // robots)
+        rates = machine.interleaved({f"{n}": foal(states, n, robots, rounds) for n in dict.fromkeys((1, threads))}, 1 if args.quick else 3)
+        sizes.append({"robots": robots, "steps_per_second_1": rates["1"], "steps_per_second_all": rates[f"{threads}"]})
+
+    heading = ("", "MuJoCo", "Foal", "ratio")
+    rows = [(label, f"{result[f'mujoco_steps_per_second_{n}']:,.0f}", f"{result[f'foal_steps_per_second_{n}']:,.0f}", f"{result[f'mujoco_ratio_{n}']:.1f}") for label, n in (("1 thread", "1"), (f"{threads} threads", "all"))]
+    rows.append(("feet in contact", f"{shares['mujoco_feet_in_contact']:.1%}", f"{shares['foal_feet_in_contact']:.1%}", ""))
+    rows.append(("base height after 0.2 s", f"{shares['mujoco_final_height']:.4f} m", f"{shares['foal_final_height']:.4f} m", ""))
+    machine.table(f"Physics steps per second: {ROBOTS} {ROBOT}, {TIMESTEP * 1e3:g} ms, {STEPS} steps from the same states", [heading, *rows], about)
+    print(f"Foal on 2 threads over 1: {result['thread_scaling_2']:.2f}\n")
+    rows = [(s["robots"], f"{s['steps_per_second_1']:,.0f}", f"{s['steps_per_second_all']:,.0f}") for s in sizes]
+    machine.table("Foal by number of robots", [("robots", "1 thread", f"{threads} threads"), *rows], about)
+    if args.json:
+        machine.print_json(result | shares | {"robots": ROBOTS, "steps": STEPS, "timestep": TIMESTEP, "sizes": sizes} | about)
+
+
+if __name__ == "__main__":
+    main()

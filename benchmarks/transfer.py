@@ -1,0 +1,224 @@
+"""Does a policy trained in Foal work in MuJoCo, on the same robot, untouched?
+
+    python -m benchmarks.transfer --checkpoint PATH [--episodes N] [--json] [--quick]
+
+Runs whole episodes of the checkpoint's task with mean actions in both engines and prints survival
+and the task's errors side by side. MuJoCo keeps its default solver (100 iterations): what counts
+here is that it is right, not that it is fast.
+"""
+
+import concurrent.futures
+import itertools
+import math
+
+# before torch: sets its threads' waiting
+from environments import registry  # isort: skip
+import mujoco
+import numpy as np
+import torch
+
+from benchmarks import machine
+from config import EnvCfg
+from entity import Creature
+from environments import EnvState
+from environments import quadruped_step as Q
+from environments.quadruped import QuadrupedEnv
+from physics import load_robot
+from physics.mjcf import to_mjcf
+from training.evaluation import evaluate
+
+
+class MujocoQuadrupeds:
+    """The task of QuadrupedEnv in MuJoCo: N robots that live one episode each.
+
+    What QuadrupedEnv does in its kernel is done here a second time, in NumPy, from its
+    documentation: observation, PD law, pushes, goals, start and end of an episode. Draws come from
+    the same distributions by another generator. Rewards are not computed. A robot whose episode
+    ended stays as it is.
+
+    num_envs: robots N; cfg: the task; threads: 0 for every core this process may use;
+    joint_friction: whether the joints keep their dry friction; option: attributes of MuJoCo's
+    <option>, its defaults if empty.
+    """
+
+    num_obs, num_actions = QuadrupedEnv.num_obs, QuadrupedEnv.num_actions
+
+    def __init__(self, num_envs: int, cfg: EnvCfg, threads: int = 0, joint_friction: bool = True, option: str = "") -> None:
+        self.num_envs, self.cfg = num_envs, cfg
+        self.robot = load_robot(cfg.physics.robot)
+        self.home = self.robot.home_joints.ravel()
+        self.joint_low, self.joint_high = self.robot.joint_range.reshape(12, 2).T
+        self.model = mujoco.MjModel.from_xml_string(to_mjcf(self.robot, cfg.physics.timestep, cfg.physics.foot_friction, option, joint_friction))
+        self.model.opt.gravity[2] = -cfg.physics.gravity
+        self.datas = [mujoco.MjData(self.model) for _ in range(num_envs)]
+        self.feet = np.array([self.model.geom(leg).id for leg in ("FL", "FR", "RL", "RR")])
+        torque = cfg.control == "torque"
+        self.kp, self.kd = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
+        self.action_scale, self.torque_scale = (0.0, cfg.torque_scale) if torque else (cfg.action_scale, 0.0)
+        self.threads = min(threads or machine.cores(), num_envs)
+        self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
+        # what MuJoCo's data do not hold
+        self.goal = np.zeros((num_envs, 3))  # world frame [m]
+        self.goal_in, self.push_in = np.zeros(num_envs), np.zeros(num_envs)  # time to the next [s]
+        self.age = np.zeros(num_envs, int)  # control steps
+        self.contact = np.zeros((num_envs, 4))  # 1 where a foot bears more than the threshold
+        self.alive = np.ones(num_envs, bool)
+
+    def init_state(self, seed: int = 0) -> EnvState:
+        """Start an episode of every robot: the home pose, disturbed, the lowest foot on the ground."""
+        self.random = np.random.default_rng(seed)
+        n, spread = self.num_envs, self.cfg.reset
+        yaw, pitch, roll = self._uniform(math.pi, n), self._uniform(spread.tilt, n), self._uniform(spread.tilt, n)
+        for i, d in enumerate(self.datas):
+            mujoco.mj_resetData(self.model, d)
+            quaternion = np.zeros(4)
+            mujoco.mju_euler2Quat(quaternion, np.array([yaw[i], pitch[i], roll[i]]), "zyx")
+            d.qpos[:] = 0, 0, self.robot.home_height, *quaternion, *(self.home + self._uniform(spread.joint_position, 12))
+            d.qvel[:] = *self._uniform(spread.velocity, 2), 0, *self._uniform(spread.spin, 3), *self._uniform(spread.joint_velocity, 12)
+            mujoco.mj_kinematics(self.model, d)
+            d.qpos[2] -= (d.geom_xpos[self.feet, 2] - self.robot.foot_radius).min()
+            mujoco.mj_kinematics(self.model, d)
+            mujoco.mj_comPos(self.model, d)
+        self.push_in[:] = self.random.uniform(*self.cfg.push.interval, n)
+        self.goal_in[:], self.age[:], self.contact[:], self.alive[:] = 0, 0, 0, True
+        self._new_goals()
+        none = np.zeros(n, bool)
+        return EnvState(self._observe(), np.zeros(n, np.float32), none, none, {})
+
+    def step(self, actions: np.ndarray) -> EnvState:
+        """Advance one control step; actions (N, 12) as QuadrupedEnv takes them."""
+        actions = np.where(np.abs(actions) < 100, actions, 0)
+        targets = np.clip(self.home + self.action_scale * actions, self.joint_low, self.joint_high)
+        self._push()
+        living = np.flatnonzero(self.alive)
+        shares = [share for share in np.array_split(living, self.threads) if len(share)]
+        list(self.pool.map(self._move, shares, itertools.repeat(targets), itertools.repeat(self.torque_scale * actions)))
+        self.age += self.alive
+        fallen = self.alive & self._fallen()
+        timed_out = self.alive & ~fallen & (self.age >= self.cfg.episode_steps)
+        self._new_goals()
+        info = {"episode_return": np.zeros(self.num_envs), "episode_steps": self.age.copy()}
+        state = EnvState(self._observe(), np.zeros(self.num_envs, np.float32), fallen, timed_out, info)
+        self.alive &= ~(fallen | timed_out)
+        return state
+
+    def errors(self) -> dict[str, np.ndarray]:
+        """Return what QuadrupedEnv.errors returns."""
+        speed = np.array([d.qvel[:2] for d in self.datas])
+        return {"goal_distance": np.linalg.norm(self.goal - self._com(), axis=1), "speed": np.linalg.norm(speed, axis=1)}
+
+    def _uniform(self, span: float, size: int) -> np.ndarray:
+        return self.random.uniform(-span, span, size)
+
+    def _com(self) -> np.ndarray:
+        """Return the centres of mass, (N, 3), world frame [m]."""
+        return np.array([d.subtree_com[1] for d in self.datas])
+
+    def _move(self, robots: np.ndarray, targets: np.ndarray, feedforward: np.ndarray) -> None:
+        """Take robots through the physics steps of a control step; MuJoCo's motors cut the torque."""
+        force = np.zeros(6)
+        for i in robots:
+            d, target, more = self.datas[i], targets[i], feedforward[i]
+            q, qd = d.qpos[7:], d.qvel[6:]
+            for _ in range(self.cfg.substeps):
+                d.ctrl[:] = self.kp * (target - q) - self.kd * qd + more
+                mujoco.mj_step(self.model, d)
+            self.contact[i] = 0
+            for k in range(d.ncon):
+                mujoco.mj_contactForce(self.model, d, k, force)
+                foot = self.feet.tolist().index(max(d.contact.geom[k]))  # the floor is geom 0
+                self.contact[i, foot] = force[:3] @ force[:3] > Q.CONTACT_THRESHOLD**2
+            # positions of the end of the step; mj_step leaves those of its beginning
+            mujoco.mj_kinematics(self.model, d)
+            mujoco.mj_comPos(self.model, d)
+
+    def _push(self) -> None:
+        """Kick the robots whose time has come."""
+        cfg = self.cfg.push
+        self.push_in -= self.cfg.control_dt
+        for i in np.flatnonzero((self.push_in <= 0) & self.alive):
+            angle, speed = self.random.uniform(0, 2 * math.pi), self.random.uniform(*cfg.speed)
+            self.datas[i].qvel[:2] += speed * math.cos(angle), speed * math.sin(angle)
+            self.datas[i].qvel[3:6] += self._uniform(cfg.spin, 3)
+            self.push_in[i] = self.random.uniform(*cfg.interval)
+
+    def _new_goals(self) -> None:
+        """Give the robots whose time has come a new goal about the middle of their feet."""
+        cfg = self.cfg.goal
+        self.goal_in -= self.cfg.control_dt
+        for i in np.flatnonzero(self.goal_in <= 0):
+            d = self.datas[i]
+            angle, distance = self.random.uniform(0, 2 * math.pi), cfg.radius * math.sqrt(self.random.uniform())
+            self.goal[i, :2] = d.geom_xpos[self.feet, :2].mean(0) + (distance * math.cos(angle), distance * math.sin(angle))
+            self.goal[i, 2] = self.robot.home_height + d.subtree_com[1, 2] - d.qpos[2] + self.random.uniform(-cfg.height, cfg.height)
+            self.goal_in[i] = self.random.uniform(*cfg.interval)
+
+    def _fallen(self) -> np.ndarray:
+        """Return whose trunk is tilted, low or on the ground, (N) bool; one that is not finite too."""
+        up = np.array([d.xmat[1, 6:] for d in self.datas])  # the vertical in the base frame
+        z = np.array([d.qpos[2] for d in self.datas])
+        corner = z - np.abs(up) @ self.robot.trunk_half_extents
+        return ~((up[:, 2] > math.cos(self.cfg.fall_tilt)) & (z > self.cfg.fall_height * self.robot.home_height) & (corner > 0))
+
+    def _observe(self) -> np.ndarray:
+        """Return observations (N, 37), columns as QuadrupedEnv documents them."""
+        q, qd = np.array([d.qpos for d in self.datas]), np.array([d.qvel for d in self.datas])
+        r = np.array([d.xmat[1] for d in self.datas])  # R_WB, row by row
+        obs = np.zeros((self.num_envs, self.num_obs), np.float32)
+        obs[:, Q.OBS_JOINT : Q.OBS_SPEED] = q[:, 7:] - self.home
+        obs[:, Q.OBS_SPEED : Q.OBS_CONTACT] = qd[:, 6:] * 0.05
+        obs[:, Q.OBS_CONTACT : Q.OBS_GRAVITY] = self.contact
+        obs[:, Q.OBS_GRAVITY : Q.OBS_SPIN] = -r[:, 6:]
+        obs[:, Q.OBS_SPIN : Q.OBS_GOAL] = qd[:, 3:6] * 0.25
+        offset = self.goal - self._com()
+        heading = np.arctan2(r[:, 3], r[:, 0])
+        c, s = np.cos(heading), np.sin(heading)
+        flat = np.stack((c * offset[:, 0] + s * offset[:, 1], c * offset[:, 1] - s * offset[:, 0]), axis=1)
+        shrink = np.minimum(1, self.cfg.goal.reach / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6))
+        obs[:, Q.OBS_GOAL : Q.OBS_GOAL + 2] = 5 * shrink * flat
+        obs[:, Q.OBS_GOAL + 2] = 5 * offset[:, 2]
+        return np.where(np.abs(obs) < 1e3, obs, 0)
+
+
+def evaluate_in_mujoco(creature: Creature, cfg: EnvCfg, episodes: int, seed: int) -> dict[str, float]:
+    """Return what evaluation.evaluate returns, without the return, for episodes in MuJoCo."""
+    result = evaluate(creature, MujocoQuadrupeds(episodes, cfg), seed, torch.device("cpu"))
+    del result["mean_return"]
+    return result
+
+
+def compare(creature: Creature, task: str, cfg: EnvCfg, episodes: int, seed: int = 0) -> dict[str, float]:
+    """Return the results of both engines, each key with _foal or _mujoco behind it, and episodes.
+
+    creature: on the CPU; episodes: in each engine.
+    """
+    env = registry.make(task, episodes, cfg=cfg)
+    ours, theirs = evaluate(creature, env, seed, torch.device("cpu")), evaluate_in_mujoco(creature, cfg, episodes, seed)
+    result = {"episodes": theirs.pop("episodes")}
+    for name, value in theirs.items():
+        result |= {f"{name}_foal": float(ours[name]), f"{name}_mujoco": float(value)}
+    return result
+
+
+def main() -> None:
+    """Compare a checkpoint in both engines and print the table."""
+    options = machine.parser(__doc__.splitlines()[0])
+    options.add_argument("--checkpoint", required=True, help="file that training wrote")
+    options.add_argument("--episodes", type=int, default=0, help="in each engine; 256, or 64 with --quick, if not given")
+    options.add_argument("--seed", type=int, default=0, help="of starts, pushes and goals")
+    args = options.parse_args()
+    from training import checkpoint
+
+    saved = checkpoint.load(args.checkpoint)
+    creature = saved.creature(registry.make(saved.config.task, 1, cfg=saved.config.env))
+    result = compare(creature, saved.config.task, saved.config.env, args.episodes or (64 if args.quick else 256), args.seed)
+    about = machine.describe("mujoco", "torch", "numba", "numpy")
+    names = [name.removesuffix("_foal") for name in result if name.endswith("_foal")]
+    rows = [("", "Foal", "MuJoCo"), *((name, f"{result[f'{name}_foal']:.3f}", f"{result[f'{name}_mujoco']:.3f}") for name in names)]
+    machine.table(f"{saved.config.task}, {result['episodes']} episodes in each engine", rows, about)
+    if args.json:
+        machine.print_json(result | {"task": saved.config.task, "checkpoint": str(args.checkpoint)} | about)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Robot files: what is read, what is refused, and how inertias are packed."""
+
+import json
+
+import numpy as np
+import pytest
+from oracle import ROBOTS, ROOT
+
+from physics import RobotError, load_robot
+from physics import robot as R
+from physics.robot import Link
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Return a function that writes go1 with one field changed (or removed) and returns the file."""
+
+    def write(path, value):
+        data = json.loads((ROOT / "robots" / "go1.json").read_text())
+        *parents, last = (int(key) if key.isdigit() else key for key in path.split("."))
+        node = data
+        for key in parents:
+            node = node[key]
+        if value is ...:
+            del node[last]
+        else:
+            node[last] = value
+        file = tmp_path / "edited.json"
+        file.write_text(json.dumps(data))
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_masses_add_up_to_the_stated_one(name):
+    stated = json.loads((ROOT / "robots" / f"{name}.json").read_text())["total_mass"]
+    robot = load_robot(name)
+    assert robot.name == name
+    assert robot.total_mass == pytest.approx(stated, rel=1e-5)
+    legs = robot.leg_constants()[:, [R.HIP_LINK, R.THIGH_LINK, R.CALF_LINK]]
+    assert robot.base_constants()[R.BASE_LINK] + legs.sum() == pytest.approx(stated, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_right_legs_mirror_left_legs(name):
+    robot = load_robot(name)
+    for left, right in ((0, 1), (2, 3)):
+        np.testing.assert_allclose(robot.offset[left] * [1, -1, 1], robot.offset[right], atol=2e-3)
+        np.testing.assert_allclose(robot.torque_limit[left], robot.torque_limit[right])
+        for a, b in zip(robot.links[left], robot.links[right], strict=True):
+            assert a.mass == pytest.approx(b.mass, rel=1e-3)
+            np.testing.assert_allclose(a.com * [1, -1, 1], b.com, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_home_pose_is_within_the_joint_ranges(name):
+    robot = load_robot(name)
+    assert (robot.home_joints >= robot.joint_range[..., 0]).all()
+    assert (robot.home_joints <= robot.joint_range[..., 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("base.mass", -1.0, "base.mass"),
+        ("base.mass", 0, "base.mass"),
+        ("legs.RR.links.2.mass", float("nan"), "legs.RR.links.2.mass"),
+        ("legs.FR.links.1.mass", "heavy", "legs.FR.links.1.mass"),
+        ("legs.FR.links.1.mass", ..., "legs.FR.links.1.mass"),
+        ("home", ..., "home.height"),
+        ("legs.RL", ..., "legs.RL"),
+        ("base.inertia", [1, 0, 0, 1, 0, 2.1], "base.inertia"),  # breaks the triangle inequality
+        ("base.inertia", [1, 2, 0, 1, 0, 1], "base.inertia"),  # not positive definite
+        ("base.inertia", [0, 0, 0, 0, 0, 0], "base.inertia"),
+        ("base.inertia", [1, 0, 0, 1, 0], "base.inertia"),
+        ("base.com", [0, 0, None], "base.com.2"),
+        ("legs.FL.links.0.axis", "y", "legs.FL.links.0.axis"),
+        ("legs.FL.links.1.name", "knee", "legs.FL.links.1.name"),
+        ("legs.FL.links.1.joint_range", [1.0, -1.0], "legs.FL.links.1.joint_range"),
+        ("legs.RR.links.0.damping", -0.1, "legs.RR.links.0.damping"),
+        ("legs.RR.links.0.torque_limit", 0.0, "legs.RR.links.0.torque_limit"),
+        ("legs.RR.foot.radius", True, "legs.RR.foot.radius"),
+        ("home.joints.FR", [0, 0], "home.joints.FR"),
+    ],
+)
+def test_unusable_fields_are_named(edited, field, value, named):
+    file = edited(field, value)
+    with pytest.raises(RobotError) as error:
+        load_robot(str(file))
+    assert str(file) in str(error.value)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "nonsense", '"text"', "null"])
+def test_malformed_files_are_named(tmp_path, text):
+    file = tmp_path / "broken.json"
+    file.write_text(text)
+    with pytest.raises(RobotError, match="broken.json"):
+        load_robot(str(file))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"\x00" * 10])
+def test_binary_files_are_named(tmp_path, content):
+    file = tmp_path / "binary.json"
+    file.write_bytes(content)
+    with pytest.raises(RobotError, match="binary.json"):
+        load_robot(str(file))
+
+
+def test_missing_files_are_named_with_the_known_robots(tmp_path):
+    with pytest.raises(RobotError, match=r"robots/go3\.json.*anymal_c, go1, go2, spot"):
+        load_robot("go3")
+    with pytest.raises(RobotError, match=r"nowhere\.json"):
+        load_robot(str(tmp_path / "nowhere.json"))
+
+
+def test_parallel_axes_by_hand():
+    link = Link(2.0, np.array([1.0, 2.0, 3.0]), np.diag([0.1, 0.2, 0.3]))
+    # I + m (c.c 1 - c c^T), c.c = 14
+    hand = [2.0, 2.0, 4.0, 6.0, 0.1 + 2 * (14 - 1), -2 * 2, -2 * 3, 0.2 + 2 * (14 - 4), -2 * 6, 0.3 + 2 * (14 - 9)]
+    np.testing.assert_allclose(link.pack(), hand)
+
+
+def test_constants_lie_where_their_names_say():
+    robot = load_robot("go1")
+    leg = robot.leg_constants()[3].astype(np.float64)
+    for start, value in (
+        (R.HIP_OFFSET, robot.offset[3, 0]), (R.CALF_OFFSET, robot.offset[3, 2]), (R.FOOT_OFFSET, robot.foot_offset[3]),
+        (R.FOOT_RADIUS, robot.foot_radius[3:]), (R.THIGH_LINK, robot.links[3][1].pack()), (R.DAMPING, robot.damping[3]),
+        (R.ARMATURE, robot.armature[3]), (R.FRICTION, robot.friction[3]), (R.TORQUE_LIMIT, robot.torque_limit[3]),
+        (R.LOW, robot.joint_range[3, :, 0]), (R.HIGH, robot.joint_range[3, :, 1]), (R.HOME, robot.home_joints[3]),
+    ):  # fmt: skip
+        np.testing.assert_allclose(leg[start : start + len(value)], value, rtol=1e-6)
+    assert robot.base_constants()[R.HOME_HEIGHT] == pytest.approx(robot.home_height)

@@ -1,0 +1,78 @@
+"""Checkpoints: weights with the configuration they were trained under."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import torch
+
+from config import Config, ConfigError, override
+from entity import Creature
+from environments import ABEnv
+
+FORMAT = "foal-checkpoint-1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    progress: iteration, env_steps, train_seconds, survival, ... as saved; trainer: state of the
+    optimiser and its learning rate, to resume.
+    """
+
+    path: str
+    config: Config
+    weights: dict[str, Any]
+    progress: dict[str, Any]
+    trainer: dict[str, Any]
+
+    def creature(self, env: ABEnv) -> Creature:
+        """Return the creature for an environment; raise ConfigError if it was trained for another kind of body."""
+        creature = Creature(env, self.config.network, self.config.world_model)
+        try:
+            creature.load_state_dict(self.weights)
+        except RuntimeError:
+            raise ConfigError(f"checkpoint: {self.path}: expected weights for task {self.config.task!r} of this version") from None
+        return creature
+
+
+def save(path: str | os.PathLike, creature: Creature, config: Config, progress: dict[str, Any], trainer: dict[str, Any] | None = None) -> None:
+    """Write a checkpoint in one move, so that an interruption leaves the old one or the new one, whole."""
+    path = pathlib.Path(path)
+    partial = path.with_suffix(".partial")
+    data = {"format": FORMAT, "config": dataclasses.asdict(config), "weights": creature.state_dict(), "progress": progress, "trainer": trainer or {}}
+    torch.save(data, partial)
+    os.replace(partial, path)
+
+
+def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises ConfigError, naming the file, if it is missing, damaged or not Foal's.
+    """
+    try:
+        data = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"checkpoint: {path}: no such file; train first with: python simulate.py") from None
+    except Exception as error:  # whatever unpickling a foreign file may raise
+        raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal ({type(error).__name__})") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal, format {FORMAT}")
+    try:
+        config = override(Config(), _flat(data["config"]))
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint: {path}: {error}") from None
+    return Checkpoint(str(path), config, data["weights"], data["progress"], data["trainer"])
+
+
+def _flat(values: dict[str, Any], section: str = "") -> dict[str, Any]:
+    """Return nested settings as "section.field": value, the section being the nearest one."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, key)
+        else:
+            flat[f"{section}.{key}" if section else key] = tuple(value) if isinstance(value, (list, tuple)) else value
+    return flat

@@ -1,0 +1,67 @@
+"""The progress of a run on the terminal: a live panel, or plain lines where nobody watches."""
+
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration as 8 s, 1:05 or 2:03:04."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, s = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"
+
+
+class Display:
+    """Shows iteration, speed, return, survival and time left while training."""
+
+    def __init__(self, iterations: int, console: Console) -> None:
+        self.iterations, self.console = iterations, console
+        self._values: dict[str, Any] = {}
+        self._last_line = -1e9
+        self._live = Live(self._panel(), console=console, refresh_per_second=8, transient=False) if console.is_terminal else None
+        if self._live:
+            self._live.start()
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Show new values: iteration, env_steps, train_seconds, rate, left and what the run measured."""
+        self._values |= values
+        if self._live:
+            self._live.update(self._panel())
+        elif time.monotonic() - self._last_line > 5.0 or "eval_survival" in values:
+            self._last_line = time.monotonic()
+            self.console.print("  ".join(f"{label} {text}" for label, text in self._rows()), highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the last picture standing."""
+        if self._live:
+            self._live.stop()
+
+    def _rows(self) -> list[tuple[str, str]]:
+        v = self._values
+        formats = (
+            ("iteration", "iteration", lambda x: f"{x}/{self.iterations}"),
+            ("env steps", "env_steps", lambda x: f"{x / 1e6:.2f} M"),
+            ("env steps/s", "rate", lambda x: f"{x / 1e3:.0f} k"),
+            ("return", "return", lambda x: f"{x:.1f}"),
+            ("survival", "eval_survival", lambda x: f"{100 * x:.1f} %"),
+            ("trained", "train_seconds", seconds_text),
+            ("left", "left", seconds_text),
+        )
+        return [(label, show(v[key])) for label, key, show in formats if key in v]
+
+    def _panel(self) -> Panel:
+        grid = Table.grid(padding=(0, 2))
+        rows = self._rows()
+        for label, text in rows:
+            grid.add_row(Text(label, style="dim"), Text(text, style="bold"))
+        bar = ProgressBar(total=self.iterations, completed=self._values.get("iteration", 0), complete_style="cyan", finished_style="green")
+        return Panel(Group(bar, Text(), grid) if rows else Group(bar, Text("first iteration", style="dim")), title="Foal", title_align="left", width=56, border_style="cyan")

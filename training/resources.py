@@ -1,0 +1,82 @@
+"""What this machine has, and what a run makes of it."""
+
+import dataclasses
+import importlib
+import sys
+import time
+
+import psutil
+import torch
+
+from config import Config
+from physics.engine import available_cores
+
+BYTES_PER_ROBOT = 64 * 1024  # state, a rollout of 16 steps and an update's activations, measured at 1024 robots
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """Cores and memory this process may use, the GPU if there is one, and the choices made."""
+
+    cores: int
+    memory: int  # free [bytes]
+    gpu: str  # name and memory, or empty
+    device: torch.device
+    precision: str
+    threads: int
+    num_envs: int
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        where = self.gpu if self.device.type == "cuda" else "CPU"
+        found = f"{self.cores} cores, {self.memory / 2**30:.0f} GB free, {self.gpu or 'no GPU'}"
+        return f"found {found}; using {self.num_envs} robots, {self.threads} threads, networks on {where} in {self.precision}"
+
+
+def detect(cfg: Config) -> Resources:
+    """Look at the machine and choose what the configuration leaves open."""
+    cores = available_cores()
+    memory = psutil.virtual_memory().available
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda and cfg.train.device != "cpu" else "cpu")
+    threads = cfg.train.threads or cores
+    # a rollout of 1024 robots is what two cores learn from fastest; more only where more hands wait for it
+    wanted = 4096 if device.type == "cuda" else min(max(512 * threads, 1024), 4096)
+    while wanted > 64 and wanted * BYTES_PER_ROBOT > memory // 2:
+        wanted //= 2
+    precision = cfg.train.precision if cfg.train.precision != "auto" else fastest_precision(device)
+    return Resources(cores, memory, _gpu_name() if cuda else "", device, precision, threads, cfg.train.num_envs or wanted)
+
+
+def fastest_precision(device: torch.device) -> str:
+    """Return "bfloat16" where products of the update's size are at least a fifth faster in it, else "float32"."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.ones(2048, 640, dtype=dtype, device=device), torch.ones(640, 512, dtype=dtype, device=device)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            (a @ b)[0, 0].item()
+            times.append(time.perf_counter() - start)
+        seconds[dtype] = min(times)
+    return "bfloat16" if seconds[torch.bfloat16] * 1.2 < seconds[torch.float32] else "float32"
+
+
+def _gpu_name() -> str:
+    """Return name and memory of the GPU, by GPUtil where it works, else by PyTorch."""
+    try:
+        importlib.import_module("setuptools")  # brings back distutils, which GPUtil imports and Python 3.12 dropped
+        gpu = importlib.import_module("GPUtil").getGPUs()[0]
+        return f"{gpu.name}, {gpu.memoryTotal / 1024:.0f} GB"
+    except (ImportError, IndexError, OSError, ValueError):
+        found = torch.cuda.get_device_properties(0)
+        return f"{found.name}, {found.total_memory / 2**30:.0f} GB"
+
+
+def peak_memory() -> int:
+    """Return the most memory this process has held [bytes]."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return psutil.Process().memory_info().peak_wset
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
