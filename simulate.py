@@ -5,13 +5,9 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import os
 import pathlib
-import shutil
-import signal
 import sys
 import time
-import types
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -21,18 +17,15 @@ import torch
 from rich.console import Console
 
 import fused
-from config import Config, ConfigError, check, expected, knobs, override, parse, sections, suggest
+from config import Config, ConfigError, check, knobs, override, parse, sections, suggest
 from entity import Creature
 from environments import registry
 from physics.jit import is_compiled
 from training import checkpoint as checkpoints
-from training.display import Display, seconds_text
 from training.engine import TrainingEngine
-from training.evaluation import evaluate
-from training.logger import Logger
-from training.resources import detect, peak_memory
-
-EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never uses
+from training.evaluation import EVALUATION_SEED, evaluate
+from training.resources import detect
+from training.run import Run
 
 
 class System:
@@ -67,7 +60,7 @@ class System:
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
         """Say that compiled code is being made, where it is not in the cache."""
-        cold, start = not is_compiled(), time.perf_counter()
+        cold, start = not is_compiled("control_step"), time.perf_counter()
         if cold:
             self.say("compiling the simulation, once per version: about 15 s ...")
         yield
@@ -89,10 +82,12 @@ class System:
         with self.compiling():
             engine.warm_up()
             judge.init_state(0)
-        run = Run(self, engine, judge, folder, loaded)
+        run = Run(cfg, engine, judge, folder, self.console)
+        if loaded:
+            run.resume(loaded)
         self.say(f"ready after {time.perf_counter() - begin:.1f} s; logs in {folder}")
         interrupted = run.go()
-        run.finish()
+        run.finish(self.path)
         return 130 if interrupted else 0
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
@@ -117,99 +112,16 @@ class System:
         with self.compiling():
             env.init_state(0)
         width, height, fps = self.cfg.render.width, self.cfg.render.height, round(1 / self.cfg.env.control_dt)
+        title = f"Foal: {self.cfg.task}"
         viewer = Viewer(creature, env, self.cfg, self.resources.device)
         if not record:
-            with Window(env.robot, width, height, f"Foal: {self.cfg.task}", fps=fps) as window:
+            with Window(env.robot, width, height, title, fps=fps) as window:
                 viewer.show(window)
             return
-        with offscreen_display(), Window(env.robot, width, height, f"Foal: {self.cfg.task}", visible=False, fps=fps) as window, Recorder(record, width, height, fps) as video:
+        with offscreen_display(), Window(env.robot, width, height, title, visible=False, fps=fps) as window, Recorder(record, width, height, fps) as video:
             for _ in viewer.frames(window, episodes):
                 video.add(window.capture())
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
-
-
-class Run:
-    """One training run: iterations, evaluations, the best creature so far."""
-
-    def __init__(self, system: System, engine: TrainingEngine, judge: registry.ABEnv, folder: pathlib.Path, loaded: checkpoints.Checkpoint | None) -> None:
-        self.system, self.engine, self.judge, self.folder, self.cfg = system, engine, judge, folder, system.cfg
-        self.logger = Logger(folder, self.cfg)
-        self.iteration, self.train_seconds = 0, 0.0
-        self.best: dict[str, Any] = {}
-        self.arrival: tuple[float, int] | None = None  # training seconds and env steps at the target survival
-        self.stop = False
-        if loaded:
-            engine.load_state(loaded.trainer)
-            self.iteration, self.train_seconds = loaded.progress["iteration"], loaded.progress["train_seconds"]
-            engine.env_steps = loaded.progress["env_steps"]
-
-    def go(self) -> bool:
-        """Iterate to the end or until Ctrl-C; return whether it was interrupted."""
-        cfg, engine = self.cfg.train, self.engine
-        last = self.iteration + cfg.iterations
-        display = Display(last, self.system.console)
-        previous = signal.signal(signal.SIGINT, self._interrupt)
-        recent: list[float] = []
-        try:
-            while self.iteration < last and not self.stop:
-                start = time.perf_counter()
-                metrics = engine.iterate()
-                recent = [*recent[-19:], time.perf_counter() - start]
-                self.train_seconds += recent[-1]
-                self.iteration += 1
-                rate = engine.rollout.steps * engine.env.num_envs * len(recent) / sum(recent)
-                metrics |= {"iteration": self.iteration, "env_steps": engine.env_steps, "train_seconds": self.train_seconds, "rate": rate}
-                if cfg.eval_every and (self.iteration % cfg.eval_every == 0 or self.iteration == last):
-                    metrics |= self.judge_now()
-                self.logger.log(metrics)
-                display.update(metrics | {"left": (last - self.iteration) * sum(recent) / len(recent)})
-        finally:
-            signal.signal(signal.SIGINT, previous)
-            display.close()
-        return self.stop
-
-    def judge_now(self) -> dict[str, Any]:
-        """Evaluate the creature, keep it if it is the best so far, and save it."""
-        result = evaluate(self.engine.creature, self.judge, EVALUATION_SEED + self.iteration, self.engine.device)
-        progress = {"iteration": self.iteration, "env_steps": self.engine.env_steps, "train_seconds": self.train_seconds} | result
-        if self.arrival is None and result["survival"] >= self.cfg.train.target_survival:
-            self.arrival = self.train_seconds, self.engine.env_steps
-        if not self.best or (result["survival"], result["mean_return"]) >= (self.best["survival"], self.best["mean_return"]):
-            self.best = progress
-            self.save("best.pt", progress)
-        return {f"eval_{key}": value for key, value in result.items()}
-
-    def save(self, name: str, progress: dict[str, Any]) -> None:
-        """Write a checkpoint of this instant to the run's folder."""
-        checkpoints.save(self.folder / name, self.engine.creature, self.cfg, progress, self.engine.state())
-
-    def finish(self) -> None:
-        """Save, draw the curve, put the best creature where --eval finds it, and say how it went."""
-        system, target = self.system, self.cfg.train.target_survival
-        progress = {"iteration": self.iteration, "env_steps": self.engine.env_steps, "train_seconds": self.train_seconds}
-        self.save("latest.pt", progress)
-        curve = self.logger.close()
-        trained = self.folder / ("best.pt" if self.best else "latest.pt")
-        if system.path.exists():
-            os.replace(system.path, system.path.with_suffix(".previous.pt"))
-        shutil.copyfile(trained, system.path)
-        rate = self.engine.env_steps / max(self.train_seconds, 1e-9)
-        system.say(f"trained {self.engine.env_steps / 1e6:.2f} M env steps in {seconds_text(self.train_seconds)}, {rate / 1e3:.0f} k per second")
-        if self.arrival:
-            system.say(f"{100 * target:.0f} % survival after {self.arrival[0]:.1f} s of training, {self.arrival[1] / 1e6:.2f} M env steps")
-        elif self.best:
-            system.say(f"{100 * target:.0f} % survival was not reached")
-        if self.best:
-            system.say(f"best: {100 * self.best['survival']:.1f} % of {self.best['episodes']} episodes survived, at iteration {self.best['iteration']}")
-        system.say(f"peak memory {peak_memory() / 2**30:.2f} GB; logs in {self.folder}" + (f", learning curve {curve}" if curve else ""))
-        system.say(f"checkpoint {system.path}; watch it: python simulate.py --eval --render")
-
-    def _interrupt(self, number: int, frame: types.FrameType | None) -> None:
-        """Stop after this iteration; a second Ctrl-C stops at once."""
-        if self.stop:
-            raise KeyboardInterrupt
-        self.stop = True
-        self.system.say("stopping after this iteration and saving; Ctrl-C again to leave at once")
 
 
 class Viewer:
@@ -310,10 +222,11 @@ def build_parser() -> argparse.ArgumentParser:
         group = parser.add_argument_group(name, type(section).__doc__)
         for field in knobs(section):
             value = getattr(section, field.name)
+            pair = isinstance(value, tuple)
             unit = f" [{field.metadata['unit']}]" if field.metadata["unit"] not in ("", "1") else ""
-            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            shown = " ".join(map(str, value)) if pair else value
             text = f"{field.metadata['meaning']}{unit} ({shown})".replace("%", "%%")
-            group.add_argument(f"--{name}.{field.name}", nargs=2 if isinstance(value, tuple) else None, metavar="VALUE" if not isinstance(value, tuple) else ("LOW", "HIGH"), help=text)
+            group.add_argument(f"--{name}.{field.name}", nargs=2 if pair else None, metavar=("LOW", "HIGH") if pair else "VALUE", help=text)
     return parser
 
 
@@ -382,7 +295,8 @@ def run(arguments: list[str], console: Console) -> int:
     episodes = whole_number(options, "episodes")
     if options.get("json") or not (options.get("render") or options.get("record")):
         result = system.evaluate(episodes or cfg.train.eval_episodes)
-        print(json.dumps(result) if options.get("json") else "\n".join(f"{key:>16}  {value:.4g}" if isinstance(value, float) else f"{key:>16}  {value}" for key, value in result.items()))
+        lines = (f"{key:>16}  {value:.4g}" if isinstance(value, float) else f"{key:>16}  {value}" for key, value in result.items())
+        print(json.dumps(result) if options.get("json") else "\n".join(lines))
     if options.get("render") or options.get("record"):
         system.watch(options.get("record"), episodes or 1)
     return 0

@@ -137,7 +137,8 @@ def measure(task, work, extra, world, base, legs):
     for leg in range(len(legs)):
         rows = L.leg_rows(work, leg)
         c = legs[leg]
-        hip, thigh_arm, calf_arm, foot_arm = constant3(c, R.HIP_OFFSET), constant3(c, R.THIGH_OFFSET), constant3(c, R.CALF_OFFSET), constant3(c, R.FOOT_OFFSET)
+        hip, thigh_arm = constant3(c, R.HIP_OFFSET), constant3(c, R.THIGH_OFFSET)
+        calf_arm, foot_arm = constant3(c, R.CALF_OFFSET), constant3(c, R.FOOT_OFFSET)
         radius, limit, home = c[R.FOOT_RADIUS], constant3(c, R.TORQUE_LIMIT), constant3(c, R.HOME)
         hip_mass, hip_mc, _ = rigid_body(c, R.HIP_LINK)
         thigh_mass, thigh_mc, _ = rigid_body(c, R.THIGH_LINK)
@@ -183,8 +184,8 @@ def measure(task, work, extra, world, base, legs):
 def reward(task, work, extra, constants):
     """Set the weighted reward terms of this instant, per control step, all but the fall's."""
     dt = constants[CONTROL_DT]
-    w0, w1, w2, w3, w4, w5 = constants[WEIGHTS], constants[WEIGHTS + 1], constants[WEIGHTS + 2], constants[WEIGHTS + 3], constants[WEIGHTS + 4], constants[WEIGHTS + 5]
-    w6, w7, w8, w9, w10, w11 = constants[WEIGHTS + 6], constants[WEIGHTS + 7], constants[WEIGHTS + 8], constants[WEIGHTS + 9], constants[WEIGHTS + 10], constants[WEIGHTS + 11]
+    (w0, w1, w2), (w3, w4, w5) = constant3(constants, WEIGHTS), constant3(constants, WEIGHTS + 3)
+    (w6, w7, w8), (w9, w10, w11) = constant3(constants, WEIGHTS + 6), constant3(constants, WEIGHTS + 9)
     for lane in range(LANES):
         v, spin, up = load3(work, L.VELOCITY, lane), load3(work, L.SPIN, lane), load3(work, L.ROTATION + 6, lane)
         offset = add(load3(task, GOAL, lane), scale(real(-1.0), load3(task, COM, lane)))
@@ -253,7 +254,8 @@ def new_goals(task, work, extra, constants, base, seed, clock, first):
 def restart(task, work, extra, constants, base, legs, seed, clock, first, staggered):
     """Start a new episode where the last one ended: the home pose, disturbed; at a random age if staggered."""
     oldest = constants[EPISODE_STEPS] if staggered else real(0.0)
-    spread, speed, tilt, velocity, turn = constants[RESET_JOINT], constants[RESET_SPEED], constants[RESET_TILT], constants[RESET_VELOCITY], constants[RESET_SPIN]
+    spread, speed, tilt = constants[RESET_JOINT], constants[RESET_SPEED], constants[RESET_TILT]
+    velocity, turn = constants[RESET_VELOCITY], constants[RESET_SPIN]
     soon, late = constants[PUSH_INTERVAL], constants[PUSH_INTERVAL + 1]
     height = base[R.HOME_HEIGHT]
     zero = real(0.0)

@@ -1,10 +1,10 @@
-"""PhysicsEngine: many robots in blocks, stepped by compiled code on a pool of threads.
+r"""PhysicsEngine: many robots in blocks, stepped by compiled code on a pool of threads.
 
      robots 0..15   16..31   32..47   48..63   64..79
     +-----------+--------+--------+--------+--------+
     |  block 0  |   1    |   2    |   3    |   4    |   blocks (B, rows * LANES), one array
     +-----------+--------+--------+--------+--------+
-     \\______ thread 0 ______/ \\_____ thread 1 _____/    each enters compiled code once per call,
+     \______ thread 0 ______/ \_____ thread 1 _____/    each enters compiled code once per call,
                                                         without the GIL, with a work buffer of its own
 
 A block is computed by the same instructions whichever thread has it: results have the same bits
@@ -43,6 +43,15 @@ class State:
     foot_contact_force: np.ndarray  # (N, 4, 3) on the foot, world frame [N]
 
 
+# Rows of every state: first row, count, and whether it is kept once per leg.
+_FIELDS = {
+    "base_position": (L.POSITION, 3, False), "base_quaternion": (L.QUATERNION, 4, False), "origin": (L.ORIGIN, 2, False),
+    "base_linear_velocity": (L.VELOCITY, 3, False), "base_angular_velocity": (L.SPIN, 3, False),
+    "joint_position": (L.JOINT, 3, True), "joint_velocity": (L.JOINT_SPEED, 3, True),
+    "torque": (L.TORQUE, 3, True), "target": (L.TARGET, 3, True), "force": (L.FORCE, 3, True),
+}  # fmt: skip
+
+
 class PhysicsEngine:
     """Simulates robots of one kind side by side.
 
@@ -53,7 +62,16 @@ class PhysicsEngine:
     Raises ValueError if an argument is out of range.
     """
 
-    def __init__(self, robot: Robot, num_envs: int = 1, timestep: float | None = None, threads: int = 0, cfg: PhysicsCfg | None = None, extra_rows: int = 0, extra_work_rows: int = 0) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        num_envs: int = 1,
+        timestep: float | None = None,
+        threads: int = 0,
+        cfg: PhysicsCfg | None = None,
+        extra_rows: int = 0,
+        extra_work_rows: int = 0,
+    ) -> None:
         cfg = cfg or PhysicsCfg()
         timestep = cfg.timestep if timestep is None else timestep
         if num_envs < 1:
@@ -150,22 +168,14 @@ class PhysicsEngine:
         view = self.blocks.reshape(self.num_blocks, -1, LANES)[:, start : start + count]
         return view.transpose(0, 2, 1).reshape(-1, count)[: self.num_envs]
 
-    # Rows of every state: first row, count, and whether it is kept once per leg.
-    _FIELDS = {
-        "base_position": (L.POSITION, 3, False), "base_quaternion": (L.QUATERNION, 4, False), "origin": (L.ORIGIN, 2, False),
-        "base_linear_velocity": (L.VELOCITY, 3, False), "base_angular_velocity": (L.SPIN, 3, False),
-        "joint_position": (L.JOINT, 3, True), "joint_velocity": (L.JOINT_SPEED, 3, True),
-        "torque": (L.TORQUE, 3, True), "target": (L.TARGET, 3, True), "force": (L.FORCE, 3, True),
-    }  # fmt: skip
-
     def _get(self, name: str) -> np.ndarray:
-        start, count, per_leg = self._FIELDS[name]
+        start, count, per_leg = _FIELDS[name]
         if not per_leg:
             return self.rows(start, count)
         return np.concatenate([self.rows(L.BASE_ROWS + leg * L.LEG_ROWS + start, count) for leg in range(4)], axis=1)
 
     def _put(self, name: str, value: np.ndarray) -> None:
-        start, count, per_leg = self._FIELDS[name]
+        start, count, per_leg = _FIELDS[name]
         if name == "base_position":
             origin = np.zeros_like(value)
             origin[:, :2] = L.CELL * np.floor(value[:, :2] / L.CELL + 0.5)

@@ -61,6 +61,6 @@ inline = numba.njit(forceinline=True, error_model="numpy", fastmath=_FLOATS, no_
 kernel = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLOATS, no_cfunc_wrapper=True)
 
 
-def is_compiled() -> bool:
-    """Return whether the disk cache holds kernels of these sources."""
-    return any(pathlib.Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nbi"))
+def is_compiled(kernel_name: str) -> bool:
+    """Return whether the disk cache holds a kernel of these sources."""
+    return any(pathlib.Path(os.environ["NUMBA_CACHE_DIR"]).rglob(f"*{kernel_name}*.nbi"))

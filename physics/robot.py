@@ -156,7 +156,7 @@ def load_robot(name: str) -> Robot:
         raise RobotError(f"{path}: expected JSON: {error}") from None
     read = _Reader(str(path), data)
     joints = [f"legs.{leg}.links.{i}" for leg in LEGS for i in range(3)]
-    for joint, name_, axis in zip(joints, JOINTS * 4, AXES * 4):
+    for joint, name_, axis in zip(joints, JOINTS * 4, AXES * 4, strict=True):
         for key, wanted in (("name", name_), ("axis", axis)):
             if read.get(f"{joint}.{key}") != wanted:
                 raise read.fail(f"{joint}.{key}", f"{wanted!r}, got {read.get(f'{joint}.{key}')!r}")

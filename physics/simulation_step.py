@@ -18,6 +18,7 @@ from physics.jit import LANES, inline, kernel, real
 from physics.layout import load3, store3
 from physics.spatial import (
     add,
+    add_inertia,
     add_rigid,
     body_force,
     cross,
@@ -25,6 +26,7 @@ from physics.spatial import (
     quaternion_matrix,
     quaternion_step,
     remove_axis,
+    rigid_inertia,
     rotate,
     scale,
     sincos,
@@ -89,7 +91,7 @@ def base_kinematics(work, base):
         n, f = body_force(mass, mc, inertia, load3(work, L.SPIN, lane), none, none)
         store3(work, L.BIAS, lane, n)
         store3(work, L.BIAS + 3, lane, f)
-        store_inertia(work, lane, (inertia, (zero, -mc[2], mc[1], mc[2], zero, -mc[0], -mc[1], mc[0], zero), (mass, zero, zero, mass, zero, mass)))
+        store_inertia(work, lane, rigid_inertia(mass, mc, inertia))
 
 
 @inline
@@ -129,9 +131,9 @@ def leg_inward(work, rows, world, leg):
     """
     dt, gravity = world[TIMESTEP], world[GRAVITY]
     stiffness, contact_damping, foot_friction, slip_speed = world[STIFFNESS], world[CONTACT_DAMPING], world[FOOT_FRICTION], world[SLIP_SPEED]
-    friction_speed, limit_stiffness, limit_damping = world[FRICTION_SPEED], world[LIMIT_STIFFNESS], world[LIMIT_DAMPING]
-    kp, kd = world[KP], world[KD]
-    hip_B, thigh_arm, calf_arm, foot_arm = constant3(leg, R.HIP_OFFSET), constant3(leg, R.THIGH_OFFSET), constant3(leg, R.CALF_OFFSET), constant3(leg, R.FOOT_OFFSET)
+    gains = world[KP], world[KD], world[FRICTION_SPEED], world[LIMIT_STIFFNESS], world[LIMIT_DAMPING]
+    hip_B, thigh_arm = constant3(leg, R.HIP_OFFSET), constant3(leg, R.THIGH_OFFSET)
+    calf_arm, foot_arm = constant3(leg, R.CALF_OFFSET), constant3(leg, R.FOOT_OFFSET)
     radius = leg[R.FOOT_RADIUS]
     hip_mass, hip_mc, hip_inertia = rigid_body(leg, R.HIP_LINK)
     thigh_mass, thigh_com, thigh_i = rigid_body(leg, R.THIGH_LINK)
@@ -188,9 +190,8 @@ def leg_inward(work, rows, world, leg):
         # Calf: inertia I, bias (n, f)
         n, f = body_force(calf_mass, calf_mc, calf_inertia, w3, wd3, a3)
         n, f = add(n, scale(-one, cross(arm, force))), add(f, scale(-one, force))
-        inertia = (calf_inertia, (zero, -calf_mc[2], calf_mc[1], calf_mc[2], zero, -calf_mc[0], -calf_mc[1], calf_mc[0], zero), (calf_mass, zero, zero, calf_mass, zero, calf_mass))
-        inertia = add_contact(inertia, arm, up, alpha, beta)
-        torque, c = joint_torque(rows, lane, 2, q[2], qd[2], kp, kd, limit[2], low[2], high[2], limit_stiffness, limit_damping, damping[2], friction[2], friction_speed, dt)
+        inertia = add_contact(rigid_inertia(calf_mass, calf_mc, calf_inertia), arm, up, alpha, beta)
+        torque, c = joint_torque(rows, lane, 2, q[2], qd[2], gains, (limit[2], low[2], high[2]), damping[2], friction[2], dt)
         a, b, m = inertia
         uw, uf = (a[1], a[3], a[4]), (b[3], b[4], b[5])
         d = one / (a[3] + armature[2] + dt * c)
@@ -203,7 +204,7 @@ def leg_inward(work, rows, world, leg):
         n2, f2 = body_force(thigh_mass, thigh_mc, thigh_inertia, w2, wd2, a2)
         n, f = add(add(n, cross(calf, f)), n2), add(f, f2)
         inertia = add_rigid(translate_inertia(inertia, calf), thigh_mass, thigh_mc, thigh_inertia)
-        torque, c = joint_torque(rows, lane, 1, q[1], qd[1], kp, kd, limit[1], low[1], high[1], limit_stiffness, limit_damping, damping[1], friction[1], friction_speed, dt)
+        torque, c = joint_torque(rows, lane, 1, q[1], qd[1], gains, (limit[1], low[1], high[1]), damping[1], friction[1], dt)
         a, b, m = inertia
         uw, uf = (a[1], a[3], a[4]), (b[3], b[4], b[5])
         d = one / (a[3] + armature[1] + dt * c)
@@ -216,7 +217,7 @@ def leg_inward(work, rows, world, leg):
         n1, f1 = body_force(hip_mass, hip_mc, hip_inertia, w1, wd1, a1)
         n, f = add(add(n, cross(thigh_arm, f)), n1), add(f, f1)
         inertia = add_rigid(translate_inertia(inertia, thigh_arm), hip_mass, hip_mc, hip_inertia)
-        torque, c = joint_torque(rows, lane, 0, q[0], qd[0], kp, kd, limit[0], low[0], high[0], limit_stiffness, limit_damping, damping[0], friction[0], friction_speed, dt)
+        torque, c = joint_torque(rows, lane, 0, q[0], qd[0], gains, (limit[0], low[0], high[0]), damping[0], friction[0], dt)
         a, b, m = inertia
         uw, uf = (a[0], a[1], a[2]), (b[0], b[1], b[2])
         d = one / (a[0] + armature[0] + dt * c)
@@ -231,23 +232,20 @@ def leg_inward(work, rows, world, leg):
         store3(work, L.BIAS, lane, add(load3(work, L.BIAS, lane), n))
         store3(work, L.BIAS + 3, lane, add(load3(work, L.BIAS + 3, lane), f))
         a, b, m = translate_inertia(x_rotate_inertia(s1, c1, inertia), hip_B)
-        a0, b0, m0 = load_inertia(work, lane)
-        store_inertia(
-            work, lane,
-            (
-                add((a[0], a[1], a[2]), (a0[0], a0[1], a0[2])) + add((a[3], a[4], a[5]), (a0[3], a0[4], a0[5])),
-                add((b[0], b[1], b[2]), (b0[0], b0[1], b0[2])) + add((b[3], b[4], b[5]), (b0[3], b0[4], b0[5])) + add((b[6], b[7], b[8]), (b0[6], b0[7], b0[8])),
-                add((m[0], m[1], m[2]), (m0[0], m0[1], m0[2])) + add((m[3], m[4], m[5]), (m0[3], m0[4], m0[5])),
-            ),
-        )  # fmt: skip
+        store_inertia(work, lane, add_inertia(load_inertia(work, lane), (a, b, m)))
         rows[L.SINCOS * LANES + lane] = s1
         rows[(L.SINCOS + 1) * LANES + lane] = c1
         store3(rows, L.CALF_ARM, lane, calf)
 
 
 @inline
-def joint_torque(rows, lane, joint, q, qd, kp, kd, limit, low, high, limit_stiffness, limit_damping, damping, friction, friction_speed, dt):
-    """Return the torque on a joint [N m] and its implicit coefficient [N m s/rad]."""
+def joint_torque(rows, lane, joint, q, qd, gains, limits, damping, friction, dt):
+    """Return the torque on a joint [N m] and its implicit coefficient [N m s/rad].
+
+    gains: kp, kd, friction_speed, limit_stiffness, limit_damping; limits: torque, low, high.
+    """
+    kp, kd, friction_speed, limit_stiffness, limit_damping = gains
+    limit, low, high = limits
     target = rows[(L.TARGET + joint) * LANES + lane]
     command = rows[(L.TORQUE + joint) * LANES + lane]
     stop, stop_c = limit_torque(q, qd, low, high, limit_stiffness, limit_damping, dt)
@@ -277,7 +275,7 @@ def base_acceleration(work):
 @inline
 def leg_outward(work, rows, world, leg, contact_force_too):
     """Find the joint accelerations of a leg and step its joints: qdd = (u - U . a) / D."""
-    dt, gravity = world[TIMESTEP], world[GRAVITY]
+    dt = world[TIMESTEP]
     hip_B, thigh_arm = constant3(leg, R.HIP_OFFSET), constant3(leg, R.THIGH_OFFSET)
     for lane in range(LANES):
         s1, c1 = rows[L.SINCOS * LANES + lane], rows[(L.SINCOS + 1) * LANES + lane]

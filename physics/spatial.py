@@ -219,14 +219,29 @@ def translate_inertia(inertia, r):
 
 
 @inline
+def rigid_inertia(mass, mc, i):
+    """Return a rigid body as an articulated inertia: mass, mass times com, inertia about the point."""
+    zero = real(0.0)
+    return i, (zero, -mc[2], mc[1], mc[2], zero, -mc[0], -mc[1], mc[0], zero), (mass, zero, zero, mass, zero, mass)
+
+
+@inline
 def add_rigid(inertia, mass, mc, i):
-    """Return an articulated inertia plus a rigid body's: mass, mass times com, inertia about the point."""
+    """Return an articulated inertia plus a rigid body's."""
     a, b, m = inertia
     return (
         sym_add(a, i),
         (b[0], b[1] - mc[2], b[2] + mc[1], b[3] + mc[2], b[4], b[5] - mc[0], b[6] - mc[1], b[7] + mc[0], b[8]),
         (m[0] + mass, m[1], m[2], m[3] + mass, m[4], m[5] + mass),
     )
+
+
+@inline
+def add_inertia(p, q):
+    """Return the sum of two articulated inertias about the same point."""
+    b, c = p[1], q[1]
+    both = b[0] + c[0], b[1] + c[1], b[2] + c[2], b[3] + c[3], b[4] + c[4], b[5] + c[5], b[6] + c[6], b[7] + c[7], b[8] + c[8]
+    return sym_add(p[0], q[0]), both, sym_add(p[2], q[2])
 
 
 @inline

@@ -5,4 +5,4 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import physics  # noqa: E402, F401
+import physics  # noqa: F401

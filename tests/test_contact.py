@@ -9,6 +9,7 @@ from config import PhysicsCfg
 from physics import PhysicsEngine, load_robot
 
 GAINS = {"go1": (60.0, 1.0), "go2": (60.0, 1.0), "anymal_c": (400.0, 6.0), "spot": (400.0, 6.0)}
+STANDING_TORQUES = (0.0, -1.0, 12.0)  # of go1's hip, thigh and calf: a knee that carries more than the weight [N m]
 
 
 def hold(engine, seconds):
@@ -143,7 +144,7 @@ def test_landing_agrees_with_mujoco():
     rng = np.random.default_rng(0)
     state = {
         "base_position": np.tile([0, 0, robot.home_height], (n, 1)),
-        "joint_position": robot.home_joints.ravel() + 0.1 * rng.uniform(-1, 1, (n, 12)),
+        "joint_position": robot.home_joints.ravel() + 0.02 * rng.uniform(-1, 1, (n, 12)),
         "base_linear_velocity": 0.3 * rng.uniform(-1, 1, (n, 3)) + [0, 0, -0.5],
         "base_angular_velocity": 0.3 * rng.uniform(-1, 1, (n, 3)),
         "joint_velocity": 0.5 * rng.uniform(-1, 1, (n, 12)),
@@ -154,13 +155,16 @@ def test_landing_agrees_with_mujoco():
     engine.set_state(**state)
     groundless.set_state(**state | {"base_position": state["base_position"] + [0, 0, 1]})
     before = engine.get_state()
+    torques = np.tile(STANDING_TORQUES, (n, 4)) * rng.uniform(0.8, 1.2, (n, 12))
     for e in (engine, groundless):
+        e.apply_motor_torques(torques)
         e.step(round(seconds / dt))
     model, data = twin(robot, dt)
     theirs = []
     for i in range(n):
         mujoco.mj_resetData(model, data)
         put(data, before, i)
+        data.ctrl[:] = torques[i]
         for _ in range(round(seconds / dt)):
             mujoco.mj_step(model, data)
         theirs.append(data.qvel[:3].copy())
@@ -169,4 +173,4 @@ def test_landing_agrees_with_mujoco():
         return np.sqrt(np.mean((e.get_state().base_linear_velocity - theirs) ** 2))
 
     assert apart(engine) < 0.03
-    assert apart(groundless) > 0.06
+    assert apart(groundless) > 0.15

@@ -1,0 +1,1 @@
+"""Learning: rollouts, PPO, the world model's training, evaluation, checkpoints and logs."""

@@ -64,4 +64,5 @@ class Display:
         for label, text in rows:
             grid.add_row(Text(label, style="dim"), Text(text, style="bold"))
         bar = ProgressBar(total=self.iterations, completed=self._values.get("iteration", 0), complete_style="cyan", finished_style="green")
-        return Panel(Group(bar, Text(), grid) if rows else Group(bar, Text("first iteration", style="dim")), title="Foal", title_align="left", width=56, border_style="cyan")
+        body = Group(bar, Text(), grid) if rows else Group(bar, Text("first iteration", style="dim"))
+        return Panel(body, title="Foal", title_align="left", width=56, border_style="cyan")

@@ -84,7 +84,8 @@ class TrainingEngine:
         if cut.any():
             next_value[cut] = self.belief.value(r.final_obs[r.truncated].to(self.device), r.final_privileged[r.truncated].to(self.device))
         next_value[r.terminated.to(self.device)] = 0.0
-        return ppo.generalised_advantages(r.reward.to(self.device), value, next_value, r.done().to(self.device), self.cfg.ppo.gamma, self.cfg.ppo.gae_lambda), value
+        cfg = self.cfg.ppo
+        return ppo.generalised_advantages(r.reward.to(self.device), value, next_value, r.done().to(self.device), cfg.gamma, cfg.gae_lambda), value
 
     def train_on_trajectory(self, r: Rollout) -> dict[str, float]:
         """Update the creature from a rollout; return the metrics' means over minibatches."""

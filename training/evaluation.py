@@ -6,6 +6,8 @@ import torch
 from entity import Creature
 from environments import ABEnv
 
+EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never uses
+
 
 @torch.no_grad()
 def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device) -> dict[str, float]:

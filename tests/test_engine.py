@@ -1,0 +1,281 @@
+"""The engine: threads, blocks, the agent-centred world, its arguments, and the code it compiles to."""
+
+import platform
+import re
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from oracle import ROBOTS, ROOT, fresh_environment, random_state
+
+from environments import registry
+from physics import PhysicsEngine, load_robot
+from physics.jit import LANES
+
+NAMES = ("base_position", "base_quaternion", "joint_position", "base_linear_velocity", "base_angular_velocity", "joint_velocity")
+ASSEMBLY = """
+import sys
+from physics import PhysicsEngine, load_robot
+from physics.simulation_step import simulation_step
+PhysicsEngine(load_robot("go1"), 16, threads=1).step()
+assert simulation_step.stats.cache_misses, "compiled code from the cache cannot be inspected"
+sys.stdout.write("".join(simulation_step.inspect_asm().values()))
+"""
+
+
+@pytest.fixture
+def engine():
+    engine = PhysicsEngine(load_robot("go1"), 20, 0.002, 2)
+    yield engine
+    engine.close()
+
+
+def near_the_ground(robot, n, seed=0):
+    return random_state(robot, n, seed, height=1.4)
+
+
+def same(a, b):
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in (*NAMES, "foot_contact_force"))
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_any_number_of_threads_gives_the_same_bits(name):
+    robot, n = load_robot(name), 5 * LANES - 3
+    torques = np.random.default_rng(1).uniform(-10, 10, (n, 12))
+    results = []
+    for threads in (1, 2, 3):
+        engine = PhysicsEngine(robot, n, 0.0025, threads)
+        assert engine.threads == threads
+        engine.set_state(**near_the_ground(robot, n))
+        engine.apply_motor_torques(torques)
+        for _ in range(40):
+            engine.step(5)
+        results.append(engine.blocks.tobytes())
+        assert engine.get_state().foot_contact_force.any()
+        engine.close()
+    assert results[0] == results[1] == results[2]
+
+
+def test_any_number_of_threads_gives_the_same_episodes():
+    n, steps = 5 * LANES + 1, 150
+    actions = np.random.default_rng(2).normal(0, 1.5, (steps, n, 12)).astype(np.float32)
+    records = []
+    for threads in (1, 2, 3):
+        env = registry.make("quadruped-balance", n, threads=threads)
+        state = env.init_state(seed=3, staggered=True)
+        record, ends = [state.obs.tobytes()], np.zeros(2, int)
+        for a in actions:
+            state = env.step(a)
+            ends += state.terminated.sum(), state.truncated.sum()
+            arrays = state.obs, state.reward, state.terminated, state.truncated, *state.info.values()
+            record.append(b"".join(x.tobytes() for x in arrays))
+        records.append((record, env.engine.blocks.tobytes()))
+        assert ends[0] > 100
+        assert ends[1] > 0
+        env.engine.close()
+    assert records[0] == records[1] == records[2]
+
+
+def test_a_robot_does_not_depend_on_its_neighbours():
+    robot = load_robot("go1")
+    state = near_the_ground(robot, 40)
+    results = []
+    for n in (1, 5, 17, 40):
+        engine = PhysicsEngine(robot, n, 0.0025, 1)
+        engine.set_state(**{name: value[:n] for name, value in state.items()})
+        engine.step(200)
+        results.append(engine.get_state())
+    for result in results[:-1]:
+        n = len(result.base_position)
+        for name in NAMES:
+            np.testing.assert_array_equal(getattr(result, name), getattr(results[-1], name)[:n])
+
+
+def test_steps_in_one_call_or_in_many_are_the_same(engine):
+    engine.set_state(**near_the_ground(engine.robot, 20))
+    other = PhysicsEngine(engine.robot, 20, 0.002, 1)
+    other.set_state(**near_the_ground(engine.robot, 20))
+    engine.step(300)
+    for _ in range(300):
+        other.step()
+    assert same(engine.get_state(), other.get_state())
+
+
+def test_state_comes_back_as_set(engine):
+    state = random_state(engine.robot, 20, 4)
+    state["base_position"][:, :2] += np.linspace(-1e4, 1e4, 20)[:, None]
+    engine.set_state(**state)
+    for name in NAMES:
+        np.testing.assert_allclose(getattr(engine.get_state(), name), state[name], rtol=1e-6, atol=1e-6)
+    # what is not named stays, bit for bit
+    before = engine.get_state()
+    engine.set_state(joint_velocity=np.zeros((20, 12)))
+    after = engine.get_state()
+    assert not after.joint_velocity.any()
+    for name in NAMES[:-1]:
+        np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+
+
+def test_quaternions_are_normalised_and_states_are_copies(engine):
+    engine.set_state(base_quaternion=np.tile([3.0, 0, 0, 4.0], (20, 1)))
+    state = engine.get_state()
+    np.testing.assert_allclose(state.base_quaternion, np.tile([0.6, 0, 0, 0.8], (20, 1)), rtol=1e-6)
+    for name in NAMES:
+        getattr(state, name)[:] = 7
+    assert np.allclose(np.linalg.norm(engine.get_state().base_quaternion, axis=1), 1)
+    assert not (engine.get_state().joint_position == 7).any()
+
+
+@pytest.mark.parametrize("far", [(1e4, 0.0), (-1e4, 2e4), (16.0, -160.0)])
+def test_far_away_is_like_here(far):
+    robot, n = load_robot("go1"), 16
+    near = near_the_ground(robot, n)
+    near["base_position"][:, :2] = 0.3
+    away = near | {"base_position": near["base_position"] + [*far, 0.0]}
+    engines = [PhysicsEngine(robot, n, 0.0025, 1) for _ in range(2)]
+    for engine, state in zip(engines, (near, away), strict=True):
+        engine.set_state(**state)
+        engine.step(200)
+    a, b = (engine.get_state() for engine in engines)
+    assert a.foot_contact_force.any()
+    for name in NAMES[1:]:
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=1e-5)
+    np.testing.assert_allclose(b.base_position - [*far, 0.0], a.base_position, atol=1e-5)
+
+
+def test_long_travel_loses_no_precision():
+    robot = load_robot("go1")
+    engine = PhysicsEngine(robot, 1, 0.0025, 1)
+    engine.set_state(base_position=[[1e4, -1e4, 1e3]], base_linear_velocity=[[40.0, -25.0, 0.0]])
+    speed = engine.get_state().base_linear_velocity[0, :2]
+    for _ in range(40):
+        engine.step(100)
+    np.testing.assert_allclose(engine.get_state().base_position[0, :2], [1e4 + 400, -1e4 - 250], atol=5e-3)
+    np.testing.assert_allclose(engine.get_state().base_linear_velocity[0, :2], speed, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"base_position": np.zeros((19, 3))}, r"base_position: expected shape \(20, 3\), got \(19, 3\)"),
+        ({"joint_velocity": np.zeros(12)}, r"joint_velocity: expected shape \(20, 12\)"),
+        ({"joint_position": np.full((20, 12), np.nan)}, r"joint_position: expected finite.*robot 0"),
+        ({"base_linear_velocity": np.where(np.arange(60).reshape(20, 3) == 16, np.inf, 0)}, r"base_linear_velocity: expected finite.*inf for robot 5"),
+        ({"base_quaternion": np.zeros((20, 4))}, "base_quaternion: .*length above 0"),
+    ],
+)
+def test_wrong_states_are_named_and_change_nothing(engine, arguments, message):
+    engine.set_state(**near_the_ground(engine.robot, 20))
+    before = engine.blocks.copy()
+    with pytest.raises(ValueError, match=message):
+        engine.set_state(base_angular_velocity=np.ones((20, 3)), **arguments)
+    np.testing.assert_array_equal(engine.blocks, before)
+
+
+def test_unknown_state_is_named(engine):
+    before = engine.blocks.copy()
+    with pytest.raises(TypeError, match=r"'joint_speed'.*joint_velocity"):
+        engine.set_state(joint_position=np.ones((20, 12)), joint_speed=np.zeros((20, 12)))
+    np.testing.assert_array_equal(engine.blocks, before)
+
+
+@pytest.mark.parametrize(("torques", "message"), [(np.zeros((20, 11)), r"torques: expected shape \(20, 12\)"), (np.full((20, 12), np.nan), "torques: expected finite")])
+def test_wrong_torques_are_named_and_change_nothing(engine, torques, message):
+    before = engine.blocks.copy()
+    with pytest.raises(ValueError, match=message):
+        engine.apply_motor_torques(torques)
+    np.testing.assert_array_equal(engine.blocks, before)
+
+
+@pytest.mark.parametrize("substeps", [0, -1, 1.5, "2", None])
+def test_wrong_numbers_of_steps_are_refused(engine, substeps):
+    before = engine.blocks.copy()
+    with pytest.raises(ValueError, match="substeps"):
+        engine.step(substeps)
+    np.testing.assert_array_equal(engine.blocks, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [({"num_envs": 0}, "num_envs"), ({"timestep": 0.0}, "timestep"), ({"timestep": float("nan")}, "timestep"), ({"timestep": 1.0}, "timestep"), ({"threads": -1}, "threads")],
+)
+def test_wrong_engines_are_refused(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        PhysicsEngine(load_robot("go1"), **arguments)
+
+
+def test_torques_are_held_until_changed(engine):
+    other = PhysicsEngine(engine.robot, 20, 0.002, 1)
+    torques = np.random.default_rng(5).uniform(-5, 5, (20, 12))
+    engine.apply_motor_torques(torques)
+    for _ in range(20):
+        engine.step()
+        other.apply_motor_torques(torques)
+        other.step()
+    assert same(engine.get_state(), other.get_state())
+    for e in (engine, other):
+        e.apply_motor_torques(0 * torques)
+    engine.step(20)
+    other.apply_motor_torques(torques)
+    other.step(20)
+    assert not same(engine.get_state(), other.get_state())
+
+
+@pytest.fixture(scope="module")
+def assembly(tmp_path_factory):
+    environment = fresh_environment(NUMBA_CACHE_DIR=str(tmp_path_factory.mktemp("cache")), PYTHONPATH=str(ROOT))
+    run = subprocess.run([sys.executable, "-c", ASSEMBLY], cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_robots_are_computed_in_lanes(assembly):
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"knows the instructions of x86, not of {platform.machine()}")
+    arithmetic = re.findall(r"^\s+v?(?:fn?m(?:add|sub)\w*|mul|add|sub|div|sqrt)(ps|ss)\s+.*?%?([xyz])mm", assembly, re.MULTILINE)
+    packed = [register for kind, register in arithmetic if kind == "ps"]
+    # The same loops are there once more, one robot at a time, for arrays that overlap: at most half is scalar.
+    assert len(packed) > 900
+    assert len(packed) > 0.9 * (len(arithmetic) - len(packed))
+    widest = max(packed)
+    assert packed.count(widest) > 0.95 * len(packed)
+    if re.search(r"\bzmm\d", assembly):
+        assert widest == "z"
+
+
+def test_kernel_allocates_nothing(assembly):
+    assert "simulation_step" in assembly
+    assert "NRT_MemInfo_alloc" not in assembly
+    assert "NRT_Allocate" not in assembly
+
+
+def test_stepping_keeps_no_memory(engine):
+    engine.step(2)
+    tracemalloc.start()
+    engine.step()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(1000):
+        engine.step()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert grown < 4096
+    assert peak < 64 * 1024
+
+
+def test_environment_keeps_no_memory():
+    env = registry.make("quadruped-balance", 256, threads=1)
+    env.init_state()
+    actions = np.zeros((256, 12), np.float32)
+    env.step(actions)
+    tracemalloc.start()
+    env.step(actions)
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(300):
+        env.step(actions)
+    current, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert current - before < 4096
+    assert peak - before < 64 * 1024

@@ -1,0 +1,113 @@
+"""A training run from its first iteration to its checkpoint."""
+
+import os
+import pathlib
+import shutil
+import signal
+import time
+import types
+from typing import Any
+
+from rich.console import Console
+
+from config import Config
+from environments import ABEnv
+from training import checkpoint as checkpoints
+from training.display import Display, seconds_text
+from training.engine import TrainingEngine
+from training.evaluation import EVALUATION_SEED, evaluate
+from training.logger import Logger
+from training.resources import peak_memory
+
+
+class Run:
+    """One training run: iterations, evaluations, the best creature so far."""
+
+    def __init__(self, cfg: Config, engine: TrainingEngine, judge: ABEnv, folder: pathlib.Path, console: Console) -> None:
+        self.cfg, self.engine, self.judge, self.folder, self.console = cfg, engine, judge, folder, console
+        self.logger = Logger(folder, self.cfg)
+        self.iteration, self.train_seconds = 0, 0.0
+        self.best: dict[str, Any] = {}
+        self.arrival: tuple[float, int] | None = None  # training seconds and env steps at the target survival
+        self.stop = False
+
+    def resume(self, loaded: checkpoints.Checkpoint) -> None:
+        """Go on where a checkpoint was saved."""
+        self.engine.load_state(loaded.trainer)
+        self.iteration, self.train_seconds = loaded.progress["iteration"], loaded.progress["train_seconds"]
+        self.engine.env_steps = loaded.progress["env_steps"]
+
+    def go(self) -> bool:
+        """Iterate to the end or until Ctrl-C; return whether it was interrupted."""
+        cfg, engine = self.cfg.train, self.engine
+        last = self.iteration + cfg.iterations
+        display = Display(last, self.console)
+        previous = signal.signal(signal.SIGINT, self._interrupt)
+        recent: list[float] = []
+        try:
+            while self.iteration < last and not self.stop:
+                start = time.perf_counter()
+                metrics = engine.iterate()
+                recent = [*recent[-19:], time.perf_counter() - start]
+                self.train_seconds += recent[-1]
+                self.iteration += 1
+                rate = engine.rollout.steps * engine.env.num_envs * len(recent) / sum(recent)
+                metrics |= {"iteration": self.iteration, "env_steps": engine.env_steps, "train_seconds": self.train_seconds, "rate": rate}
+                if cfg.eval_every and (self.iteration % cfg.eval_every == 0 or self.iteration == last):
+                    metrics |= self.judge_now()
+                self.logger.log(metrics)
+                display.update(metrics | {"left": (last - self.iteration) * sum(recent) / len(recent)})
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            display.close()
+        return self.stop
+
+    def judge_now(self) -> dict[str, Any]:
+        """Evaluate the creature, keep it if it is the best so far, and save it."""
+        result = evaluate(self.engine.creature, self.judge, EVALUATION_SEED + self.iteration, self.engine.device)
+        progress = {"iteration": self.iteration, "env_steps": self.engine.env_steps, "train_seconds": self.train_seconds} | result
+        if self.arrival is None and result["survival"] >= self.cfg.train.target_survival:
+            self.arrival = self.train_seconds, self.engine.env_steps
+        if not self.best or (result["survival"], result["mean_return"]) >= (self.best["survival"], self.best["mean_return"]):
+            self.best = progress
+            self.save("best.pt", progress)
+        return {f"eval_{key}": value for key, value in result.items()}
+
+    def save(self, name: str, progress: dict[str, Any]) -> None:
+        """Write a checkpoint of this instant to the run's folder."""
+        checkpoints.save(self.folder / name, self.engine.creature, self.cfg, progress, self.engine.state())
+
+    def say(self, text: str) -> None:
+        """Print a line for people."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def finish(self, path: pathlib.Path) -> None:
+        """Save, draw the curve, put the best creature where --eval finds it, and say how it went.
+
+        path: of the checkpoint; what it held before is kept as NAME.previous.pt.
+        """
+        target = self.cfg.train.target_survival
+        progress = {"iteration": self.iteration, "env_steps": self.engine.env_steps, "train_seconds": self.train_seconds}
+        self.save("latest.pt", progress)
+        curve = self.logger.close()
+        trained = self.folder / ("best.pt" if self.best else "latest.pt")
+        if path.exists():
+            os.replace(path, path.with_suffix(".previous.pt"))
+        shutil.copyfile(trained, path)
+        rate = self.engine.env_steps / max(self.train_seconds, 1e-9)
+        self.say(f"trained {self.engine.env_steps / 1e6:.2f} M env steps in {seconds_text(self.train_seconds)}, {rate / 1e3:.0f} k per second")
+        if self.arrival:
+            self.say(f"{100 * target:.0f} % survival after {self.arrival[0]:.1f} s of training, {self.arrival[1] / 1e6:.2f} M env steps")
+        elif self.best:
+            self.say(f"{100 * target:.0f} % survival was not reached")
+        if self.best:
+            self.say(f"best: {100 * self.best['survival']:.1f} % of {self.best['episodes']} episodes survived, at iteration {self.best['iteration']}")
+        self.say(f"peak memory {peak_memory() / 2**30:.2f} GB; logs in {self.folder}" + (f", learning curve {curve}" if curve else ""))
+        self.say(f"checkpoint {path}; watch it: python simulate.py --eval --render")
+
+    def _interrupt(self, number: int, frame: types.FrameType | None) -> None:
+        """Stop after this iteration; a second Ctrl-C stops at once."""
+        if self.stop:
+            raise KeyboardInterrupt
+        self.stop = True
+        self.say("stopping after this iteration and saving; Ctrl-C again to leave at once")
