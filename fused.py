@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from physics.jit import inline, kernel
+from physics.spatial import exp
 
 _pool: concurrent.futures.ThreadPoolExecutor | None = None
 _threads = 1
@@ -43,23 +44,6 @@ def _parallel(function: Any, count: int, *arguments: Any) -> None:
 def bits(x: Tensor) -> np.ndarray:
     """Return a tensor's memory as an array: float32 as it is, bfloat16 as its 16 bits."""
     return x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()
-
-
-@inline
-def exp(x):
-    """Return e^x with a relative error below 2e-7, for |x| clamped to 80 (Cephes expf)."""
-    x = min(max(x, np.float32(-80.0)), np.float32(80.0))
-    n = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
-    x = x - n * np.float32(0.693359375)
-    x = x + n * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * x + np.float32(1.3981999507e-3)
-    p = p * x + np.float32(8.3334519073e-3)
-    p = p * x + np.float32(4.1665795894e-2)
-    p = p * x + np.float32(1.6666665459e-1)
-    p = p * x + np.float32(5.0000001201e-1)
-    p = p * x * x + x + np.float32(1.0)
-    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @inline

@@ -24,6 +24,7 @@ from physics.jit import is_compiled
 from training import checkpoint as checkpoints
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
+from training.export import export_onnx
 from training.resources import detect
 from training.run import Run
 
@@ -99,6 +100,13 @@ class System:
             env.init_state(0)
         result = evaluate(creature, env, EVALUATION_SEED + self.cfg.seed, self.resources.device)
         return {"task": self.cfg.task, "checkpoint": str(self.path)} | result
+
+    def export(self, path: str) -> None:
+        """Write a checkpoint's policy as ONNX."""
+        loaded = checkpoints.load(self.path)
+        env = self.make_env(1)
+        export_onnx(loaded.creature(env).belief, env.num_obs, path)
+        self.say(f"policy of {self.path} written to {path}")
 
     def watch(self, record: str | None, episodes: int) -> None:
         """Show a checkpoint in a window until it is closed, or record some episodes."""
@@ -216,6 +224,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--episodes", metavar="N", help="with --eval: episodes to evaluate (256) or to record (1)")
     add("--checkpoint", metavar="PATH", help="checkpoint to write or read (checkpoints/TASK.pt)")
     add("--resume", action="store_true", help="go on from the checkpoint")
+    add("--export", metavar="FILE", help="write a checkpoint's policy as .onnx")
     add("--list", action="store_true", help="list tasks and robots")
     add("--json", action="store_true", help="with --eval: print one JSON object")
     for name, section in sections(Config()).items():
@@ -282,7 +291,7 @@ def run(arguments: list[str], console: Console) -> int:
     task = options.get("task", Config().task)
     base = dataclasses.replace(Config(), task=task, env=registry.default_cfg(task))
     path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
-    if wants_eval or options.get("resume"):
+    if wants_eval or options.get("resume") or options.get("export"):
         path = path or pathlib.Path(configure({}, fields, base).train.checkpoint_dir) / f"{task}.pt"
         saved = checkpoints.load(path).config
         if "task" in options and saved.task != task:
@@ -290,6 +299,10 @@ def run(arguments: list[str], console: Console) -> int:
         base = saved
     cfg = configure(options, fields, base)
     system = System(cfg, path or pathlib.Path(cfg.train.checkpoint_dir) / f"{cfg.task}.pt", console)
+    if options.get("export"):
+        system.export(options["export"])
+        if not wants_eval:
+            return 0
     if not wants_eval:
         return system.train(bool(options.get("resume")))
     episodes = whole_number(options, "episodes")

@@ -3,12 +3,13 @@
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from physics.engine import available_cores
 
 
 def cpu_model() -> str:
@@ -20,15 +21,10 @@ def cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def describe(*packages: str) -> dict[str, object]:
     """Return cpu, cores and versions, those of the named packages and of Python."""
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"cpu": cpu_model(), "cores": cores(), "versions": versions | {"python": platform.python_version()}}
+    return {"cpu": cpu_model(), "cores": available_cores(), "versions": versions | {"python": platform.python_version()}}
 
 
 def interleaved(contestants: dict[str, Callable[[], float]], repetitions: int) -> dict[str, float]:

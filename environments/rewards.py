@@ -3,21 +3,20 @@
 Terms with a negative weight are costs. Weights are per second of simulated time.
 """
 
-import numpy as np
-
 from physics.jit import inline, real
+from physics.spatial import exp
 
 
 @inline
 def tracking(error2):
     """Return 1 for no error, falling off twice: (exp(-4 e^2) + exp(-e^2)) / 2."""
-    return real(0.5) * (np.exp(real(-4.0) * error2) + np.exp(-error2))
+    return real(0.5) * (exp(real(-4.0) * error2) + exp(-error2))
 
 
 @inline
 def goal(offset):
     """Centre of mass near the goal; offset (3) [m], 1/e at 0.15 m."""
-    return np.exp(-(offset[0] * offset[0] + offset[1] * offset[1] + offset[2] * offset[2]) * real(44.4))
+    return exp(-(offset[0] * offset[0] + offset[1] * offset[1] + offset[2] * offset[2]) * real(44.4))
 
 
 @inline

@@ -110,6 +110,15 @@ class PhysicsEngine:
         for future in futures:
             future.result()
 
+    def compute_reward_parallel(self, kernel: Callable, *arguments: object) -> np.ndarray:
+        """Return the reward (N) of every robot's state as it is.
+
+        kernel: a task's, called as run() calls it, with an array (N) to write as its last argument.
+        """
+        out = np.zeros(self.num_envs, real)
+        self.run(kernel, *arguments, out)
+        return out
+
     def step(self, substeps: int = 1) -> None:
         """Advance every robot by a number of time steps under the held motor torques.
 

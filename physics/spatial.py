@@ -15,6 +15,8 @@ import numpy as np
 
 from physics.jit import inline, real
 
+DOUBLE = real is np.float64
+
 
 @inline
 def add(a, b):
@@ -78,6 +80,29 @@ def sincos(angle):
     sine = -sine if turn >= real(2.0) else sine
     cosine = -cosine if (turn == real(1.0)) | (turn == real(2.0)) else cosine
     return sine, cosine
+
+
+@inline
+def exp(x):
+    """Return e^x, in float32 with a relative error below 2e-7 for x clamped to +-80 (Cephes library, expf.c).
+
+    As the library's function it would be called lane by lane.
+    """
+    if DOUBLE:
+        return np.exp(x)
+    x = min(max(x, real(-80.0)), real(80.0))
+    n = np.floor(x * real(1.44269504088896341) + real(0.5))
+    x = x - n * real(0.693359375)
+    x = x + n * real(2.12194440e-4)
+    p = real(1.9875691500e-4)
+    p = p * x + real(1.3981999507e-3)
+    p = p * x + real(8.3334519073e-3)
+    p = p * x + real(4.1665795894e-2)
+    p = p * x + real(1.6666665459e-1)
+    p = p * x + real(5.0000001201e-1)
+    p = p * x * x + x + real(1.0)
+    # 2^n by its bits
+    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @inline

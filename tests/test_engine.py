@@ -181,7 +181,9 @@ def test_unknown_state_is_named(engine):
     np.testing.assert_array_equal(engine.blocks, before)
 
 
-@pytest.mark.parametrize(("torques", "message"), [(np.zeros((20, 11)), r"torques: expected shape \(20, 12\)"), (np.full((20, 12), np.nan), "torques: expected finite")])
+@pytest.mark.parametrize(
+    ("torques", "message"), [(np.zeros((20, 11)), r"torques: expected shape \(20, 12\)"), (np.full((20, 12), np.nan), "torques: expected finite")]
+)
 def test_wrong_torques_are_named_and_change_nothing(engine, torques, message):
     before = engine.blocks.copy()
     with pytest.raises(ValueError, match=message):
@@ -199,7 +201,13 @@ def test_wrong_numbers_of_steps_are_refused(engine, substeps):
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [({"num_envs": 0}, "num_envs"), ({"timestep": 0.0}, "timestep"), ({"timestep": float("nan")}, "timestep"), ({"timestep": 1.0}, "timestep"), ({"threads": -1}, "threads")],
+    [
+        ({"num_envs": 0}, "num_envs"),
+        ({"timestep": 0.0}, "timestep"),
+        ({"timestep": float("nan")}, "timestep"),
+        ({"timestep": 1.0}, "timestep"),
+        ({"threads": -1}, "threads"),
+    ],
 )
 def test_wrong_engines_are_refused(arguments, named):
     with pytest.raises(ValueError, match=named):

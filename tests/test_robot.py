@@ -97,7 +97,7 @@ def test_unusable_fields_are_named(edited, field, value, named):
 def test_malformed_files_are_named(tmp_path, text):
     file = tmp_path / "broken.json"
     file.write_text(text)
-    with pytest.raises(RobotError, match="broken.json"):
+    with pytest.raises(RobotError, match=r"broken\.json"):
         load_robot(str(file))
 
 
@@ -105,7 +105,7 @@ def test_malformed_files_are_named(tmp_path, text):
 def test_binary_files_are_named(tmp_path, content):
     file = tmp_path / "binary.json"
     file.write_bytes(content)
-    with pytest.raises(RobotError, match="binary.json"):
+    with pytest.raises(RobotError, match=r"binary\.json"):
         load_robot(str(file))
 
 
