@@ -7,13 +7,14 @@ PyTorch with bfloat16 products, see docs/training.md for the measured gain.
 """
 
 import concurrent.futures
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from physics.jit import inline, kernel
+from physics.jit import inline, kernel, reducing_kernel
 from physics.spatial import exp
 
 _pool: concurrent.futures.ThreadPoolExecutor | None = None
@@ -71,6 +72,19 @@ def from_bf16(u):
     return np.uint32(np.uint32(u) << np.uint32(16)).view(np.float32)
 
 
+@inline
+def embed(nodes, features, both, x, kinds, weight, bias, lr):
+    """Set the features (l, r) of every part of a body: (l, r)_n = b_n + sum_k x_nk W_k."""
+    for n in range(nodes):
+        row, w, b, xn = lr[n * both : (n + 1) * both], weight[kinds[n]], bias[n], x[n]
+        for f in range(both):
+            y = b[f]
+            for k in range(features):
+                y += xn[k] * w[k * both + f]
+            row[f] = y
+
+
+@functools.cache
 def make_attention(nodes: int, features: int, heads: int, size: int) -> tuple:
     """Return compiled forward and backward passes of entity.BodyEncoder for a body.
 
@@ -83,23 +97,12 @@ def make_attention(nodes: int, features: int, heads: int, size: int) -> tuple:
     width = heads * size
     both = 2 * width  # l and r of a part
 
-    @inline
-    def embed(x, kinds, weight, bias, lr):
-        # (l, r)_n = b_n + sum_k x_nk W_k
-        for n in range(nodes):
-            row, w, b, xn = lr[n * both : (n + 1) * both], weight[kinds[n]], bias[n], x[n]
-            for f in range(both):
-                y = b[f]
-                for k in range(features):
-                    y += xn[k] * w[k * both + f]
-                row[f] = y
-
-    @kernel
+    @reducing_kernel
     def forward(start, stop, part, half, x, kinds, weight, bias, attention, alpha, out, scratch):
         lr = scratch[part]
         s, y = np.empty(nodes, np.float32), np.empty(size, np.float32)
         for b in range(start, stop):
-            embed(x[b], kinds, weight, bias, lr)
+            embed(nodes, features, both, x[b], kinds, weight, bias, lr)
             for h in range(heads):
                 a, rights = attention[h], lr[width + h * size :]
                 for i in range(nodes):
@@ -133,13 +136,13 @@ def make_attention(nodes: int, features: int, heads: int, size: int) -> tuple:
                         for d in range(size):
                             row[d] = y[d]
 
-    @kernel
+    @reducing_kernel
     def backward(start, stop, part, half, x, kinds, weight, bias, attention, alpha, dout, scratch, dscratch, dweight, dbias, dattention):
         lr, dlr = scratch[part], dscratch[part]
         dw, db, da = dweight[part], dbias[part], dattention[part]
         ds, dy = np.empty(nodes, np.float32), np.empty(size, np.float32)
         for b in range(start, stop):
-            embed(x[b], kinds, weight, bias, lr)
+            embed(nodes, features, both, x[b], kinds, weight, bias, lr)
             for f in range(nodes * both):
                 dlr[f] = np.float32(0.0)
             for h in range(heads):

@@ -214,11 +214,11 @@ def end(task, work, extra, constants, base):
     size = constant3(base, R.TRUNK_SIZE)
     for lane in range(LANES):
         up = load3(work, L.ROTATION + 6, lane)
-        z = work[(L.POSITION + 2) * LANES + lane]
-        lowest_corner = z - abs(up[0]) * size[0] - abs(up[1]) * size[1] - abs(up[2]) * size[2]
+        p = load3(work, L.POSITION, lane)
+        lowest_corner = p[2] - abs(up[0]) * size[0] - abs(up[1]) * size[1] - abs(up[2]) * size[2]
         v, spin = load3(work, L.VELOCITY, lane), load3(work, L.SPIN, lane)
-        finite = dot(v, v) + dot(spin, spin) + extra[(SUMS + 1) * LANES + lane] + extra[(SUMS + 2) * LANES + lane] < real(1e8)
-        stands = finite & (up[2] > cos_tilt) & (z > min_height) & (lowest_corner > real(0.0))
+        finite = dot(p, p) + dot(v, v) + dot(spin, spin) + extra[(SUMS + 1) * LANES + lane] + extra[(SUMS + 2) * LANES + lane] < real(1e8)
+        stands = finite & (up[2] > cos_tilt) & (p[2] > min_height) & (lowest_corner > real(0.0))
         age = task[AGE * LANES + lane] + real(1.0)
         task[AGE * LANES + lane] = age
         task[(TERMS + NUM_TERMS - 1) * LANES + lane] = real(0.0) if stands else fall_weight

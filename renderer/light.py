@@ -57,7 +57,7 @@ def shadow(starts: np.ndarray, ends: np.ndarray, radii: np.ndarray) -> tuple[np.
     x, y = (low + (high - low) * grid[:, None]).astype(np.float32).T
     x, y = x[None, :], y[:, None]
     lit = np.ones((SHADOW_TEXELS, SHADOW_TEXELS), np.float32)
-    for (a, b), (height, end_height), radius in zip(feet.tolist(), heights.tolist(), radii.tolist()):
+    for (a, b), (height, end_height), radius in zip(feet.tolist(), heights.tolist(), radii.tolist(), strict=True):
         dx, dy = b[0] - a[0], b[1] - a[1]
         t = np.clip(((x - a[0]) * dx + (y - a[1]) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
         distance = np.sqrt((x - a[0] - t * dx) ** 2 + (y - a[1] - t * dy) ** 2)

@@ -69,9 +69,8 @@ class Model:
             self._add_leg(leg)
         self._add_markers()
         self._solids.sort(key=lambda solid: solid[0])
-        self.vertices, self.normals, self.colour = (np.concatenate(a).astype(np.float32) for a in zip(*(
-            (s.vertices, s.normals, np.broadcast_to(p.colour, s.vertices.shape)) for _, s, p in self._solids
-        )))  # fmt: skip
+        parts = [(s.vertices, s.normals, np.broadcast_to(p.colour, s.vertices.shape)) for _, s, p in self._solids]
+        self.vertices, self.normals, self.colour = (np.concatenate(a).astype(np.float32) for a in zip(*parts, strict=True))
         counts = np.array([len(s.vertices) for _, s, _ in self._solids])
         starts = np.concatenate([[0], np.cumsum(counts)])
         self.gloss = np.repeat(np.array([p.gloss for *_, p in self._solids], np.float32), counts)

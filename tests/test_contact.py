@@ -3,10 +3,11 @@
 import mujoco
 import numpy as np
 import pytest
-from oracle import ROBOTS, foot_positions, invariants, put, random_state, twin, velocity
+from oracle import ROBOTS, foot_positions, invariants, put, random_state, twin, velocity, without_losses
 
 from config import PhysicsCfg
 from physics import PhysicsEngine, load_robot
+from physics.robot import LEGS
 
 GAINS = {"go1": (60.0, 1.0), "go2": (60.0, 1.0), "anymal_c": (400.0, 6.0), "spot": (400.0, 6.0)}
 STANDING_TORQUES = (0.0, -1.0, 12.0)  # of go1's hip, thigh and calf: a knee that carries more than the weight [N m]
@@ -109,6 +110,53 @@ def test_stiff_contact_at_long_steps_stays_finite(name, stiffness):
         assert np.abs(velocity(state)).max() < 300
     # and the ground was there: some feet are on it, none deep in it
     assert (state.foot_contact_force[..., 2] > 10).any(axis=1).mean() > 0.1
+
+
+@pytest.mark.parametrize("name", ["go1", "anymal_c"])
+def test_forces_obey_the_law_at_the_end_of_the_step_and_explain_the_motion(name):
+    n, dt = 64, 1e-4
+    cfg = PhysicsCfg()
+    robot = without_losses(load_robot(name))
+    engine = PhysicsEngine(robot, n, dt, 1, cfg)
+    engine.set_state(**on_the_ground(robot, n, seed=3, speed=2.0, height=-0.003))
+    before = engine.get_state()
+    engine.step()
+    after = engine.get_state()
+    model, data = twin(robot, dt, joint_friction=False)
+    jacobian, mass, errors = np.zeros((3, 18)), np.zeros((18, 18)), []
+    for i in range(n):
+        put(data, before, i)
+        mujoco.mj_forward(model, data)
+        mujoco.mj_fullM(model, data, mass)
+        motion = mass @ (velocity(after) - velocity(before))[i] / dt + data.qfrc_bias
+        calves = [model.body(f"{leg}_calf").id for leg in LEGS]
+        points = [data.geom(leg).xpos - [0, 0, radius] for leg, radius in zip(LEGS, robot.foot_radius, strict=True)]
+        arms = [data.xmat[calf].reshape(3, 3).T @ (p - data.xpos[calf]) for calf, p in zip(calves, points, strict=True)]
+        pushed, slips = np.zeros(18), []
+        for leg, calf in enumerate(calves):
+            mujoco.mj_jac(model, data, jacobian, None, points[leg], calf)
+            pushed += jacobian.T @ after.foot_contact_force[i, leg]
+            slips.append(jacobian @ velocity(before)[i])
+        np.testing.assert_allclose(pushed, motion, atol=0.5 + 2e-3 * np.abs(motion).max())
+        put(data, after, i)
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        for leg, calf in enumerate(calves):
+            mujoco.mj_jac(model, data, jacobian, None, data.xpos[calf] + data.xmat[calf].reshape(3, 3) @ arms[leg], calf)
+            v0, v1 = slips[leg], jacobian @ velocity(after)[i]
+            damping = cfg.contact_damping + cfg.contact_stiffness * dt
+            now = max(0.0, -cfg.contact_stiffness * points[leg][2] - damping * v0[2])
+            if now == 0.0:
+                assert not after.foot_contact_force[i, leg].any()
+                continue
+            # fn = -k h - (d + k dt) vn and ft = -mu fn0 vt / sqrt(vt0^2 + vs^2), velocities at the end of the step
+            grip = cfg.foot_friction * now / np.sqrt(v0[0] ** 2 + v0[1] ** 2 + cfg.slip_speed**2)
+            law = [-grip * v1[0], -grip * v1[1], -cfg.contact_stiffness * points[leg][2] - damping * v1[2]]
+            errors.append(np.abs(after.foot_contact_force[i, leg] - law).max() / (grip + damping))
+    # as if the feet were this much faster or slower [m/s]
+    assert len(errors) > n / 3
+    assert np.median(errors) < 3e-4
+    assert max(errors) < 5e-3
 
 
 def test_feet_in_the_air_feel_nothing():

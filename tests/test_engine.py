@@ -69,8 +69,9 @@ def test_any_number_of_threads_gives_the_same_episodes():
         for a in actions:
             state = env.step(a)
             ends += state.terminated.sum(), state.truncated.sum()
-            arrays = state.obs, state.reward, state.terminated, state.truncated, *state.info.values()
-            record.append(b"".join(x.tobytes() for x in arrays))
+            arrays = state.obs, state.reward, state.terminated, state.truncated, state.info["privileged"]
+            ended = [value[state.done] for value in state.info.values()]
+            record.append(b"".join(x.tobytes() for x in (*arrays, *ended)))
         records.append((record, env.engine.blocks.tobytes()))
         assert ends[0] > 100
         assert ends[1] > 0

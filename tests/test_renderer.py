@@ -105,7 +105,7 @@ def test_solids_face_outwards_and_rest_on_the_ground(name):
     assert (np.einsum("ij,ij->i", area, normals) >= 0).all()
     np.testing.assert_allclose(np.linalg.norm(model.normals, axis=1), 1, atol=1e-3)
     pose = place(model, standing(robot))
-    lowest = min((model.vertices[span] @ pose.shape[g].T + pose.origin[g])[:, 2].min() for g, span in zip(range(GROUPS), model.spans))
+    lowest = min((model.vertices[span] @ pose.shape[g].T + pose.origin[g])[:, 2].min() for g, span in zip(range(GROUPS), model.spans, strict=True))
     assert abs(lowest) < 0.02
 
 

@@ -1,0 +1,183 @@
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from config import Config, ConfigError, check, knobs, override, sections
+from entity import Creature
+from environments import registry
+from training import checkpoint
+from training.engine import TrainingEngine
+from training.evaluation import evaluate
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+
+
+def simulate(*arguments, cwd=ROOT):
+    done = subprocess.run([sys.executable, str(ROOT / "simulate.py"), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    code, out, err = simulate(
+        "--iterations", 4, "--train.num_envs", 64, "--train.eval_every", 2, "--train.eval_episodes", 16, "--env.episode_seconds", 2,
+        "--train.run_dir", folder / "runs", "--train.checkpoint_dir", folder / "checkpoints", "--world_model.enabled", "true",
+    )  # fmt: skip
+    assert code == 0, err
+    return folder, out, err
+
+
+def test_training_leaves_metrics_events_curve_and_checkpoint(trained):
+    folder, out, err = trained
+    (run,) = (folder / "runs").iterdir()
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 5 and {"iteration", "env_steps", "return", "eval_survival", "world_reward", "kl"} <= set(rows[0].split(","))
+    assert (run / "curve.png").stat().st_size > 5000
+    assert list(run.glob("events*")) and json.loads((run / "config.json").read_text())["train"]["iterations"] == 4
+    assert (folder / "checkpoints" / "quadruped-balance.pt").exists()
+    assert out == "" and re.search(r"64 robots, \d+ threads", err) and "peak memory" in err
+
+
+def test_evaluation_prints_one_json_object(trained):
+    folder, _, _ = trained
+    path = folder / "checkpoints" / "quadruped-balance.pt"
+    code, out, _ = simulate("--eval", "--json", "--episodes", 20, "--checkpoint", path)
+    result = json.loads(out)
+    assert code == 0 and result["task"] == "quadruped-balance" and result["episodes"] == 20
+    assert 0 <= result["survival"] <= 1 and 0 < result["episode_seconds"] <= 2.0 and {"mean_return", "goal_distance"} <= set(result)
+    assert json.loads(simulate("--eval", "--json", "--episodes", 20, "--checkpoint", path)[1]) == result
+
+
+def test_resuming_goes_on_and_keeps_the_previous_checkpoint(trained, tmp_path):
+    folder, _, _ = trained
+    path = tmp_path / "copy.pt"
+    path.write_bytes((folder / "checkpoints" / "quadruped-balance.pt").read_bytes())
+    before = checkpoint.load(path)
+    code, _, err = simulate("--resume", "--checkpoint", path, "--iterations", 2, "--train.run_dir", tmp_path / "runs")
+    after = checkpoint.load(path)
+    assert code == 0, err
+    assert after.progress["iteration"] == before.progress["iteration"] + 2
+    assert after.progress["env_steps"] == before.progress["env_steps"] + 2 * 16 * 64
+    assert (tmp_path / "copy.previous.pt").read_bytes() == (folder / "checkpoints" / "quadruped-balance.pt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--bogus", "1"], "--bogus: unknown option"),
+        (["--ppo.clpi", "1"], "did you mean --ppo.clip"),
+        (["--ppo.clip", "x"], "ppo.clip: expected a number between"),
+        (["--ppo.clip", "-1"], "ppo.clip: expected a number between"),
+        (["--train.iterations", "2.5"], "train.iterations: expected a whole number"),
+        (["--push.speed", "2", "1"], "push.speed: expected two numbers, low and high"),
+        (["--env.control", "magic"], "env.control: expected one of pd, torque"),
+        (["--physics.timestep", "0.003"], "physics.timestep: expected a whole share of env.control_dt"),
+        (["--task", "chess"], "task: unknown task 'chess'"),
+        (["--seed", "-1"], "seed: expected a whole number"),
+        (["--iterations", "0"], "--iterations: expected a whole number of at least 1"),
+        (["--eval", "--checkpoint", "missing.pt"], "checkpoint: missing.pt: no such file"),
+        (["--eval", "--checkpoint", "foreign.pt"], "checkpoint: foreign.pt: expected a checkpoint of Foal"),
+        (["--eval", "--checkpoint", "text.pt"], "checkpoint: text.pt: expected a checkpoint of Foal"),
+        (["--physics.robot", "heavy.json"], "heavy.json: base.mass: expected a number above 0"),
+        (["--train.run_dir", "file/runs"], "train.run_dir: expected a folder that can be written"),
+        (["--train.checkpoint_dir", "file/checkpoints"], "train.checkpoint_dir: expected a folder that can be written"),
+    ],
+)
+def test_what_the_user_got_wrong_is_one_line_and_code_2(arguments, words, tmp_path):
+    torch.save({"weights": {}}, tmp_path / "foreign.pt")
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    (tmp_path / "file").write_text("in the way")
+    robot = json.loads((ROOT / "robots" / "go1.json").read_text())
+    robot["base"]["mass"] = -1.0
+    (tmp_path / "heavy.json").write_text(json.dumps(robot))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    code, out, err = simulate(*arguments, cwd=tmp_path)
+    assert code == 2 and out == "" and words in err
+    assert len([line for line in err.splitlines() if line.startswith("simulate.py:")]) == 1 and "Traceback" not in err
+    after = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    assert after == before
+
+
+def test_the_list_names_tasks_and_robots():
+    code, out, _ = simulate("--list")
+    assert code == 0 and "quadruped-balance:" in out and "anymal_c, go1, go2, spot" in out
+
+
+def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
+    cfg = override(Config(), {"push.speed": (0.2, 0.3), "network.lstm": 32, "train.num_envs": 32})
+    env = registry.make(cfg.task, 32, cfg=cfg.env)
+    creature = Creature(env, cfg.network, cfg.world_model)
+    engine = TrainingEngine(env, creature, cfg, CPU)
+    engine.iterate()
+    checkpoint.save(tmp_path / "c.pt", creature, cfg, {"iteration": 1}, engine.state())
+    loaded = checkpoint.load(tmp_path / "c.pt")
+    again = loaded.creature(env)
+    assert loaded.config == cfg and loaded.progress == {"iteration": 1}
+    assert all(torch.equal(a, b) for a, b in zip(creature.state_dict().values(), again.state_dict().values(), strict=True))
+    results = [evaluate(c, registry.make(cfg.task, 16, {"episode_seconds": 1.0}, cfg=cfg.env), 5, CPU) for c in (creature, again)]
+    assert results[0] == results[1]
+    engine.load_state(loaded.trainer)
+    engine.iterate()
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+    cfg = Config()
+    env = registry.make(cfg.task, 16)
+    creature = Creature(env, cfg.network, cfg.world_model)
+    checkpoint.save(tmp_path / "c.pt", creature, override(cfg, {"network.lstm": 64}), {})
+    with pytest.raises(ConfigError, match=r"c\.pt: expected weights for task"):
+        checkpoint.load(tmp_path / "c.pt").creature(env)
+
+
+def test_the_default_configuration_is_valid_and_every_knob_is_explained():
+    check(Config())
+    for section in sections(Config()).values():
+        for field in knobs(section):
+            assert field.metadata["meaning"] and "unit" in field.metadata
+
+
+def test_an_exported_policy_acts_as_the_checkpoint_does(trained, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = trained[0] / "checkpoints" / "quadruped-balance.pt"
+    code, _, err = simulate("--export", tmp_path / "p.onnx", "--checkpoint", path)
+    assert code == 0, err
+    loaded = checkpoint.load(path)
+    env = registry.make("quadruped-balance", 1, cfg=loaded.config.env)
+    belief = loaded.creature(env).belief
+    session = onnxruntime.InferenceSession(str(tmp_path / "p.onnx"))
+    state, memory = env.init_state(3), belief.initial_state(1)
+    hidden = cell = np.zeros((1, loaded.config.network.lstm), np.float32)
+    for _ in range(20):
+        action, _, memory = belief.act(torch.from_numpy(state.obs), memory)
+        exported, hidden, cell = session.run(None, {"observation": state.obs, "hidden": hidden, "cell": cell})
+        np.testing.assert_allclose(exported, action.numpy(), atol=1e-5)
+        state = env.step(action.numpy())
+    code, _, err = simulate("--export", "p.txt", "--checkpoint", path)
+    assert code == 2 and "expected a file name ending in .onnx" in err
+
+
+def test_ctrl_c_saves_and_leaves(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "simulate.py"), "--iterations", "100000", "--train.num_envs", "64", "--train.eval_every", "0",
+         "--train.run_dir", "runs", "--train.checkpoint_dir", "checkpoints"],
+        stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("iteration"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(60) == 130 and "Traceback" not in rest and "checkpoint" in rest, "".join(lines) + rest
+    loaded = checkpoint.load(tmp_path / "checkpoints" / "quadruped-balance.pt")
+    assert 0 < loaded.progress["iteration"] < 100000 and loaded.config.train.num_envs == 64
