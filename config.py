@@ -96,7 +96,7 @@ class EnvCfg:
     kp: float = knob(40.0, "stiffness of the PD law", "N m/rad", low=0.0, high=1000.0)
     kd: float = knob(1.0, "damping of the PD law", "N m s/rad", low=0.0, high=100.0)
     torque_scale: float = knob(8.0, "torque of action 1 (torque)", "N m", low=0.1, high=1000.0)
-    torque_kd: float = knob(1.0, "damping at the motor (torque)", "N m s/rad", low=0.0, high=100.0)
+    torque_kd: float = knob(2.0, "damping at the motor (torque)", "N m s/rad", low=0.0, high=100.0)
     fall_tilt: float = knob(1.0, "tilt that ends an episode", "rad", low=0.1, high=3.0)
     fall_height: float = knob(0.5, "height of the base that ends an episode, as a share of the home height", "1", low=0.0, high=1.0)
     physics: PhysicsCfg = PhysicsCfg(limit_stiffness=300.0, limit_damping=3.0)

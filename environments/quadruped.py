@@ -20,7 +20,7 @@ def task_constants(cfg: EnvCfg, home_height: float) -> np.ndarray:
     """Return the task's numbers in the order of quadruped_step's constants, (TASK_CONSTANTS)."""
     torque = cfg.control == "torque"
     values = [
-        cfg.control_dt, cfg.episode_steps, 0.0 if torque else cfg.action_scale, cfg.torque_scale if torque else 0.0,
+        cfg.control_dt, cfg.episode_steps, 0.0 if torque else cfg.action_scale, cfg.torque_scale if torque else 0.0, float(torque),
         math.cos(cfg.fall_tilt), cfg.fall_height * home_height,
         cfg.reset.joint_position, cfg.reset.joint_velocity, cfg.reset.tilt, cfg.reset.velocity, cfg.reset.spin,
         *cfg.push.speed, cfg.push.spin, *cfg.push.interval,
@@ -53,7 +53,8 @@ class QuadrupedEnv(ABEnv):
       34-36  goal less centre of mass [m], heading frame, x 5; horizontally shortened to goal.reach
     Action (12): with control "pd" joint targets, home + action_scale * action [rad], kept within the
     joint ranges, turned into torques kp (target - q) - kd qd at every physics step; with "torque"
-    motor torques torque_scale * action - torque_kd qd [N m]. Both are cut at the torque limits.
+    motor torques hold + torque_scale * action - torque_kd qd [N m], hold being what bears the home
+    pose (Robot.hold_torques). Both are cut at the torque limits.
     Privileged observation (16), info["privileged"], for the critic: base velocity, base frame [m/s]
     (3), height less home height [m] x 10 (1), latest action (12).
     """

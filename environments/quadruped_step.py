@@ -49,12 +49,12 @@ GOAL_SCALE = 5.0  # of the goal
 CONTACT_THRESHOLD = 1.0  # [N]
 
 # Constants of the task: quadruped.task_constants()
-CONTROL_DT, EPISODE_STEPS, ACTION_SCALE, TORQUE_SCALE = 0, 1, 2, 3
-COS_FALL_TILT, FALL_HEIGHT = 4, 5
-RESET_JOINT, RESET_SPEED, RESET_TILT, RESET_VELOCITY, RESET_SPIN = 6, 7, 8, 9, 10
-PUSH_SPEED, PUSH_SPIN, PUSH_INTERVAL = 11, 13, 14
-GOAL_RADIUS, GOAL_HEIGHT, GOAL_INTERVAL, GOAL_REACH = 16, 17, 18, 20
-WEIGHTS = 21
+CONTROL_DT, EPISODE_STEPS, ACTION_SCALE, TORQUE_SCALE, HOLD_SHARE = 0, 1, 2, 3, 4
+COS_FALL_TILT, FALL_HEIGHT = 5, 6
+RESET_JOINT, RESET_SPEED, RESET_TILT, RESET_VELOCITY, RESET_SPIN = 7, 8, 9, 10, 11
+PUSH_SPEED, PUSH_SPIN, PUSH_INTERVAL = 12, 14, 15
+GOAL_RADIUS, GOAL_HEIGHT, GOAL_INTERVAL, GOAL_REACH = 17, 18, 19, 21
+WEIGHTS = 22
 TASK_CONSTANTS = WEIGHTS + NUM_TERMS
 
 # Draws of a robot's key, one range per purpose
@@ -63,8 +63,8 @@ DRAW_PUSH, DRAW_GOAL, DRAW_RESET, DRAW_AGE = 0, 16, 32, 96
 
 @inline
 def command(task, work, constants, legs, actions, first, count):
-    """Take the actions of a block: as joint targets about the home pose, or as torques."""
-    action_scale, torque_scale = constants[ACTION_SCALE], constants[TORQUE_SCALE]
+    """Take the actions of a block: as joint targets about the home pose, or as torques about those that hold it."""
+    action_scale, torque_scale, hold_share = constants[ACTION_SCALE], constants[TORQUE_SCALE], constants[HOLD_SHARE]
     for k in range(12):
         for lane in range(LANES):
             task[(LAST_ACTION + k) * LANES + lane] = task[(ACTION + k) * LANES + lane]
@@ -75,11 +75,12 @@ def command(task, work, constants, legs, actions, first, count):
         rows = L.leg_rows(work, leg)
         for joint in range(3):
             low, high, home = legs[leg, R.LOW + joint], legs[leg, R.HIGH + joint], legs[leg, R.HOME + joint]
+            hold = hold_share * legs[leg, R.HOLD + joint]
             i = (ACTION + 3 * leg + joint) * LANES
             for lane in range(LANES):
                 a = task[i + lane]
                 rows[(L.TARGET + joint) * LANES + lane] = min(max(home + action_scale * a, low), high)
-                rows[(L.TORQUE + joint) * LANES + lane] = torque_scale * a
+                rows[(L.TORQUE + joint) * LANES + lane] = hold + torque_scale * a
 
 
 @inline

@@ -19,7 +19,8 @@ FOOT_RADIUS = 12  # [m]
 HIP_LINK, THIGH_LINK, CALF_LINK = 13, 23, 33  # mass [kg], mass * com (3) [kg m], inertia about the joint origin (6) [kg m^2]
 DAMPING, ARMATURE, FRICTION, TORQUE_LIMIT = 43, 46, 49, 52  # per joint (3) [N m s/rad], [kg m^2], [N m], [N m]
 LOW, HIGH, HOME = 55, 58, 61  # per joint (3) [rad]
-LEG_CONSTANTS = 64
+HOLD = 64  # motor torques that hold the home pose (3) [N m]
+LEG_CONSTANTS = 67
 
 # Constants of the trunk: Robot.base_constants().
 BASE_LINK = 0  # mass [kg], mass * com (3) [kg m], inertia about the base origin (6) [kg m^2]
@@ -75,13 +76,44 @@ class Robot:
         """Mass of all links [kg]."""
         return self.base.mass + sum(link.mass for leg in self.links for link in leg)
 
+    def hold_torques(self, gravity: float = 9.81) -> np.ndarray:
+        """Return the motor torques (4, 3) that hold the home pose on the ground [N m].
+
+        Statics: tau = -sum J^T F over the weights of the links beyond a joint and the ground's force
+        on the foot, which is the left and right foot's equal share of what the moment balance leaves
+        to the front and rear feet.
+        """
+        up = np.array([0.0, 0.0, 1.0])
+        joints, coms, feet = np.zeros((4, 3, 3)), np.zeros((4, 3, 3)), np.zeros((4, 3))
+        for i in range(4):
+            origin, turn = np.zeros(3), np.eye(3)
+            for j in range(3):
+                origin = origin + turn @ self.offset[i, j]
+                s, c = np.sin(self.home_joints[i, j]), np.cos(self.home_joints[i, j])
+                turn = turn @ (np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) if j == 0 else np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]))
+                joints[i, j], coms[i, j] = origin, origin + turn @ self.links[i][j].com
+            feet[i] = origin + turn @ self.foot_offset[i]
+        masses = np.array([[link.mass for link in leg] for leg in self.links])
+        com_x = (self.base.mass * self.base.com[0] + (masses * coms[..., 0]).sum()) / self.total_mass
+        front, rear = feet[:2, 0].mean(), feet[2:, 0].mean()
+        share = (com_x - rear) / (front - rear) / 2  # of the weight, on each front foot
+        torques = np.zeros((4, 3))
+        for i in range(4):
+            load = gravity * self.total_mass * (share if i < 2 else 0.5 - share)
+            for j in range(3):
+                axis = np.array([1.0, 0.0, 0.0]) if j == 0 else np.array([0.0, np.cos(self.home_joints[i, 0]), np.sin(self.home_joints[i, 0])])
+                torques[i, j] = -load * np.cross(axis, feet[i] - joints[i, j]) @ up
+                torques[i, j] += sum(gravity * masses[i, k] * np.cross(axis, coms[i, k] - joints[i, j]) @ up for k in range(j, 3))
+        return torques
+
     def leg_constants(self) -> np.ndarray:
         """Return the constants of the legs, (4, LEG_CONSTANTS), contiguous."""
+        hold = self.hold_torques()
         rows = [
             np.concatenate([
                 self.offset[i].ravel(), self.foot_offset[i], [self.foot_radius[i]], *(link.pack() for link in self.links[i]),
                 self.damping[i], self.armature[i], self.friction[i], self.torque_limit[i],
-                self.joint_range[i, :, 0], self.joint_range[i, :, 1], self.home_joints[i],
+                self.joint_range[i, :, 0], self.joint_range[i, :, 1], self.home_joints[i], hold[i],
             ])
             for i in range(4)
         ]  # fmt: skip

@@ -583,7 +583,7 @@ def test_actions_become_motor_torques(control):
         for _ in range(cfg.substeps):
             s = bare.get_state()
             if control == "torque":
-                torque = cfg.torque_scale * actions - cfg.torque_kd * s.joint_velocity
+                torque = robot.hold_torques().ravel() + cfg.torque_scale * actions - cfg.torque_kd * s.joint_velocity
             else:
                 torque = cfg.kp * (np.clip(robot.home_joints.ravel() + cfg.action_scale * actions, low, high) - s.joint_position) - cfg.kd * s.joint_velocity
             bare.apply_motor_torques(torque)

@@ -134,3 +134,26 @@ def test_constants_lie_where_their_names_say():
     ):  # fmt: skip
         np.testing.assert_allclose(leg[start : start + len(value)], value, rtol=1e-6)
     assert robot.base_constants()[R.HOME_HEIGHT] == pytest.approx(robot.home_height)
+
+
+@pytest.mark.parametrize("name", ["go1", "go2", "anymal_c", "spot"])
+def test_hold_torques_are_what_mujoco_needs_to_hold_the_home_pose(name):
+    mujoco = pytest.importorskip("mujoco")
+    from physics.mjcf import to_mjcf
+
+    robot = load_robot(name)
+    model = mujoco.MjModel.from_xml_string(to_mjcf(robot, joint_friction=False))
+    data = mujoco.MjData(model)
+    data.qpos[:] = [0, 0, robot.home_height, 1, 0, 0, 0, *robot.home_joints.ravel()]
+    mujoco.mj_forward(model, data)
+    # gravity's generalised force, and the weight borne by the feet, left and right alike, with no moment about y
+    bias = data.qfrc_bias.copy()
+    jacobians = []
+    for leg in ("FL", "FR", "RL", "RR"):
+        j = np.zeros((3, model.nv))
+        mujoco.mj_jac(model, data, j, None, data.geom(leg).xpos, data.body(f"{leg}_calf").id)
+        jacobians.append(j[2])
+    jacobians = np.array(jacobians)
+    front = np.linalg.lstsq(np.stack([jacobians[:2].sum(0)[[2, 4]], jacobians[2:].sum(0)[[2, 4]]]).T, bias[[2, 4]], rcond=None)[0]
+    torques = bias[6:] - np.repeat(front, 2) @ jacobians[:, 6:]
+    np.testing.assert_allclose(robot.hold_torques().ravel(), torques, atol=0.02 * np.abs(torques).max())
