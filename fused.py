@@ -2,8 +2,8 @@
 
 What PyTorch does in dozens of passes over memory is one pass here; the large products stay with
 PyTorch. entity.py holds the same equations in plain PyTorch: the reference, and what a GPU runs.
-On two cores, 128 robots x 16 steps, forward and backward of the policy: 19.3 us per sample in plain
-PyTorch with bfloat16 products, see docs/training.md for the measured gain.
+On two cores with bfloat16 products, a whole update of 1024 robots x 16 steps took 0.52 s in plain
+PyTorch and 0.21 s with this.
 """
 
 import concurrent.futures
