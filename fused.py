@@ -2,7 +2,7 @@
 
 What PyTorch does in dozens of passes over memory is one pass here; the large products stay with
 PyTorch. entity.py holds the same equations in plain PyTorch: the reference, and what a GPU runs.
-On two cores with bfloat16 products, a whole update of 1024 robots x 16 steps took 0.52 s in plain
+On two cores with bfloat16 products, a whole update of 1024 robots x 16 steps took 0.48 s in plain
 PyTorch and 0.21 s with this.
 """
 
