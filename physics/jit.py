@@ -31,7 +31,7 @@ def _cache_directory() -> pathlib.Path:
         for path in sorted((ROOT / folder).rglob("*.py")):
             sources.update(path.read_bytes())
     name = f"numba-{sources.hexdigest()[:12]}"
-    for base in (ROOT / ".cache", pathlib.Path(tempfile.gettempdir()) / f"foal-{os.getuid() if hasattr(os, 'getuid') else 0}"):
+    for base in (ROOT / ".cache", pathlib.Path.home() / ".cache" / "foal"):
         try:
             (base / name).mkdir(parents=True, exist_ok=True)
         except OSError:  # a read-only checkout

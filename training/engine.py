@@ -44,12 +44,15 @@ class TrainingEngine:
 
     def state(self) -> dict[str, Any]:
         """Return what resuming needs beside the weights."""
-        return {"optimizer": self.optimizer.state_dict(), "learning_rate": self.learning_rate}
+        state = {"optimizer": self.optimizer.state_dict(), "learning_rate": self.learning_rate}
+        return state | ({"world_model": self.world_model.optimizer.state_dict()} if self.world_model else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up where state() was."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.learning_rate = state["learning_rate"]
+        if self.world_model:
+            self.world_model.optimizer.load_state_dict(state["world_model"])
 
     @torch.no_grad()
     def collect_trajectory(self) -> Rollout:
