@@ -9,8 +9,8 @@ from config import EnvCfg
 from environments import quadruped_step as Q
 from environments.contracts import ABEnv, Body, EnvState, Node
 from physics import PhysicsEngine, load_robot
+from physics import constants as C
 from physics import layout as L
-from physics import simulation_step as S
 from physics.jit import LANES, real
 
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
@@ -67,7 +67,7 @@ class QuadrupedEnv(ABEnv):
         self.robot = load_robot(cfg.physics.robot)
         self.engine = PhysicsEngine(self.robot, num_envs, cfg.physics.timestep, threads, cfg.physics, Q.TASK_ROWS, Q.TASK_WORK_ROWS)
         torque = cfg.control == "torque"
-        self.engine.world[S.KP], self.engine.world[S.KD] = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
+        self.engine.world[C.KP], self.engine.world[C.KD] = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
         self.constants = task_constants(cfg, self.robot.home_height)
         self.seed, self.clock = 0, 0
         self._state = self.new_state()

@@ -8,14 +8,14 @@ asked once per block.
 import numpy as np
 
 from environments import rewards
+from physics import constants as C
 from physics import layout as L
-from physics import robot as R
 from physics.actuator import motor_torque
 from physics.jit import LANES, inline, kernel, real
 from physics.layout import load3, store3
 from physics.random import robot_key, uniform
-from physics.simulation_step import KD, KP, constant3, load_rotation, recentre, rigid_body, substep
-from physics.spatial import add, dot, quaternion_matrix, rotate, scale, sincos, unrotate, x_rotate, y_rotate
+from physics.simulation_step import constant3, constant7, load_rotation, recentre, substep
+from physics.spatial import add, dot, quaternion_matrix, rotate, scale, sincos, unrotate, x_rotate
 
 # Rows that the task keeps of a robot, after the state's
 AGE = 0  # control steps since the start of the episode
@@ -74,8 +74,8 @@ def command(task, work, constants, legs, actions, first, count):
     for leg in range(len(legs)):
         rows = L.leg_rows(work, leg)
         for joint in range(3):
-            low, high, home = legs[leg, R.LOW + joint], legs[leg, R.HIGH + joint], legs[leg, R.HOME + joint]
-            hold = hold_share * legs[leg, R.HOLD + joint]
+            low, high, home = legs[leg, C.LOW + joint], legs[leg, C.HIGH + joint], legs[leg, C.HOME + joint]
+            hold = hold_share * legs[leg, C.HOLD + joint]
             i = (ACTION + 3 * leg + joint) * LANES
             for lane in range(LANES):
                 a = task[i + lane]
@@ -116,11 +116,8 @@ def stay_in_cell(task, work):
 @inline
 def measure(task, work, extra, world, base, legs):
     """Find the centre of mass, the feet and the sums over joints that rewards and observations need."""
-    kp, kd = world[KP], world[KD]
-    base_mass, base_mc = base[R.BASE_LINK], constant3(base, R.BASE_LINK + 1)
-    mass = base_mass
-    for leg in range(len(legs)):
-        mass += legs[leg, R.HIP_LINK] + legs[leg, R.THIGH_LINK] + legs[leg, R.CALF_LINK]
+    kp, kd = world[C.KP], world[C.KD]
+    mass, first = base[C.BASE_MASS], constant3(base, C.BASE_FIRST)
     zero = real(0.0)
     for lane in range(LANES):
         i = L.QUATERNION * LANES + lane
@@ -129,7 +126,7 @@ def measure(task, work, extra, world, base, legs):
         store3(work, L.ROTATION + 3, lane, (r[3], r[4], r[5]))
         store3(work, L.ROTATION + 6, lane, (r[6], r[7], r[8]))
         store3(work, L.VELOCITY_B, lane, unrotate(r, load3(work, L.VELOCITY, lane)))
-        store3(task, COM, lane, base_mc)
+        store3(task, COM, lane, first)
         extra[FEET * LANES + lane] = zero
         extra[(FEET + 1) * LANES + lane] = zero
         extra[LOWEST * LANES + lane] = real(1e3)
@@ -138,25 +135,23 @@ def measure(task, work, extra, world, base, legs):
     for leg in range(len(legs)):
         rows = L.leg_rows(work, leg)
         c = legs[leg]
-        hip, thigh_arm = constant3(c, R.HIP_OFFSET), constant3(c, R.THIGH_OFFSET)
-        calf_arm, foot_arm = constant3(c, R.CALF_OFFSET), constant3(c, R.FOOT_OFFSET)
-        radius, limit, home = c[R.FOOT_RADIUS], constant3(c, R.TORQUE_LIMIT), constant3(c, R.HOME)
-        hip_mass, hip_mc, _ = rigid_body(c, R.HIP_LINK)
-        thigh_mass, thigh_mc, _ = rigid_body(c, R.THIGH_LINK)
-        calf_mass, calf_mc, _ = rigid_body(c, R.CALF_LINK)
+        hip, rise, thigh_length, calf_length = constant3(c, C.HIP), c[C.RISE], c[C.THIGH_LENGTH], c[C.CALF_LENGTH]
+        side, thigh_turn, calf_turn, radius = c[C.FOOT_SIDE], c[C.THIGH_TURN], c[C.CALF_TURN], c[C.FOOT_RADIUS]
+        (hip_y, hip_z), _ = constant7(c, C.HIP_LINK)
+        (thigh_x, thigh_z), _ = constant7(c, C.THIGH_LINK)
+        (calf_x, calf_z), _ = constant7(c, C.CALF_LINK)
+        limit, home = constant3(c, C.TORQUE_LIMIT), constant3(c, C.HOME)
         actions = task[(ACTION + 3 * leg) * LANES : (ACTION + 3 * leg + 3) * LANES]
         last_actions = task[(LAST_ACTION + 3 * leg) * LANES : (LAST_ACTION + 3 * leg + 3) * LANES]
         for lane in range(LANES):
             q, qd = load3(rows, L.JOINT, lane), load3(rows, L.JOINT_SPEED, lane)
             s1, c1 = sincos(q[0])
-            s2, c2 = sincos(q[1])
-            s3, c3 = sincos(q[1] + q[2])
-            calf = add(thigh_arm, y_rotate(s2, c2, calf_arm))
-            foot = add(calf, y_rotate(s3, c3, foot_arm))
-            mc = add(hip_mc, add(scale(thigh_mass, thigh_arm), y_rotate(s2, c2, thigh_mc)))
-            mc = add(mc, add(scale(calf_mass, calf), y_rotate(s3, c3, calf_mc)))
-            mc = add(scale(hip_mass + thigh_mass + calf_mass, hip), x_rotate(s1, c1, mc))
-            store3(task, COM, lane, add(load3(task, COM, lane), mc))
+            s2, c2 = sincos(q[1] + thigh_turn)
+            s3, c3 = sincos(q[1] + q[2] + calf_turn)
+            foot = -thigh_length * s2 - calf_length * s3, side, rise - thigh_length * c2 - calf_length * c3
+            # the trunk carries all mass, links only moments: physics/constants.py
+            first = c2 * thigh_x + s2 * thigh_z + c3 * calf_x + s3 * calf_z, hip_y, hip_z + c2 * thigh_z - s2 * thigh_x + c3 * calf_z - s3 * calf_x
+            store3(task, COM, lane, add(load3(task, COM, lane), x_rotate(s1, c1, first)))
             foot = rotate(load_rotation(work, lane), add(hip, x_rotate(s1, c1, foot)))
             extra[FEET * LANES + lane] += real(0.25) * foot[0]
             extra[(FEET + 1) * LANES + lane] += real(0.25) * foot[1]
@@ -212,7 +207,7 @@ def end(task, work, extra, constants, base):
     """Decide which episodes ended: ENDED is 0 for no, 1 for a fall, 2 for time; add up the return."""
     cos_tilt, min_height, steps = constants[COS_FALL_TILT], constants[FALL_HEIGHT], constants[EPISODE_STEPS]
     fall_weight = constants[WEIGHTS + NUM_TERMS - 1]
-    size = constant3(base, R.TRUNK_SIZE)
+    size = constant3(base, C.TRUNK_SIZE)
     for lane in range(LANES):
         up = load3(work, L.ROTATION + 6, lane)
         p = load3(work, L.POSITION, lane)
@@ -246,7 +241,7 @@ def new_goals(task, work, extra, constants, base, seed, clock, first):
         x = p[0] + extra[FEET * LANES + lane] + distance * c
         y = p[1] + extra[(FEET + 1) * LANES + lane] + distance * s
         # the centre of mass of the home pose lies as much below the base origin as it does now, nearly
-        z = base[R.HOME_HEIGHT] + com[2] - p[2] + uniform(key, DRAW_GOAL + 2, -span, span)
+        z = base[C.HOME_HEIGHT] + com[2] - p[2] + uniform(key, DRAW_GOAL + 2, -span, span)
         store3(task, GOAL, lane, (x if now else old[0], y if now else old[1], z if now else old[2]))
         task[GOAL_IN * LANES + lane] = uniform(key, DRAW_GOAL + 3, soon, late) if now else left
 
@@ -258,7 +253,7 @@ def restart(task, work, extra, constants, base, legs, seed, clock, first, stagge
     spread, speed, tilt = constants[RESET_JOINT], constants[RESET_SPEED], constants[RESET_TILT]
     velocity, turn = constants[RESET_VELOCITY], constants[RESET_SPIN]
     soon, late = constants[PUSH_INTERVAL], constants[PUSH_INTERVAL + 1]
-    height = base[R.HOME_HEIGHT]
+    height = base[C.HOME_HEIGHT]
     zero = real(0.0)
     none = (zero, zero, zero)
     for lane in range(LANES):
@@ -294,7 +289,7 @@ def restart(task, work, extra, constants, base, legs, seed, clock, first, stagge
             rows[lane] = zero if extra[ENDED * LANES + lane] > zero else rows[lane]
     for leg in range(len(legs)):
         rows = L.leg_rows(work, leg)
-        home = constant3(legs[leg], R.HOME)
+        home = constant3(legs[leg], C.HOME)
         for lane in range(LANES):
             key = robot_key(seed, clock, first + lane)
             now = extra[ENDED * LANES + lane] > zero
@@ -328,10 +323,10 @@ def stand_on_ground(work, extra):
 @inline
 def observe(task, work, extra, constants, base, legs):
     """Set the rows of observation and privileged observation."""
-    reach, home_height = constants[GOAL_REACH], base[R.HOME_HEIGHT]
+    reach, home_height = constants[GOAL_REACH], base[C.HOME_HEIGHT]
     for leg in range(len(legs)):
         rows = L.leg_rows(work, leg)
-        home = constant3(legs[leg], R.HOME)
+        home = constant3(legs[leg], C.HOME)
         joint = extra[(OBS_JOINT + 3 * leg) * LANES : (OBS_JOINT + 3 * leg + 3) * LANES]
         speed = extra[(OBS_SPEED + 3 * leg) * LANES : (OBS_SPEED + 3 * leg + 3) * LANES]
         contact = extra[(OBS_CONTACT + leg) * LANES : (OBS_CONTACT + leg + 1) * LANES]

@@ -1,6 +1,6 @@
 r"""PhysicsEngine: many robots in blocks, stepped by compiled code on a pool of threads.
 
-     robots 0..15   16..31   32..47   48..63   64..79
+     robots 0..31   32..63   64..95  96..127 128..159
     +-----------+--------+--------+--------+--------+
     |  block 0  |   1    |   2    |   3    |   4    |   blocks (B, rows * LANES), one array
     +-----------+--------+--------+--------+--------+
@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from config import PhysicsCfg
+from physics import constants
 from physics import layout as L
 from physics import simulation_step as S
-from physics.jit import LANES, real
+from physics.jit import LANES, aligned, real
 from physics.robot import Robot
 
 
@@ -83,14 +84,9 @@ class PhysicsEngine:
         self.robot, self.num_envs, self.timestep, self.cfg = robot, num_envs, timestep, cfg
         self.num_blocks = -(-num_envs // LANES)
         self.threads = max(1, min(threads or available_cores(), self.num_blocks))
-        self.blocks = np.zeros((self.num_blocks, (L.STATE_ROWS + extra_rows) * LANES), dtype=real)
-        self.base, self.legs = robot.base_constants(), robot.leg_constants()
-        self.world = np.zeros(S.WORLD_CONSTANTS, dtype=real)
-        self.world[: S.KP] = (
-            timestep, cfg.gravity, cfg.contact_stiffness, cfg.contact_damping, cfg.foot_friction, cfg.slip_speed,
-            cfg.friction_speed, cfg.limit_stiffness, cfg.limit_damping,
-        )  # fmt: skip
-        self._work = [np.zeros((L.WORK_ROWS + extra_work_rows) * LANES, dtype=real) for _ in range(self.threads)]
+        self.blocks = aligned(self.num_blocks, (L.STATE_ROWS + extra_rows) * LANES)
+        self.base, self.legs, self.world = constants.base_constants(robot), constants.leg_constants(robot), constants.world_constants(cfg, timestep)
+        self._work = [aligned((L.WORK_ROWS + extra_work_rows) * LANES) for _ in range(self.threads)]
         bounds = np.linspace(0, self.num_blocks, self.threads + 1).astype(int)
         self._ranges = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
         # the calling thread takes a share too
@@ -175,7 +171,7 @@ class PhysicsEngine:
     def rows(self, start: int, count: int) -> np.ndarray:
         """Return (N, count), a copy of consecutive rows of the blocks."""
         view = self.blocks.reshape(self.num_blocks, -1, LANES)[:, start : start + count]
-        return view.transpose(0, 2, 1).reshape(-1, count)[: self.num_envs]
+        return view.transpose(0, 2, 1).reshape(-1, count)[: self.num_envs].copy()  # of one block, the rest is a view
 
     def _get(self, name: str) -> np.ndarray:
         start, count, per_leg = _FIELDS[name]

@@ -28,21 +28,24 @@ STATE_ROWS = BASE_ROWS + 4 * LEG_ROWS
 # Base, in the work buffer only
 ROTATION = 15  # (9) R_WB
 VELOCITY_B = 24  # (3) of the base origin, base frame [m/s]
-INERTIA = 27  # (21) articulated inertia of the whole robot about the base origin, base frame
-BIAS = 48  # (6) moment and force that would hold the base at zero acceleration
-ACCELERATION = 54  # (6) angular and linear, base frame, less gravity [rad/s^2], [m/s^2]
-BASE_WORK_ROWS = 60
+MASS = 27  # of the robot with its joints locked, and of what contacts add [kg]
+FIRST = 28  # (3) its first moment about the base origin, base frame [kg m]
+SECOND = 31  # (6) its second moment [kg m^2]
+INERTIA = 37  # (21) what joints take off that robot's inertia and contacts add to it: A (6), B (9), M (6)
+BIAS = 58  # (6) moment and force that would hold the base at zero acceleration
+ACCELERATION = 64  # (6) angular and linear, base frame, less gravity [rad/s^2], [m/s^2]
+BASE_WORK_ROWS = 70
 
-# Leg, in the work buffer only, in the frame of the hip link
-SINCOS = 15  # (2) of the hip angle
-CALF_ARM = 17  # (3) from thigh origin to calf origin [m]
-U_HIP, U_THIGH, U_CALF = 20, 26, 32  # (6) articulated inertia times joint axis
-D_INVERSE = 38  # (3) one over the joint's articulated inertia
-U_TORQUE = 41  # (3) joint torque less bias [N m]
-CONTACT_ARM = 44  # (3) from calf origin to contact point [m]
-CONTACT_FORCE = 47  # (3) at zero acceleration of the base and joints [N]
-CONTACT_MATRIX = 50  # (2) alpha and beta [kg]
-LEG_WORK_ROWS = 52
+# Leg, in the work buffer only
+COLUMN = 15  # (3 x 6) G D^-1 of hip, thigh, calf: L D L^T = H is the leg's inertia and L G^T = F^T its coupling to the base
+JOINT_BIAS = 33  # (3) D^-1 L^-1 of the joint torques less bias
+FACTOR = 36  # (3) of L: thigh and calf on hip, calf on thigh
+SINCOS = 39  # (2) of the hip angle
+CONTACT = 41  # (3) point from hip origin, hip frame [m]
+CONTACT_ARM = 44  # (2) x and z of the point from the knee [m]
+CONTACT_FORCE = 46  # (3) at zero acceleration of base and joints, hip frame [N]
+CONTACT_MATRIX = 49  # (2) alpha and beta [kg]
+LEG_WORK_ROWS = 51
 
 WORK_ROWS = BASE_WORK_ROWS + 4 * LEG_WORK_ROWS
 

@@ -1,4 +1,4 @@
-"""A quadruped's facts: read from ``robots/NAME.json``, checked, and packed as the kernel's constants."""
+"""A quadruped's facts: read from ``robots/NAME.json`` and checked."""
 
 import dataclasses
 import json
@@ -7,26 +7,11 @@ import pathlib
 
 import numpy as np
 
-from physics.jit import ROOT, real
+from physics.jit import ROOT
 
 LEGS = ("FL", "FR", "RL", "RR")
 JOINTS = ("hip", "thigh", "calf")
 AXES = ("x", "y", "y")
-
-# Constants of a leg: one row of Robot.leg_constants(). Vectors and matrices take several numbers.
-HIP_OFFSET, THIGH_OFFSET, CALF_OFFSET, FOOT_OFFSET = 0, 3, 6, 9  # joint origin in the parent's frame (3) [m]
-FOOT_RADIUS = 12  # [m]
-HIP_LINK, THIGH_LINK, CALF_LINK = 13, 23, 33  # mass [kg], mass * com (3) [kg m], inertia about the joint origin (6) [kg m^2]
-DAMPING, ARMATURE, FRICTION, TORQUE_LIMIT = 43, 46, 49, 52  # per joint (3) [N m s/rad], [kg m^2], [N m], [N m]
-LOW, HIGH, HOME = 55, 58, 61  # per joint (3) [rad]
-HOLD = 64  # motor torques that hold the home pose (3) [N m]
-LEG_CONSTANTS = 67
-
-# Constants of the trunk: Robot.base_constants().
-BASE_LINK = 0  # mass [kg], mass * com (3) [kg m], inertia about the base origin (6) [kg m^2]
-TRUNK_SIZE = 10  # half extents (3) [m]
-HOME_HEIGHT = 13  # [m]
-BASE_CONSTANTS = 14
 
 
 class RobotError(ValueError):
@@ -40,12 +25,6 @@ class Link:
     mass: float
     com: np.ndarray
     inertia: np.ndarray
-
-    def pack(self) -> np.ndarray:
-        """Return (10): mass, mass * com, inertia about the origin xx xy xz yy yz zz (parallel axes)."""
-        c = self.com
-        i = self.inertia + self.mass * (c @ c * np.eye(3) - np.outer(c, c))
-        return np.array([self.mass, *(self.mass * c), i[0, 0], i[0, 1], i[0, 2], i[1, 1], i[1, 2], i[2, 2]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,23 +84,6 @@ class Robot:
                 torques[i, j] = -load * np.cross(axis, feet[i] - joints[i, j]) @ up
                 torques[i, j] += sum(gravity * masses[i, k] * np.cross(axis, coms[i, k] - joints[i, j]) @ up for k in range(j, 3))
         return torques
-
-    def leg_constants(self) -> np.ndarray:
-        """Return the constants of the legs, (4, LEG_CONSTANTS), contiguous."""
-        hold = self.hold_torques()
-        rows = [
-            np.concatenate([
-                self.offset[i].ravel(), self.foot_offset[i], [self.foot_radius[i]], *(link.pack() for link in self.links[i]),
-                self.damping[i], self.armature[i], self.friction[i], self.torque_limit[i],
-                self.joint_range[i, :, 0], self.joint_range[i, :, 1], self.home_joints[i], hold[i],
-            ])
-            for i in range(4)
-        ]  # fmt: skip
-        return np.array(rows, dtype=real)
-
-    def base_constants(self) -> np.ndarray:
-        """Return the constants of the trunk, (BASE_CONSTANTS)."""
-        return np.concatenate([self.base.pack(), self.trunk_half_extents, [self.home_height]]).astype(real)
 
 
 class _Reader:

@@ -1,53 +1,43 @@
 """The equations of motion of a block of robots, one substep at a time.
 
-Articulated-body algorithm (Featherstone, 2008, table 7.1) for a floating base with four legs of
-three joints, in classical accelerations of the link origins. All of a leg is expressed in the
-frame of its hip link: thigh and calf turn about y, so passing their inertia on is a translation.
-Accelerations that velocities alone cause are found first, on the way out along a leg; what is left
-to solve for is then linear and without velocity terms. Gravity enters as an upward acceleration of
-the base.
+A floating base with four legs of three joints: the mass matrix is a base block, a 3 x 3 block H per
+leg and the coupling F (6 x 3) between them (Featherstone, 2008, ch. 6), so that each leg's joints are
+eliminated on their own, H = L D L^T, and 6 x 6 equations remain for the base. All of a leg is
+expressed in the frame of its hip link, with the frames and masses of physics/constants.py, in which
+most of its numbers are zero. Accelerations are classical, of the link origins; those that velocities
+alone cause are found on the way; what is left to solve for is then linear. Gravity enters as an
+upward acceleration of the base.
 """
 
 import numpy as np
 
+from physics import constants as C
 from physics import layout as L
-from physics import robot as R
 from physics.actuator import joint_resistance, limit_torque, motor_torque
-from physics.contact import add_contact, foot_contact, implicit_force
+from physics.contact import foot_contact, implicit_force
 from physics.jit import LANES, inline, kernel, real
 from physics.layout import load3, store3
 from physics.spatial import (
     add,
-    add_inertia,
-    add_rigid,
-    body_force,
     cross,
     dot,
+    in_xz,
+    moment_of_rate,
+    moment_of_rate_x,
+    moment_of_rate_y,
     quaternion_matrix,
     quaternion_step,
-    remove_axis,
-    rigid_inertia,
+    rate_matrix,
     rotate,
     scale,
     sincos,
     solve_symmetric6,
-    translate_inertia,
     unrotate,
     x_rotate,
-    x_rotate_inertia,
+    x_rotate_moment,
     x_unrotate,
-    y_rotate,
-    y_rotate_sym,
+    y_rotate_moment,
 )
-
-# Constants that all robots share: PhysicsParameters.pack().
-TIMESTEP = 0  # [s]
-GRAVITY = 1  # [m/s^2]
-STIFFNESS, CONTACT_DAMPING, FOOT_FRICTION, SLIP_SPEED = 2, 3, 4, 5  # foot contact [N/m], [N s/m], [-], [m/s]
-FRICTION_SPEED = 6  # dry friction of a joint [rad/s]
-LIMIT_STIFFNESS, LIMIT_DAMPING = 7, 8  # end stop of a joint [N m/rad], [N m s/rad]
-KP, KD = 9, 10  # PD law [N m/rad], [N m s/rad]
-WORLD_CONSTANTS = 11
 
 
 @inline
@@ -69,16 +59,16 @@ def constant3(constants, i):
 
 
 @inline
-def rigid_body(constants, i):
-    """Return mass [kg], mass times com [kg m] and inertia about the link origin [kg m^2]."""
-    inertia = constants[i + 4], constants[i + 5], constants[i + 6], constants[i + 7], constants[i + 8], constants[i + 9]
-    return constants[i], constant3(constants, i + 1), inertia
+def constant7(constants, i):
+    """Return seven consecutive constants of a link: first moment (2), second moment (5)."""
+    return (constants[i], constants[i + 1]), (constants[i + 2], constants[i + 3], constants[i + 4], constants[i + 5], constants[i + 6])
 
 
 @inline
 def base_kinematics(work, base):
-    """Start the sums over the robot with the trunk's own inertia and velocity terms."""
-    mass, mc, inertia = rigid_body(base, R.BASE_LINK)
+    """Start the sums over the robot with the base's share of mass and velocity terms."""
+    mass, first = base[C.BASE_MASS], constant3(base, C.BASE_FIRST)
+    second = constant3(base, C.BASE_SECOND) + constant3(base, C.BASE_SECOND + 3)
     zero = real(0.0)
     none = (zero, zero, zero)
     for lane in range(LANES):
@@ -88,10 +78,15 @@ def base_kinematics(work, base):
         store3(work, L.ROTATION + 3, lane, (r[3], r[4], r[5]))
         store3(work, L.ROTATION + 6, lane, (r[6], r[7], r[8]))
         store3(work, L.VELOCITY_B, lane, unrotate(r, load3(work, L.VELOCITY, lane)))
-        n, f = body_force(mass, mc, inertia, load3(work, L.SPIN, lane), none, none)
-        store3(work, L.BIAS, lane, n)
-        store3(work, L.BIAS + 3, lane, f)
-        store_inertia(work, lane, rigid_inertia(mass, mc, inertia))
+        g = rate_matrix(load3(work, L.SPIN, lane), none)
+        store3(work, L.BIAS, lane, moment_of_rate(g, second))
+        store3(work, L.BIAS + 3, lane, rotate(g, first))
+        work[L.MASS * LANES + lane] = mass
+        store3(work, L.FIRST, lane, first)
+        store3(work, L.SECOND, lane, (second[0], second[1], second[2]))
+        store3(work, L.SECOND + 3, lane, (second[3], second[4], second[5]))
+        for k in range(7):
+            store3(work, L.INERTIA + 3 * k, lane, none)
 
 
 @inline
@@ -101,26 +96,33 @@ def load_rotation(work, lane):
 
 
 @inline
-def store_inertia(work, lane, inertia):
-    """Set the articulated inertia of the base."""
-    a, b, m = inertia
-    store3(work, L.INERTIA, lane, (a[0], a[1], a[2]))
-    store3(work, L.INERTIA + 3, lane, (a[3], a[4], a[5]))
-    store3(work, L.INERTIA + 6, lane, (b[0], b[1], b[2]))
-    store3(work, L.INERTIA + 9, lane, (b[3], b[4], b[5]))
-    store3(work, L.INERTIA + 12, lane, (b[6], b[7], b[8]))
-    store3(work, L.INERTIA + 15, lane, (m[0], m[1], m[2]))
-    store3(work, L.INERTIA + 18, lane, (m[3], m[4], m[5]))
+def load6(work, row, lane):
+    """Return six consecutive rows of a lane as two vectors."""
+    return load3(work, row, lane), load3(work, row + 3, lane)
 
 
 @inline
-def load_inertia(work, lane):
-    """Return the articulated inertia of the base."""
-    return (
-        load3(work, L.INERTIA, lane) + load3(work, L.INERTIA + 3, lane),
-        load3(work, L.INERTIA + 6, lane) + load3(work, L.INERTIA + 9, lane) + load3(work, L.INERTIA + 12, lane),
-        load3(work, L.INERTIA + 15, lane) + load3(work, L.INERTIA + 18, lane),
-    )
+def add_outer(work, lane, n, f, m, g):
+    """Add (n, f) (m, g)^T, which is symmetric, to the inertia that the base feels."""
+    i = L.INERTIA * LANES + lane
+    work[i] += n[0] * m[0]
+    work[i + LANES] += n[0] * m[1]
+    work[i + 2 * LANES] += n[0] * m[2]
+    work[i + 3 * LANES] += n[1] * m[1]
+    work[i + 4 * LANES] += n[1] * m[2]
+    work[i + 5 * LANES] += n[2] * m[2]
+    for k in range(3):
+        j = i + (6 + 3 * k) * LANES
+        work[j] += n[k] * g[0]
+        work[j + LANES] += n[k] * g[1]
+        work[j + 2 * LANES] += n[k] * g[2]
+    i += 15 * LANES
+    work[i] += f[0] * g[0]
+    work[i + LANES] += f[0] * g[1]
+    work[i + 2 * LANES] += f[0] * g[2]
+    work[i + 3 * LANES] += f[1] * g[1]
+    work[i + 4 * LANES] += f[1] * g[2]
+    work[i + 5 * LANES] += f[2] * g[2]
 
 
 @inline
@@ -129,31 +131,29 @@ def leg_inward(work, rows, world, leg):
 
     All vectors are in the frame of the hip link (H) unless they end in _B.
     """
-    dt, gravity = world[TIMESTEP], world[GRAVITY]
-    stiffness, contact_damping, foot_friction, slip_speed = world[STIFFNESS], world[CONTACT_DAMPING], world[FOOT_FRICTION], world[SLIP_SPEED]
-    gains = world[KP], world[KD], world[FRICTION_SPEED], world[LIMIT_STIFFNESS], world[LIMIT_DAMPING]
-    hip_B, thigh_arm = constant3(leg, R.HIP_OFFSET), constant3(leg, R.THIGH_OFFSET)
-    calf_arm, foot_arm = constant3(leg, R.CALF_OFFSET), constant3(leg, R.FOOT_OFFSET)
-    radius = leg[R.FOOT_RADIUS]
-    hip_mass, hip_mc, hip_inertia = rigid_body(leg, R.HIP_LINK)
-    thigh_mass, thigh_com, thigh_i = rigid_body(leg, R.THIGH_LINK)
-    calf_mass, calf_com, calf_i = rigid_body(leg, R.CALF_LINK)
-    damping, armature, friction = constant3(leg, R.DAMPING), constant3(leg, R.ARMATURE), constant3(leg, R.FRICTION)
-    limit, low, high = constant3(leg, R.TORQUE_LIMIT), constant3(leg, R.LOW), constant3(leg, R.HIGH)
+    dt, gravity = world[C.TIMESTEP], world[C.GRAVITY]
+    stiffness, contact_damping, foot_friction, slip_speed = world[C.STIFFNESS], world[C.CONTACT_DAMPING], world[C.FOOT_FRICTION], world[C.SLIP_SPEED]
+    gains = world[C.KP], world[C.KD], world[C.FRICTION_SPEED], world[C.LIMIT_STIFFNESS], world[C.LIMIT_DAMPING]
+    hip_B, rise, thigh_length, calf_length = constant3(leg, C.HIP), leg[C.RISE], leg[C.THIGH_LENGTH], leg[C.CALF_LENGTH]
+    foot_side, radius, thigh_turn, calf_turn = leg[C.FOOT_SIDE], leg[C.FOOT_RADIUS], leg[C.THIGH_TURN], leg[C.CALF_TURN]
+    hip_first, hip_second = constant7(leg, C.HIP_LINK)
+    thigh_first, thigh_second = constant7(leg, C.THIGH_LINK)
+    calf_first, calf_second = constant7(leg, C.CALF_LINK)
+    damping, armature, friction = constant3(leg, C.DAMPING), constant3(leg, C.ARMATURE), constant3(leg, C.FRICTION)
+    limit, low, high = constant3(leg, C.TORQUE_LIMIT), constant3(leg, C.LOW), constant3(leg, C.HIGH)
     zero = real(0.0)
     one = real(1.0)
+    two = real(2.0)
     for lane in range(LANES):
         # Where the links are
         q, qd = load3(rows, L.JOINT, lane), load3(rows, L.JOINT_SPEED, lane)
         s1, c1 = sincos(q[0])
-        s2, c2 = sincos(q[1])
-        s3, c3 = sincos(q[1] + q[2])
-        calf = y_rotate(s2, c2, calf_arm)  # thigh origin to calf origin
-        foot = y_rotate(s3, c3, foot_arm)  # calf origin to foot centre
-        thigh_mc, thigh_inertia = y_rotate(s2, c2, thigh_com), y_rotate_sym(s2, c2, thigh_i)
-        calf_mc, calf_inertia = y_rotate(s3, c3, calf_com), y_rotate_sym(s3, c3, calf_i)
+        s2, c2 = sincos(q[1] + thigh_turn)
+        s3, c3 = sincos(q[1] + q[2] + calf_turn)
+        rx, rz = -thigh_length * s2, -thigh_length * c2  # knee, from the thigh's origin
+        fx, fz = -calf_length * s3, -calf_length * c3  # foot, from the knee
 
-        # How they move: angular velocity w and velocity v of the link origins
+        # How they move: angular velocity w, velocity v of the link origins
         spin_B = load3(work, L.SPIN, lane)
         w0 = x_unrotate(s1, c1, spin_B)
         w1 = w0[0] + qd[0], w0[1], w0[2]
@@ -161,81 +161,144 @@ def leg_inward(work, rows, world, leg):
         w3 = w1[0], w2[1] + qd[2], w1[2]
         spin_hip_B = cross(spin_B, hip_B)
         v1 = x_unrotate(s1, c1, add(load3(work, L.VELOCITY_B, lane), spin_hip_B))
-        w1_thigh = cross(w1, thigh_arm)
-        w2_calf = cross(w2, calf)
-        v3 = add(add(v1, w1_thigh), w2_calf)
+        v3 = v1[0] + w1[1] * rise + w2[1] * rz, v1[1] - w1[0] * rise + w1[2] * rx - w1[0] * rz, v1[2] - w2[1] * rx
 
-        # How they would accelerate by that alone: w' and a
+        # How they would accelerate by that alone: G = [w']x + [w]x [w]x, and a of the link origins
+        g1 = rate_matrix(w1, (zero, w0[2] * qd[0], -w0[1] * qd[0]))
+        g2 = rate_matrix(w2, (-w1[2] * qd[1], w0[2] * qd[0], w1[0] * qd[1] - w0[1] * qd[0]))
+        both = qd[1] + qd[2]
+        g3 = rate_matrix(w3, (-w1[2] * both, w0[2] * qd[0], w1[0] * both - w0[1] * qd[0]))
         a1 = x_unrotate(s1, c1, cross(spin_B, spin_hip_B))
-        wd1 = zero, w0[2] * qd[0], -w0[1] * qd[0]
-        a2 = add(a1, add(cross(wd1, thigh_arm), cross(w1, w1_thigh)))
-        wd2 = wd1[0] - w1[2] * qd[1], wd1[1], wd1[2] + w1[0] * qd[1]
-        a3 = add(a2, add(cross(wd2, calf), cross(w2, w2_calf)))
-        wd3 = wd2[0] - w1[2] * qd[2], wd2[1], wd2[2] + w1[0] * qd[2]
+        a2 = add(a1, in_xz(g1, zero, rise))
+        a3 = add(a2, in_xz(g2, rx, rz))
 
         # The foot on the ground
         up_B = load3(work, L.ROTATION + 6, lane)
         up = x_unrotate(s1, c1, up_B)
-        height = work[(L.POSITION + 2) * LANES + lane] + dot(up_B, hip_B) + dot(up, add(thigh_arm, add(calf, foot))) - radius
-        arm = add(foot, scale(-radius, up))
-        w3_arm = cross(w3, arm)
-        force, alpha, beta = foot_contact(height, up, add(v3, w3_arm), stiffness, contact_damping, foot_friction, slip_speed, dt)
-        at_foot = add(a3, add(cross(wd3, arm), cross(w3, w3_arm)))
+        foot_B = add(hip_B, x_rotate(s1, c1, (rx + fx, foot_side, rise + rz + fz)))
+        height = work[(L.POSITION + 2) * LANES + lane] + dot(up_B, foot_B) - radius
+        point_B = add(foot_B, scale(-radius, up_B))
+        arm = add((fx, foot_side, fz), scale(-radius, up))  # of the contact point, from the knee
+        point = rx + arm[0], arm[1], rise + rz + arm[2]  # from the hip
+        force, alpha, beta = foot_contact(height, up, add(v3, cross(w3, arm)), stiffness, contact_damping, foot_friction, slip_speed, dt)
+        at_foot = add(a3, rotate(g3, arm))
         force = add(force, scale(-one, implicit_force(alpha, beta, up, add(at_foot, scale(-gravity, up)))))
-        store3(rows, L.CONTACT_ARM, lane, arm)
+        # unit accelerations of the joints move the contact point by j and meet the force k = (alpha 1 + beta n n^T) j
+        j1 = zero, -point[2], point[1]
+        j2 = point[2] - rise, zero, -point[0]
+        j3 = arm[2], zero, -arm[0]
+        k1, k2, k3 = implicit_force(alpha, beta, up, j1), implicit_force(alpha, beta, up, j2), implicit_force(alpha, beta, up, j3)
+        rows[L.SINCOS * LANES + lane] = s1
+        rows[(L.SINCOS + 1) * LANES + lane] = c1
+        store3(rows, L.CONTACT, lane, point)
+        rows[L.CONTACT_ARM * LANES + lane] = arm[0]
+        rows[(L.CONTACT_ARM + 1) * LANES + lane] = arm[2]
         store3(rows, L.CONTACT_FORCE, lane, force)
         rows[L.CONTACT_MATRIX * LANES + lane] = alpha
         rows[(L.CONTACT_MATRIX + 1) * LANES + lane] = beta
 
-        # Calf: inertia I, bias (n, f)
-        n, f = body_force(calf_mass, calf_mc, calf_inertia, w3, wd3, a3)
-        n, f = add(n, scale(-one, cross(arm, force))), add(f, scale(-one, force))
-        inertia = add_contact(rigid_inertia(calf_mass, calf_mc, calf_inertia), arm, up, alpha, beta)
-        torque, c = joint_torque(rows, lane, 2, q[2], qd[2], gains, (limit[2], low[2], high[2]), damping[2], friction[2], dt)
-        a, b, m = inertia
-        uw, uf = (a[1], a[3], a[4]), (b[3], b[4], b[5])
-        d = one / (a[3] + armature[2] + dt * c)
-        u = torque - n[1]
-        store_joint(rows, lane, L.U_CALF, 2, uw, uf, d, u)
-        inertia = remove_axis(inertia, uw, uf, d)
-        n, f = add(n, scale(u * d, uw)), add(f, scale(u * d, uf))
+        # Moments of mass, of the links and of them with all that hangs on them: first (x, z), second xx xy xz yz zz
+        x3, z3 = c3 * calf_first[0] + s3 * calf_first[1], c3 * calf_first[1] - s3 * calf_first[0]
+        x2, z2 = c2 * thigh_first[0] + s2 * thigh_first[1], c2 * thigh_first[1] - s2 * thigh_first[0]
+        y1, z1 = hip_first
+        second3, second2 = y_rotate_moment(s3, c3, calf_second), y_rotate_moment(s2, c2, thigh_second)
+        x23, z23 = x2 + x3, z2 + z3
+        second23 = (
+            second2[0] + second3[0] + two * rx * x3, second2[1] + second3[1], second2[2] + second3[2] + rx * z3 + rz * x3,
+            second2[3] + second3[3], second2[4] + second3[4] + two * rz * z3,
+        )  # fmt: skip
+        first = x23, y1, z1 + z23
+        second = (
+            second23[0], hip_second[0] + second23[1], hip_second[1] + second23[2] + rise * x23,
+            hip_second[2], hip_second[3] + second23[3], hip_second[4] + second23[4] + two * rise * z23,
+        )  # fmt: skip
 
-        # Thigh
-        n2, f2 = body_force(thigh_mass, thigh_mc, thigh_inertia, w2, wd2, a2)
-        n, f = add(add(n, cross(calf, f)), n2), add(f, f2)
-        inertia = add_rigid(translate_inertia(inertia, calf), thigh_mass, thigh_mc, thigh_inertia)
-        torque, c = joint_torque(rows, lane, 1, q[1], qd[1], gains, (limit[1], low[1], high[1]), damping[1], friction[1], dt)
-        a, b, m = inertia
-        uw, uf = (a[1], a[3], a[4]), (b[3], b[4], b[5])
-        d = one / (a[3] + armature[1] + dt * c)
-        u = torque - n[1]
-        store_joint(rows, lane, L.U_THIGH, 1, uw, uf, d, u)
-        inertia = remove_axis(inertia, uw, uf, d)
-        n, f = add(n, scale(u * d, uw)), add(f, scale(u * d, uf))
+        # Bias: moments n about the link origins and forces f that velocities and contact ask for
+        n = moment_of_rate_y(g3, second3)
+        push = cross(arm, force)
+        n = n[0] - z3 * a3[1] - push[0], n[1] + z3 * a3[0] - x3 * a3[2] - push[1], n[2] + x3 * a3[1] - push[2]
+        f = add(in_xz(g3, x3, z3), scale(-one, force))
+        n3 = n[1]
+        m = moment_of_rate_y(g2, second2)
+        n = n[0] + m[0] - rz * f[1] - z2 * a2[1], n3 + m[1] + rz * f[0] - rx * f[2] + z2 * a2[0] - x2 * a2[2], n[2] + m[2] + rx * f[1] + x2 * a2[1]
+        f = add(f, in_xz(g2, x2, z2))
+        n2 = n[1]
+        m = moment_of_rate_x(g1, hip_second)
+        n = n[0] + m[0] - rise * f[1] + y1 * a1[2] - z1 * a1[1], n2 + m[1] + rise * f[0] + z1 * a1[0], n[2] + m[2] - y1 * a1[0]
+        f = f[0] + g1[1] * y1 + g1[2] * z1, f[1] + g1[4] * y1 + g1[5] * z1, f[2] + g1[7] * y1 + g1[8] * z1
 
-        # Hip
-        n1, f1 = body_force(hip_mass, hip_mc, hip_inertia, w1, wd1, a1)
-        n, f = add(add(n, cross(thigh_arm, f)), n1), add(f, f1)
-        inertia = add_rigid(translate_inertia(inertia, thigh_arm), hip_mass, hip_mc, hip_inertia)
-        torque, c = joint_torque(rows, lane, 0, q[0], qd[0], gains, (limit[0], low[0], high[0]), damping[0], friction[0], dt)
-        a, b, m = inertia
-        uw, uf = (a[0], a[1], a[2]), (b[0], b[1], b[2])
-        d = one / (a[0] + armature[0] + dt * c)
-        u = torque - n[0]
-        store_joint(rows, lane, L.U_HIP, 0, uw, uf, d, u)
-        inertia = remove_axis(inertia, uw, uf, d)
-        n, f = add(n, scale(u * d, uw)), add(f, scale(u * d, uf))
+        # Joint torques less bias, and the joints' inertia H
+        t1, c11 = joint_torque(rows, lane, 0, q[0], qd[0], gains, (limit[0], low[0], high[0]), damping[0], friction[0], dt)
+        t2, c22 = joint_torque(rows, lane, 1, q[1], qd[1], gains, (limit[1], low[1], high[1]), damping[1], friction[1], dt)
+        t3, c33 = joint_torque(rows, lane, 2, q[2], qd[2], gains, (limit[2], low[2], high[2]), damping[2], friction[2], dt)
+        u1, u2, u3 = t1 - n[0], t2 - n2, t3 - n3
+        along3 = second3[0] + second3[4]
+        across = along3 + rz * z3 + rx * x3
+        along2 = second23[0] + second23[4]
+        along1 = second[3] + second[5]
+        h11 = along1 + armature[0] + dt * c11 + dot(j1, k1)
+        h22 = along2 + armature[1] + dt * c22 + dot(j2, k2)
+        h33 = along3 + armature[2] + dt * c33 + dot(j3, k3)
+        h12 = dot(j1, k2) - second23[1]
+        h13 = dot(j1, k3) - second3[1]
+        h23 = dot(j2, k3) + across
 
-        # Base
+        # Coupling F: moment about the hip and force that a unit acceleration of a joint asks for
+        p1, p2, p3 = cross(point, k1), cross(point, k2), cross(point, k3)
+        w1, f1 = (along1 + p1[0], p1[1] - second[1], p1[2] - second[2]), (k1[0], k1[1] - first[2], k1[2] + first[1])
+        w2, f2 = (p2[0] - second23[1], p2[1] + along2 + rise * z23, p2[2] - second23[3]), (k2[0] + z23, k2[1], k2[2] - x23)
+        w3, f3 = (p3[0] - second3[1], p3[1] + across + rise * z3, p3[2] - second3[3]), (k3[0] + z3, k3[1], k3[2] - x3)
+
+        # Elimination of the joints, calf first: H = L D L^T, L G^T = F^T
+        d3 = one / h33
+        l23, l13 = h23 * d3, h13 * d3
+        d2 = one / (h22 - l23 * h23)
+        h12 = h12 - l13 * h23
+        l12 = h12 * d2
+        d1 = one / (h11 - l13 * h13 - l12 * h12)
+        w2, f2 = add(w2, scale(-l23, w3)), add(f2, scale(-l23, f3))
+        w1, f1 = add(w1, add(scale(-l13, w3), scale(-l12, w2))), add(f1, add(scale(-l13, f3), scale(-l12, f2)))
+        u2 = u2 - l23 * u3
+        u1 = u1 - l13 * u3 - l12 * u2
+        store3(rows, L.JOINT_BIAS, lane, (d1 * u1, d2 * u2, d3 * u3))
+        store3(rows, L.FACTOR, lane, (l12, l13, l23))
+
+        # What the base feels, in its own frame: bias + F H^-1 u, and inertia - F H^-1 F^T
+        n = add(n, add(scale(d1 * u1, w1), add(scale(d2 * u2, w2), scale(d3 * u3, w3))))
+        f = add(f, add(scale(d1 * u1, f1), add(scale(d2 * u2, f2), scale(d3 * u3, f3))))
         f = x_rotate(s1, c1, f)
         n = add(x_rotate(s1, c1, n), cross(hip_B, f))
         store3(work, L.BIAS, lane, add(load3(work, L.BIAS, lane), n))
         store3(work, L.BIAS + 3, lane, add(load3(work, L.BIAS + 3, lane), f))
-        a, b, m = translate_inertia(x_rotate_inertia(s1, c1, inertia), hip_B)
-        store_inertia(work, lane, add_inertia(load_inertia(work, lane), (a, b, m)))
-        rows[L.SINCOS * LANES + lane] = s1
-        rows[(L.SINCOS + 1) * LANES + lane] = c1
-        store3(rows, L.CALF_ARM, lane, calf)
+        eliminate(work, rows, lane, L.COLUMN, s1, c1, hip_B, w1, f1, d1)
+        eliminate(work, rows, lane, L.COLUMN + 6, s1, c1, hip_B, w2, f2, d2)
+        eliminate(work, rows, lane, L.COLUMN + 12, s1, c1, hip_B, w3, f3, d3)
+        lever_B = cross(point_B, up_B)
+        add_outer(work, lane, scale(beta, lever_B), scale(beta, up_B), lever_B, up_B)
+        # the isotropic part of the contact is a point mass
+        first = x_rotate(s1, c1, first)
+        second = x_rotate_moment(s1, c1, second)
+        p = scale(alpha, point_B)
+        work[L.MASS * LANES + lane] += alpha
+        store3(work, L.FIRST, lane, add(load3(work, L.FIRST, lane), add(first, p)))
+        i = L.SECOND * LANES + lane
+        work[i] += second[0] + two * hip_B[0] * first[0] + p[0] * point_B[0]
+        work[i + LANES] += second[1] + hip_B[0] * first[1] + hip_B[1] * first[0] + p[0] * point_B[1]
+        work[i + 2 * LANES] += second[2] + hip_B[0] * first[2] + hip_B[2] * first[0] + p[0] * point_B[2]
+        work[i + 3 * LANES] += second[3] + two * hip_B[1] * first[1] + p[1] * point_B[1]
+        work[i + 4 * LANES] += second[4] + hip_B[1] * first[2] + hip_B[2] * first[1] + p[1] * point_B[2]
+        work[i + 5 * LANES] += second[5] + two * hip_B[2] * first[2] + p[2] * point_B[2]
+
+
+@inline
+def eliminate(work, rows, lane, row, s1, c1, hip_B, w, f, d):
+    """Take a joint's column (w, f) of G, turned to the base, off the inertia that the base feels, and keep it times 1 / D."""
+    f = x_rotate(s1, c1, f)
+    w = add(x_rotate(s1, c1, w), cross(hip_B, f))
+    kw, kf = scale(d, w), scale(d, f)
+    store3(rows, row, lane, kw)
+    store3(rows, row + 3, lane, kf)
+    add_outer(work, lane, kw, kf, scale(real(-1.0), w), scale(real(-1.0), f))
 
 
 @inline
@@ -254,59 +317,56 @@ def joint_torque(rows, lane, joint, q, qd, gains, limits, damping, friction, dt)
 
 
 @inline
-def store_joint(rows, lane, u_row, joint, uw, uf, d, u):
-    """Keep what the way out needs of a joint."""
-    store3(rows, u_row, lane, uw)
-    store3(rows, u_row + 3, lane, uf)
-    rows[(L.D_INVERSE + joint) * LANES + lane] = d
-    rows[(L.U_TORQUE + joint) * LANES + lane] = u
-
-
-@inline
 def base_acceleration(work):
     """Solve for the acceleration of the base, less gravity: I a = -bias."""
     for lane in range(LANES):
-        n, f = load3(work, L.BIAS, lane), load3(work, L.BIAS + 3, lane)
-        wd, a = solve_symmetric6(load_inertia(work, lane), scale(real(-1.0), n), scale(real(-1.0), f))
+        m, c = work[L.MASS * LANES + lane], load3(work, L.FIRST, lane)
+        (xx, xy, xz), (yy, yz, zz) = load6(work, L.SECOND, lane)
+        (a0, a1, a2), (a3, a4, a5) = load6(work, L.INERTIA, lane)
+        (b0, b1, b2), (b3, b4, b5) = load6(work, L.INERTIA + 6, lane)
+        b6, b7, b8 = load3(work, L.INERTIA + 12, lane)
+        (m0, m1, m2), (m3, m4, m5) = load6(work, L.INERTIA + 15, lane)
+        inertia = (
+            (a0 + yy + zz, a1 - xy, a2 - xz, a3 + xx + zz, a4 - yz, a5 + xx + yy),
+            (b0, b1 - c[2], b2 + c[1], b3 + c[2], b4, b5 - c[0], b6 - c[1], b7 + c[0], b8),
+            (m0 + m, m1, m2, m3 + m, m4, m5 + m),
+        )
+        n, f = load6(work, L.BIAS, lane)
+        wd, a = solve_symmetric6(inertia, scale(real(-1.0), n), scale(real(-1.0), f))
         store3(work, L.ACCELERATION, lane, wd)
         store3(work, L.ACCELERATION + 3, lane, a)
 
 
 @inline
 def leg_outward(work, rows, world, leg, contact_force_too):
-    """Find the joint accelerations of a leg and step its joints: qdd = (u - U . a) / D."""
-    dt = world[TIMESTEP]
-    hip_B, thigh_arm = constant3(leg, R.HIP_OFFSET), constant3(leg, R.THIGH_OFFSET)
+    """Find the joint accelerations of a leg and step its joints: L^T qdd = D^-1 (L^-1 u - G^T a)."""
+    dt, hip_B, rise = world[C.TIMESTEP], constant3(leg, C.HIP), leg[C.RISE]
     for lane in range(LANES):
-        s1, c1 = rows[L.SINCOS * LANES + lane], rows[(L.SINCOS + 1) * LANES + lane]
-        calf = load3(rows, L.CALF_ARM, lane)
-        wd_B = load3(work, L.ACCELERATION, lane)
-        a = x_unrotate(s1, c1, add(load3(work, L.ACCELERATION + 3, lane), cross(wd_B, hip_B)))
-        wd = x_unrotate(s1, c1, wd_B)
-        d, u = load3(rows, L.D_INVERSE, lane), load3(rows, L.U_TORQUE, lane)
-        qdd1 = d[0] * (u[0] - dot(load3(rows, L.U_HIP, lane), wd) - dot(load3(rows, L.U_HIP + 3, lane), a))
-        wd = wd[0] + qdd1, wd[1], wd[2]
-        a = add(a, cross(wd, thigh_arm))
-        qdd2 = d[1] * (u[1] - dot(load3(rows, L.U_THIGH, lane), wd) - dot(load3(rows, L.U_THIGH + 3, lane), a))
-        wd = wd[0], wd[1] + qdd2, wd[2]
-        a = add(a, cross(wd, calf))
-        qdd3 = d[2] * (u[2] - dot(load3(rows, L.U_CALF, lane), wd) - dot(load3(rows, L.U_CALF + 3, lane), a))
+        wd, a = load6(work, L.ACCELERATION, lane)
+        e = load3(rows, L.JOINT_BIAS, lane)
+        l12, l13, l23 = load3(rows, L.FACTOR, lane)
+        qdd1 = e[0] - dot(load3(rows, L.COLUMN, lane), wd) - dot(load3(rows, L.COLUMN + 3, lane), a)
+        qdd2 = e[1] - dot(load3(rows, L.COLUMN + 6, lane), wd) - dot(load3(rows, L.COLUMN + 9, lane), a) - l12 * qdd1
+        qdd3 = e[2] - dot(load3(rows, L.COLUMN + 12, lane), wd) - dot(load3(rows, L.COLUMN + 15, lane), a) - l13 * qdd1 - l23 * qdd2
         qd = add(load3(rows, L.JOINT_SPEED, lane), (dt * qdd1, dt * qdd2, dt * qdd3))
         store3(rows, L.JOINT_SPEED, lane, qd)
         store3(rows, L.JOINT, lane, add(load3(rows, L.JOINT, lane), scale(dt, qd)))
         if contact_force_too:
-            wd = wd[0], wd[1] + qdd3, wd[2]
+            s1, c1 = rows[L.SINCOS * LANES + lane], rows[(L.SINCOS + 1) * LANES + lane]
             up = x_unrotate(s1, c1, load3(work, L.ROTATION + 6, lane))
+            point = load3(rows, L.CONTACT, lane)
+            arm_x, arm_z = rows[L.CONTACT_ARM * LANES + lane], rows[(L.CONTACT_ARM + 1) * LANES + lane]
             alpha, beta = rows[L.CONTACT_MATRIX * LANES + lane], rows[(L.CONTACT_MATRIX + 1) * LANES + lane]
-            a = add(a, cross(wd, load3(rows, L.CONTACT_ARM, lane)))
-            force = add(load3(rows, L.CONTACT_FORCE, lane), scale(real(-1.0), implicit_force(alpha, beta, up, a)))
+            a = add(x_unrotate(s1, c1, add(a, cross(wd, hip_B))), cross(x_unrotate(s1, c1, wd), point))
+            turned = qdd2 * (point[2] - rise) + qdd3 * arm_z, -qdd1 * point[2], qdd1 * point[1] - qdd2 * point[0] - qdd3 * arm_x
+            force = add(load3(rows, L.CONTACT_FORCE, lane), scale(real(-1.0), implicit_force(alpha, beta, up, add(a, turned))))
             store3(rows, L.FORCE, lane, rotate(load_rotation(work, lane), x_rotate(s1, c1, force)))
 
 
 @inline
 def integrate_base(work, world):
     """Step the base, velocity first: semi-implicit Euler."""
-    dt, gravity = world[TIMESTEP], world[GRAVITY]
+    dt, gravity = world[C.TIMESTEP], world[C.GRAVITY]
     for lane in range(LANES):
         r = load_rotation(work, lane)
         a = rotate(r, load3(work, L.ACCELERATION + 3, lane))

@@ -1,14 +1,9 @@
-"""Vectors, rotations and articulated inertias of one robot, on scalars and small tuples.
+"""Vectors, rotations and moments of mass of one robot, on scalars and small tuples.
 
 A vector is ``(x, y, z)``; a symmetric matrix ``(xx, xy, xz, yy, yz, zz)``; a general matrix nine
-numbers row by row. An articulated inertia is the triple ``(A, B, M)`` of
-
-    [n]   [A   B] [w']        n moment at the reference point, f force,
-    [f] = [B^T M] [a ]        w' angular, a linear acceleration of the reference point,
-
-with A and M symmetric and B general; for a rigid body ``A = I``, ``B = [m c]x``, ``M = m 1``
-(Featherstone, Rigid Body Dynamics Algorithms, 2008, eq. 2.63, in the classical instead of the
-spatial acceleration).
+numbers row by row. Mass is described by its first moment m c and its second moment, the integral
+of p p^T dm, about an origin; the inertia tensor is tr(S) 1 - S. Second moments turn and shift with
+less arithmetic than inertia tensors.
 """
 
 import numpy as np
@@ -40,22 +35,6 @@ def dot(a, b):
 def cross(a, b):
     """Return a x b for 3-vectors."""
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-
-
-@inline
-def sym_times(s, v):
-    """Return S v for a symmetric matrix and a vector."""
-    return (
-        s[0] * v[0] + s[1] * v[1] + s[2] * v[2],
-        s[1] * v[0] + s[3] * v[1] + s[4] * v[2],
-        s[2] * v[0] + s[4] * v[1] + s[5] * v[2],
-    )
-
-
-@inline
-def sym_add(s, t):
-    """Return S + T for symmetric matrices."""
-    return s[0] + t[0], s[1] + t[1], s[2] + t[2], s[3] + t[3], s[4] + t[4], s[5] + t[5]
 
 
 @inline
@@ -180,8 +159,8 @@ def y_rotate(s, c, v):
 
 
 @inline
-def x_rotate_sym(s, c, m):
-    """Return R_x S R_x^T for a symmetric matrix."""
+def x_rotate_moment(s, c, m):
+    """Return R_x S R_x^T for a second moment (or any symmetric matrix)."""
     yy = c * c * m[3] - (s * c + s * c) * m[4] + s * s * m[5]
     return (
         m[0], c * m[1] - s * m[2], s * m[1] + c * m[2],
@@ -190,125 +169,69 @@ def x_rotate_sym(s, c, m):
 
 
 @inline
-def y_rotate_sym(s, c, m):
-    """Return R_y S R_y^T for a symmetric matrix."""
-    xx = c * c * m[0] + (s * c + s * c) * m[2] + s * s * m[5]
+def y_rotate_moment(s, c, m):
+    """Return R_y S R_y^T for a second moment (xx, xy, xz, yz, zz) whose yy is 0."""
+    xx = c * c * m[0] + (s * c + s * c) * m[2] + s * s * m[4]
     return (
-        xx, c * m[1] + s * m[4], s * c * (m[5] - m[0]) + (c * c - s * s) * m[2],
-        m[3], c * m[4] - s * m[1], m[0] + m[5] - xx,
+        xx, c * m[1] + s * m[3], s * c * (m[4] - m[0]) + (c * c - s * s) * m[2],
+        c * m[3] - s * m[1], m[0] + m[4] - xx,
     )  # fmt: skip
 
 
 @inline
-def x_rotate_matrix(s, c, b):
-    """Return R_x B R_x^T for a general matrix."""
-    t11 = c * b[4] - s * b[7]
-    t12 = c * b[5] - s * b[8]
-    t21 = s * b[4] + c * b[7]
-    t22 = s * b[5] + c * b[8]
-    return (
-        b[0], c * b[1] - s * b[2], s * b[1] + c * b[2],
-        c * b[3] - s * b[6], c * t11 - s * t12, s * t11 + c * t12,
-        s * b[3] + c * b[6], c * t21 - s * t22, s * t21 + c * t22,
-    )  # fmt: skip
+def rate_matrix(w, wd):
+    """Return G = [w']x + [w]x [w]x: a point of a body accelerates by G p more than its origin.
 
-
-@inline
-def x_rotate_inertia(s, c, inertia):
-    """Return an articulated inertia turned by R_x."""
-    a, b, m = inertia
-    return x_rotate_sym(s, c, a), x_rotate_matrix(s, c, b), x_rotate_sym(s, c, m)
-
-
-@inline
-def translate_inertia(inertia, r):
-    """Return an articulated inertia about the point from which its own lies at r.
-
-    B' = B + [r]x M,  A' = A - B [r]x - (B' [r]x)^T
+    w: angular velocity [rad/s]; wd: angular acceleration [rad/s^2]. With G, forces are linear in the
+    moments of mass: f = G m c, and the moment is the integral of p x (G p).
     """
-    a, b, m = inertia
-    x, y, z = r
-    c = (
-        b[0] + y * m[2] - z * m[1], b[1] + y * m[4] - z * m[3], b[2] + y * m[5] - z * m[4],
-        b[3] + z * m[0] - x * m[2], b[4] + z * m[1] - x * m[4], b[5] + z * m[2] - x * m[5],
-        b[6] + x * m[1] - y * m[0], b[7] + x * m[3] - y * m[1], b[8] + x * m[4] - y * m[2],
-    )  # fmt: skip
-    # row i of B [r]x is row i of B cross r
-    xx = a[0] - (b[1] * z - b[2] * y) - (c[1] * z - c[2] * y)
-    xy = a[1] - (b[2] * x - b[0] * z) - (c[4] * z - c[5] * y)
-    xz = a[2] - (b[0] * y - b[1] * x) - (c[7] * z - c[8] * y)
-    yy = a[3] - (b[5] * x - b[3] * z) - (c[5] * x - c[3] * z)
-    yz = a[4] - (b[3] * y - b[4] * x) - (c[8] * x - c[6] * z)
-    zz = a[5] - (b[6] * y - b[7] * x) - (c[6] * y - c[7] * x)
-    return (xx, xy, xz, yy, yz, zz), c, m
-
-
-@inline
-def rigid_inertia(mass, mc, i):
-    """Return a rigid body as an articulated inertia: mass, mass times com, inertia about the point."""
-    zero = real(0.0)
-    return i, (zero, -mc[2], mc[1], mc[2], zero, -mc[0], -mc[1], mc[0], zero), (mass, zero, zero, mass, zero, mass)
-
-
-@inline
-def add_rigid(inertia, mass, mc, i):
-    """Return an articulated inertia plus a rigid body's."""
-    a, b, m = inertia
+    xx, yy, zz = w[0] * w[0], w[1] * w[1], w[2] * w[2]
+    xy, xz, yz = w[0] * w[1], w[0] * w[2], w[1] * w[2]
     return (
-        sym_add(a, i),
-        (b[0], b[1] - mc[2], b[2] + mc[1], b[3] + mc[2], b[4], b[5] - mc[0], b[6] - mc[1], b[7] + mc[0], b[8]),
-        (m[0] + mass, m[1], m[2], m[3] + mass, m[4], m[5] + mass),
+        -yy - zz, xy - wd[2], xz + wd[1],
+        xy + wd[2], -xx - zz, yz - wd[0],
+        xz - wd[1], yz + wd[0], -xx - yy,
+    )  # fmt: skip
+
+
+@inline
+def in_xz(g, x, z):
+    """Return G (x, 0, z)."""
+    return g[0] * x + g[2] * z, g[3] * x + g[5] * z, g[6] * x + g[8] * z
+
+
+@inline
+def moment_of_rate(g, s):
+    """Return the integral of p x (G p) dm for the second moment S: the antisymmetric part of G S."""
+    return (
+        g[6] * s[1] + g[7] * s[3] + g[8] * s[4] - g[3] * s[2] - g[4] * s[4] - g[5] * s[5],
+        g[0] * s[2] + g[1] * s[4] + g[2] * s[5] - g[6] * s[0] - g[7] * s[1] - g[8] * s[2],
+        g[3] * s[0] + g[4] * s[1] + g[5] * s[2] - g[0] * s[1] - g[1] * s[3] - g[2] * s[4],
     )
 
 
 @inline
-def add_inertia(p, q):
-    """Return the sum of two articulated inertias about the same point."""
-    b, c = p[1], q[1]
-    both = b[0] + c[0], b[1] + c[1], b[2] + c[2], b[3] + c[3], b[4] + c[4], b[5] + c[5], b[6] + c[6], b[7] + c[7], b[8] + c[8]
-    return sym_add(p[0], q[0]), both, sym_add(p[2], q[2])
-
-
-@inline
-def remove_axis(inertia, uw, uf, d):
-    """Return what of an inertia is felt through a joint: I - U U^T / D, with U = (uw, uf), d = 1 / D."""
-    a, b, m = inertia
-    kw = scale(d, uw)
-    kf = scale(d, uf)
+def moment_of_rate_x(g, s):
+    """Return moment_of_rate() for a second moment (xy, xz, yy, yz, zz) whose xx is 0."""
     return (
-        (
-            a[0] - kw[0] * uw[0], a[1] - kw[0] * uw[1], a[2] - kw[0] * uw[2],
-            a[3] - kw[1] * uw[1], a[4] - kw[1] * uw[2], a[5] - kw[2] * uw[2],
-        ),
-        (
-            b[0] - kw[0] * uf[0], b[1] - kw[0] * uf[1], b[2] - kw[0] * uf[2],
-            b[3] - kw[1] * uf[0], b[4] - kw[1] * uf[1], b[5] - kw[1] * uf[2],
-            b[6] - kw[2] * uf[0], b[7] - kw[2] * uf[1], b[8] - kw[2] * uf[2],
-        ),
-        (
-            m[0] - kf[0] * uf[0], m[1] - kf[0] * uf[1], m[2] - kf[0] * uf[2],
-            m[3] - kf[1] * uf[1], m[4] - kf[1] * uf[2], m[5] - kf[2] * uf[2],
-        ),
-    )  # fmt: skip
+        g[6] * s[0] + g[7] * s[2] + g[8] * s[3] - g[3] * s[1] - g[4] * s[3] - g[5] * s[4],
+        g[0] * s[1] + g[1] * s[3] + g[2] * s[4] - g[7] * s[0] - g[8] * s[1],
+        g[4] * s[0] + g[5] * s[1] - g[0] * s[0] - g[1] * s[2] - g[2] * s[3],
+    )
 
 
 @inline
-def body_force(mass, mc, i, w, wd, a):
-    """Return moment and force (n, f) that move a rigid body as given, at its reference point.
-
-    f = m a + w' x mc + w x (w x mc),  n = I w' + w x (I w) + mc x a   (Newton and Euler)
-
-    mass: [kg]; mc: mass times centre of mass [kg m]; i: inertia about the reference point
-    [kg m^2]; w, wd: angular velocity and acceleration; a: acceleration of the reference point.
-    """
-    f = add(scale(mass, a), add(cross(wd, mc), cross(w, cross(w, mc))))
-    n = add(add(sym_times(i, wd), cross(w, sym_times(i, w))), cross(mc, a))
-    return n, f
-
+def moment_of_rate_y(g, s):
+    """Return moment_of_rate() for a second moment (xx, xy, xz, yz, zz) whose yy is 0."""
+    return (
+        g[6] * s[1] + g[8] * s[3] - g[3] * s[2] - g[4] * s[3] - g[5] * s[4],
+        g[0] * s[2] + g[1] * s[3] + g[2] * s[4] - g[6] * s[0] - g[7] * s[1] - g[8] * s[2],
+        g[3] * s[0] + g[4] * s[1] + g[5] * s[2] - g[0] * s[1] - g[2] * s[3],
+    )
 
 @inline
 def solve_symmetric6(inertia, n, f):
-    """Return (w', a) with [A B; B^T M] (w', a) = (n, f), by L D L^T."""
+    """Return (w', a) with [A B; B^T M] (w', a) = (n, f), by L D L^T; inertia: (A, B, M), A and M symmetric."""
     a, b, m = inertia
     a00, a01, a02, a11, a12, a22 = a
     one = real(1.0)

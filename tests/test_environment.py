@@ -11,6 +11,7 @@ from environments import EnvState, registry
 from environments import quadruped_step as Q
 from physics import PhysicsEngine
 from physics import layout as L
+from physics.jit import LANES
 
 TASK = "quadruped-balance"
 CALM = {"push.speed": (0.0, 0.0), "push.spin": 0.0}
@@ -252,11 +253,11 @@ def test_reward_of_the_state_as_it_is_equals_the_step_s():
     env = make_with(64, ONE_GOAL)
     env.init_state(seed=3)
     state, _ = wander(env, 10)
-    before = env.engine.blocks[:, : L.STATE_ROWS * 16].copy()
+    before = env.engine.blocks[:, : L.STATE_ROWS * LANES].copy()
     running = ~state.done
     assert running.any()
     np.testing.assert_allclose(env.compute_reward_parallel()[running], state.reward[running], rtol=1e-6)
-    np.testing.assert_array_equal(env.engine.blocks[:, : L.STATE_ROWS * 16], before)
+    np.testing.assert_array_equal(env.engine.blocks[:, : L.STATE_ROWS * LANES], before)
 
 
 def test_changed_weights_change_the_reward():
@@ -452,7 +453,7 @@ def test_a_broken_robot_starts_anew_and_its_neighbours_do_not_notice(row, value)
     for e in (env, whole):
         e.init_state(seed=12)
         wander(e, 5, 0.2)
-    env.engine.blocks.reshape(3, -1, 16)[1, row, 3] = value  # robot 19
+    env.engine.blocks.reshape(env.engine.num_blocks, -1, LANES)[19 // LANES, row, 19 % LANES] = value
     actions = np.random.default_rng(3).normal(0, 0.2, (40, 12))
     broken, healthy = env.step(actions), whole.step(actions)
     assert broken.terminated[19]
@@ -473,7 +474,7 @@ def test_a_broken_robot_starts_anew_and_its_neighbours_do_not_notice(row, value)
 def test_everything_broken_starts_anew():
     env = make(33)
     env.init_state(seed=13)
-    env.engine.blocks[:, : L.STATE_ROWS * 16] = np.nan
+    env.engine.blocks[:, : L.STATE_ROWS * LANES] = np.nan
     state = env.step(np.zeros((33, 12)))
     assert state.terminated.all()
     assert np.isfinite(env.engine.blocks[:2]).all()

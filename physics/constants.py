@@ -1,0 +1,155 @@
+"""What the kernel knows of the world and of a robot: three arrays of numbers, packed here.
+
+The equations of motion of a leg hold in any frames whose axes are those of its joints, and for any
+masses that move alike. Both freedoms are used up here, once, so that most numbers are zero in the
+kernel, for every robot:
+
+Frames. The hip's origin slides along its axis to where the thigh's axis crosses it or passes it
+vertically; the thigh's and calf's origins slide along theirs into the same vertical plane; the
+thigh's and calf's frames turn about y until the calf's origin and the foot lie straight below
+theirs. What is left of five vectors is the hip's place, RISE, THIGH_LENGTH, FOOT_SIDE and
+CALF_LENGTH, and constants THIGH_TURN and CALF_TURN to add to joint angles.
+
+Masses. Mass on a joint's axis moves with either of its links. As much as there is of a link, its
+mass, its first moment along the axis and its second moment along the axis, is moved to the parent:
+the base parameters of Gautier and Khalil (1990). A link keeps two of its three first moments and
+five of its six second moments, and the trunk carries all mass; motion is the same to the last digit.
+"""
+
+import numpy as np
+
+from config import PhysicsCfg
+from physics.jit import real
+from physics.robot import Robot
+
+# World: world_constants()
+TIMESTEP = 0  # [s]
+GRAVITY = 1  # [m/s^2]
+STIFFNESS, CONTACT_DAMPING, FOOT_FRICTION, SLIP_SPEED = 2, 3, 4, 5  # foot contact [N/m], [N s/m], [-], [m/s]
+FRICTION_SPEED = 6  # dry friction of a joint [rad/s]
+LIMIT_STIFFNESS, LIMIT_DAMPING = 7, 8  # end stop of a joint [N m/rad], [N m s/rad]
+KP, KD = 9, 10  # PD law [N m/rad], [N m s/rad]
+WORLD_CONSTANTS = 11
+
+# Trunk: base_constants()
+BASE_MASS = 0  # of the whole robot [kg]
+BASE_FIRST = 1  # first moment of mass about the base origin (3) [kg m]
+BASE_SECOND = 4  # second moment, integral of p p^T dm, xx xy xz yy yz zz (6) [kg m^2]
+TRUNK_SIZE = 10  # half extents (3) [m]
+HOME_HEIGHT = 13  # [m]
+BASE_CONSTANTS = 14
+
+# Leg: a row of leg_constants()
+HIP = 0  # hip origin in the base frame (3) [m]
+RISE = 3  # of the thigh's origin above the hip's axis [m]
+THIGH_LENGTH, CALF_LENGTH = 4, 5  # [m]
+FOOT_SIDE = 6  # of the foot along y from the plane of hip and knee [m]
+THIGH_TURN, CALF_TURN = 7, 8  # added to the angles of thigh and thigh + calf [rad]
+FOOT_RADIUS = 9  # [m]
+HIP_LINK = 10  # first moment y z, second moment xy xz yy yz zz (7)
+THIGH_LINK, CALF_LINK = 17, 24  # first moment x z, second moment xx xy xz yz zz (7)
+DAMPING, ARMATURE, FRICTION, TORQUE_LIMIT = 31, 34, 37, 40  # per joint (3) [N m s/rad], [kg m^2], [N m], [N m]
+LOW, HIGH, HOME = 43, 46, 49  # per joint (3) [rad]
+HOLD = 52  # motor torques that hold the home pose (3) [N m]
+LEG_CONSTANTS = 55
+
+
+class _Moments:
+    """Mass, first moment (3) and second moment (3, 3) of a link about its origin."""
+
+    def __init__(self, mass: float, com: np.ndarray, inertia: np.ndarray) -> None:
+        self.mass, self.first = mass, mass * com
+        # inertia about the com is tr(S) 1 - S for the second moment S
+        self.second = 0.5 * np.trace(inertia) * np.eye(3) - inertia + mass * np.outer(com, com)
+
+    def moved(self, r: np.ndarray) -> "_Moments":
+        """Return the same mass about an origin from which this one lies at r."""
+        moved = _Moments(0.0, np.zeros(3), np.zeros((3, 3)))
+        moved.mass, moved.first = self.mass, self.first + self.mass * r
+        moved.second = self.second + np.outer(r, self.first) + np.outer(self.first, r) + self.mass * np.outer(r, r)
+        return moved
+
+    def turned(self, turn: np.ndarray) -> "_Moments":
+        """Return the same mass in a frame in which this one's axes are the columns of turn."""
+        turned = _Moments(0.0, np.zeros(3), np.zeros((3, 3)))
+        turned.mass, turned.first, turned.second = self.mass, turn @ self.first, turn @ self.second @ turn.T
+        return turned
+
+    def split(self, axis: int) -> "_Moments":
+        """Take off, and return, what lies on an axis through the origin."""
+        on_axis = _Moments(self.mass, np.zeros(3), np.zeros((3, 3)))
+        on_axis.first[axis], on_axis.second[axis, axis] = self.first[axis], self.second[axis, axis]
+        self.mass, self.first[axis], self.second[axis, axis] = 0.0, 0.0, 0.0
+        return on_axis
+
+    def add(self, other: "_Moments") -> None:
+        self.mass, self.first, self.second = self.mass + other.mass, self.first + other.first, self.second + other.second
+
+
+def _about_y(angle: float) -> np.ndarray:
+    s, c = np.sin(angle), np.cos(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def _leg(robot: Robot, i: int) -> tuple[np.ndarray, _Moments]:
+    """Return the geometry and links of a leg, (HIP to CALF_LINK + 7), and the mass that it hands to the trunk."""
+    hip_at, thigh_at, calf_at = robot.offset[i]
+    foot_at = robot.foot_offset[i]
+    hip, thigh, calf = (_Moments(link.mass, link.com, link.inertia) for link in robot.links[i])
+    x = np.array([1.0, 0.0, 0.0])
+    y = np.array([0.0, 1.0, 0.0])
+    # origins slide along their axes
+    slide = thigh_at[0] * x
+    hip_at, thigh_at, hip = hip_at + slide, thigh_at - slide, hip.moved(-slide)
+    slide = -thigh_at[1] * y
+    thigh_at, calf_at, thigh = thigh_at + slide, calf_at - slide, thigh.moved(-slide)
+    slide = -calf_at[1] * y
+    calf_at, foot_at, calf = calf_at + slide, foot_at - slide, calf.moved(-slide)
+    # frames turn about y until the next one lies straight below
+    thigh_turn, calf_turn = np.arctan2(-calf_at[0], -calf_at[2]), np.arctan2(-foot_at[0], -foot_at[2])
+    thigh, calf = thigh.turned(_about_y(-thigh_turn)), calf.turned(_about_y(-calf_turn))
+    thigh_length, calf_length = np.hypot(calf_at[0], calf_at[2]), np.hypot(foot_at[0], foot_at[2])
+    # mass on an axis goes to the parent
+    thigh.add(calf.split(1).moved(np.array([0.0, 0.0, -thigh_length])))
+    hip.add(thigh.split(1).moved(np.array([0.0, 0.0, thigh_at[2]])))
+    trunk = hip.split(0).moved(hip_at)
+    f, s = hip.first, hip.second
+    numbers = [*hip_at, thigh_at[2], thigh_length, calf_length, foot_at[1], thigh_turn, calf_turn, robot.foot_radius[i]]
+    numbers += [f[1], f[2], s[0, 1], s[0, 2], s[1, 1], s[1, 2], s[2, 2]]
+    for link in (thigh, calf):
+        f, s = link.first, link.second
+        numbers += [f[0], f[2], s[0, 0], s[0, 1], s[0, 2], s[1, 2], s[2, 2]]
+    return np.array(numbers), trunk
+
+
+def leg_constants(robot: Robot) -> np.ndarray:
+    """Return the constants of the legs, (4, LEG_CONSTANTS), contiguous."""
+    hold = robot.hold_torques()
+    rows = [
+        np.concatenate([
+            _leg(robot, i)[0], robot.damping[i], robot.armature[i], robot.friction[i], robot.torque_limit[i],
+            robot.joint_range[i, :, 0], robot.joint_range[i, :, 1], robot.home_joints[i], hold[i],
+        ])
+        for i in range(4)
+    ]  # fmt: skip
+    return np.array(rows, dtype=real)
+
+
+def base_constants(robot: Robot) -> np.ndarray:
+    """Return the constants of the trunk, (BASE_CONSTANTS)."""
+    trunk = _Moments(robot.base.mass, robot.base.com, robot.base.inertia)
+    for i in range(4):
+        trunk.add(_leg(robot, i)[1])
+    s = trunk.second
+    second = s[0, 0], s[0, 1], s[0, 2], s[1, 1], s[1, 2], s[2, 2]
+    return np.array([trunk.mass, *trunk.first, *second, *robot.trunk_half_extents, robot.home_height], dtype=real)
+
+
+def world_constants(cfg: PhysicsCfg, timestep: float) -> np.ndarray:
+    """Return the constants of the world, (WORLD_CONSTANTS); without a PD law."""
+    world = np.zeros(WORLD_CONSTANTS, dtype=real)
+    world[:KP] = (
+        timestep, cfg.gravity, cfg.contact_stiffness, cfg.contact_damping, cfg.foot_friction, cfg.slip_speed,
+        cfg.friction_speed, cfg.limit_stiffness, cfg.limit_damping,
+    )  # fmt: skip
+    return world
