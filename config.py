@@ -24,7 +24,7 @@ def knob(default: Any, meaning: str, unit: str = "", *, low: float = -math.inf, 
 class PhysicsCfg:
     """The simulated world: time step, foot contact, joints."""
 
-    robot: str = knob("go1", "robot: name of a file in robots/ or path to a JSON file")
+    robot: str = knob("go1", "robot: name of a file in robots/ or path to a JSON, MJCF or URDF file")
     timestep: float = knob(0.0025, "length of a physics step", "s", low=1e-5, high=0.02)
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
     contact_stiffness: float = knob(2e4, "spring of a foot on the ground", "N/m", low=100.0, high=1e6)

@@ -1,9 +1,11 @@
-"""A quadruped's facts: read from ``robots/NAME.json`` and checked."""
+"""A quadruped's facts: read from a file, checked, and written."""
 
 import dataclasses
 import json
 import math
+import os
 import pathlib
+import re
 
 import numpy as np
 
@@ -132,14 +134,19 @@ class _Reader:
         return Link(self.number(f"{path}.mass", above=0.0), self.vector(f"{path}.com", 3), inertia)
 
 
-def load_robot(name: str) -> Robot:
+def load_robot(name: str | os.PathLike) -> Robot:
     """Read a robot.
 
-    name: of a file in ``robots/`` without its ending, or a path to a JSON file.
+    name: of a file in ``robots/`` without its ending, or a path to a JSON file, an MJCF model (``.xml``, ``.mjcf``)
+    or a URDF (``.urdf``); the latter two need MuJoCo and are read as import_robot() says.
 
     Raises RobotError, naming the file and the field, if the file is missing or malformed, a
     mass is not positive or an inertia not physical.
     """
+    if pathlib.Path(name).suffix.lower() in (".xml", ".mjcf", ".urdf"):
+        from physics.model_import import import_robot  # here, for it imports this module
+
+        return import_robot(pathlib.Path(name))
     path = pathlib.Path(name) if str(name).endswith(".json") else ROOT / "robots" / f"{name}.json"
     try:
         data = json.loads(path.read_text())
@@ -177,3 +184,43 @@ def load_robot(name: str) -> Robot:
         home_height=read.number("home.height", above=0.0),
         home_joints=np.array([read.vector(f"home.joints.{leg}", 3) for leg in LEGS]),
     )
+
+
+def save_robot(robot: Robot, path: str | os.PathLike) -> None:
+    """Write a robot as a JSON file that load_robot() reads; numbers are cut to nine digits.
+
+    Raises RobotError if the ending is another, lest it replace the model that the robot came from, or the file
+    cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".json":
+        raise RobotError(f"{path}: expected a file name that ends in .json")
+
+    def tidy(values: np.ndarray | float) -> list | float:
+        return [tidy(v) for v in values] if np.ndim(values) else round(float(f"{values:.9g}"), 15)
+
+    def link(body: Link) -> dict:
+        return {"mass": tidy(body.mass), "com": tidy(body.com), "inertia": tidy(body.inertia[np.triu_indices(3)])}
+
+    legs = {
+        leg: {
+            "links": [
+                {
+                    "name": JOINTS[j], "axis": AXES[j], "offset": tidy(robot.offset[i, j]), **link(robot.links[i][j]),
+                    "joint_range": tidy(robot.joint_range[i, j]), "damping": tidy(robot.damping[i, j]), "armature": tidy(robot.armature[i, j]),
+                    "frictionloss": tidy(robot.friction[i, j]), "torque_limit": tidy(robot.torque_limit[i, j]),
+                }
+                for j in range(3)
+            ],
+            "foot": {"offset": tidy(robot.foot_offset[i]), "radius": tidy(robot.foot_radius[i])},
+        }
+        for i, leg in enumerate(LEGS)
+    }  # fmt: skip
+    home = {"height": tidy(robot.home_height), "joints": {leg: tidy(robot.home_joints[i]) for i, leg in enumerate(LEGS)}}
+    data = {"total_mass": tidy(robot.total_mass), "base": link(robot.base), "legs": legs, "home": home, "trunk_half_extents": tidy(robot.trunk_half_extents)}
+    # a list of numbers on one line
+    text = re.sub(r"\[\s([^][{}]*)\s\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", json.dumps(data, indent=1))
+    try:
+        path.write_text(text + "\n")
+    except OSError as error:
+        raise RobotError(f"{path}: expected a file that can be written, got: {error.strerror}") from None

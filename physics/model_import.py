@@ -1,0 +1,242 @@
+"""A Robot from an MJCF or URDF file; ground, options, sensors and controllers of the file are left behind."""
+
+import math
+import pathlib
+
+import numpy as np
+
+from physics.model_file import ModelFile
+from physics.robot import AXES, Link, Robot
+
+REACH = 0.8  # of a leg's full length, from thigh joint to foot, in the neutral stance
+EVERY_ANGLE = (-math.pi, math.pi)  # range of a joint without one [rad]
+SETTLED = 1e-3  # a keyframe that puts the feet this close to the ground has them on it [m]
+LEVEL = 1e-3  # components of a direction, below which a geom lies level [1]
+
+
+def import_robot(path: pathlib.Path) -> Robot:
+    """Read a robot from an MJCF or URDF file.
+
+    path: of the file, which holds a floating base (in URDF: the root link) with four legs of three hinges about
+    +x, +y and +y of the base, at zero angles. Bodies without joints become part of their parents. What the file
+    may leave open:
+
+    - range: what stands there, enforced or not; else -pi to pi.
+    - torque limit: what a joint's actuators can give and its actuatorfrcrange (URDF: effort) lets through.
+    - damping, armature, friction: 0. URDF has no armature.
+    - foot: of the calf's collision geometry what reaches lowest in the home pose, a sphere before others; of
+      others the sphere of the same radius (a box: half its thickness) at the lowest point.
+    - home: keyframe "home", else the only keyframe; else hips at 0 and each foot below its thigh joint at 0.8 of
+      the leg's length, knees bent as the ranges let them, backwards if both ways.
+    - home height: the keyframe's if it puts the lowest foot on z = 0, to 1 mm; else the one that does, base level.
+    - trunk: half the edges of the bounding box of the base's collision geometry; without that, as long and wide
+      as the hips lie from the base's origin, and as high as wide.
+
+    Raises RobotError, naming the file and the element, for what is malformed or cannot be represented.
+    """
+    m = ModelFile(path)
+    offset = np.diff(m.origin, axis=1, prepend=0.0)
+    joint_range = np.array([[_joint_range(m, j) for j in leg] for leg in m.joints])
+    torque_limit = np.array([[_torque_limit(m, j) for j in leg] for leg in m.joints])
+    damping, armature, friction = (_per_joint(m, name) for name in ("damping", "armature", "frictionloss"))
+    height, home = _keyframe(m)
+    feet, radii, home = _stand(m, offset, joint_range, home)
+    standing = -min(_foot_height(offset[i], feet[i], home[i]) - radii[i] for i in range(4))
+    return Robot(
+        name=path.stem,
+        base=_link(m, m.base, np.zeros(3)),
+        trunk_half_extents=_trunk(m),
+        links=tuple(tuple(_link(m, m.bodies[i, j], m.origin[i, j]) for j in range(3)) for i in range(4)),
+        offset=offset,
+        foot_offset=feet,
+        foot_radius=radii,
+        damping=damping,
+        armature=armature,
+        friction=friction,
+        torque_limit=torque_limit,
+        joint_range=joint_range,
+        home_height=height if height is not None and abs(height - standing) < SETTLED else standing,
+        home_joints=home,
+    )
+
+
+def _link(m: ModelFile, body: int, origin: np.ndarray) -> Link:
+    """Return a body and all that is fixed to it as one, about an origin (3) in the base frame [m]."""
+    parts = np.flatnonzero(m.model.body_weldid == body)
+    masses, coms, moments = m.model.body_mass[parts], m.data.xipos[parts], m.model.body_inertia[parts]
+    m.check_finite("body", body, masses, coms, moments)
+    mass = masses.sum()
+    if mass <= 0:
+        raise m.fail(m.label("body", body), f"a mass above 0, got {mass:g}")
+    com = masses @ coms / mass
+    inertia = np.zeros((3, 3))
+    for part, d in zip(parts, coms - com, strict=True):
+        R_BI = m.data.ximat[part].reshape(3, 3)  # I: the frame in which the part's inertia is given
+        # I + m (d.d 1 - d d^T)
+        inertia += R_BI @ m.inertia(part) @ R_BI.T + m.model.body_mass[part] * (d @ d * np.eye(3) - np.outer(d, d))
+    moments = np.linalg.eigvalsh(inertia)
+    if moments[0] <= 0 or moments[2] > (moments[0] + moments[1]) * (1 + 1e-6):
+        raise m.fail(m.label("body", body), f"a positive definite inertia whose principal moments obey the triangle inequality, got moments {moments}")
+    return Link(float(mass), com - origin, inertia)
+
+
+def _per_joint(m: ModelFile, name: str) -> np.ndarray:
+    """Return damping [N m s/rad], armature [kg m^2] or frictionloss [N m] of the joints, (4, 3)."""
+    values = getattr(m.model, f"dof_{name}")[m.model.jnt_dofadr[m.joints]]
+    for j, value in zip(m.joints.flat, values.flat, strict=True):
+        m.check_finite("joint", j, value)
+        if value < 0:
+            raise m.fail(m.label("joint", j), f"{name} of at least 0, got {value:g}")
+    return values
+
+
+def _joint_range(m: ModelFile, j: int) -> tuple[float, float]:
+    """Return a joint's lowest and highest angle [rad]."""
+    low, high = m.model.jnt_range[j]
+    m.check_finite("joint", j, low, high)
+    return (float(low), float(high)) if low < high else EVERY_ANGLE
+
+
+def _torque_limit(m: ModelFile, j: int) -> float:
+    """Return the largest torque about a joint, the same in both directions [N m]."""
+    mj, model = m.mj, m.model
+    low, high, driven = 0.0, 0.0, False
+    for a, way in enumerate(model.actuator_trntype):
+        if (way != mj.mjtTrn.mjTRN_JOINT and way != mj.mjtTrn.mjTRN_JOINTINPARENT) or model.actuator_trnid[a, 0] not in m.joints:
+            raise m.fail(m.label("actuator", a), "an actuator of a leg's joint, got one of something else")
+        if model.actuator_trnid[a, 0] != j:
+            continue
+        least, most = model.actuator_forcerange[a] if model.actuator_forcelimited[a] else (-math.inf, math.inf)
+        motor = model.actuator_gaintype[a] == mj.mjtGain.mjGAIN_FIXED and model.actuator_biastype[a] == mj.mjtBias.mjBIAS_NONE
+        if motor and model.actuator_dyntype[a] == mj.mjtDyn.mjDYN_NONE and model.actuator_ctrllimited[a]:
+            forces = sorted(model.actuator_ctrlrange[a] * model.actuator_gainprm[a, 0])
+            least, most = max(least, forces[0]), min(most, forces[1])
+        torques = sorted((least * model.actuator_gear[a, 0], most * model.actuator_gear[a, 0]))
+        low, high, driven = low + torques[0], high + torques[1], True
+    if not driven:
+        low, high = -math.inf, math.inf
+    if model.jnt_actfrclimited[j]:
+        low, high = max(low, model.jnt_actfrcrange[j, 0]), min(high, model.jnt_actfrcrange[j, 1])
+    if not (0 < high < math.inf and abs(low + high) <= 1e-6 * high):
+        wanted = "a torque limit, the same both ways (actuatorfrcrange, forcerange or a motor's ctrlrange; URDF: effort)"
+        raise m.fail(m.label("joint", j), f"{wanted}, got [{low:g}, {high:g}] N m")
+    return float(high)
+
+
+def _keyframe(m: ModelFile) -> tuple[float, np.ndarray] | tuple[None, None]:
+    """Return base height [m] and joint angles (4, 3) [rad] of the home keyframe, if there is one."""
+    model = m.model
+    names = [m.mj.mj_id2name(model, m.mj.mjtObj.mjOBJ_KEY, key) for key in range(model.nkey)]
+    if "home" not in names and len(names) != 1:
+        return None, None
+    key = names.index("home") if "home" in names else 0
+    qpos = model.key_qpos[key]
+    m.check_finite("key", key, qpos)
+    return float(qpos[model.jnt_qposadr[model.body_jntadr[m.base]] + 2]), qpos[model.jnt_qposadr[m.joints]]
+
+
+def _stand(m: ModelFile, offset: np.ndarray, joint_range: np.ndarray, keyed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return foot centres (4, 3) in the calves' frames [m], foot radii (4) [m] and home angles (4, 3) [rad].
+
+    offset: (4, 3, 3) [m]; joint_range: (4, 3, 2) [rad]; keyed: (4, 3) home angles of the file [rad], or None.
+    """
+    home = np.zeros((4, 3)) if keyed is None else keyed
+    # which point of a calf is the lowest depends on the pose, and the neutral stance on that point: they settle soon
+    for _ in range(1 if keyed is not None else 8):
+        found = [_foot(m, i, home[i]) for i in range(4)]
+        feet, radii = np.array([centre for centre, _ in found]), np.array([radius for _, radius in found])
+        if keyed is None:
+            home = np.array([_neutral(m, i, offset[i], feet[i], joint_range[i]) for i in range(4)])
+    for i, j in np.ndindex(4, 3):
+        low, high = joint_range[i, j]
+        if not low - 1e-6 <= home[i, j] <= high + 1e-6:
+            raise m.fail(m.label("joint", m.joints[i, j]), f"a home angle within [{low:g}, {high:g}], got {home[i, j]:g}")
+    return feet, radii, home
+
+
+def _rotation(axis: str, angle: float) -> np.ndarray:
+    """Return the rotation (3, 3) about x or y by an angle [rad]."""
+    s, c = math.sin(angle), math.cos(angle)
+    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]] if axis == "x" else [[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def _foot_height(offset: np.ndarray, foot: np.ndarray, angles: np.ndarray) -> float:
+    """Return the height above the base origin [m] of a foot, (3) in the calf's frame, by its leg's offsets (3, 3) and angles (3)."""
+    for j in (2, 1, 0):
+        foot = offset[j] + _rotation(AXES[j], angles[j]) @ foot
+    return float(foot[2])
+
+
+def _foot(m: ModelFile, i: int, angles: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return centre (3), calf frame, and radius [m] of leg i's foot at joint angles (3)."""
+    calf = m.bodies[i, 2]
+    down = _rotation("y", -angles[1] - angles[2]) @ _rotation("x", -angles[0]) @ [0, 0, -1.0]
+    best, foot = -math.inf, None
+    for g in _solids(m, calf):
+        tip, radius = _tip(m, g, down)
+        # a sphere is preferred to what reaches at most its radius lower
+        reach = tip @ down + radius * (m.model.geom_type[g] == m.mj.mjtGeom.mjGEOM_SPHERE)
+        if reach > best:
+            best, foot = reach, (tip - radius * down - m.origin[i, 2], radius)
+    if foot is None:
+        raise m.fail(m.label("body", calf), "a foot (a sphere, capsule, cylinder or box that collides; meshes are not read), got none")
+    m.check_finite("body", calf, *foot)
+    return foot
+
+
+def _neutral(m: ModelFile, i: int, offset: np.ndarray, foot: np.ndarray, joint_range: np.ndarray) -> np.ndarray:
+    """Return angles (3) at which leg i's foot, (3) in the calf's frame, stands below the thigh joint."""
+    # lengths and bearings in the leg's plane; a bearing counts from up to forward, and a joint's angle adds to it
+    thigh, calf = (math.hypot(x, z) for x, _, z in (offset[2], foot))
+    if min(thigh, calf) < SETTLED:
+        raise m.fail(m.label("body", m.bodies[i, 1]), f"a thigh and a calf of some length, got {thigh:g} m and {calf:g} m")
+    straight = math.atan2(offset[2, 0], offset[2, 2]) - math.atan2(foot[0], foot[2])
+    # reach^2 = thigh^2 + calf^2 + 2 thigh calf cos(bend)
+    bend = math.acos(np.clip(((REACH * (thigh + calf)) ** 2 - thigh**2 - calf**2) / (2 * thigh * calf), -1, 1))
+
+    def turned(angle: float, j: int) -> float:
+        """Return an angle with the whole turns that bring it closest to the middle of joint j's range."""
+        return angle + 2 * math.pi * round((joint_range[j].mean() - angle) / (2 * math.pi))
+
+    ways = [turned(straight - bend, 2), turned(straight + bend, 2)]  # knee backwards, forwards
+    knee = min(ways, key=lambda angle: abs(angle - np.clip(angle, *joint_range[2])))
+    knee = float(np.clip(knee, *joint_range[2]))
+    x, _, z = offset[2] + _rotation("y", knee) @ foot
+    return np.array([np.clip(0.0, *joint_range[0]), turned(math.pi - math.atan2(x, z), 1), knee])
+
+
+def _trunk(m: ModelFile) -> np.ndarray:
+    """Return the half extents (3) of the trunk's box [m]."""
+    solids = _solids(m, m.base)
+    if not solids:
+        x, y, _ = np.abs(m.origin[:, 0]).max(axis=0)
+        return np.array([x, y, y])
+    sides = np.concatenate([np.eye(3), -np.eye(3)])
+    reach = np.array([max(_tip(m, g, side)[0] @ side for g in solids) for side in sides])
+    m.check_finite("body", m.base, reach)
+    return (reach[:3] + reach[3:]) / 2
+
+
+def _solids(m: ModelFile, body: int) -> list[int]:
+    """Return the geoms fixed to a body that collide and whose shape is known."""
+    model, t = m.model, m.mj.mjtGeom
+    known = np.isin(model.geom_type, [int(kind) for kind in (t.mjGEOM_SPHERE, t.mjGEOM_CAPSULE, t.mjGEOM_CYLINDER, t.mjGEOM_BOX)])
+    paired = np.array([model.geom(g).name in m.paired for g in range(model.ngeom)], bool)
+    collides = (model.geom_contype != 0) | (model.geom_conaffinity != 0) | paired
+    return np.flatnonzero((model.body_weldid[model.geom_bodyid] == body) & known & collides).tolist()
+
+
+def _tip(m: ModelFile, g: int, way: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the point of a geom farthest in a direction, (3) both in the base frame, and its radius there [m]."""
+    t, kind, size = m.mj.mjtGeom, m.model.geom_type[g], m.model.geom_size[g]
+    R_BG = m.data.geom_xmat[g].reshape(3, 3)
+    d = R_BG.T @ way
+    d[np.abs(d) < LEVEL] = 0.0  # of what is equally far, the middle: a lying cylinder, a level box
+    if kind == t.mjGEOM_BOX:
+        tip, radius = np.sign(d) * size, size.min()
+    else:
+        radius = size[0]
+        side = d[:2] / (math.hypot(*d[:2]) or 1.0) if kind == t.mjGEOM_CYLINDER else d[:2]
+        along = 0.0 if kind == t.mjGEOM_SPHERE else np.sign(d[2]) * size[1]
+        tip = np.array([*(radius * side), along + (0.0 if kind == t.mjGEOM_CYLINDER else radius * d[2])])
+    return m.data.geom_xpos[g] + R_BG @ tip, float(radius)
