@@ -1,8 +1,11 @@
-"""The same robot for MuJoCo: an MJCF model of trunk, legs and feet on a plane."""
+"""The same robot for MuJoCo: an MJCF model of trunk, legs and feet on a plane or a terrain."""
 
 from collections.abc import Iterable
 
 from physics.robot import AXES, JOINTS, LEGS, Link, Robot
+from physics.terrain import Terrain
+
+BASE_THICKNESS = 1.0  # of a height field, below its lowest point [m]
 
 
 def _numbers(values: Iterable) -> str:
@@ -15,16 +18,44 @@ def _inertial(link: Link) -> str:
     return f'<inertial mass="{link.mass:.9g}" pos="{_numbers(link.com)}" fullinertia="{_numbers(full)}"/>'
 
 
-def to_mjcf(robot: Robot, timestep: float = 0.002, friction: float = 0.8, option: str = 'iterations="1" ls_iterations="4"', joint_friction: bool = True) -> str:
-    """Return an MJCF model of a robot on a flat floor, its joints free of end stops.
+def _ground(terrain: Terrain | None) -> tuple[str, str]:
+    """Return the asset and the shape attributes of the floor: a plane where the ground is one, else a height field."""
+    if terrain is None:
+        return "", 'type="plane" size="0 0 1"'
+    plane = terrain.plane()
+    if plane is not None:
+        return "", f'type="plane" size="0 0 1" pos="{_numbers(plane[0])}" zaxis="{_numbers(plane[1])}"'
+    ny, nx = terrain.heights.shape
+    low, high = float(terrain.heights.min()), float(terrain.heights.max())
+    half_x, half_y = terrain.cell * (nx - 1) / 2, terrain.cell * (ny - 1) / 2
+    # MuJoCo takes the row of the largest y first, and scales the lowest height to 0, the highest to size[2].
+    asset = f'<asset><hfield name="floor" nrow="{ny}" ncol="{nx}" size="{_numbers((half_x, half_y, high - low, BASE_THICKNESS))}"'
+    asset += f' elevation="{_numbers(terrain.heights[::-1].ravel().tolist())}"/></asset>\n'
+    return asset, f'type="hfield" hfield="floor" pos="{_numbers((terrain.origin[0] + half_x, terrain.origin[1] + half_y, low))}"'
+
+
+def to_mjcf(
+    robot: Robot,
+    timestep: float = 0.002,
+    friction: float = 0.8,
+    option: str = 'iterations="1" ls_iterations="4"',
+    joint_friction: bool = True,
+    terrain: Terrain | None = None,
+    body_contact: bool = False,
+) -> str:
+    """Return an MJCF model of a robot on the ground, its joints free of end stops.
 
     Bodies, joints, inertias and feet are the robot's; motors take torques [N m] in the order of the
-    joints and are cut at the torque limit. Only the feet touch the floor. Joint ranges, trunk and the
-    home pose, a keyframe, are written down and move nothing.
+    joints and are cut at the torque limit. Only the feet touch the floor, and with body_contact
+    knees and trunk. Joint ranges and the home pose, a keyframe, are written down and move nothing.
 
     timestep: [s]; friction: of a foot; option: attributes of MuJoCo's <option>; joint_friction:
-    whether dry friction of the joints is kept.
+    whether dry friction of the joints is kept; terrain: None for a flat floor. A terrain's cells
+    are two triangles each in MuJoCo, and its field ends at its border, unless it is a plane, which
+    goes on. The robot is put above the first spawn.
     """
+    asset, floor = _ground(terrain)
+    x, y, z = (0.0, 0.0, 0.0) if terrain is None else terrain.spawns[0, 0]
     legs, motors = [], []
     for i, leg in enumerate(LEGS):
         open_tags = []
@@ -41,15 +72,15 @@ def to_mjcf(robot: Robot, timestep: float = 0.002, friction: float = 0.8, option
         foot = f'<geom name="{leg}" type="sphere" size="{robot.foot_radius[i]:.9g}" pos="{_numbers(robot.foot_offset[i])}" contype="0" conaffinity="1"/>'
         legs.append("".join(open_tags) + foot + "</body>" * 3)
     # conaffinity 2 makes the trunk a collision geometry, and nothing has a contype that meets it
-    trunk = f'<geom name="trunk" type="box" size="{_numbers(robot.trunk_half_extents)}" contype="0" conaffinity="2"/>'
-    home = _numbers([0, 0, robot.home_height, 1, 0, 0, 0, *robot.home_joints.ravel()])
+    trunk = f'<geom name="trunk" type="box" size="{_numbers(robot.trunk_half_extents)}" contype="0" conaffinity="{1 if body_contact else 2}"/>'
+    home = _numbers([x, y, z + robot.home_height, 1, 0, 0, 0, *robot.home_joints.ravel()])
     return f"""<mujoco model="{robot.name}">
 <compiler angle="radian" inertiafromgeom="false"/>
 <option timestep="{timestep:.9g}" integrator="Euler" solver="Newton" cone="pyramidal" {option}/>
 <default><geom friction="{friction:.9g} 0 0" condim="3" mass="0"/></default>
-<worldbody>
-<geom name="floor" type="plane" size="0 0 1" contype="1" conaffinity="0"/>
-<body name="base" pos="0 0 {robot.home_height:.9g}"><freejoint/>{_inertial(robot.base)}{trunk}{"".join(legs)}</body>
+{asset}<worldbody>
+<geom name="floor" {floor} contype="1" conaffinity="0"/>
+<body name="base" pos="{_numbers((x, y, z + robot.home_height))}"><freejoint/>{_inertial(robot.base)}{trunk}{"".join(legs)}</body>
 </worldbody>
 <actuator>{"".join(motors)}</actuator>
 <keyframe><key name="home" qpos="{home}"/></keyframe>

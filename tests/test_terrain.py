@@ -1,0 +1,467 @@
+"""Terrain: heights and normals by hand, the shapes' stated measures, curricula, and the same ground in MuJoCo."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from physics import Terrain, load_robot, terrain
+from physics.layout import CELL
+from physics.mjcf import to_mjcf
+
+HAND = np.array([[0.0, 1.0, 3.0], [2.0, 5.0, 4.0]])  # two rows along x, one above the other in y
+
+
+def hand():
+    return terrain.from_array(HAND, 0.5, (1.0, -2.0))
+
+
+def bumpy(**changes):
+    return terrain.rough(**{"amplitude": 0.2, "spacing": 0.3, "seed": 3, "size": 4.0, **changes})
+
+
+def inside(ground, count, seed=0, margin=0.0):
+    """Return random points within a field, (count) each, at least a margin of cells from its border."""
+    ny, nx = ground.heights.shape
+    draw = np.random.default_rng(seed)
+    return tuple(o + ground.cell * draw.uniform(margin, n - 1 - margin, count) for o, n in zip(ground.origin, (nx, ny), strict=True))
+
+
+def nodes(ground):
+    """Return the coordinates of all nodes, (ny, nx) each."""
+    ny, nx = ground.heights.shape
+    return np.meshgrid(ground.origin[0] + ground.cell * np.arange(nx), ground.origin[1] + ground.cell * np.arange(ny))
+
+
+def twist(ground, x, y):
+    """Return h00 - h10 - h01 + h11 of the cells that points lie in."""
+    i, j = (np.floor((a - o) / ground.cell + 1e-9).astype(int) for a, o in zip((x, y), ground.origin, strict=True))
+    h = ground.heights.astype(float)
+    return h[j, i] - h[j, i + 1] - h[j + 1, i] + h[j + 1, i + 1]
+
+
+def test_heights_by_hand():
+    ground = hand()
+    np.testing.assert_array_equal(ground.height([1.0, 1.5, 2.0], -2.0), HAND[0])
+    np.testing.assert_array_equal(ground.height([1.0, 1.5, 2.0], -1.5), HAND[1])
+    assert ground.height(1.25, -2.0) == 0.5
+    assert ground.height(2.0, -1.75) == 3.5
+    assert ground.height(1.25, -1.75) == 2.0  # the mean of 0, 1, 2, 5
+    # a quarter along x, three quarters along y of the second cell: 0.25 (0.75 1 + 0.25 3) + 0.75 (0.75 5 + 0.25 4)
+    assert ground.height(1.625, -1.625) == 3.9375
+    assert ground.height(np.zeros((4, 1)), np.zeros(5)).shape == (4, 5)
+    np.testing.assert_array_equal(ground.spawns, [[[1.5, -1.75, 3.0]]])
+
+
+def test_normals_by_hand():
+    # across the first cell: dh/dx = (1 + 3) / 2 / 0.5 = 4, dh/dy = (2 + 4) / 2 / 0.5 = 6
+    np.testing.assert_allclose(hand().normal(1.25, -1.75), np.array([-4, -6, 1]) / math.sqrt(53), rtol=1e-14)
+    # on the line between the cells, of the one towards +x: dh/dx = 2 / 0.5, dh/dy = 4 / 0.5
+    np.testing.assert_allclose(hand().normal(1.5, -2.0), np.array([-4, -8, 1]) / 9, rtol=1e-14)
+
+
+def test_normals_agree_with_finite_differences():
+    ground = bumpy()
+    x, y = inside(ground, 500)
+    e = 1e-6
+    away = np.minimum(*(np.abs((a / ground.cell + 0.5) % 1 - 0.5) for a in (x, y))) > 2 * e / ground.cell  # of the lines between cells
+    dx = (ground.height(x + e, y) - ground.height(x - e, y)) / (2 * e)
+    dy = (ground.height(x, y + e) - ground.height(x, y - e)) / (2 * e)
+    normal = ground.normal(x, y)
+    assert away.sum() > 450
+    np.testing.assert_allclose(normal[away, 0] / normal[away, 2], -dx[away], atol=1e-8)
+    np.testing.assert_allclose(normal[away, 1] / normal[away, 2], -dy[away], atol=1e-8)
+    np.testing.assert_allclose(np.linalg.norm(normal, axis=1), 1.0, rtol=1e-14)
+    assert np.abs(dx).max() > 0.3
+
+
+def test_the_surface_has_no_gaps():
+    ground = bumpy()
+    x, y = inside(ground, 300)
+    lines = ground.cell * np.rint(x / ground.cell)
+    e = 1e-9
+    np.testing.assert_allclose(ground.height(lines - e, y), ground.height(lines + e, y), atol=1e-7)
+    np.testing.assert_allclose(ground.height(y, lines - e), ground.height(y, lines + e), atol=1e-7)
+
+
+def test_the_border_goes_on():
+    ground = hand()
+    np.testing.assert_array_equal(ground.height([0.0, -1e4], -1.75), ground.height(1.0, -1.75))
+    np.testing.assert_array_equal(ground.height([2.0 + 1e-12, 77.0], -1.75), ground.height(2.0, -1.75))
+    assert ground.height(1.25, 3.0) == ground.height(1.25, -1.5)
+    assert ground.height(-5.0, 9.0) == HAND[1, 0]
+    assert ground.normal(50.0, -1.75)[0] == 0.0
+    np.testing.assert_allclose(ground.normal(50.0, -1.75), np.array([0, -2, 1]) / math.sqrt(5), rtol=1e-14)
+    np.testing.assert_array_equal(ground.normal(50.0, 50.0), [0, 0, 1])
+
+
+def test_fields_are_copied_and_cannot_be_written():
+    mine = np.zeros((3, 3), np.float32)
+    ground = terrain.from_array(mine, 0.1)
+    mine[:] = 1.0
+    assert not ground.heights.any()
+    with pytest.raises(ValueError, match="read-only"):
+        ground.heights[0, 0] = 1.0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ground.cell = 0.2
+    packed, _ = ground.pack()
+    packed[:] = 1.0
+    assert not ground.heights.any()
+
+
+def test_origins_are_rounded_to_whole_cells():
+    ground = terrain.from_array(np.zeros((4, 3)), 0.1, (0.33, -7.78))
+    np.testing.assert_allclose(ground.origin, [0.3, -7.8], atol=1e-12)
+    np.testing.assert_allclose(terrain.from_array(np.zeros((5, 3)), 0.1).origin, [-0.1, -0.2], atol=1e-12)
+
+
+@pytest.mark.parametrize("cell", [0.05, 0.1, 0.2, 0.16, 1.0])
+def test_the_packed_field_is_read_as_documented(cell):
+    """In float32, far from the world's origin, and with nothing but the packed arrays."""
+    far = np.array([160000.0, -32016.0])
+    ground = terrain.from_array(bumpy(cell=0.1).heights[:-5], cell, far - 16 * cell)
+    heights, (whole, real) = ground.pack()
+    assert (heights.dtype, whole.dtype, real.dtype) == (np.float32, np.int32, np.float32)
+    assert heights.flags.c_contiguous
+    assert heights.shape == (whole[terrain.NX] * whole[terrain.NY],)
+    assert (len(whole), len(real)) == (terrain.WHOLE_COLUMNS, terrain.REAL_COLUMNS)
+    assert real[terrain.SPACING] == np.float32(cell)
+    assert float(real[terrain.PER_METRE]) == round(CELL / cell) / CELL
+    p = np.random.default_rng(0).uniform(-5, 5, (200, 2)).astype(np.float32)
+    u = p * real[terrain.PER_METRE]
+    i = np.floor(u)
+    s, t = (u - i).T
+    ix, iy = (i + far / CELL * whole[terrain.CELLS] - whole[terrain.FIRST_X : terrain.FIRST_Y + 1]).astype(int).T
+    corner = {}
+    for a in (0, 1):
+        for b in (0, 1):
+            corner[a, b] = heights[np.clip(iy + b, 0, whole[terrain.NY] - 1) * whole[terrain.NX] + np.clip(ix + a, 0, whole[terrain.NX] - 1)]
+    low, high = corner[0, 0] + s * (corner[1, 0] - corner[0, 0]), corner[0, 1] + s * (corner[1, 1] - corner[0, 1])
+    expected = ground.height(*(far + p.astype(float)).T)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(low + t * (high - low), expected, atol=5e-6)
+
+
+def test_slopes():
+    ground = terrain.slope(0.3, size=2.0)
+    x, y = inside(ground, 50)
+    np.testing.assert_allclose(ground.height(x, y), math.tan(0.3) * x, atol=1e-7)
+    np.testing.assert_allclose(ground.normal(x, y), np.tile([-math.sin(0.3), 0, math.cos(0.3)], (50, 1)), atol=1e-5)
+    ground = terrain.slope(-0.2, direction=math.pi / 2, size=2.0)
+    np.testing.assert_allclose(ground.height(x, y), -math.tan(0.2) * y, atol=1e-7)
+    np.testing.assert_array_equal(ground.spawns, [[[0, 0, 0]]])
+
+
+def test_planes_are_known():
+    point, normal = terrain.flat(0.7).plane()
+    assert point[2] == np.float32(0.7)
+    np.testing.assert_array_equal(normal, [0, 0, 1])
+    ground = terrain.slope(0.4, direction=0.8)
+    point, normal = ground.plane()
+    np.testing.assert_allclose(normal, [-math.sin(0.4) * math.cos(0.8), -math.sin(0.4) * math.sin(0.8), math.cos(0.4)], atol=1e-6)
+    assert ground.height(*point[:2]) == point[2]
+    heights = ground.heights.copy()
+    heights[40, 50] += 1e-4
+    assert terrain.from_array(heights, 0.1).plane() is None
+    assert bumpy().plane() is None
+
+
+def test_rough_ground_keeps_its_amplitude_and_its_platform():
+    ground = bumpy(platform=1.0)
+    assert 0.15 < np.abs(ground.heights).max() <= 0.2
+    x, y = np.meshgrid(*[np.linspace(-0.5, 0.5, 21)] * 2)
+    assert not ground.height(x, y).any()
+    assert np.abs(bumpy().height(x, y)).max() > 0.05
+    # every node on its own when the spacing is the cell: neighbours are not alike
+    fine = bumpy(spacing=0.1).heights
+    assert abs(np.corrcoef(fine[:, :-1].ravel(), fine[:, 1:].ravel())[0, 1]) < 0.1
+    assert np.corrcoef(bumpy().heights[:, :-1].ravel(), bumpy().heights[:, 1:].ravel())[0, 1] > 0.5
+
+
+@pytest.mark.parametrize(("up", "cell"), [(True, 0.1), (False, 0.1), (True, 0.05)])
+def test_stairs_have_the_stated_steps(up, cell):
+    ground = terrain.stairs(0.12, 0.3, up, platform=2.0, size=8.0, cell=cell)
+    # Outwards from the platform's edge, 1 m from the middle, along each axis: (4 - 1) / 0.3 = 10 steps of 0.3 m.
+    tread = 1.0 + 0.3 * np.arange(10) + cell + 1e-6  # just beyond each riser
+    for x, y in ((tread, 0.2), (-tread, 0.2), (0.2, tread), (0.2, -tread), (tread, tread)):
+        heights = ground.height(x, y)
+        np.testing.assert_allclose(heights - ground.spawns[0, 0, 2], (1 if up else -1) * 0.12 * np.arange(1, 11), atol=1e-6)
+        reach = (0.3 - cell - 2e-6) * np.sign([np.mean(x), np.mean(y)]) * [np.ndim(x) > 0, np.ndim(y) > 0]
+        np.testing.assert_allclose(ground.height(x + reach[0], y + reach[1]), heights, atol=1e-6)  # level to the foot of the next
+    edge = np.abs(np.meshgrid(*[np.linspace(-1, 1, 41)] * 2))
+    np.testing.assert_allclose(ground.height(*edge), (-1.2 if up else 1.2), atol=1e-6)
+    for border in (ground.heights[0], ground.heights[-1], ground.heights[:, 0], ground.heights[:, -1]):
+        assert not border.any()
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_pyramid_slopes_have_the_stated_angle(up):
+    ground = terrain.pyramid_slope(0.4, up, platform=1.0, size=6.0)
+    sign = -1 if up else 1
+    np.testing.assert_allclose(ground.spawns[0, 0], [0, 0, sign * 2.5 * math.tan(0.4)], atol=1e-6)
+    np.testing.assert_allclose(ground.normal(2.02, 0.3), [sign * math.sin(0.4), 0, math.cos(0.4)], atol=1e-5)
+    np.testing.assert_allclose(ground.normal(0.3, -2.02), [0, -sign * math.sin(0.4), math.cos(0.4)], atol=1e-5)
+    np.testing.assert_array_equal(ground.normal(0.45, -0.45), [0, 0, 1])
+    assert ground.height(3.0, 1.0) == 0.0
+
+
+def spans(line, cell):
+    """Return the lengths of the level parts of a line of heights above the pit, and of what lies between them [m]."""
+    top = np.flatnonzero(line > -0.3)
+    breaks = np.flatnonzero(np.diff(top) > 1)
+    starts, ends = top[np.r_[0, breaks + 1]], top[np.r_[breaks, len(top) - 1]]
+    return (ends - starts) * cell, (starts[1:] - ends[:-1]) * cell, [line[a : b + 1] for a, b in zip(starts, ends, strict=True)]
+
+
+def test_stepping_stones_have_the_stated_size_and_gaps():
+    ground = terrain.stepping_stones(0.4, 0.2, 0.5, 0.03, seed=2, platform=1.5)
+    middle = len(ground.heights) // 2
+    for line in (ground.heights[middle], ground.heights[:, middle], ground.heights[middle + 13], ground.heights[:, middle - 13]):
+        tops, gaps, levels = spans(line, ground.cell)
+        np.testing.assert_allclose(gaps, 0.2, atol=1e-9)
+        inner = [i for i in range(1, len(tops) - 1) if tops[i] < 1]
+        assert len(inner) >= 8
+        np.testing.assert_allclose([tops[i] for i in inner], 0.4, atol=1e-9)
+        stones = [levels[i] for i in inner]
+        assert all(np.ptp(stone) == 0 for stone in stones)
+        assert len({float(stone[0]) for stone in stones}) == len(stones)
+        assert max(abs(stone).max() for stone in stones) <= 0.03
+        assert line.min() == -0.5
+    x, y = np.meshgrid(*[np.linspace(-0.75, 0.75, 31)] * 2)
+    assert not ground.height(x, y).any()
+    assert not ground.heights[[0, -1]].any()
+    assert not ground.heights[:, [0, -1]].any()
+    assert set(np.unique(terrain.stepping_stones(0.4, 0.2, 0.5).heights)) == {-0.5, 0.0}
+
+
+@pytest.mark.parametrize("stone", [0.2, 0.3, 0.5])
+@pytest.mark.parametrize("gap", [0.2, 0.3])
+def test_stepping_stones_fit_any_tile(stone, gap):
+    ground = terrain.stepping_stones(stone, gap, 0.5, platform=1.0, size=6.0)
+    for grid in (ground.heights, ground.heights.T):
+        line = max(grid[26:35], key=lambda line: (line > -0.3).sum())  # across the platform and on stones, not along a gap
+        tops, gaps, _ = spans(line, 0.1)
+        np.testing.assert_allclose(gaps, gap, atol=1e-9)
+        middle = tops[1:-1]
+        assert (np.isclose(middle, stone) | (middle >= 1.0 - 1e-9)).all()
+        assert min(tops[0], tops[-1]) < stone + gap + 1e-9  # no stone is left out beside the rim
+    assert not ground.height(*np.meshgrid([-0.45, 0, 0.45], [-0.45, 0, 0.45])).any()
+
+
+@pytest.mark.parametrize("make", [
+    lambda seed: terrain.rough(0.1, 0.4, seed), lambda seed: terrain.stepping_stones(0.4, 0.2, 0.5, 0.03, seed),
+    lambda seed: terrain.curriculum(3, ("rough", "stones"), seed=seed),
+])  # fmt: skip
+def test_the_same_seed_gives_the_same_bits(make):
+    assert make(4).heights.tobytes() == make(4).heights.tobytes()
+    assert make(4).heights.tobytes() != make(5).heights.tobytes()
+
+
+def test_no_two_tiles_are_alike():
+    ground = terrain.curriculum(2, ("rough", "rough"), difficulty=(0.5, 0.5))
+    tiles = [tile_of(ground, level, row, 80)[1:-1, 1:-1].tobytes() for level in (0, 1) for row in (0, 1)]
+    assert len(set(tiles)) == 4
+
+
+KINDS = ("flat", "rough", "slope_up", "slope_down", "stairs_up", "stairs_down", "stones")
+
+
+def tile_of(ground, level, row, n):
+    edge = 40
+    return ground.heights[edge + row * n : edge + (row + 1) * n + 1, edge + level * n : edge + (level + 1) * n + 1]
+
+
+def test_curricula_are_laid_out_as_documented():
+    ground = terrain.curriculum(4, KINDS, seed=1)
+    assert ground.heights.shape == (7 * 80 + 81, 4 * 80 + 81)
+    assert ground.spawns.shape == (4, 7, 3)
+    np.testing.assert_allclose(ground.origin, [-20, -32], atol=1e-9)
+    np.testing.assert_allclose(ground.spawns[:, 2, 0], [-12, -4, 4, 12], atol=1e-9)
+    np.testing.assert_allclose(ground.spawns[3, :, 1], [-24, -16, -8, 0, 8, 16, 24], atol=1e-9)
+    np.testing.assert_array_equal(ground.spawns[..., 2], ground.height(ground.spawns[..., 0], ground.spawns[..., 1]))
+    outside = np.ones_like(ground.heights, bool)
+    outside[41:-41, 41:-41] = False
+    assert not ground.heights[outside].any()
+    for level in range(4):
+        for row in range(7):
+            tile = tile_of(ground, level, row, 80)
+            for border in (tile[0], tile[-1], tile[:, 0], tile[:, -1]):
+                assert not border.any()
+
+
+def test_a_robot_can_stand_at_every_spawn_of_a_curriculum():
+    ground = terrain.curriculum(5, KINDS, seed=2)
+    offset = np.linspace(-1.0, 1.0, 41)
+    x, y = np.meshgrid(offset, offset)
+    for spawn in ground.spawns.reshape(-1, 3):
+        np.testing.assert_array_equal(ground.height(spawn[0] + x, spawn[1] + y), np.full_like(x, spawn[2]))
+    up, down = ground.spawns[1:, KINDS.index("stairs_up"), 2], ground.spawns[1:, KINDS.index("stairs_down"), 2]
+    assert (up < 0).all()
+    assert (down > 0).all()
+
+
+def test_difficulty_rises_along_x():
+    ground = terrain.curriculum(5, KINDS, seed=3)
+    for row, kind in enumerate(KINDS):
+        tiles = [tile_of(ground, level, row, 80).astype(float) for level in range(5)]
+        steep = [np.sqrt((np.diff(tile, axis=0) ** 2).mean() + (np.diff(tile, axis=1) ** 2).mean()) / ground.cell for tile in tiles]
+        if kind == "flat":
+            assert steep == [0.0] * 5
+            continue
+        assert (np.diff(steep) > 0).all(), kind
+        assert 0 < steep[0] < 0.2, kind  # from nearly flat
+        assert steep[-1] > 8 * steep[0], kind
+        assert np.ptp(tiles[-1]) > 8 * np.ptp(tiles[0]), kind
+
+
+def test_curricula_span_the_stated_ranges():
+    ground = terrain.curriculum(3, KINDS, seed=0)
+    for level, (step, angle) in enumerate([(0.01, 0.02), (0.095, 0.235), (0.18, 0.45)]):
+        np.testing.assert_allclose(tile_of(ground, level, 2, 80), terrain.pyramid_slope(angle).heights, atol=1e-7)
+        np.testing.assert_allclose(tile_of(ground, level, 3, 80), terrain.pyramid_slope(angle, up=False).heights, atol=1e-7)
+        np.testing.assert_allclose(tile_of(ground, level, 4, 80), terrain.stairs(step, 0.3).heights, atol=1e-7)
+        np.testing.assert_allclose(tile_of(ground, level, 5, 80), terrain.stairs(step, 0.3, up=False).heights, atol=1e-7)
+    assert 0.004 < np.abs(tile_of(ground, 0, 1, 80)).max() <= 0.005
+    assert 0.07 < np.abs(tile_of(ground, 2, 1, 80)).max() <= 0.08
+    np.testing.assert_allclose(tile_of(ground, 0, 6, 80), terrain.stepping_stones(0.8, 0.2, 0.02).heights, atol=1e-7)
+    hardest = tile_of(ground, 2, 6, 80)
+    np.testing.assert_allclose(hardest, terrain.stepping_stones(0.3, 0.3, 0.5).heights, atol=0.04)
+    assert hardest.max() > 0.03
+    last = terrain.curriculum(1, KINDS, difficulty=(1.0, 1.0))
+    np.testing.assert_array_equal(tile_of(last, 0, 5, 80), tile_of(ground, 2, 5, 80))
+
+
+FIELDS = {
+    "hand": hand,
+    "rough": bumpy,
+    "stairs": lambda: terrain.stairs(0.15, 0.3, size=6.0),
+    "stones": lambda: terrain.stepping_stones(0.3, 0.2, 0.5, 0.03, size=6.0),
+    "high": lambda: terrain.from_array(100.0 + bumpy(size=3.0, cell=0.05).heights[:-7], 0.05, (33.0, -18.0)),
+}
+
+
+def mujoco_model(ground):
+    mujoco = pytest.importorskip("mujoco")
+    robot = load_robot("go1")
+    model = mujoco.MjModel.from_xml_string(to_mjcf(robot, terrain=ground))
+    data = mujoco.MjData(model)
+    data.qpos[7:] = robot.home_joints.ravel()
+    mujoco.mj_forward(model, data)
+    return mujoco, robot, model, data
+
+
+def cast(mujoco, model, data, x, y):
+    """Return the heights at which rays from above meet the floor."""
+    hit, top = np.zeros(1, np.int32), 120.0
+    world = np.array([1, 0, 0, 0, 0, 0], np.uint8)  # the floor's group, not the robot
+    points = np.stack(np.broadcast_arrays(x, y), -1).reshape(-1, 2)
+    heights = []
+    for point in points:
+        distance = mujoco.mj_ray(model, data, np.array([*point, top]), np.array([0.0, 0.0, -1.0]), world, 1, model.body("base").id, hit)
+        assert hit[0] == model.geom("floor").id, point
+        heights.append(top - distance)
+    return np.array(heights)
+
+
+def away_from_feet(data, x, y):
+    """Return which points a ray from above reaches without meeting a foot."""
+    return np.array([min(np.hypot(*(geom - p)) for geom in data.geom_xpos[1:, :2]) > 0.05 for p in np.stack([x, y], -1)])
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_mujoco_has_the_same_ground(name):
+    ground = FIELDS[name]()
+    mujoco, _, model, data = mujoco_model(ground)
+    ny, nx = ground.heights.shape
+    compiled = model.hfield_data.reshape(ny, nx) * model.hfield_size[0, 2] + model.geom("floor").pos[2]
+    np.testing.assert_allclose(compiled, ground.heights, atol=1e-5)
+    # Rays at nodes, but a hair into the field and off the diagonal: one that meets an edge between triangles falls through.
+    x, y = (a[: ny - 1, : nx - 1].ravel() + e for a, e in zip(nodes(ground), (2e-7, 1e-7), strict=True))
+    keep = np.random.default_rng(1).permutation(np.flatnonzero(away_from_feet(data, x, y)))[:300]
+    np.testing.assert_allclose(cast(mujoco, model, data, x[keep], y[keep]), ground.height(x[keep], y[keep]), atol=1e-5)
+    # Between nodes MuJoCo's cell is two triangles: on the diagonal they leave a bilinear patch by a quarter of its twist.
+    x, y = inside(ground, 300, margin=1e-3)
+    away = away_from_feet(data, x, y)
+    x, y = x[away], y[away]
+    difference = cast(mujoco, model, data, x, y) - ground.height(x, y)
+    bound = np.abs(twist(ground, x, y)) / 4
+    assert (np.abs(difference) <= bound + 1e-5).all()
+    s, t = (((a - o) / ground.cell) % 1 for a, o in zip((x, y), ground.origin, strict=True))
+    np.testing.assert_allclose(difference, twist(ground, x, y) * np.minimum(s, t) * (1 - np.maximum(s, t)), atol=1e-5)
+
+
+@pytest.mark.parametrize("ground", [terrain.flat(0.4), terrain.slope(0.3, 0.7), terrain.from_array(np.zeros((2, 5)), 0.1, (3.0, 4.0))])
+def test_planes_are_planes_in_mujoco(ground):
+    mujoco, _, model, data = mujoco_model(ground)
+    assert model.nhfield == 0
+    x, y = inside(ground, 100)
+    away = away_from_feet(data, x, y)
+    np.testing.assert_allclose(cast(mujoco, model, data, x[away], y[away]), ground.height(x, y)[away], atol=1e-5)
+
+
+def depths(data):
+    """Return the least distance of every foot's contacts from the floor."""
+    found = {}
+    for contact in data.contact:
+        found[max(contact.geom)] = min(contact.dist, found.get(max(contact.geom), math.inf))
+    return found
+
+
+def test_the_robot_starts_above_the_first_spawn():
+    ground = terrain.curriculum(2, ("stairs_down", "flat"), difficulty=(0.5, 1.0))
+    _, robot, _, data = mujoco_model(ground)
+    np.testing.assert_allclose(data.qpos[:3], ground.spawns[0, 0] + [0, 0, robot.home_height], atol=1e-9)
+    assert ground.spawns[0, 0, 2] > 0.5
+    assert depths(data).keys() == {1, 2, 3, 4}
+    assert depths(data) == pytest.approx(depths(mujoco_model(None)[3]), abs=1e-5)  # as on the flat floor
+
+
+ERRORS = {
+    r"heights: expected a shape \(ny, nx\) of at least \(2, 2\), got \(3,\)": lambda: Terrain(np.zeros(3), 0.1, (0, 0), np.zeros((1, 1, 3))),
+    r"heights: expected a shape .* got \(1, 5\)": lambda: terrain.from_array(np.zeros((1, 5)), 0.1, (0, 0)),
+    r"heights: expected finite numbers, got nan at row 1, column 2": lambda: terrain.from_array([[0, 0, 0], [0, 0, math.nan]], 0.1),
+    r"heights: expected finite numbers, got inf at row 0, column 1": lambda: terrain.from_array([[0, 1e300], [0, 0]], 0.1),
+    r"cell: expected a whole share of 16 m, such as 0.05, 0.1 or 0.2, got 0.3": lambda: terrain.from_array(np.zeros((2, 2)), 0.3),
+    r"cell: expected a finite number between 0.001 and 16 \[m\], got -0.1": lambda: terrain.stairs(0.1, 0.3, cell=-0.1),
+    r"cell: expected a finite number between 0.001 and 16 \[m\], got nan": lambda: terrain.flat(cell=math.nan),
+    r"cell: expected a finite number between .* got '0.1'": lambda: terrain.flat(cell="0.1"),
+    r"origin: expected x and y, whole multiples of the cell of 0.1 m, got \[0.05, 0.0\]": lambda: Terrain(HAND, 0.1, (0.05, 0), np.zeros((1, 1, 3))),
+    r"origin: expected x and y, .* got \[0.0, inf\]": lambda: Terrain(HAND, 0.1, (0, math.inf), np.zeros((1, 1, 3))),
+    r"origin: expected x and y, .* got \[0.0, 0.0, 0.0\]": lambda: Terrain(HAND, 0.1, (0, 0, 0), np.zeros((1, 1, 3))),
+    r"spawns: expected points of shape \(levels, types, 3\), got \(1, 3\)": lambda: Terrain(HAND, 0.1, (0, 0), np.zeros((1, 3))),
+    r"spawns: expected finite numbers, got nan": lambda: Terrain(HAND, 0.1, (0, 0), np.full((1, 1, 3), math.nan)),
+    r"height: expected a finite number \[m\], got inf": lambda: terrain.flat(math.inf),
+    r"angle: expected a finite number between -1.22173 and 1.22173 \[rad\], got 1.5": lambda: terrain.slope(1.5),
+    r"direction: expected a finite number \[rad\], got nan": lambda: terrain.slope(0.1, math.nan),
+    r"size: expected a whole number of cells of 0.1 m, at least 2, got -4": lambda: terrain.slope(0.1, size=-4),
+    r"size: expected a whole number of cells of 0.1 m, at least 2, got 1.25": lambda: terrain.slope(0.1, size=1.25),
+    r"size: expected an even number of cells of 0.1 m, got 0.7, which is 7": lambda: terrain.rough(0.1, 0.2, size=0.7),
+    r"amplitude: expected a finite number of at least 0 \[m\], got -0.1": lambda: terrain.rough(-0.1, 0.2),
+    r"spacing: expected a finite number of at least 0.1 \[m\], got 0.05": lambda: terrain.rough(0.1, 0.05),
+    r"platform: expected a finite number between 0 and 16 \[m\], got 20": lambda: terrain.rough(0.1, 0.5, platform=20),
+    r"step_height: expected a finite number of at least 0 \[m\], got -0.1": lambda: terrain.stairs(-0.1, 0.3),
+    r"step_depth: expected a whole number of cells of 0.1 m, at least 1, got 0.25": lambda: terrain.stairs(0.1, 0.25),
+    r"step_depth: expected a whole number of cells of 0.1 m, at least 1, got -0.3": lambda: terrain.stairs(0.1, -0.3),
+    r"step_depth: expected room for a step between the platform of 2 m and the edge of 2.4 m, got 0.3": lambda: terrain.stairs(0.1, 0.3, size=2.4),
+    r"platform: expected a finite number between 0 and 8 \[m\], got -1": lambda: terrain.stairs(0.1, 0.3, platform=-1),
+    r"angle: expected a finite number between 0 and 1.22173 \[rad\], got -0.1": lambda: terrain.pyramid_slope(-0.1),
+    r"stone_size: expected a whole number of cells of 0.1 m, at least 1, got 0": lambda: terrain.stepping_stones(0, 0.2, 0.5),
+    r"gap: expected a whole number of cells of 0.1 m, at least 2, got 0.1": lambda: terrain.stepping_stones(0.3, 0.1, 0.5),
+    r"depth: expected a finite number of at least 0 \[m\], got -0.5": lambda: terrain.stepping_stones(0.3, 0.2, -0.5),
+    r"height_noise: expected a finite number of at least 0 \[m\], got -0.1": lambda: terrain.stepping_stones(0.3, 0.2, 0.5, -0.1),
+    r"platform: expected room for a gap between it and the edge of 2 m, got 1.9": lambda: terrain.stepping_stones(0.3, 0.2, 0.5, platform=1.9, size=2.0),
+    r"levels: expected a whole number of at least 1, got 0": lambda: terrain.curriculum(0),
+    r"kinds: expected names among flat, rough, .* got \('lava',\)": lambda: terrain.curriculum(2, ("lava",)),
+    r"kinds: expected names among .* got 'rough'": lambda: terrain.curriculum(2, "rough"),
+    r"difficulty: expected that of the first and the last level, rising within 0 and 1, got \(0, 2\)": lambda: terrain.curriculum(2, difficulty=(0, 2)),
+    r"tile: expected an even number of cells of 0.1 m, got 4.1, which is 41": lambda: terrain.curriculum(2, tile=4.1),
+    r"border: expected a whole number of cells of 0.1 m, at least 0, got -4": lambda: terrain.curriculum(2, border=-4),
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_what_cannot_be_used_is_refused_in_one_line(message):
+    with pytest.raises(ValueError, match=f"^{message}$") as error:
+        ERRORS[message]()
+    assert "\n" not in str(error.value)
