@@ -21,19 +21,56 @@ def knob(default: Any, meaning: str, unit: str = "", *, low: float = -math.inf, 
 
 
 @dataclass(frozen=True)
+class MotorCfg:
+    """What motors and their drivers add to the torque they are asked for."""
+
+    enabled: bool = knob(False, "lag, delay, torque-speed curve and energy of motors")
+    lag: float = knob(0.01, "time constant of the torque", "s", low=0.0, high=1.0)
+    delay: float = knob(0.0, "time until a command arrives, shorter than that between commands", "s", low=0.0, high=1.0)
+    rated_speed: float = knob(20.0, "joint speed up to which the whole torque is there", "rad/s", low=0.0, high=1e4)
+    no_load_speed: float = knob(30.0, "joint speed at which none is left", "rad/s", low=0.01, high=1e4)
+    efficiency: float = knob(0.8, "mechanical over electrical power", "1", low=0.01, high=1.0)
+
+
+@dataclass(frozen=True)
 class PhysicsCfg:
-    """The simulated world: time step, foot contact, joints."""
+    """The simulated world: time step, contact, joints."""
 
     robot: str = knob("go1", "robot: name of a file in robots/ or path to a JSON, MJCF or URDF file")
     timestep: float = knob(0.0025, "length of a physics step", "s", low=1e-5, high=0.02)
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
-    contact_stiffness: float = knob(2e4, "spring of a foot on the ground", "N/m", low=100.0, high=1e6)
-    contact_damping: float = knob(100.0, "damper of a foot on the ground", "N s/m", low=0.0, high=1e5)
-    foot_friction: float = knob(0.8, "Coulomb friction of a foot", "1", low=0.0, high=10.0)
-    slip_speed: float = knob(0.02, "speed at which foot friction reaches 70 % of its limit", "m/s", low=1e-4, high=1.0)
+    contact_stiffness: float = knob(2e4, "spring of a contact", "N/m", low=100.0, high=1e6)
+    contact_damping: float = knob(150.0, "damper of a contact", "N s/m", low=0.0, high=1e5)
+    restitution: float = knob(1.0, "share of the normal speed that the spring gives back in a bounce", "1", low=0.0, high=1.0)
+    friction_model: str = knob("simple", "simple: kinetic friction alone; coulomb: static friction too", choices=("simple", "coulomb", "coulomb+viscous"))
+    foot_friction: float = knob(0.8, "kinetic friction of a foot", "1", low=0.0, high=10.0)
+    static_friction: float = knob(0.9, "static friction of a foot (coulomb)", "1", low=0.0, high=10.0)
+    stribeck_speed: float = knob(0.1, "speed at which half of what static friction adds is gone (coulomb)", "m/s", low=1e-3, high=10.0)
+    viscous_friction: float = knob(0.05, "friction in proportion to speed (coulomb+viscous)", "N s/m", low=0.0, high=1e4)
+    slip_speed: float = knob(0.02, "speed at which friction reaches 70 % of its limit", "m/s", low=1e-4, high=1.0)
+    body_contact: bool = knob(False, "knees and the trunk's corners touch the ground too")
     friction_speed: float = knob(0.05, "speed at which dry joint friction reaches 70 % of its limit", "rad/s", low=1e-4, high=10.0)
     limit_stiffness: float = knob(0.0, "spring of a joint's end stop, 0 for none", "N m/rad", low=0.0, high=1e5)
     limit_damping: float = knob(0.0, "damper of a joint's end stop", "N m s/rad", low=0.0, high=1e4)
+    motor: MotorCfg = MotorCfg()
+
+
+@dataclass(frozen=True)
+class VaryCfg:
+    """How robots differ, drawn for each when an episode starts, uniform between two numbers (domain randomisation)."""
+
+    friction: tuple[float, float] = knob((1.0, 1.0), "foot friction, times", "1", low=0.0, high=10.0)
+    restitution: tuple[float, float] = knob((1.0, 1.0), "restitution, times", "1", low=0.0, high=1.0)
+    stiffness: tuple[float, float] = knob((1.0, 1.0), "contact stiffness, times", "1", low=0.01, high=100.0)
+    trunk_mass: tuple[float, float] = knob((1.0, 1.0), "mass and inertia of the trunk, times", "1", low=0.1, high=10.0)
+    trunk_shift: float = knob(0.0, "centre of mass of the trunk, +- on each axis", "m", low=0.0, high=1.0)
+    link_mass: tuple[float, float] = knob((1.0, 1.0), "mass and inertia of the legs' links, times", "1", low=0.1, high=10.0)
+    strength: tuple[float, float] = knob((1.0, 1.0), "torque limit of each motor, times", "1", low=0.0, high=10.0)
+    kp: tuple[float, float] = knob((1.0, 1.0), "stiffness of the PD law, times", "1", low=0.0, high=10.0)
+    kd: tuple[float, float] = knob((1.0, 1.0), "damping of the PD law, times", "1", low=0.0, high=10.0)
+    joint_offset: float = knob(0.0, "error of each joint's measured angle, +-", "rad", low=0.0, high=1.0)
+    delay: tuple[float, float] = knob((0.0, 0.0), "added to the motors' delay; needs motor.enabled", "s", low=0.0, high=1.0)
+    gravity: tuple[float, float] = knob((1.0, 1.0), "gravity, times", "1", low=0.0, high=10.0)
 
 
 @dataclass(frozen=True)
@@ -64,6 +101,30 @@ class GoalCfg:
     height: float = knob(0.02, "goal height about the home height, uniform +-", "m", low=0.0, high=0.2)
     interval: tuple[float, float] = knob((4.0, 8.0), "time between new goals, uniform between", "s", low=0.02, high=1e6)
     reach: float = knob(0.3, "largest horizontal distance that the observation shows", "m", low=0.01, high=10.0)
+
+
+@dataclass(frozen=True)
+class TerrainCfg:
+    """The ground: a grid of square tiles, harder along x, a kind to a row along y."""
+
+    kinds: str = knob("flat", "flat, or kinds of tiles: rough slope_up slope_down stairs_up stairs_down stones", "names")
+    levels: int = knob(10, "tiles along x", low=1, high=100)
+    difficulty: tuple[float, float] = knob((0.0, 1.0), "of the first and the last level", "1", low=0.0, high=1.0)
+    tile: float = knob(8.0, "side of a tile", "m", low=2.0, high=100.0)
+    cell: float = knob(0.1, "distance between heights, a whole share of 16 m", "m", low=0.01, high=1.0)
+    seed: int = knob(0, "of what is random in it", low=0, high=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class NoiseCfg:
+    """Errors of the observation, uniform +-, anew at every step; a bias anew for every episode."""
+
+    joint_position: float = knob(0.0, "joint angles", "rad", low=0.0, high=1.0)
+    joint_velocity: float = knob(0.0, "joint velocities", "rad/s", low=0.0, high=20.0)
+    spin: float = knob(0.0, "angular velocity", "rad/s", low=0.0, high=10.0)
+    gravity: float = knob(0.0, "direction of gravity", "1", low=0.0, high=1.0)
+    spin_bias: float = knob(0.0, "bias of the angular velocity", "rad/s", low=0.0, high=10.0)
+    gravity_bias: float = knob(0.0, "bias of the direction of gravity", "1", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -103,6 +164,9 @@ class EnvCfg:
     reset: ResetCfg = ResetCfg()
     push: PushCfg = PushCfg()
     goal: GoalCfg = GoalCfg()
+    terrain: TerrainCfg = TerrainCfg()
+    vary: VaryCfg = VaryCfg()
+    noise: NoiseCfg = NoiseCfg()
     reward: RewardCfg = RewardCfg()
 
     @property

@@ -5,13 +5,14 @@ import math
 
 import numpy as np
 
-from config import EnvCfg
+from config import ConfigError, EnvCfg, NoiseCfg, TerrainCfg, VaryCfg
 from environments import quadruped_step as Q
 from environments.contracts import ABEnv, Body, EnvState, Node
-from physics import PhysicsEngine, load_robot
+from physics import PhysicsEngine, load_robot, vary
 from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES, real
+from physics.terrain import Terrain, curriculum
 
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 
@@ -28,6 +29,17 @@ def task_constants(cfg: EnvCfg, home_height: float) -> np.ndarray:
         *dataclasses.astuple(cfg.reward),
     ]  # fmt: skip
     return np.array(values, dtype=real)
+
+
+def _terrain(cfg: TerrainCfg) -> Terrain | None:
+    """Return the ground, or None if it is flat; raise ConfigError, naming the field, for what is no terrain."""
+    kinds = cfg.kinds.replace(",", " ").split()
+    if kinds == ["flat"]:
+        return None
+    try:
+        return curriculum(cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty)
+    except ValueError as error:
+        raise ConfigError(f"terrain.{error}") from None
 
 
 def _body() -> Body:
@@ -65,10 +77,19 @@ class QuadrupedEnv(ABEnv):
     def __init__(self, num_envs: int, cfg: EnvCfg, threads: int = 0) -> None:
         self.cfg, self.num_envs = cfg, num_envs
         self.robot = load_robot(cfg.physics.robot)
-        self.engine = PhysicsEngine(self.robot, num_envs, cfg.physics.timestep, threads, cfg.physics, Q.TASK_ROWS, Q.TASK_WORK_ROWS)
+        self.terrain = _terrain(cfg.terrain)
+        differ = cfg.vary != VaryCfg()
+        self.engine = PhysicsEngine(
+            self.robot, num_envs, cfg.physics.timestep, threads, cfg.physics, self.terrain, differ, Q.TASK_ROWS, Q.TASK_WORK_ROWS
+        )
         torque = cfg.control == "torque"
-        self.engine.world[C.KP], self.engine.world[C.KD] = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
+        self.engine.model.world[C.KP], self.engine.model.world[C.KD] = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
         self.constants = task_constants(cfg, self.robot.home_height)
+        self._ranges = vary.pack(cfg.vary) if differ else None
+        self._noise = np.array(dataclasses.astuple(cfg.noise), real) if cfg.noise != NoiseCfg() else None
+        if self.terrain:
+            spawns = self.terrain.spawns.reshape(-1, 3)
+            self.set_spawns(spawns[np.arange(num_envs) % len(spawns), :2])
         self.seed, self.clock = 0, 0
         self._state = self.new_state()
 
@@ -111,11 +132,20 @@ class QuadrupedEnv(ABEnv):
 
     def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
         self.engine.run(
-            Q.control_step, self.constants, self.seed, self.clock, substeps, staggered, actions,
+            Q.control_step, self.constants, self._ranges, self._noise, self.seed, self.clock, substeps, staggered, actions,
             s.obs, s.info["privileged"], s.info["final_obs"], s.info["final_privileged"], s.reward, s.terminated, s.truncated,
             s.info["episode_return"], s.info["episode_steps"],
         )  # fmt: skip
         return s
+
+    def set_spawns(self, places: np.ndarray) -> None:
+        """Let episodes start over places of their own from the next one on, as a curriculum does; places: (N, 2) x, y in the world [m]."""
+        rows = np.zeros((self.engine.num_blocks * LANES, 2), real)
+        rows[: self.num_envs] = places
+        self._task_view()[:, Q.SPAWN : Q.SPAWN + 2] = rows.reshape(-1, LANES, 2).transpose(0, 2, 1)
+
+    def _task_view(self) -> np.ndarray:
+        return self.engine.blocks.reshape(self.engine.num_blocks, -1, LANES)[:, L.STATE_ROWS :]
 
     def compute_reward_parallel(self) -> np.ndarray:
         """Return the reward of the state as it is, (N), without the fall's term; for changed weights or states set by hand."""
@@ -140,7 +170,7 @@ class QuadrupedEnv(ABEnv):
         """Kick every robot at once; velocity (3) [m/s], world frame."""
         state = self.engine.get_state()
         self.engine.set_state(base_linear_velocity=state.base_linear_velocity + velocity)
-        task = self.engine.blocks.reshape(self.engine.num_blocks, -1, LANES)[:, L.STATE_ROWS :]
+        task = self._task_view()
         task[:, Q.PUSH : Q.PUSH + 3] = np.asarray(velocity, real)[:, None]
         task[:, Q.PUSH_AGE] = 0.0
 

@@ -1,15 +1,32 @@
-"""Motors: a torque command or a PD law on a joint target, cut at the torque limit."""
+"""Motors and joints: a torque command or a PD law on a joint target, what a motor makes of it, and what a joint does by itself."""
 
 import numpy as np
 
-from physics.jit import inline, real
+from physics import constants as C
+from physics import layout as L
+from physics.jit import LANES, inline, real
+from physics.layout import vary
 
 
 @inline
-def motor_torque(target, feedforward, q, qd, kp, kd, limit):
-    """Return the torque of a motor [N m]: kp (target - q) - kd qd + feedforward, within +-limit."""
+def motor_torque(target, feedforward, q, qd, kp, kd, low, high):
+    """Return the torque of a motor [N m]: kp (target - q) - kd qd + feedforward, within low and high."""
     torque = kp * (target - q) - kd * qd + feedforward
-    return min(max(torque, -limit), limit)
+    return min(max(torque, low), high)
+
+
+@inline
+def speed_limit(limit, qd, no_load_speed, span):
+    """Return the lowest and highest torque of a motor at a speed [N m].
+
+    In the direction of motion the limit falls in a line from its whole, span before the no-load
+    speed [rad/s], to 0 there, as in a DC motor at its voltage; against it, it stays whole.
+    """
+    zero = real(0.0)
+    one = real(1.0)
+    back = min(max((no_load_speed + qd) / span, zero), one)
+    ahead = min(max((no_load_speed - qd) / span, zero), one)
+    return -limit * back, limit * ahead
 
 
 @inline
@@ -26,8 +43,86 @@ def limit_torque(q, qd, low, high, stiffness, damping, dt):
     """Return the torque of a joint's end stop and its implicit coefficient [N m], [N m s/rad].
 
     A spring of the given stiffness [N m/rad] with a damper [N m s/rad] outside of [low, high]
-    [rad]; the coefficient d + k dt makes it linearly implicit, as the foot contact is.
+    [rad]; the coefficient d + k dt makes it linearly implicit, as the contact is.
     """
     beyond = min(q - low, real(0.0)) + max(q - high, real(0.0))
     c = damping + stiffness * dt if beyond != real(0.0) else real(0.0)
     return -stiffness * beyond - c * qd, c
+
+
+@inline
+def drive_constants(world, motors):
+    """Return what joint_torque() needs of the world and the motors, as scalars."""
+    stops = world[C.FRICTION_SPEED], world[C.LIMIT_STIFFNESS], world[C.LIMIT_DAMPING], world[C.TIMESTEP]
+    if motors is None:
+        zero = real(0.0)
+        return (world[C.KP], world[C.KD]), stops, (zero, zero, zero, zero, zero)
+    return (world[C.KP], world[C.KD]), stops, (motors[C.LAG], motors[C.DELAY], motors[C.NO_LOAD_SPEED], motors[C.SPEED_SPAN], motors[C.DRAIN])
+
+
+@inline
+def joint_torque(motor_blocks, varied, work, rows, lane, joint, q, qd, drive, limits, damping, friction):
+    """Return the torque on a joint [N m] and its implicit coefficient [N m s/rad].
+
+    drive: drive_constants(); limits: torque [N m], lowest, highest angle [rad].
+    """
+    (kp, kd), (friction_speed, limit_stiffness, limit_damping, dt), _ = drive
+    limit, low, high = limits
+    kp, kd = vary(varied, work, L.VARIED_BASE + L.V_KP, lane, kp), vary(varied, work, L.VARIED_BASE + L.V_KD, lane, kd)
+    limit = vary(varied, rows, L.VARIED_LEG + L.V_TORQUE_LIMIT + joint, lane, limit)
+    measured = q + vary(varied, rows, L.VARIED_LEG + L.V_OFFSET + joint, lane, real(0.0))
+    torque = driven(motor_blocks, varied, work, rows, lane, joint, measured, qd, kp, kd, limit, drive)
+    stop, stop_c = limit_torque(q, qd, low, high, limit_stiffness, limit_damping, dt)
+    c = joint_resistance(qd, damping, friction, friction_speed)
+    return torque - c * qd + stop, c + stop_c
+
+
+@inline
+def driven(motor_blocks, varied, work, rows, lane, joint, q, qd, kp, kd, limit, drive):
+    """Return the torque of a motor [N m], and keep its state and account where motors are modelled."""
+    target, command = rows[(L.TARGET + joint) * LANES + lane], rows[(L.TORQUE + joint) * LANES + lane]
+    if motor_blocks is None:
+        return motor_torque(target, command, q, qd, kp, kd, -limit, limit)
+    _, (_, _, _, dt), (lag, delay, no_load_speed, span, drain) = drive
+    arrived = command_arrived(varied, work, lane, delay)
+    target = target if arrived else rows[(L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane]
+    command = command if arrived else rows[(L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane]
+    low, high = speed_limit(limit, qd, no_load_speed, span)
+    wanted = motor_torque(target, command, q, qd, kp, kd, low, high)
+    i = (L.MOTORS_LEG + L.MOTOR + joint) * LANES + lane
+    torque = rows[i] + lag * (wanted - rows[i])
+    rows[i] = torque
+    work[(L.MOTORS_BASE + L.ENERGY) * LANES + lane] += dt * drain * abs(torque * qd)
+    return torque
+
+
+@inline
+def command_arrived(varied, work, lane, delay):
+    """Return whether the latest command has reached the motors."""
+    delay = vary(varied, work, L.VARIED_BASE + L.V_DELAY, lane, delay)
+    # a thousandth of a step's grace for the rounding of a sum of steps
+    return work[(L.MOTORS_BASE + L.COMMAND_AGE) * LANES + lane] >= delay - real(1e-6)
+
+
+@inline
+def age_commands(motor_blocks, work, dt):
+    """Let the latest command of every robot age by a time step, after it was used."""
+    if motor_blocks is not None:
+        for lane in range(LANES):
+            work[(L.MOTORS_BASE + L.COMMAND_AGE) * LANES + lane] += dt
+
+
+@inline
+def keep_command(motor_blocks, varied, work, delay):
+    """Make the command that motors obey now the one before the latest, which is about to be set."""
+    if motor_blocks is not None:
+        for leg in range(4):
+            rows = L.leg_rows(work, leg)
+            for lane in range(LANES):
+                arrived = command_arrived(varied, work, lane, delay)
+                for joint in range(3):
+                    i, j = (L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane, (L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane
+                    rows[i] = rows[(L.TORQUE + joint) * LANES + lane] if arrived else rows[i]
+                    rows[j] = rows[(L.TARGET + joint) * LANES + lane] if arrived else rows[j]
+        for lane in range(LANES):
+            work[(L.MOTORS_BASE + L.COMMAND_AGE) * LANES + lane] = real(0.0)

@@ -1,4 +1,4 @@
-"""What the kernel knows of the world and of a robot: three arrays of numbers, packed here.
+"""What the kernel knows of the world and of a robot: arrays of numbers, packed here, and the Model that holds them.
 
 The equations of motion of a leg hold in any frames whose axes are those of its joints, and for any
 masses that move alike. Both freedoms are used up here, once, so that most numbers are zero in the
@@ -16,28 +16,39 @@ the base parameters of Gautier and Khalil (1990). A link keeps two of its three 
 five of its six second moments, and the trunk carries all mass; motion is the same to the last digit.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from config import PhysicsCfg
+from config import MotorCfg, PhysicsCfg
 from physics.jit import real
 from physics.robot import Robot
 
 # World: world_constants()
 TIMESTEP = 0  # [s]
 GRAVITY = 1  # [m/s^2]
-STIFFNESS, CONTACT_DAMPING, FOOT_FRICTION, SLIP_SPEED = 2, 3, 4, 5  # foot contact [N/m], [N s/m], [-], [m/s]
-FRICTION_SPEED = 6  # dry friction of a joint [rad/s]
-LIMIT_STIFFNESS, LIMIT_DAMPING = 7, 8  # end stop of a joint [N m/rad], [N m s/rad]
-KP, KD = 9, 10  # PD law [N m/rad], [N m s/rad]
-WORLD_CONSTANTS = 11
+STIFFNESS, CONTACT_DAMPING, RESTITUTION = 2, 3, 4  # contact [N/m], [N s/m], [1]
+KINETIC, STATIC, STRIBECK_SPEED, VISCOUS, SLIP_SPEED = 5, 6, 7, 8, 9  # friction [1], what static adds [1], [m/s], [N s/m], [m/s]
+FRICTION_SPEED = 10  # dry friction of a joint [rad/s]
+LIMIT_STIFFNESS, LIMIT_DAMPING = 11, 12  # end stop of a joint [N m/rad], [N m s/rad]
+KP, KD = 13, 14  # PD law [N m/rad], [N m s/rad]
+WORLD_CONSTANTS = 15
+
+# Motors: motor_constants()
+LAG = 0  # share of the way to the commanded torque that a time step covers [1]
+DELAY = 1  # [s]
+NO_LOAD_SPEED, SPEED_SPAN = 2, 3  # and how much less the rated speed is [rad/s]
+DRAIN = 4  # electrical energy per mechanical work [1]
+MOTOR_CONSTANTS = 5
 
 # Trunk: base_constants()
 BASE_MASS = 0  # of the whole robot [kg]
 BASE_FIRST = 1  # first moment of mass about the base origin (3) [kg m]
 BASE_SECOND = 4  # second moment, integral of p p^T dm, xx xy xz yy yz zz (6) [kg m^2]
-TRUNK_SIZE = 10  # half extents (3) [m]
-HOME_HEIGHT = 13  # [m]
-BASE_CONSTANTS = 14
+TRUNK = 10  # mass (1), first (3) and second moment (6) of the trunk alone
+TRUNK_SIZE = 20  # half extents (3) [m]
+HOME_HEIGHT = 23  # [m]
+BASE_CONSTANTS = 24
 
 # Leg: a row of leg_constants()
 HIP = 0  # hip origin in the base frame (3) [m]
@@ -46,12 +57,31 @@ THIGH_LENGTH, CALF_LENGTH = 4, 5  # [m]
 FOOT_SIDE = 6  # of the foot along y from the plane of hip and knee [m]
 THIGH_TURN, CALF_TURN = 7, 8  # added to the angles of thigh and thigh + calf [rad]
 FOOT_RADIUS = 9  # [m]
-HIP_LINK = 10  # first moment y z, second moment xy xz yy yz zz (7)
-THIGH_LINK, CALF_LINK = 17, 24  # first moment x z, second moment xx xy xz yz zz (7)
-DAMPING, ARMATURE, FRICTION, TORQUE_LIMIT = 31, 34, 37, 40  # per joint (3) [N m s/rad], [kg m^2], [N m], [N m]
-LOW, HIGH, HOME = 43, 46, 49  # per joint (3) [rad]
-HOLD = 52  # motor torques that hold the home pose (3) [N m]
-LEG_CONSTANTS = 55
+KNEE_SIDE, KNEE_RADIUS = 10, 11  # of the knee as FOOT_SIDE [m]; of the sphere about it [m]
+HIP_LINK = 12  # first moment y z, second moment xy xz yy yz zz (7)
+THIGH_LINK, CALF_LINK = 19, 26  # first moment x z, second moment xx xy xz yz zz (7)
+DAMPING, ARMATURE, FRICTION, TORQUE_LIMIT = 33, 36, 39, 42  # per joint (3) [N m s/rad], [kg m^2], [N m], [N m]
+LOW, HIGH, HOME = 45, 48, 51  # per joint (3) [rad]
+HOLD = 54  # motor torques that hold the home pose (3) [N m]
+LEG_CONSTANTS = 57
+
+
+class Model(NamedTuple):
+    """What a kernel steps robots by; what is None is compiled out.
+
+    world, base, legs: the constants; terrain: Terrain.pack(); body: None, or anything else if knees
+    and trunk touch the ground; motors: motor_constants(); motor_blocks, varied_blocks: (blocks,
+    rows * LANES), the rows of physics/layout.py that motors keep, and of what robots differ in.
+    """
+
+    world: Any
+    base: Any
+    legs: Any
+    terrain: Any = None
+    body: Any = None
+    motors: Any = None
+    motor_blocks: Any = None
+    varied_blocks: Any = None
 
 
 class _Moments:
@@ -82,6 +112,11 @@ class _Moments:
         self.mass, self.first[axis], self.second[axis, axis] = 0.0, 0.0, 0.0
         return on_axis
 
+    def pack(self) -> list[float]:
+        """Return mass, first moment, second moment xx xy xz yy yz zz."""
+        s = self.second
+        return [self.mass, *self.first, s[0, 0], s[0, 1], s[0, 2], s[1, 1], s[1, 2], s[2, 2]]
+
     def add(self, other: "_Moments") -> None:
         self.mass, self.first, self.second = self.mass + other.mass, self.first + other.first, self.second + other.second
 
@@ -105,6 +140,7 @@ def _leg(robot: Robot, i: int) -> tuple[np.ndarray, _Moments]:
     thigh_at, calf_at, thigh = thigh_at + slide, calf_at - slide, thigh.moved(-slide)
     slide = -calf_at[1] * y
     calf_at, foot_at, calf = calf_at + slide, foot_at - slide, calf.moved(-slide)
+    knee_side = -slide[1]
     # frames turn about y until the next one lies straight below
     thigh_turn, calf_turn = np.arctan2(-calf_at[0], -calf_at[2]), np.arctan2(-foot_at[0], -foot_at[2])
     thigh, calf = thigh.turned(_about_y(-thigh_turn)), calf.turned(_about_y(-calf_turn))
@@ -114,7 +150,7 @@ def _leg(robot: Robot, i: int) -> tuple[np.ndarray, _Moments]:
     hip.add(thigh.split(1).moved(np.array([0.0, 0.0, thigh_at[2]])))
     trunk = hip.split(0).moved(hip_at)
     f, s = hip.first, hip.second
-    numbers = [*hip_at, thigh_at[2], thigh_length, calf_length, foot_at[1], thigh_turn, calf_turn, robot.foot_radius[i]]
+    numbers = [*hip_at, thigh_at[2], thigh_length, calf_length, foot_at[1], thigh_turn, calf_turn, robot.foot_radius[i], knee_side, robot.foot_radius[i]]
     numbers += [f[1], f[2], s[0, 1], s[0, 2], s[1, 1], s[1, 2], s[2, 2]]
     for link in (thigh, calf):
         f, s = link.first, link.second
@@ -138,18 +174,26 @@ def leg_constants(robot: Robot) -> np.ndarray:
 def base_constants(robot: Robot) -> np.ndarray:
     """Return the constants of the trunk, (BASE_CONSTANTS)."""
     trunk = _Moments(robot.base.mass, robot.base.com, robot.base.inertia)
+    whole = _Moments(robot.base.mass, robot.base.com, robot.base.inertia)
     for i in range(4):
-        trunk.add(_leg(robot, i)[1])
-    s = trunk.second
-    second = s[0, 0], s[0, 1], s[0, 2], s[1, 1], s[1, 2], s[2, 2]
-    return np.array([trunk.mass, *trunk.first, *second, *robot.trunk_half_extents, robot.home_height], dtype=real)
+        whole.add(_leg(robot, i)[1])
+    return np.array([*whole.pack(), *trunk.pack(), *robot.trunk_half_extents, robot.home_height], dtype=real)
 
 
 def world_constants(cfg: PhysicsCfg, timestep: float) -> np.ndarray:
     """Return the constants of the world, (WORLD_CONSTANTS); without a PD law."""
+    static = 0.0 if cfg.friction_model == "simple" else cfg.static_friction - cfg.foot_friction
+    viscous = cfg.viscous_friction if cfg.friction_model == "coulomb+viscous" else 0.0
     world = np.zeros(WORLD_CONSTANTS, dtype=real)
     world[:KP] = (
-        timestep, cfg.gravity, cfg.contact_stiffness, cfg.contact_damping, cfg.foot_friction, cfg.slip_speed,
+        timestep, cfg.gravity, cfg.contact_stiffness, cfg.contact_damping, cfg.restitution,
+        cfg.foot_friction, static, cfg.stribeck_speed, viscous, cfg.slip_speed,
         cfg.friction_speed, cfg.limit_stiffness, cfg.limit_damping,
     )  # fmt: skip
     return world
+
+
+def motor_constants(cfg: MotorCfg, timestep: float) -> np.ndarray:
+    """Return the constants of the motors, (MOTOR_CONSTANTS)."""
+    lag = 1.0 - np.exp(-timestep / cfg.lag) if cfg.lag > 0 else 1.0
+    return np.array([lag, cfg.delay, cfg.no_load_speed, cfg.no_load_speed - cfg.rated_speed, 1.0 / cfg.efficiency], dtype=real)

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from config import PhysicsCfg
+from config import PhysicsCfg, VaryCfg
 from physics import constants
 from physics import layout as L
 from physics import simulation_step as S
 from physics.jit import LANES, aligned, real
 from physics.robot import Robot
+from physics.terrain import Terrain
+from physics.vary import pack, vary_step
 
 
 def available_cores() -> int:
@@ -57,8 +59,10 @@ class PhysicsEngine:
     """Simulates robots of one kind side by side.
 
     robot: from load_robot(); num_envs: robots N; timestep: [s], overrides the configuration's;
-    threads: 0 for every core this process may use; cfg: the world; extra_rows and
-    extra_work_rows: rows that a task keeps per robot beside the state, and beside the work buffer.
+    threads: 0 for every core this process may use; cfg: the world; terrain: the ground, None for a
+    flat floor; differ: whether robots may differ (domain randomisation), in what varied_blocks says;
+    extra_rows and extra_work_rows: rows that a task keeps per robot beside the state, and beside the
+    work buffer.
 
     Raises ValueError if an argument is out of range.
     """
@@ -70,6 +74,8 @@ class PhysicsEngine:
         timestep: float | None = None,
         threads: int = 0,
         cfg: PhysicsCfg | None = None,
+        terrain: Terrain | None = None,
+        differ: bool = False,
         extra_rows: int = 0,
         extra_work_rows: int = 0,
     ) -> None:
@@ -85,7 +91,14 @@ class PhysicsEngine:
         self.num_blocks = -(-num_envs // LANES)
         self.threads = max(1, min(threads or available_cores(), self.num_blocks))
         self.blocks = aligned(self.num_blocks, (L.STATE_ROWS + extra_rows) * LANES)
-        self.base, self.legs, self.world = constants.base_constants(robot), constants.leg_constants(robot), constants.world_constants(cfg, timestep)
+        self.terrain = terrain
+        motors = constants.motor_constants(cfg.motor, timestep) if cfg.motor.enabled else None
+        self.model = constants.Model(
+            constants.world_constants(cfg, timestep), constants.base_constants(robot), constants.leg_constants(robot),
+            terrain.pack() if terrain else None, True if cfg.body_contact else None, motors,
+            aligned(self.num_blocks, L.MOTOR_ROWS * LANES) if cfg.motor.enabled else None,
+            aligned(self.num_blocks, L.VARIED_ROWS * LANES) if differ else None,
+        )  # fmt: skip
         self._work = [aligned((L.WORK_ROWS + extra_work_rows) * LANES) for _ in range(self.threads)]
         bounds = np.linspace(0, self.num_blocks, self.threads + 1).astype(int)
         self._ranges = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
@@ -96,11 +109,12 @@ class PhysicsEngine:
         self._put("base_position", np.tile([0.0, 0.0, robot.home_height], (n, 1)))
         self._put("base_quaternion", np.tile([1.0, 0.0, 0.0, 0.0], (n, 1)))
         self._put("joint_position", home)
+        if differ:
+            self.vary(VaryCfg())
 
     def run(self, kernel: Callable, *arguments: object) -> None:
-        """Call kernel(blocks, start, stop, work, world, base, legs, *arguments) for every share of the blocks, in parallel."""
-        fixed = self.world, self.base, self.legs, *arguments
-        shares = [(self.blocks, *share, work, *fixed) for share, work in zip(self._ranges, self._work, strict=True)]
+        """Call kernel(blocks, start, stop, work, model, *arguments) for every share of the blocks, in parallel."""
+        shares = [(self.blocks, *share, work, self.model, *arguments) for share, work in zip(self._ranges, self._work, strict=True)]
         futures = [self._pool.submit(kernel, *share) for share in shares[1:]] if self._pool else []
         kernel(*shares[0])
         for future in futures:
@@ -114,6 +128,15 @@ class PhysicsEngine:
         out = np.zeros(self.num_envs, real)
         self.run(kernel, *arguments, out)
         return out
+
+    def vary(self, cfg: VaryCfg, seed: int = 0) -> None:
+        """Draw what robots differ in anew, for every robot; the same for the same seed and robot.
+
+        Raises ValueError if the engine was made with robots that may not differ.
+        """
+        if self.model.varied_blocks is None:
+            raise ValueError("vary: expected an engine made with differ=True")
+        self.run(vary_step, pack(cfg), seed)
 
     def step(self, substeps: int = 1) -> None:
         """Advance every robot by a number of time steps under the held motor torques.
@@ -163,6 +186,25 @@ class PhysicsEngine:
         names = ("base_quaternion", "joint_position", "base_linear_velocity", "base_angular_velocity", "joint_velocity")
         return State(position, *(self._get(name) for name in names), self._get("force").reshape(-1, 4, 3))
 
+    @property
+    def broken(self) -> np.ndarray:
+        """(N) how often each robot's state was not finite, or absurd, and it was put back at home."""
+        return self.rows(L.BROKEN, 1)[:, 0].astype(int)
+
+    @property
+    def energy(self) -> np.ndarray:
+        """(N) electrical energy that each robot's motors drew since it was put at home [J]; needs motors in the configuration.
+
+        Raises ValueError without.
+        """
+        if self.model.motor_blocks is None:
+            raise ValueError("energy: expected an engine with cfg.motor.enabled")
+        return self._lanes(self.model.motor_blocks, L.ENERGY, 1)[:, 0]
+
+    def cost_of_transport(self, distance: np.ndarray) -> np.ndarray:
+        """Return energy per weight and distance (N), E / (m g d), of robots that went so far; distance: (N) [m]."""
+        return self.energy / (self.robot.total_mass * self.cfg.gravity * np.maximum(distance, 1e-9))
+
     def close(self) -> None:
         """End the threads."""
         if self._pool:
@@ -170,7 +212,10 @@ class PhysicsEngine:
 
     def rows(self, start: int, count: int) -> np.ndarray:
         """Return (N, count), a copy of consecutive rows of the blocks."""
-        view = self.blocks.reshape(self.num_blocks, -1, LANES)[:, start : start + count]
+        return self._lanes(self.blocks, start, count)
+
+    def _lanes(self, blocks: np.ndarray, start: int, count: int) -> np.ndarray:
+        view = blocks.reshape(self.num_blocks, -1, LANES)[:, start : start + count]
         return view.transpose(0, 2, 1).reshape(-1, count)[: self.num_envs].copy()  # of one block, the rest is a view
 
     def _get(self, name: str) -> np.ndarray:

@@ -46,7 +46,12 @@ def _cache_directory() -> pathlib.Path:
 # read when PyTorch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+import llvmlite.binding  # noqa: E402
 import numba  # noqa: E402  (after the thread settings)
+
+# Before a vector loop runs, it is checked that its arrays do not overlap, range by range. LLVM gives up joining
+# neighbouring ranges after 100 attempts; all of them joined, there are 2 checks in place of 30: 4 % of a step.
+llvmlite.binding.set_option("foal", "-memory-check-merge-threshold=100000")
 
 if "NUMBA_CACHE_DIR" not in os.environ:
     numba.config.CACHE_DIR = str(_cache_directory())

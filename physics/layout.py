@@ -13,7 +13,8 @@ QUATERNION = 3  # (4) R_WB as w x y z
 VELOCITY = 7  # (3) of the base origin, world frame [m/s]
 SPIN = 10  # (3) angular velocity, base frame [rad/s]
 ORIGIN = 13  # (2) x, y from which POSITION counts, a multiple of CELL [m]
-BASE_ROWS = 15
+BROKEN = 15  # how often the state was not finite and the robot was put back at home
+BASE_ROWS = 16
 
 # Leg, in the state and in the work buffer
 JOINT = 0  # (3) angles [rad]
@@ -25,16 +26,40 @@ LEG_ROWS = 15
 
 STATE_ROWS = BASE_ROWS + 4 * LEG_ROWS
 
+# Of motors, where they are modelled: rows of Model.motor_blocks, in the work buffer at MOTORS_BASE and MOTORS_LEG
+ENERGY = 0  # electrical, since the robot was put at home [J]
+COMMAND_AGE = 1  # time since the latest command [s]
+MOTOR_BASE_ROWS = 2
+MOTOR = 0  # (3) torque of the motor [N m]
+LAST_TORQUE, LAST_TARGET = 3, 6  # (3) the command before the latest
+MOTOR_LEG_ROWS = 9
+MOTOR_ROWS = MOTOR_BASE_ROWS + 4 * MOTOR_LEG_ROWS
+
+# What robots differ in, where they do: rows of Model.varied_blocks, in the work buffer at VARIED_BASE and VARIED_LEG
+V_GRAVITY = 0  # as the constants of the world of these names
+V_STIFFNESS, V_RESTITUTION, V_KINETIC, V_STATIC, V_KP, V_KD, V_DELAY = 1, 2, 3, 4, 5, 6, 7
+V_LINK_MASS = 8  # times the legs' moments of mass
+V_MASS, V_FIRST, V_SECOND = 9, 10, 13  # (1), (3), (6) as BASE_MASS, BASE_FIRST, BASE_SECOND
+VARIED_BASE_ROWS = 19
+V_TORQUE_LIMIT = 0  # (3) [N m]
+V_OFFSET = 3  # (3) measured less true angle [rad]
+VARIED_LEG_ROWS = 6
+VARIED_ROWS = VARIED_BASE_ROWS + 4 * VARIED_LEG_ROWS
+
 # Base, in the work buffer only
-ROTATION = 15  # (9) R_WB
-VELOCITY_B = 24  # (3) of the base origin, base frame [m/s]
-MASS = 27  # of the robot with its joints locked, and of what contacts add [kg]
-FIRST = 28  # (3) its first moment about the base origin, base frame [kg m]
-SECOND = 31  # (6) its second moment [kg m^2]
-INERTIA = 37  # (21) what joints take off that robot's inertia and contacts add to it: A (6), B (9), M (6)
-BIAS = 58  # (6) moment and force that would hold the base at zero acceleration
-ACCELERATION = 64  # (6) angular and linear, base frame, less gravity [rad/s^2], [m/s^2]
-BASE_WORK_ROWS = 70
+ROTATION = 16  # (9) R_WB
+VELOCITY_B = 25  # (3) of the base origin, base frame [m/s]
+MASS = 28  # of the robot with its joints locked, and of what contacts add [kg]
+FIRST = 29  # (3) its first moment about the base origin, base frame [kg m]
+SECOND = 32  # (6) its second moment [kg m^2]
+INERTIA = 38  # (21) what joints take off that robot's inertia and contacts add to it: A (6), B (9), M (6)
+BIAS = 59  # (6) moment and force that would hold the base at zero acceleration
+ACCELERATION = 65  # (6) angular and linear, base frame, less gravity [rad/s^2], [m/s^2]
+PATCH = 71  # (6) of the terrain under a foot: first node's column, row, next ones' steps, then 4 heights; place in the cell (2)
+KNEE_PATCH = 77  # (6) the same under a knee
+MOTORS_BASE = 83
+VARIED_BASE = MOTORS_BASE + MOTOR_BASE_ROWS
+BASE_WORK_ROWS = VARIED_BASE + VARIED_BASE_ROWS
 
 # Leg, in the work buffer only
 COLUMN = 15  # (3 x 6) G D^-1 of hip, thigh, calf: L D L^T = H is the leg's inertia and L G^T = F^T its coupling to the base
@@ -45,7 +70,10 @@ CONTACT = 41  # (3) point from hip origin, hip frame [m]
 CONTACT_ARM = 44  # (2) x and z of the point from the knee [m]
 CONTACT_FORCE = 46  # (3) at zero acceleration of base and joints, hip frame [N]
 CONTACT_MATRIX = 49  # (2) alpha and beta [kg]
-LEG_WORK_ROWS = 51
+NORMAL = 51  # (3) of the ground, hip frame
+MOTORS_LEG = 54
+VARIED_LEG = MOTORS_LEG + MOTOR_LEG_ROWS
+LEG_WORK_ROWS = VARIED_LEG + VARIED_LEG_ROWS
 
 WORK_ROWS = BASE_WORK_ROWS + 4 * LEG_WORK_ROWS
 
@@ -69,6 +97,28 @@ def store3(rows, row, lane, v):
 
 
 @inline
+def store6(work, row, lane, v):
+    """Set six consecutive rows of a lane."""
+    store3(work, row, lane, (v[0], v[1], v[2]))
+    store3(work, row + 3, lane, (v[3], v[4], v[5]))
+
+
+@inline
+def load6(work, row, lane):
+    """Return six consecutive rows of a lane as two vectors."""
+    return load3(work, row, lane), load3(work, row + 3, lane)
+
+
+@inline
+def choose3(rows, row, lane, condition, v):
+    """Set three consecutive rows of a lane where a condition holds."""
+    i = row * LANES + lane
+    rows[i] = v[0] if condition else rows[i]
+    rows[i + LANES] = v[1] if condition else rows[i + LANES]
+    rows[i + 2 * LANES] = v[2] if condition else rows[i + 2 * LANES]
+
+
+@inline
 def leg_rows(work, leg):
     """Return the rows of a leg in a work buffer."""
     start = (BASE_WORK_ROWS + leg * LEG_WORK_ROWS) * LANES
@@ -76,24 +126,77 @@ def leg_rows(work, leg):
 
 
 @inline
-def enter(block, work):
-    """Copy a block into a work buffer."""
-    for i in range(BASE_ROWS * LANES):
-        work[i] = block[i]
-    for leg in range(4):
-        rows = leg_rows(work, leg)
-        start = (BASE_ROWS + leg * LEG_ROWS) * LANES
-        for i in range(LEG_ROWS * LANES):
-            rows[i] = block[start + i]
+def vary(varied_blocks, rows, row, lane, constant):
+    """Return a robot's own value of a constant where robots differ, else the constant; row: in the work buffer."""
+    if varied_blocks is None:
+        return constant
+    return rows[row * LANES + lane]
 
 
 @inline
-def leave(work, block):
-    """Copy a work buffer back into its block."""
-    for i in range(BASE_ROWS * LANES):
-        block[i] = work[i]
+def copy_in(source, base_rows, leg_rows_, work, base_at, leg_at):
+    """Copy rows of the base, then of four legs, to where they are in a work buffer."""
+    base = work[base_at * LANES : (base_at + base_rows) * LANES]
+    for i in range(base_rows * LANES):
+        base[i] = source[i]
     for leg in range(4):
-        rows = leg_rows(work, leg)
-        start = (BASE_ROWS + leg * LEG_ROWS) * LANES
-        for i in range(LEG_ROWS * LANES):
-            block[start + i] = rows[i]
+        rows = leg_rows(work, leg)[leg_at * LANES : (leg_at + leg_rows_) * LANES]
+        start = (base_rows + leg * leg_rows_) * LANES
+        for i in range(leg_rows_ * LANES):
+            rows[i] = source[start + i]
+
+
+@inline
+def copy_out(work, base_at, leg_at, target, base_rows, leg_rows_):
+    """Copy rows back from a work buffer."""
+    base = work[base_at * LANES : (base_at + base_rows) * LANES]
+    for i in range(base_rows * LANES):
+        target[i] = base[i]
+    for leg in range(4):
+        rows = leg_rows(work, leg)[leg_at * LANES : (leg_at + leg_rows_) * LANES]
+        start = (base_rows + leg * leg_rows_) * LANES
+        for i in range(leg_rows_ * LANES):
+            target[start + i] = rows[i]
+
+
+@inline
+def motors_in(motor_blocks, b, work):
+    """Copy the motors' rows of a block, where there are any, into a work buffer."""
+    if motor_blocks is not None:
+        copy_in(motor_blocks[b], MOTOR_BASE_ROWS, MOTOR_LEG_ROWS, work, MOTORS_BASE, MOTORS_LEG)
+
+
+@inline
+def motors_out(work, motor_blocks, b):
+    """Copy them back."""
+    if motor_blocks is not None:
+        copy_out(work, MOTORS_BASE, MOTORS_LEG, motor_blocks[b], MOTOR_BASE_ROWS, MOTOR_LEG_ROWS)
+
+
+@inline
+def varied_in(varied_blocks, b, work):
+    """Copy what the robots of a block differ in, where they do, into a work buffer."""
+    if varied_blocks is not None:
+        copy_in(varied_blocks[b], VARIED_BASE_ROWS, VARIED_LEG_ROWS, work, VARIED_BASE, VARIED_LEG)
+
+
+@inline
+def varied_out(work, varied_blocks, b):
+    """Copy it back."""
+    if varied_blocks is not None:
+        copy_out(work, VARIED_BASE, VARIED_LEG, varied_blocks[b], VARIED_BASE_ROWS, VARIED_LEG_ROWS)
+
+
+@inline
+def enter(blocks, model, b, work):
+    """Copy a block, and what else there is of its robots, into a work buffer."""
+    copy_in(blocks[b], BASE_ROWS, LEG_ROWS, work, 0, 0)
+    motors_in(model.motor_blocks, b, work)
+    varied_in(model.varied_blocks, b, work)
+
+
+@inline
+def leave(work, blocks, model, b):
+    """Copy a work buffer back; what robots differ in does not change."""
+    copy_out(work, 0, 0, blocks[b], BASE_ROWS, LEG_ROWS)
+    motors_out(work, model.motor_blocks, b)

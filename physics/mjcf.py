@@ -18,6 +18,10 @@ def _inertial(link: Link) -> str:
     return f'<inertial mass="{link.mass:.9g}" pos="{_numbers(link.com)}" fullinertia="{_numbers(full)}"/>'
 
 
+def _sphere(name: str, radius: float, at: Iterable) -> str:
+    return f'<geom name="{name}" type="sphere" size="{radius:.9g}" pos="{_numbers(at)}" contype="0" conaffinity="1"/>'
+
+
 def _ground(terrain: Terrain | None) -> tuple[str, str]:
     """Return the asset and the shape attributes of the floor: a plane where the ground is one, else a height field."""
     if terrain is None:
@@ -69,7 +73,9 @@ def to_mjcf(
             )
             limit = robot.torque_limit[i, j]
             motors.append(f'<motor name="{name}" joint="{name}" ctrllimited="true" ctrlrange="{-limit:.9g} {limit:.9g}"/>')
-        foot = f'<geom name="{leg}" type="sphere" size="{robot.foot_radius[i]:.9g}" pos="{_numbers(robot.foot_offset[i])}" contype="0" conaffinity="1"/>'
+        if body_contact:
+            open_tags[1] += _sphere(f"{leg}_knee", robot.foot_radius[i], robot.offset[i, 2])
+        foot = _sphere(leg, robot.foot_radius[i], robot.foot_offset[i])
         legs.append("".join(open_tags) + foot + "</body>" * 3)
     # conaffinity 2 makes the trunk a collision geometry, and nothing has a contype that meets it
     trunk = f'<geom name="trunk" type="box" size="{_numbers(robot.trunk_half_extents)}" contype="0" conaffinity="{1 if body_contact else 2}"/>'

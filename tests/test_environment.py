@@ -457,6 +457,7 @@ def test_a_broken_robot_starts_anew_and_its_neighbours_do_not_notice(row, value)
     actions = np.random.default_rng(3).normal(0, 0.2, (40, 12))
     broken, healthy = env.step(actions), whole.step(actions)
     assert broken.terminated[19]
+    np.testing.assert_array_equal(env.engine.broken, np.arange(40) == 19)
     assert not broken.truncated[19]
     others = np.arange(40) != 19
     for a in (broken.obs, broken.reward, *broken.info.values()):
@@ -475,8 +476,10 @@ def test_everything_broken_starts_anew():
     env = make(33)
     env.init_state(seed=13)
     env.engine.blocks[:, : L.STATE_ROWS * LANES] = np.nan
+    env.engine.blocks[:, L.BROKEN * LANES : (L.BROKEN + 1) * LANES] = 0
     state = env.step(np.zeros((33, 12)))
     assert state.terminated.all()
+    np.testing.assert_array_equal(env.engine.broken, np.ones(33))
     assert np.isfinite(env.engine.blocks[:2]).all()
     for x in (state.obs, state.reward, *state.info.values()):
         assert np.isfinite(x).all()

@@ -410,10 +410,10 @@ def depths(data):
 
 def test_the_robot_starts_above_the_first_spawn():
     ground = terrain.curriculum(2, ("stairs_down", "flat"), difficulty=(0.5, 1.0))
-    _, robot, _, data = mujoco_model(ground)
+    _, robot, model, data = mujoco_model(ground)
     np.testing.assert_allclose(data.qpos[:3], ground.spawns[0, 0] + [0, 0, robot.home_height], atol=1e-9)
     assert ground.spawns[0, 0, 2] > 0.5
-    assert depths(data).keys() == {1, 2, 3, 4}
+    assert depths(data).keys() == {model.geom(leg).id for leg in LEGS}
     assert depths(data) == pytest.approx(depths(mujoco_model(None)[3]), abs=1e-5)  # as on the flat floor
 
 
