@@ -325,6 +325,15 @@ def check(cfg: Any, prefix: str = "") -> None:
             fits = value[0] <= value[1]
         if not fits:
             raise ConfigError(f"{name}: expected {expected(field)}, got {value!r}")
+    if isinstance(cfg, MotorCfg) and not cfg.rated_speed < cfg.no_load_speed:
+        raise ConfigError(f"motor.rated_speed: expected less than motor.no_load_speed = {cfg.no_load_speed:g} rad/s, got {cfg.rated_speed:g}")
+    if isinstance(cfg, PhysicsCfg) and cfg.friction_model != "simple" and cfg.static_friction < cfg.foot_friction:
+        raise ConfigError(f"physics.static_friction: expected at least physics.foot_friction = {cfg.foot_friction:g}, got {cfg.static_friction:g}")
+    if isinstance(cfg, EnvCfg) and cfg.physics.motor.enabled and cfg.physics.motor.delay + cfg.vary.delay[1] >= cfg.control_dt:
+        longest = cfg.physics.motor.delay + cfg.vary.delay[1]
+        raise ConfigError(f"motor.delay: expected, with vary.delay, less than env.control_dt = {cfg.control_dt:g} s, got {longest:g}")
+    if isinstance(cfg, EnvCfg) and cfg.vary.delay[1] > 0 and not cfg.physics.motor.enabled:
+        raise ConfigError("vary.delay: expected motor.enabled true, or 0 0")
     if isinstance(cfg, EnvCfg) and not math.isclose(cfg.substeps * cfg.physics.timestep, cfg.control_dt, rel_tol=1e-6):
         raise ConfigError(f"physics.timestep: expected a whole share of env.control_dt = {cfg.control_dt:g} s, got {cfg.physics.timestep:g}")
 

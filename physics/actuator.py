@@ -16,16 +16,17 @@ def motor_torque(target, feedforward, q, qd, kp, kd, low, high):
 
 
 @inline
-def speed_limit(limit, qd, no_load_speed, span):
+def speed_limit(limit, qd, no_load_speed, per_span):
     """Return the lowest and highest torque of a motor at a speed [N m].
 
-    In the direction of motion the limit falls in a line from its whole, span before the no-load
-    speed [rad/s], to 0 there, as in a DC motor at its voltage; against it, it stays whole.
+    In the direction of motion the limit falls in a line from its whole, at the rated speed, to 0 at
+    the no-load speed [rad/s], as in a DC motor at its voltage; against it, it stays whole. per_span:
+    one over the difference of these speeds [s/rad].
     """
     zero = real(0.0)
     one = real(1.0)
-    back = min(max((no_load_speed + qd) / span, zero), one)
-    ahead = min(max((no_load_speed - qd) / span, zero), one)
+    back = min(max((no_load_speed + qd) * per_span, zero), one)
+    ahead = min(max((no_load_speed - qd) * per_span, zero), one)
     return -limit * back, limit * ahead
 
 
@@ -57,7 +58,7 @@ def drive_constants(world, motors):
     if motors is None:
         zero = real(0.0)
         return (world[C.KP], world[C.KD]), stops, (zero, zero, zero, zero, zero)
-    return (world[C.KP], world[C.KD]), stops, (motors[C.LAG], motors[C.DELAY], motors[C.NO_LOAD_SPEED], motors[C.SPEED_SPAN], motors[C.DRAIN])
+    return (world[C.KP], world[C.KD]), stops, (motors[C.LAG], motors[C.DELAY], motors[C.NO_LOAD_SPEED], motors[C.PER_SPAN], motors[C.DRAIN])
 
 
 @inline
@@ -83,11 +84,11 @@ def driven(motor_blocks, varied, work, rows, lane, joint, q, qd, kp, kd, limit, 
     target, command = rows[(L.TARGET + joint) * LANES + lane], rows[(L.TORQUE + joint) * LANES + lane]
     if motor_blocks is None:
         return motor_torque(target, command, q, qd, kp, kd, -limit, limit)
-    _, (_, _, _, dt), (lag, delay, no_load_speed, span, drain) = drive
+    _, (_, _, _, dt), (lag, delay, no_load_speed, per_span, drain) = drive
     arrived = command_arrived(varied, work, lane, delay)
-    target = target if arrived else rows[(L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane]
-    command = command if arrived else rows[(L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane]
-    low, high = speed_limit(limit, qd, no_load_speed, span)
+    last_target, last_command = rows[(L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane], rows[(L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane]
+    target, command = target if arrived else last_target, command if arrived else last_command
+    low, high = speed_limit(limit, qd, no_load_speed, per_span)
     wanted = motor_torque(target, command, q, qd, kp, kd, low, high)
     i = (L.MOTORS_LEG + L.MOTOR + joint) * LANES + lane
     torque = rows[i] + lag * (wanted - rows[i])
@@ -122,7 +123,7 @@ def keep_command(motor_blocks, varied, work, delay):
                 arrived = command_arrived(varied, work, lane, delay)
                 for joint in range(3):
                     i, j = (L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane, (L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane
-                    rows[i] = rows[(L.TORQUE + joint) * LANES + lane] if arrived else rows[i]
-                    rows[j] = rows[(L.TARGET + joint) * LANES + lane] if arrived else rows[j]
+                    torque, target, last_torque, last_target = rows[(L.TORQUE + joint) * LANES + lane], rows[(L.TARGET + joint) * LANES + lane], rows[i], rows[j]
+                    rows[i], rows[j] = torque if arrived else last_torque, target if arrived else last_target
         for lane in range(LANES):
             work[(L.MOTORS_BASE + L.COMMAND_AGE) * LANES + lane] = real(0.0)

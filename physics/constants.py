@@ -37,7 +37,7 @@ WORLD_CONSTANTS = 15
 # Motors: motor_constants()
 LAG = 0  # share of the way to the commanded torque that a time step covers [1]
 DELAY = 1  # [s]
-NO_LOAD_SPEED, SPEED_SPAN = 2, 3  # and how much less the rated speed is [rad/s]
+NO_LOAD_SPEED, PER_SPAN = 2, 3  # [rad/s], and one over how much less the rated speed is [s/rad]
 DRAIN = 4  # electrical energy per mechanical work [1]
 MOTOR_CONSTANTS = 5
 
@@ -196,4 +196,4 @@ def world_constants(cfg: PhysicsCfg, timestep: float) -> np.ndarray:
 def motor_constants(cfg: MotorCfg, timestep: float) -> np.ndarray:
     """Return the constants of the motors, (MOTOR_CONSTANTS)."""
     lag = 1.0 - np.exp(-timestep / cfg.lag) if cfg.lag > 0 else 1.0
-    return np.array([lag, cfg.delay, cfg.no_load_speed, cfg.no_load_speed - cfg.rated_speed, 1.0 / cfg.efficiency], dtype=real)
+    return np.array([lag, cfg.delay, cfg.no_load_speed, 1.0 / (cfg.no_load_speed - cfg.rated_speed), 1.0 / cfg.efficiency], dtype=real)

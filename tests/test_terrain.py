@@ -9,6 +9,7 @@ import pytest
 from physics import Terrain, load_robot, terrain
 from physics.layout import CELL
 from physics.mjcf import to_mjcf
+from physics.robot import LEGS
 
 HAND = np.array([[0.0, 1.0, 3.0], [2.0, 5.0, 4.0]])  # two rows along x, one above the other in y
 
