@@ -8,20 +8,26 @@ import math
 
 import numpy as np
 
+from physics.terrain import Terrain
+
 FIELD_OF_VIEW = 32.0  # vertical [deg]: long enough a lens for a calm perspective
 FOLLOW_SECONDS = 0.25  # time constant of the target
 CUT = 1.5  # a target that jumps further is a reset, not a movement: cut to it [m]
+CLEARANCE = 0.05  # least height above the ground [m]
+SIGHT = np.linspace(0.15, 1.0, 18)  # where the line of sight is kept above a terrain, in shares of the way to the camera
 AZIMUTH, ELEVATION = math.radians(-52.0), math.radians(17.0)  # first view: from the right front, slightly above
 
 
 class OrbitCamera:
-    """A camera on a sphere about a smoothed target.
+    """A camera on a sphere about a smoothed target; over a terrain it rises where ground would hide the target.
 
     reach: half the size of what it looks at [m]
+    terrain: the ground; None for level ground at height 0
     """
 
-    def __init__(self, reach: float) -> None:
-        self._reach = reach
+    def __init__(self, reach: float, terrain: Terrain | None = None) -> None:
+        self._reach, self._terrain = reach, terrain
+        self._rise = 0.0  # above the sphere [m]
         self.target: np.ndarray | None = None  # (3) [m, world]
         self.home()
 
@@ -32,9 +38,18 @@ class OrbitCamera:
     def follow(self, point: np.ndarray, seconds: float) -> None:
         """Move the target towards a point (3) [m, world], as far as the time since the last call [s] allows."""
         point = np.asarray(point, float)
+        share = 1.0 - math.exp(-seconds / FOLLOW_SECONDS)
         if self.target is None or np.linalg.norm(point - self.target) > CUT:
-            self.target = point.copy()
-        self.target = self.target + (point - self.target) * (1.0 - math.exp(-seconds / FOLLOW_SECONDS))
+            self.target, share = point.copy(), 1.0
+        self.target = self.target + (point - self.target) * share
+        self._rise += (self._needed_rise() - self._rise) * share
+
+    def _needed_rise(self) -> float:
+        """Return how far above its sphere the camera sees the target over the ground between [m]."""
+        if self._terrain is None:
+            return 0.0
+        x, y, z = self.target[:, None] + self._away()[:, None] * SIGHT
+        return float(max(0.0, ((self._terrain.height(x, y) + CLEARANCE - z) / SIGHT).max()))
 
     def orbit(self, right: float, down: float) -> None:
         """Turn by a drag of the mouse [px]; never below the ground nor over the top."""
@@ -48,11 +63,15 @@ class OrbitCamera:
     @property
     def position(self) -> np.ndarray:
         """Where the camera is, (3) [m, world]; held above the ground."""
-        level = math.cos(self.elevation)
-        away = np.array([level * math.cos(self.azimuth), level * math.sin(self.azimuth), math.sin(self.elevation)])
-        position = self.target + self.distance * away
-        position[2] = max(position[2], 0.05)
+        position = self.target + self._away()
+        ground = 0.0 if self._terrain is None else float(self._terrain.height(position[0], position[1]))
+        position[2] = max(position[2] + self._rise, ground + CLEARANCE)
         return position
+
+    def _away(self) -> np.ndarray:
+        """Return the way from the target to the sphere, (3) [m, world]."""
+        level = math.cos(self.elevation)
+        return self.distance * np.array([level * math.cos(self.azimuth), level * math.sin(self.azimuth), math.sin(self.elevation)])
 
     @property
     def forward(self) -> np.ndarray:

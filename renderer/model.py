@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 
 from physics.robot import Robot
+from physics.terrain import Terrain
 from renderer.kinematics import CALF, FOOT, HIP, THIGH, leg_frames, rotation
 from renderer.shapes import Shape, arrow, ball, capsule, drum, ring, rounded_box
 from renderer.snapshot import Snapshot
@@ -146,8 +147,11 @@ class Pose:
     legs: np.ndarray  # (4, 4, 3) points of leg_frames
 
 
-def place(model: Model, snapshot: Snapshot) -> Pose:
-    """Return where everything is in a frame; what is not shown has a shape matrix of zeros."""
+def place(model: Model, snapshot: Snapshot, terrain: Terrain | None = None) -> Pose:
+    """Return where everything is in a frame; what is not shown has a shape matrix of zeros.
+
+    terrain: the ground that the goal's stem stands on; None for level ground at height 0
+    """
     points, links = leg_frames(model.robot, snapshot)
     base, R_WB = np.asarray(snapshot.base_position, float), rotation(snapshot.base_quaternion)
     pose = Pose(np.zeros((GROUPS, 3, 3)), np.tile(np.eye(3), (GROUPS, 1, 1)), np.zeros((GROUPS, 3)), np.zeros((GROUPS, 3)), points)
@@ -174,7 +178,8 @@ def place(model: Model, snapshot: Snapshot) -> Pose:
     if snapshot.goal is not None:
         goal = np.asarray(snapshot.goal, float)
         put(GOAL, goal, np.eye(3))
-        put(STEM, goal * [1, 1, 0], np.eye(3), max(goal[2], 1e-3))
+        ground = float(terrain.height(*goal[:2])) if terrain else 0.0
+        put(STEM, np.array([*goal[:2], ground]), np.eye(3), max(goal[2] - ground, 1e-3))
     return pose
 
 

@@ -1,18 +1,22 @@
 """Draws a snapshot: the ground, the shadow on it, the robot and its markers.
 
-Three draw calls. Everything that looks like light is computed in ``renderer.light``; raylib only
-fills triangles, which is what its software build does too.
+Three draw calls, and one for every patch of a terrain. Everything that looks like light is computed
+in ``renderer.light``; raylib only fills triangles, which is what its software build does too.
 """
 
+import math
 import types
 
 import numpy as np
 
 from physics.robot import Robot
+from physics.terrain import Terrain
 from renderer.camera import FIELD_OF_VIEW, OrbitCamera
 from renderer.kinematics import CALF, FOOT, THIGH
-from renderer.light import SHADOW_COLOUR, SHADOW_STRENGTH, SHADOW_TEXELS, encode, shade, shadow
+from renderer.light import SHADOW_COLOUR, SHADOW_STRENGTH, SHADOW_TEXELS, SUN_SLOPE, encode, shade, shadow
+from renderer.mesh import Mesh
 from renderer.model import GROUPS, Model, Pose, paint, place
+from renderer.relief import Relief
 from renderer.snapshot import Snapshot
 
 BACKGROUND = paint("#E3E8ED", 0).colour
@@ -21,32 +25,9 @@ TILE = 0.5  # [m]
 TILES_ACROSS = 56  # the ground ends beyond where it has faded
 FADE = 3.0, 12.0  # distances from the camera's target where the ground starts to fade and has faded [m]
 NEAR, FAR = 0.05, 60.0  # clip planes [m]
-
-
-class _Mesh:
-    """Triangles whose positions and colours change from frame to frame.
-
-    vertices: (V, 3) float32 and colours: (V, 4) uint8 belong to this object: raylib reads them in
-    place (the software build at every draw), so they outlive its mesh, which is never unloaded.
-    """
-
-    def __init__(self, raylib: types.ModuleType, count: int, triangles: np.ndarray) -> None:
-        self._rl = raylib
-        self.vertices, self.colours = np.zeros((count, 3), np.float32), np.full((count, 4), 255, np.uint8)
-        self._fixed = np.zeros((count, 2), np.float32), np.ascontiguousarray(triangles, np.uint16)
-        mesh = self._mesh = raylib.Mesh()
-        mesh.vertexCount, mesh.triangleCount = count, len(triangles)
-        cast = raylib.ffi.cast
-        mesh.vertices, mesh.colors = cast("float *", self.vertices.ctypes.data), cast("unsigned char *", self.colours.ctypes.data)
-        mesh.texcoords, mesh.indices = cast("float *", self._fixed[0].ctypes.data), cast("unsigned short *", self._fixed[1].ctypes.data)
-        raylib.upload_mesh(raylib.ffi.addressof(mesh), True)
-        self._material, self._identity = raylib.load_material_default(), raylib.matrix_identity()
-
-    def draw(self, software: bool) -> None:
-        if not software:
-            for slot, data in ((0, self.vertices), (3, self.colours)):  # slots of raylib's default shader
-                self._rl.update_mesh_buffer(self._mesh, slot, self._rl.ffi.cast("void *", data.ctypes.data), data.nbytes, 0)
-        self._rl.draw_mesh(self._mesh, self._material, self._identity)
+NEAR_RELIEF = 0.12  # over a terrain, where one part of the ground hides another: the software build measures depth in 16 bits
+DRAPE = 72  # quads along either side of the cloth that carries the shadow over a terrain
+LIFT = 0.004  # of the cloth above the ground [m]
 
 
 class Scene:
@@ -54,20 +35,38 @@ class Scene:
 
     raylib: the module, with its window open
     robot: what is drawn
-    software: whether raylib draws with the CPU
+    terrain: the ground; None for level ground at height 0
     """
 
-    def __init__(self, raylib: types.ModuleType, robot: Robot, software: bool) -> None:
-        self._rl, self._software = raylib, software
+    def __init__(self, raylib: types.ModuleType, robot: Robot, terrain: Terrain | None = None) -> None:
+        self._rl, self._terrain = raylib, terrain
         self.model = Model(robot)
-        self._solids = _Mesh(raylib, len(self.model.vertices), self.model.triangles)
+        self._solids = Mesh(raylib, len(self.model.vertices), self.model.triangles)
+        self._make_shadow()
+        if terrain is None:
+            self._make_floor()
+        else:
+            self._relief = Relief(raylib, terrain, np.array(TILES), BACKGROUND, FADE)
+            self._make_cloth()
+        raylib.rl_set_clip_planes(NEAR if terrain is None else NEAR_RELIEF, FAR)
+
+    def _make_floor(self) -> None:
         index = np.arange(TILES_ACROSS) - TILES_ACROSS // 2
         x, y = np.meshgrid(index, index, indexing="ij")
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
         self._tiles = TILE * (np.stack([x, y], -1)[:, :, None] + corners).reshape(-1, 2)  # (V, 2)
         self._tile_colour = np.repeat(np.array(TILES)[((x + y) % 2).ravel()], 4, axis=0)  # (V, 3)
         quads = 4 * np.arange(x.size)[:, None]
-        self._ground = _Mesh(raylib, 4 * x.size, np.concatenate([quads + np.array(corners) for corners in ((0, 1, 2), (0, 2, 3))]))
+        self._floor = Mesh(self._rl, 4 * x.size, np.concatenate([quads + np.array(corners) for corners in ((0, 1, 2), (0, 2, 3))]))
+
+    def _make_cloth(self) -> None:
+        index = np.arange((DRAPE + 1) ** 2).reshape(DRAPE + 1, DRAPE + 1)
+        a, b, c, d = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, 1:].ravel(), index[1:, :-1].ravel()
+        self._cloth = Mesh(self._rl, index.size, np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]))
+        self._cloth.cover(self._texture)
+
+    def _make_shadow(self) -> None:
+        raylib = self._rl
         self._shadow = np.zeros((SHADOW_TEXELS, SHADOW_TEXELS, 4), np.uint8)
         self._shadow[..., :3] = SHADOW_COLOUR
         pixels = raylib.ffi.cast("void *", self._shadow.ctypes.data)
@@ -75,34 +74,47 @@ class Scene:
         self._texture = raylib.load_texture_from_image(image)
         raylib.set_texture_filter(self._texture, raylib.TEXTURE_FILTER_BILINEAR)
         raylib.set_texture_wrap(self._texture, raylib.TEXTURE_WRAP_CLAMP)
-        raylib.rl_set_clip_planes(NEAR, FAR)
+
+    def ground(self, x: float, y: float) -> float:
+        """Return the height of the ground under a robot at x, y, in the mean over its size [m]."""
+        if self._terrain is None:
+            return 0.0
+        around = self.model.reach * np.array([-0.5, 0.0, 0.5])
+        return float(self._terrain.height(x + around, y + around[:, None]).mean())
 
     def draw(self, snapshot: Snapshot, camera: OrbitCamera) -> None:
         """Draw over the whole of the current target."""
         rl = self._rl
-        pose = place(self.model, snapshot)
+        pose = place(self.model, snapshot, self._terrain)
         rl.clear_background((*(int(c) for c in encode(BACKGROUND)), 255))
         eye = camera.position
         rl.begin_mode_3d(rl.Camera3D(tuple(eye), tuple(camera.target), (0, 0, 1), FIELD_OF_VIEW, rl.CAMERA_PERSPECTIVE))
-        # Ground and shadow lie in one plane and under all else: no depth, so that they cannot flicker.
-        rl.rl_disable_depth_test()
-        self._draw_ground(camera.target)
-        self._draw_shadow(pose)
-        rl.rl_enable_depth_test()
+        if self._terrain is None:
+            # Ground and shadow lie in one plane and under all else: no depth, so that they cannot flicker.
+            rl.rl_disable_depth_test()
+            self._draw_floor(camera.target)
+            self._draw_shadow(pose)
+            rl.rl_enable_depth_test()
+        else:
+            aspect = rl.get_screen_width() / rl.get_screen_height()
+            self._relief.draw(camera.target, eye, math.tan(math.radians(FIELD_OF_VIEW / 2)) * math.hypot(1, aspect))
+            self._drape_shadow(pose)
         self._draw_solids(pose, eye)
         rl.end_mode_3d()
 
-    def _draw_ground(self, target: np.ndarray) -> None:
+    def _draw_floor(self, target: np.ndarray) -> None:
         """Draw tiles around the target; they move by whole pairs of tiles, so the pattern stands still."""
-        mesh, origin = self._ground, np.floor(target[:2] / (2 * TILE)) * 2 * TILE
+        mesh, origin = self._floor, np.floor(target[:2] / (2 * TILE)) * 2 * TILE
         mesh.vertices[:, :2] = self._tiles + origin
         distance = np.linalg.norm(mesh.vertices[:, :2] - target[:2], axis=1, keepdims=True)
         fade = np.clip((distance - FADE[0]) / (FADE[1] - FADE[0]), 0, 1)
         mesh.colours[:, :3] = encode(self._tile_colour + (BACKGROUND - self._tile_colour) * fade * (2 - fade))
-        mesh.draw(self._software)
+        mesh.update()
+        mesh.draw()
 
-    def _draw_shadow(self, pose: Pose) -> None:
-        rl, robot, legs = self._rl, self.model.robot, pose.legs
+    def _limbs(self, pose: Pose) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what casts the shadow: starts and ends (N, 3) [m, world] and radii (N) [m] of limbs."""
+        robot, legs = self.model.robot, pose.legs
         _, width, _ = robot.trunk_half_extents
         trunk, forward, left = pose.origin[0], pose.rotation[0, :, 0], pose.rotation[0, :, 1]
         rails = [trunk + side * 0.45 * width * left for side in (-1, 1)]
@@ -111,9 +123,21 @@ class Scene:
         ends = np.concatenate([[r + forward * length for r in rails], legs[:, CALF], legs[:, FOOT], legs[:, FOOT] + [0, 0, 1e-3]])
         s = self.model.segment
         radii = np.concatenate([[0.55 * width] * 2, [0.13 * s] * 4, [0.07 * s] * 4, robot.foot_radius])
-        low, high, opacity = shadow(starts, ends, radii)
+        return starts, ends, radii
+
+    def _cast(
+        self, starts: np.ndarray, ends: np.ndarray, radii: np.ndarray, heights: np.ndarray, clear: np.ndarray, margin: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Bring the shadow onto its texture, and return the corners of the rectangle that this covers; all as for shadow()."""
+        low, high, opacity = shadow(starts, ends, radii, heights, clear, margin)
         self._shadow[..., 3] = 255 * SHADOW_STRENGTH * opacity
-        rl.update_texture(self._texture, rl.ffi.cast("void *", self._shadow.ctypes.data))
+        self._rl.update_texture(self._texture, self._rl.ffi.cast("void *", self._shadow.ctypes.data))
+        return low, high
+
+    def _draw_shadow(self, pose: Pose) -> None:
+        rl, (starts, ends, radii) = self._rl, self._limbs(pose)
+        heights = np.maximum(np.stack([starts[:, 2], ends[:, 2]], 1), 0.0)
+        low, high = self._cast(starts, ends, radii, heights, heights)
         rl.rl_set_texture(self._texture.id)
         rl.rl_begin(rl.RL_QUADS)
         rl.rl_color4ub(255, 255, 255, 255)
@@ -124,13 +148,38 @@ class Scene:
         rl.rl_set_texture(0)
         rl.rl_draw_render_batch_active()
 
+    def _drape_shadow(self, pose: Pose) -> None:
+        """Lay the shadow over the terrain: a cloth just above the ground, of the quads that the ground is drawn with."""
+        starts, ends, radii = self._limbs(pose)
+        points = np.stack([starts, ends], 1)
+        below = self._terrain.height(points[..., 0], points[..., 1])
+        # The shadow on the level plane at the middle of the ground beneath; a point of the ground at another
+        # height has that of the point of the plane in line with it and the sun.
+        level = float(below.mean())
+        side = self._relief.grid.tile / self._relief.grid.quads
+        low, high = self._cast(starts, ends, radii, points[..., 2] - level, np.maximum(points[..., 2] - below, 0.0), margin=side)
+        first = np.floor(((low + high) / 2 / side) - DRAPE / 2) * side
+        x, y = np.meshgrid(first[0] + side * np.arange(DRAPE + 1), first[1] + side * np.arange(DRAPE + 1))
+        z = self._terrain.height(x, y)
+        ground = np.stack([x, y], -1)
+        self._cloth.vertices[:] = np.dstack([ground, z + LIFT]).reshape(-1, 3)
+        # The texture's margin is clear: beyond it the cloth is, too.
+        self._cloth.coordinates[:] = np.clip((ground - SUN_SLOPE * (z - level)[..., None] - low) / (high - low), 0, 1).reshape(-1, 2)
+        self._cloth.update(colours=False, coordinates=True)
+        # The cloth hides nothing, not even itself: it is drawn in no particular order.
+        self._rl.rl_disable_depth_mask()
+        self._cloth.draw()
+        self._rl.rl_enable_depth_mask()
+
     def _draw_solids(self, pose: Pose, eye: np.ndarray) -> None:
         model, mesh = self.model, self._solids
-        normals, glow = np.empty_like(model.normals), np.empty_like(model.normals)
+        normals, glow, ground = np.empty_like(model.normals), np.empty_like(model.normals), np.zeros(len(model.normals), np.float32)
+        below = np.zeros(GROUPS) if self._terrain is None else self._terrain.height(pose.origin[:, 0], pose.origin[:, 1])
         for group in range(GROUPS):
             span = model.spans[group]
             mesh.vertices[span] = model.vertices[span] @ pose.shape[group].T.astype(np.float32) + pose.origin[group]
             normals[span] = model.normals[span] @ pose.rotation[group].T.astype(np.float32)
-            glow[span] = pose.glow[group]
-        mesh.colours[:, :3] = shade(mesh.vertices, normals, model.colour, model.gloss, glow, eye)
-        mesh.draw(self._software)
+            glow[span], ground[span] = pose.glow[group], below[group]
+        mesh.colours[:, :3] = shade(mesh.vertices, normals, model.colour, model.gloss, glow, eye, ground)
+        mesh.update()
+        mesh.draw()

@@ -6,6 +6,7 @@ import types
 import numpy as np
 
 from physics.robot import Robot
+from physics.terrain import Terrain
 from renderer.camera import OrbitCamera
 from renderer.display import RenderError, is_software, load_raylib, quiet_standard_output
 from renderer.hud import Hud
@@ -24,13 +25,23 @@ class Window:
     title: of the window, and the first line of the text in it
     visible: False to draw without showing, for ``capture``; without a display, inside ``offscreen_display``
     fps: frames per second; a visible window's ``draw`` waits so as not to exceed it, and the camera counts in it
+    terrain: the ground; None for level ground at height 0
 
     Space pauses, R asks for a reset, the arrow keys ask for a push, Esc closes; the caller reads
     the properties and obeys. The mouse orbits and zooms, V returns to the first view. Raises
     RenderError if no window can be opened.
     """
 
-    def __init__(self, robot: Robot, width: int = 960, height: int = 540, title: str = "Foal", visible: bool = True, fps: int = 50) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        width: int = 960,
+        height: int = 540,
+        title: str = "Foal",
+        visible: bool = True,
+        fps: int = 50,
+        terrain: Terrain | None = None,
+    ) -> None:
         self.width, self.height, self.visible = width, height, visible
         self._fps = fps
         self._paused = self._reset = self._closing = False
@@ -57,16 +68,17 @@ class Window:
             self._canvas = rl.load_render_texture(width * OVERSAMPLE, height * OVERSAMPLE)
             self._small = rl.load_render_texture(width, height)
             rl.set_texture_filter(self._canvas.texture, rl.TEXTURE_FILTER_BILINEAR)
-        self._scene = Scene(rl, robot, self._software)
+        self._scene = Scene(rl, robot, terrain)
         self._hud = Hud(rl, title, OVERSAMPLE)
-        self.camera = OrbitCamera(self._scene.model.reach)
-        self._height = 0.75 * robot.home_height  # what the camera looks at
+        self.camera = OrbitCamera(self._scene.model.reach, terrain)
+        self._height = 0.75 * robot.home_height  # of what the camera looks at, above the ground
 
     def draw(self, snapshot: Snapshot) -> None:
         """Draw one frame, show it if visible, and read keyboard and mouse."""
         rl = self._rl
         x, y, z = snapshot.base_position
-        self.camera.follow(np.array([x, y, self._height + 0.3 * (z - self._height)]), 1.0 / self._fps)
+        ground = self._scene.ground(x, y)
+        self.camera.follow(np.array([x, y, ground + self._height + 0.3 * (z - ground - self._height)]), 1.0 / self._fps)
         if self._canvas is None:
             rl.begin_drawing()
             self._paint(snapshot)
