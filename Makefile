@@ -20,6 +20,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(RUN) -m benchmarks.physics
+	$(RUN) -m benchmarks.environment
 
 setup: $(VENV)/.ready
 
