@@ -40,7 +40,7 @@ class PhysicsCfg:
     timestep: float = knob(0.0025, "length of a physics step", "s", low=1e-5, high=0.02)
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
     contact_stiffness: float = knob(2e4, "spring of a contact", "N/m", low=100.0, high=1e6)
-    contact_damping: float = knob(150.0, "damper of a contact", "N s/m", low=0.0, high=1e5)
+    contact_damping: float = knob(100.0, "damper of a contact", "N s/m", low=0.0, high=1e5)
     restitution: float = knob(1.0, "share of the normal speed that the spring gives back in a bounce", "1", low=0.0, high=1.0)
     friction_model: str = knob("simple", "simple: kinetic friction alone; coulomb: static friction too", choices=("simple", "coulomb", "coulomb+viscous"))
     foot_friction: float = knob(0.8, "kinetic friction of a foot", "1", low=0.0, high=10.0)

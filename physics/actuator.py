@@ -123,7 +123,8 @@ def keep_command(motor_blocks, varied, work, delay):
                 arrived = command_arrived(varied, work, lane, delay)
                 for joint in range(3):
                     i, j = (L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane, (L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane
-                    torque, target, last_torque, last_target = rows[(L.TORQUE + joint) * LANES + lane], rows[(L.TARGET + joint) * LANES + lane], rows[i], rows[j]
+                    torque, target = rows[(L.TORQUE + joint) * LANES + lane], rows[(L.TARGET + joint) * LANES + lane]
+                    last_torque, last_target = rows[i], rows[j]
                     rows[i], rows[j] = torque if arrived else last_torque, target if arrived else last_target
         for lane in range(LANES):
             work[(L.MOTORS_BASE + L.COMMAND_AGE) * LANES + lane] = real(0.0)
