@@ -37,7 +37,7 @@ class PhysicsCfg:
     """The simulated world: time step, contact, joints."""
 
     robot: str = knob("go1", "robot: name of a file in robots/ or path to a JSON, MJCF or URDF file")
-    timestep: float = knob(0.0025, "length of a physics step", "s", low=1e-5, high=0.02)
+    timestep: float = knob(0.004, "length of a physics step", "s", low=1e-5, high=0.02)
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
     contact_stiffness: float = knob(2e4, "spring of a contact", "N/m", low=100.0, high=1e6)
     contact_damping: float = knob(100.0, "damper of a contact", "N s/m", low=0.0, high=1e5)
@@ -165,8 +165,11 @@ class EnvCfg:
     push: PushCfg = PushCfg()
     goal: GoalCfg = GoalCfg()
     terrain: TerrainCfg = TerrainCfg()
-    vary: VaryCfg = VaryCfg()
-    noise: NoiseCfg = NoiseCfg()
+    vary: VaryCfg = VaryCfg(
+        friction=(0.7, 1.3), stiffness=(0.5, 1.5), trunk_mass=(0.9, 1.15), trunk_shift=0.02, link_mass=(0.95, 1.05), strength=(0.9, 1.1),
+        kp=(0.9, 1.1), kd=(0.9, 1.1), joint_offset=0.02, gravity=(0.98, 1.02),
+    )  # fmt: skip
+    noise: NoiseCfg = NoiseCfg(joint_position=0.01, joint_velocity=0.5, spin=0.1, gravity=0.02, spin_bias=0.02, gravity_bias=0.01)
     reward: RewardCfg = RewardCfg()
 
     @property

@@ -123,12 +123,13 @@ class System:
         title = f"Foal: {self.cfg.task}"
         viewer = Viewer(creature, env, self.cfg, self.resources.device)
         if not record:
-            with Window(env.robot, width, height, title, fps=fps) as window:
+            with Window(env.robot, width, height, title, fps=fps, terrain=env.terrain) as window:
                 viewer.show(window)
             return
-        with offscreen_display(), Window(env.robot, width, height, title, visible=False, fps=fps) as window, Recorder(record, width, height, fps) as video:
-            for _ in viewer.frames(window, episodes):
-                video.add(window.capture())
+        with offscreen_display():
+            with Window(env.robot, width, height, title, False, fps, env.terrain) as window, Recorder(record, width, height, fps) as video:
+                for _ in viewer.frames(window, episodes):
+                    video.add(window.capture())
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
 
 

@@ -11,6 +11,10 @@ pyramidal cone); the ratios are to these. They do not solve this task: after one
 solver's accelerations are good but its contact forces are not, and implicit joint damping steps
 from the forces, so that the robots hop. With explicit damping (eulerdamp="disable") MuJoCo stands
 as it does with its default of 100 iterations; that is shown beside, as "standing".
+
+With everything on, the robots stand on rough ground, a field of heights; knees and the trunk's
+corners touch it too; mass, friction and strength differ from robot to robot (MuJoCo takes one of
+DIFFERENT models for each); Foal has motors with lag, delay and torque-speed curve beside.
 """
 
 import copy
@@ -22,7 +26,8 @@ import numpy as np
 from mujoco import rollout
 
 from benchmarks import machine
-from physics import PhysicsEngine, load_robot
+from config import MotorCfg, PhysicsCfg, VaryCfg
+from physics import PhysicsEngine, Terrain, load_robot, terrain
 from physics.mjcf import to_mjcf
 
 ROBOT = "go1"
@@ -32,6 +37,8 @@ ROBOTS = 2048
 SIZES = (16, 64, 256, 1024, 4096, 16384, 65536)  # robots of the table
 CHECKED = 128  # robots whose contacts are counted
 CONTACT_THRESHOLD = 1.0  # [N]
+DIFFERENT = 64  # models of MuJoCo's robots that differ
+AMPLITUDE, FIELD = 0.05, 32.0  # rough ground: +-height, side [m]
 
 
 def standing_states(model: mujoco.MjModel, robots: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,14 +101,15 @@ def mujoco_states(states: tuple) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate((np.zeros((len(position), 1)), position, velocity), axis=1))
 
 
-def mujoco_c(model: mujoco.MjModel, states: tuple, threads: int, robots: int = ROBOTS) -> Callable[[], float]:
+def mujoco_c(model: mujoco.MjModel | list, states: tuple, threads: int, robots: int = ROBOTS) -> Callable[[], float]:
     """Return a measurement of MuJoCo: physics steps per second of one rollout, entirely in C.
 
-    It neither checks its inputs nor writes trajectories out.
+    model: of all robots, or one for each. It neither checks its inputs nor writes trajectories out.
     """
     initial = mujoco_states(states)[:robots].copy()
     control = np.repeat(states[2][:robots, None], STEPS, axis=1)
-    models, datas = [model] * robots, [mujoco.MjData(model) for _ in range(threads)]
+    models = model if isinstance(model, list) else [model] * robots
+    datas = [mujoco.MjData(models[0]) for _ in range(threads)]
     pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
 
     def run() -> float:
@@ -110,6 +118,60 @@ def mujoco_c(model: mujoco.MjModel, states: tuple, threads: int, robots: int = R
         return robots * STEPS / (time.perf_counter() - start)
 
     return run
+
+
+def settled(ground: Terrain, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return states, as standing_states(), of robots that have come to rest all over a terrain, and the torques that hold them, each +-0.5 N m."""
+    random = np.random.default_rng(seed)
+    robot = load_robot(ROBOT)
+    engine = PhysicsEngine(robot, ROBOTS, TIMESTEP, cfg=PhysicsCfg(body_contact=True), terrain=ground)
+    place = random.uniform(-0.4 * FIELD, 0.4 * FIELD, (ROBOTS, 2))
+    home = np.tile(robot.home_joints.ravel(), (ROBOTS, 1))
+    engine.set_state(base_position=np.column_stack((place, ground.height(*place.T) + robot.home_height + AMPLITUDE)), joint_position=home)
+    for _ in range(500):
+        state = engine.get_state()
+        torque = 60.0 * (home - state.joint_position) - 2.0 * state.joint_velocity
+        engine.apply_motor_torques(torque)
+        engine.step()
+    state = engine.get_state()
+    position = np.concatenate((state.base_position, state.base_quaternion, state.joint_position), axis=1)
+    velocity = np.concatenate((state.base_linear_velocity, state.base_angular_velocity, state.joint_velocity), axis=1)
+    return position.astype(float), velocity.astype(float), torque + random.uniform(-0.5, 0.5, torque.shape)
+
+
+def foal_everything(states: tuple, ground: Terrain, rounds: int = 10) -> Callable[[], float]:
+    """Return a measurement of Foal with everything on: physics steps per second on one thread."""
+    cfg = PhysicsCfg(body_contact=True, friction_model="coulomb+viscous", restitution=0.9, motor=MotorCfg(enabled=True, delay=0.005))
+    engine = PhysicsEngine(load_robot(ROBOT), len(states[0]), TIMESTEP, 1, cfg, ground, differ=True)
+    engine.vary(VaryCfg(friction=(0.6, 1.4), trunk_mass=(0.9, 1.1), trunk_shift=0.02, link_mass=(0.9, 1.1), strength=(0.9, 1.1), delay=(0.0, 0.005)))
+
+    def run() -> float:
+        seconds = 0.0
+        for _ in range(rounds):
+            set_foal(engine, *states)
+            start = time.perf_counter()
+            engine.step(STEPS)
+            seconds += time.perf_counter() - start
+        if engine.broken.any():
+            raise RuntimeError(f"{engine.broken.sum()} robots broke")
+        return rounds * engine.num_envs * STEPS / seconds
+
+    return run
+
+
+def mujoco_everything(states: tuple, ground: Terrain, robots: int = 512) -> Callable[[], float]:
+    """Return the same of MuJoCo."""
+    random = np.random.default_rng(1)
+    models = []
+    for _ in range(DIFFERENT):
+        xml = to_mjcf(load_robot(ROBOT), TIMESTEP, 0.8 * random.uniform(0.6, 1.4), terrain=ground, body_contact=True)
+        models.append(mujoco.MjModel.from_xml_string(xml))
+        mass = random.uniform(0.9, 1.1)
+        models[-1].body_mass[1] *= mass
+        models[-1].body_inertia[1] *= mass
+        models[-1].body_ipos[1] += random.uniform(-0.02, 0.02, 3)
+        models[-1].actuator_ctrlrange[:] *= random.uniform(0.9, 1.1)
+    return mujoco_c((models * (robots // DIFFERENT)), states, 1, robots)
 
 
 def contact_in_foal(states: tuple) -> tuple[float, float]:
@@ -149,6 +211,8 @@ def main() -> None:
     standing = copy.copy(model)
     standing.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP
     states = standing_states(model, max(SIZES))
+    ground = terrain.rough(AMPLITUDE, 0.4, size=FIELD)
+    rough = settled(ground)
     contact = {"foal": contact_in_foal(states), "mujoco": contact_in_mujoco(model, states), "mujoco_standing": contact_in_mujoco(standing, states)}
     result = machine.interleaved(
         {
@@ -159,12 +223,15 @@ def main() -> None:
             "mujoco_steps_per_second_all": mujoco_c(model, states, threads),
             "foal_steps_per_second_all": foal(states, threads),
             "mujoco_standing_steps_per_second_all": mujoco_c(standing, states, threads),
+            "mujoco_steps_per_second_full": mujoco_everything(rough, ground),
+            "foal_steps_per_second_full": foal_everything(rough, ground),
         },
         3 if args.quick else 7,
     )
     for n in ("1", "all"):
         for name in ("mujoco", "mujoco_standing"):
             result[f"{name}_ratio_{n}"] = result[f"foal_steps_per_second_{n}"] / result[f"{name}_steps_per_second_{n}"]
+    result["mujoco_ratio_full"] = result["foal_steps_per_second_full"] / result["mujoco_steps_per_second_full"]
     result["thread_scaling_2"] = result["foal_steps_per_second_2"] / result["foal_steps_per_second_1"]
     for name, (share, height) in contact.items():
         result |= {f"{name}_feet_in_contact": share, f"{name}_final_height": height}
@@ -181,6 +248,9 @@ def main() -> None:
         rows.append((label, *rates, f"{contact[name][0]:.1%}", f"{contact[name][1]:.4f} m"))
     machine.table(f"Physics steps per second: {ROBOTS} {ROBOT}, {TIMESTEP * 1e3:g} ms, {STEPS} steps from the same states; ratio: Foal's over it", rows, about)
     print(f"Foal on 2 threads over 1: {result['thread_scaling_2']:.2f}\n")
+    rows = [("", "1 thread", "ratio"), ("MuJoCo", f"{result['mujoco_steps_per_second_full']:,.0f}", f"{result['mujoco_ratio_full']:.1f}")]
+    rows.append(("Foal", f"{result['foal_steps_per_second_full']:,.0f}", "1.0"))
+    machine.table(f"Everything on: knees, trunk, ground rough by {AMPLITUDE:g} m, robots that differ, motors", rows, about)
     rows = [(s["robots"], f"{s['steps_per_second_1']:,.0f}", f"{s['steps_per_second_all']:,.0f}") for s in sizes]
     machine.table("Foal by number of robots", [("robots", "1 thread", f"{threads} threads"), *rows], about)
     if args.json:

@@ -3,7 +3,7 @@
     python -m benchmarks.transfer --checkpoint PATH [--episodes N] [--cone elliptic] [--json] [--quick]
 
 Runs whole episodes of the checkpoint's task with mean actions in both engines and prints survival
-and the task's errors side by side. MuJoCo keeps its default solver (100 iterations): what counts
+and the task's errors side by side; robots do not differ and are observed without error. MuJoCo keeps its default solver (100 iterations): what counts
 here is that it is right, not that it is fast. Its default friction cone, a pyramid of four sides,
 lets a foot slip along a diagonal at 1 / sqrt(2) of the friction; Foal's is round, as is MuJoCo's
 "elliptic" one. Under the task's own pushes that moves the goal's distance by some millimetres; under
@@ -11,6 +11,7 @@ pushes that half of the robots do not survive it decides over many of them.
 """
 
 import concurrent.futures
+import dataclasses
 import itertools
 import math
 
@@ -22,7 +23,7 @@ import torch
 
 import fused
 from benchmarks import machine
-from config import ConfigError, EnvCfg
+from config import ConfigError, EnvCfg, NoiseCfg, VaryCfg
 from entity import Creature
 from environments import EnvState
 from environments import quadruped_step as Q
@@ -202,6 +203,7 @@ def compare(creature: Creature, task: str, cfg: EnvCfg, episodes: int, seed: int
 
     creature: on the CPU; task: name; episodes: in each engine; cone: of MuJoCo's foot friction.
     """
+    cfg = dataclasses.replace(cfg, vary=VaryCfg(), noise=NoiseCfg())
     env = registry.make(task, episodes, cfg=cfg)
     ours, theirs = evaluate(creature, env, seed, torch.device("cpu")), evaluate_in_mujoco(creature, cfg, episodes, seed, cone)
     result = {"episodes": theirs.pop("episodes")}
