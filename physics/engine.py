@@ -156,6 +156,20 @@ class PhysicsEngine:
         """
         self._put("torque", self._checked("torques", torques, 12))
 
+    def set_joint_targets(self, targets: np.ndarray, kp: float, kd: float) -> None:
+        """Hold joint targets until changed: motors add kp (target - q) - kd qd to their torques at every step.
+
+        targets: (N, 12) [rad]; kp: [N m/rad]; kd: [N m s/rad], of all joints of all robots.
+
+        Raises ValueError for another shape, a value that is not finite or a gain below 0.
+        """
+        checked = self._checked("targets", targets, 12)
+        for name, gain in (("kp", kp), ("kd", kd)):
+            if not 0 <= gain < np.inf:
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {gain}")
+        self.model.world[[constants.KP, constants.KD]] = kp, kd
+        self._put("target", checked)
+
     def set_state(self, **state: np.ndarray) -> None:
         """Set the state of every robot; what is not named stays.
 
