@@ -10,7 +10,7 @@ import numpy as np
 from environments import rewards
 from physics import constants as C
 from physics import layout as L
-from physics.actuator import keep_command, motor_torque
+from physics.actuator import keep_command, motor_torque, own_gains
 from physics.base import attitude, load_rotation, recentre
 from physics.contact import find_patch, look_up, per_metre, surface
 from physics.jit import LANES, inline, kernel, real
@@ -197,7 +197,7 @@ def own3(varied, work, lane, moment):
 @inline
 def asked_torques(varied, work, rows, lane, q, qd, gains, limit):
     """Return the torques (3) that a leg's motors are asked for, within their limits [N m]."""
-    kp, kd = vary(varied, work, L.VARIED_BASE + L.V_KP, lane, gains[0]), vary(varied, work, L.VARIED_BASE + L.V_KD, lane, gains[1])
+    kp, kd = own_gains(varied, work, lane, gains[0], gains[1])
     target, feedforward = load3(rows, L.TARGET, lane), load3(rows, L.TORQUE, lane)
     return (
         asked_torque(varied, rows, lane, 0, target[0], feedforward[0], q[0], qd[0], kp, kd, limit[0]),

@@ -62,6 +62,13 @@ def drive_constants(world, motors):
 
 
 @inline
+def own_gains(varied, work, lane, kp, kd):
+    """Return the gains of a robot's PD law, its own where robots differ."""
+    one = real(1.0)
+    return kp * vary(varied, work, L.VARIED_BASE + L.V_KP, lane, one), kd * vary(varied, work, L.VARIED_BASE + L.V_KD, lane, one)
+
+
+@inline
 def joint_torque(motor_blocks, varied, work, rows, lane, joint, q, qd, drive, limits, damping, friction):
     """Return the torque on a joint [N m] and its implicit coefficient [N m s/rad].
 
@@ -69,7 +76,7 @@ def joint_torque(motor_blocks, varied, work, rows, lane, joint, q, qd, drive, li
     """
     (kp, kd), (friction_speed, limit_stiffness, limit_damping, dt), _ = drive
     limit, low, high = limits
-    kp, kd = vary(varied, work, L.VARIED_BASE + L.V_KP, lane, kp), vary(varied, work, L.VARIED_BASE + L.V_KD, lane, kd)
+    kp, kd = own_gains(varied, work, lane, kp, kd)
     limit = vary(varied, rows, L.VARIED_LEG + L.V_TORQUE_LIMIT + joint, lane, limit)
     measured = q + vary(varied, rows, L.VARIED_LEG + L.V_OFFSET + joint, lane, real(0.0))
     torque = driven(motor_blocks, varied, work, rows, lane, joint, measured, qd, kp, kd, limit, drive)

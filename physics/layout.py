@@ -37,8 +37,8 @@ MOTOR_ROWS = MOTOR_BASE_ROWS + 4 * MOTOR_LEG_ROWS
 
 # What robots differ in, where they do: rows of Model.varied_blocks, in the work buffer at VARIED_BASE and VARIED_LEG
 V_GRAVITY = 0  # as the constants of the world of these names
-V_STIFFNESS, V_RESTITUTION, V_KINETIC, V_STATIC, V_KP, V_KD, V_DELAY = 1, 2, 3, 4, 5, 6, 7
-V_LINK_MASS = 8  # times the legs' moments of mass
+V_STIFFNESS, V_RESTITUTION, V_KINETIC, V_STATIC, V_DELAY = 1, 2, 3, 4, 5
+V_KP, V_KD, V_LINK_MASS = 6, 7, 8  # times the gains, times the legs' moments of mass
 V_MASS, V_FIRST, V_SECOND = 9, 10, 13  # (1), (3), (6) as BASE_MASS, BASE_FIRST, BASE_SECOND
 VARIED_BASE_ROWS = 19
 V_TORQUE_LIMIT = 0  # (3) [N m]

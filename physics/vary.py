@@ -31,7 +31,7 @@ def draw_base(work, model, ranges, seed, clock, first_robot, marks):
     """Draw what the whole robot has, where marks (LANES) are above 0; first_robot: the number of the block's first."""
     world, base = model.world, model.base
     gravity, stiffness, restitution = world[C.GRAVITY], world[C.STIFFNESS], world[C.RESTITUTION]
-    kinetic, static, kp, kd, delay = world[C.KINETIC], world[C.STATIC], world[C.KP], world[C.KD], motor_delay(model.motors)
+    kinetic, static, delay = world[C.KINETIC], world[C.STATIC], motor_delay(model.motors)
     whole_mass, whole_first = base[C.BASE_MASS], constant3(base, C.BASE_FIRST)
     mass, (fx, fy, fz) = base[C.TRUNK], constant3(base, C.TRUNK + 1)
     whole_second = constant3(base, C.BASE_SECOND) + constant3(base, C.BASE_SECOND + 3)
@@ -44,8 +44,8 @@ def draw_base(work, model, ranges, seed, clock, first_robot, marks):
         choose(rows, L.V_STATIC, lane, now, static * friction)
         choose(rows, L.V_RESTITUTION, lane, now, restitution * uniform(key, DRAW_BASE + 1, ranges[RESTITUTION], ranges[RESTITUTION + 1]))
         choose(rows, L.V_STIFFNESS, lane, now, stiffness * uniform(key, DRAW_BASE + 2, ranges[STIFFNESS], ranges[STIFFNESS + 1]))
-        choose(rows, L.V_KP, lane, now, kp * uniform(key, DRAW_BASE + 3, ranges[KP], ranges[KP + 1]))
-        choose(rows, L.V_KD, lane, now, kd * uniform(key, DRAW_BASE + 4, ranges[KD], ranges[KD + 1]))
+        choose(rows, L.V_KP, lane, now, uniform(key, DRAW_BASE + 3, ranges[KP], ranges[KP + 1]))
+        choose(rows, L.V_KD, lane, now, uniform(key, DRAW_BASE + 4, ranges[KD], ranges[KD + 1]))
         choose(rows, L.V_DELAY, lane, now, delay + uniform(key, DRAW_BASE + 5, ranges[DELAY], ranges[DELAY + 1]))
         choose(rows, L.V_GRAVITY, lane, now, gravity * uniform(key, DRAW_BASE + 6, ranges[GRAVITY], ranges[GRAVITY + 1]))
         links = uniform(key, DRAW_BASE + 7, ranges[LINK_MASS], ranges[LINK_MASS + 1])
