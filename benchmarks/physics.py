@@ -15,6 +15,9 @@ as it does with its default of 100 iterations; that is shown beside, as "standin
 With everything on, the robots stand on rough ground, a field of heights; knees and the trunk's
 corners touch it too; mass, friction and strength differ from robot to robot (MuJoCo takes one of
 DIFFERENT models for each); Foal has motors with lag, delay and torque-speed curve beside.
+
+In simulated seconds per second, every engine runs a trot (benchmarks/trot.py) at the largest time
+step at which it stays within 1 % of its own converged solution, MuJoCo at whichever settings make it fastest so.
 """
 
 import copy
@@ -25,7 +28,7 @@ import mujoco
 import numpy as np
 from mujoco import rollout
 
-from benchmarks import machine
+from benchmarks import machine, trot
 from config import MotorCfg, PhysicsCfg, VaryCfg
 from physics import PhysicsEngine, Terrain, load_robot, terrain
 from physics.mjcf import to_mjcf
@@ -174,6 +177,70 @@ def mujoco_everything(states: tuple, ground: Terrain, robots: int = 512) -> Call
     return mujoco_c((models * (robots // DIFFERENT)), states, 1, robots)
 
 
+def foal_trot(timestep: float, robots: int = ROBOTS) -> Callable[[], float]:
+    """Return a measurement of Foal: simulated seconds per second of trotting robots, on one thread."""
+    robot = load_robot(ROBOT)
+    engine = PhysicsEngine(robot, robots, timestep, 1)
+    start, copies = trot.initial(robot), robots // trot.ROBOTS
+    start = {name: np.tile(value, (copies, 1)) for name, value in start.items()}
+    goals = [np.tile(trot.targets(robot, k * trot.CONTROL), (copies, 1)) for k in range(round(trot.DURATION / trot.CONTROL))]
+
+    def run() -> float:
+        engine.set_state(**start, base_quaternion=np.tile([1.0, 0, 0, 0], (robots, 1)), base_angular_velocity=np.zeros((robots, 3)))
+        engine.set_state(joint_velocity=np.zeros((robots, 12)))
+        seconds = 0.0
+        for goal in goals:
+            engine.set_joint_targets(goal, *trot.GAINS[ROBOT])
+            begin = time.perf_counter()
+            engine.step(round(trot.CONTROL / timestep))
+            seconds += time.perf_counter() - begin
+        return robots * trot.DURATION / seconds
+
+    return run
+
+
+def mujoco_trot(timestep: float, settings: trot.Settings, robots: int = 2 * trot.ROBOTS) -> Callable[[], float]:
+    """Return the same of MuJoCo: one rollout, entirely in C."""
+    robot = load_robot(ROBOT)
+    model = trot.pd_model(robot, timestep, settings, trot.GAINS[ROBOT])
+    start, copies, held = trot.initial(robot), robots // trot.ROBOTS, round(trot.CONTROL / timestep)
+    upright = np.tile([1.0, 0, 0, 0], (trot.ROBOTS, 1))
+    state = np.zeros((robots, 1 + model.nq + model.nv))
+    state[:, 1 : 1 + model.nq] = np.tile(np.concatenate((start["base_position"], upright, start["joint_position"]), axis=1), (copies, 1))
+    state[:, 1 + model.nq : 4 + model.nq] = np.tile(start["base_linear_velocity"], (copies, 1))
+    goals = [np.tile(trot.targets(robot, k * trot.CONTROL), (copies, 1)) for k in range(round(trot.DURATION / trot.CONTROL))]
+    control = np.repeat(np.stack(goals, 1), held, axis=1)
+    data, pool = [mujoco.MjData(model)], rollout.Rollout(nthread=0)
+
+    def run() -> float:
+        begin = time.perf_counter()
+        pool.rollout([model] * robots, data, state, control, skip_checks=True, nstep=control.shape[1])
+        return robots * trot.DURATION / (time.perf_counter() - begin)
+
+    return run
+
+
+def realtime(repetitions: int) -> tuple[dict[str, float], list[tuple]]:
+    """Return simulated seconds per second of both engines, each at its largest time step within 1 % of the converged trot, and a table."""
+    mujoco.set_mju_user_warning(lambda text: None)  # of robots that one iteration lets fly apart: their errors say so
+    solved = trot.mujoco(trot.CONVERGED)
+    largest = {"Foal": trot.largest_timestep(trot.foal)[0]}
+    runs = {"Foal": foal_trot(largest["Foal"])}
+    for settings in trot.SETTINGS:
+        timestep = trot.largest_timestep(lambda dt, s=settings: trot.mujoco(dt, s), reference=solved)[0]
+        if timestep:
+            largest[str(settings)] = timestep
+            runs[str(settings)] = mujoco_trot(timestep, settings)
+    rates = machine.interleaved(runs, repetitions)
+    best = max((name for name in rates if name != "Foal"), key=rates.get)
+    rows = [("1 thread", "largest time step", "simulated s per s", "ratio")]
+    for name, rate in rates.items():
+        label = name if name == "Foal" else f"MuJoCo, {name}"
+        rows.append((label, f"{largest[name] * 1e3:g} ms", f"{rate:,.0f}", f"{rates['Foal'] / rate:.0f}"))
+    result = {"realtime_ratio": rates["Foal"] / rates[best], "foal_largest_timestep": largest["Foal"], "mujoco_largest_timestep": largest[best]}
+    return result | {"foal_realtime": rates["Foal"], "mujoco_realtime": rates[best], "mujoco_realtime_settings": best}, rows
+
+
 def contact_in_foal(states: tuple) -> tuple[float, float]:
     """Return the share of feet that bear more than 1 N, over every step, and the mean height of the base at the end [m]."""
     engine = PhysicsEngine(load_robot(ROBOT), num_envs=CHECKED, timestep=TIMESTEP, threads=1)
@@ -235,6 +302,8 @@ def main() -> None:
     result["thread_scaling_2"] = result["foal_steps_per_second_2"] / result["foal_steps_per_second_1"]
     for name, (share, height) in contact.items():
         result |= {f"{name}_feet_in_contact": share, f"{name}_final_height": height}
+    real_time, trot_rows = realtime(3 if args.quick else 5)
+    result |= real_time
     sizes = []
     for robots in SIZES:
         # as many steps for every size, so that the smallest is not lost in the clock's grain
@@ -251,6 +320,7 @@ def main() -> None:
     rows = [("", "1 thread", "ratio"), ("MuJoCo", f"{result['mujoco_steps_per_second_full']:,.0f}", f"{result['mujoco_ratio_full']:.1f}")]
     rows.append(("Foal", f"{result['foal_steps_per_second_full']:,.0f}", "1.0"))
     machine.table(f"Everything on: knees, trunk, ground rough by {AMPLITUDE:g} m, robots that differ, motors", rows, about)
+    machine.table("A trot of 2 s, every engine at its largest time step within 1 % of its own converged solution", trot_rows, about)
     rows = [(s["robots"], f"{s['steps_per_second_1']:,.0f}", f"{s['steps_per_second_all']:,.0f}") for s in sizes]
     machine.table("Foal by number of robots", [("robots", "1 thread", f"{threads} threads"), *rows], about)
     if args.json:

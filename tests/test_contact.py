@@ -144,12 +144,12 @@ def test_forces_obey_the_law_at_the_end_of_the_step_and_explain_the_motion(name)
         for leg, calf in enumerate(calves):
             mujoco.mj_jac(model, data, jacobian, None, data.xpos[calf] + data.xmat[calf].reshape(3, 3) @ arms[leg], calf)
             v0, v1 = slips[leg], jacobian @ velocity(after)[i]
-            damping = max(cfg.contact_damping, 0.5 * cfg.contact_stiffness * dt)
+            damping = cfg.contact_damping + 0.5 * cfg.contact_stiffness * dt
             now = max(0.0, -cfg.contact_stiffness * points[leg][2] - damping * v0[2])
             if now == 0.0:
                 assert not after.foot_contact_force[i, leg].any()
                 continue
-            # fn = -k h - max(d, k dt / 2) vn and ft = -mu fn0 vt / sqrt(vt0^2 + vs^2), velocities at the end of the step
+            # fn = -k h - (d + k dt / 2) vn and ft = -mu fn0 vt / sqrt(vt0^2 + vs^2), velocities at the end of the step
             grip = cfg.foot_friction * now / np.sqrt(v0[0] ** 2 + v0[1] ** 2 + cfg.slip_speed**2)
             law = [-grip * v1[0], -grip * v1[1], -cfg.contact_stiffness * points[leg][2] - damping * v1[2]]
             errors.append(np.abs(after.foot_contact_force[i, leg] - law).max() / (grip + damping))
