@@ -12,7 +12,7 @@ from physics import constants as C
 from physics import layout as L
 from physics.actuator import keep_command, motor_torque, own_gains
 from physics.base import attitude, load_rotation, recentre
-from physics.contact import find_patch, look_up, per_metre, surface
+from physics.contact import find_patch, look_up, per_metre, surface, upright
 from physics.jit import LANES, inline, kernel, real
 from physics.layout import choose3, load3, store3, vary
 from physics.leg import constant3, foot_in_hip, geometry, link, pose
@@ -161,11 +161,11 @@ def measure(task, work, extra, model):
             first = scale(vary(varied, work, L.VARIED_BASE + L.V_LINK_MASS, lane, real(1.0)), x_rotate(s1, c1, first))
             store3(extra, FIRST, lane, add(load3(extra, FIRST, lane), first))
             foot_B = add(hip_B, x_rotate(s1, c1, foot_in_hip(shape, knee, foot)))
-            gap, _ = surface(terrain, cells, work, L.PATCH, lane, foot_B)
+            gap, normal_B = surface(terrain, cells, work, L.PATCH, lane, foot_B)
             foot = rotate(load_rotation(work, lane), foot_B)
             extra[FEET * LANES + lane] += real(0.25) * foot[0]
             extra[(FEET + 1) * LANES + lane] += real(0.25) * foot[1]
-            extra[LOWEST * LANES + lane] = min(gap - radius, extra[LOWEST * LANES + lane])
+            extra[LOWEST * LANES + lane] = min(upright(terrain, work, lane, gap - radius, normal_B), extra[LOWEST * LANES + lane])
             t = asked_torques(varied, work, rows, lane, q, qd, gains, limit)
             e = add(q, scale(real(-1.0), home))
             force = load3(rows, L.FORCE, lane)

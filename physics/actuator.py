@@ -4,7 +4,7 @@ import numpy as np
 
 from physics import constants as C
 from physics import layout as L
-from physics.jit import LANES, inline, real
+from physics.jit import LANES, inline, kernel, real
 from physics.layout import vary
 
 
@@ -135,3 +135,12 @@ def keep_command(motor_blocks, varied, work, delay):
                     rows[i], rows[j] = torque if arrived else last_torque, target if arrived else last_target
         for lane in range(LANES):
             work[(L.MOTORS_BASE + L.COMMAND_AGE) * LANES + lane] = real(0.0)
+
+
+@kernel
+def command_step(blocks, start, stop, work, model):
+    """Let the motors of blocks[start:stop] go on with what they obey now until a command that is about to be set arrives."""
+    for b in range(start, stop):
+        L.enter(blocks, model, b, work)
+        keep_command(model.motor_blocks, model.varied_blocks, work, model.motors[C.DELAY])
+        L.motors_out(work, model.motor_blocks, b)

@@ -31,8 +31,10 @@ def contact_force(gap, normal, v, law, dt):
     e^2 k p on the way out, so that a bounce without damper gives back the share e of the speed,
     whatever the mass. With k dt / 2 the spring is that of the middle of the step, which keeps it from
     gaining energy and converges fastest: of a trot, 0.9 % from the solution at 2.5 ms, against 1.2 %
-    with the gap of its start and 1.4 % with that of its end. Friction never leaves the cone of its
-    static coefficient.
+    with the gap of its start and 1.4 % with that of its end. It also costs the bounce a share of about
+    pi / 8 (1 + 1 / e) sqrt(k / m) dt: of 3.2 kg at 2e4 N/m and 2.5 ms 14 % for e = 1, 24 % for e = 0.5.
+    Speeds not far above vs bounce higher than e asks, 1 m/s with 0.12 for e = 0. Friction never leaves
+    the cone of its static coefficient.
 
     gap: of the link's surface above the ground [m]; normal: unit, of the ground; v: velocity of the
     contact point [m/s]; law: stiffness k [N/m], damping d [N s/m], restitution e, kinetic friction
@@ -98,6 +100,14 @@ def surface(terrain, cells, work, patch, lane, point_B):
 
 
 @inline
+def upright(terrain, work, lane, gap, normal_B):
+    """Return a gap along the ground's normal as the height [m] that closes it."""
+    if terrain is None:
+        return gap
+    return gap / dot(normal_B, load3(work, L.ROTATION + 6, lane))
+
+
+@inline
 def find_patch(whole, cells, work, patch, lane, point_B):
     """Set a patch to the four nodes about a point (3), in the base frame, and where it lies among them."""
     x_B, y_B = load3(work, L.ROTATION, lane), load3(work, L.ROTATION + 3, lane)
@@ -111,10 +121,11 @@ def find_patch(whole, cells, work, patch, lane, point_B):
     ix = i + (work[L.ORIGIN * LANES + lane] * cells - first_x)
     iy = j + (work[(L.ORIGIN + 1) * LANES + lane] * cells - first_y)
     k = patch * LANES + lane
-    work[k] = min(max(ix, zero), last_x)
-    work[k + LANES] = min(max(ix + one, zero), last_x)
-    work[k + 2 * LANES] = min(max(iy, zero), last_y)
-    work[k + 3 * LANES] = min(max(iy + one, zero), last_y)
+    # in this order what is not a number becomes 0, and no node lies outside the field
+    work[k] = min(max(zero, ix), last_x)
+    work[k + LANES] = min(max(zero, ix + one), last_x)
+    work[k + 2 * LANES] = min(max(zero, iy), last_y)
+    work[k + 3 * LANES] = min(max(zero, iy + one), last_y)
     work[k + 4 * LANES] = u - i
     work[k + 5 * LANES] = v - j
 

@@ -22,6 +22,7 @@ from config import PhysicsCfg, VaryCfg
 from physics import constants
 from physics import layout as L
 from physics import simulation_step as S
+from physics.actuator import command_step
 from physics.jit import LANES, aligned, real
 from physics.robot import Robot
 from physics.terrain import Terrain
@@ -64,7 +65,7 @@ class PhysicsEngine:
     extra_rows and extra_work_rows: rows that a task keeps per robot beside the state, and beside the
     work buffer.
 
-    Raises ValueError if an argument is out of range.
+    Raises ValueError if an argument is out of range, and TypeError if terrain is no Terrain.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class PhysicsEngine:
             raise ValueError(f"timestep: expected a number of seconds in (0, 0.05], got {timestep}")
         if threads < 0:
             raise ValueError(f"threads: expected at least 0, got {threads}")
+        if terrain is not None and not isinstance(terrain, Terrain):
+            raise TypeError(f"terrain: expected a Terrain, as those of physics.terrain, or None, got {type(terrain).__name__}")
         self.robot, self.num_envs, self.timestep, self.cfg = robot, num_envs, timestep, cfg
         self.num_blocks = -(-num_envs // LANES)
         self.threads = max(1, min(threads or available_cores(), self.num_blocks))
@@ -150,11 +153,14 @@ class PhysicsEngine:
     def apply_motor_torques(self, torques: np.ndarray) -> None:
         """Hold motor torques until changed; beyond a motor's limit they are cut.
 
-        torques: (N, 12) [N m].
+        torques: (N, 12) [N m]. They arrive after the motors' delay, unless others follow sooner: those take their place.
 
         Raises ValueError for another shape or a value that is not finite.
         """
-        self._put("torque", self._checked("torques", torques, 12))
+        checked = self._checked("torques", torques, 12)
+        if self.model.motor_blocks is not None:
+            self.run(command_step)
+        self._put("torque", checked)
 
     def set_joint_targets(self, targets: np.ndarray, kp: float, kd: float) -> None:
         """Hold joint targets until changed: motors add kp (target - q) - kd qd to their torques at every step.
@@ -167,6 +173,8 @@ class PhysicsEngine:
         for name, gain in (("kp", kp), ("kd", kd)):
             if not 0 <= gain < np.inf:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {gain}")
+        if self.model.motor_blocks is not None:
+            self.run(command_step)
         self.model.world[[constants.KP, constants.KD]] = kp, kd
         self._put("target", checked)
 
@@ -217,7 +225,11 @@ class PhysicsEngine:
 
     def cost_of_transport(self, distance: np.ndarray) -> np.ndarray:
         """Return energy per weight and distance (N), E / (m g d), of robots that went so far; distance: (N) [m]."""
-        return self.energy / (self.robot.total_mass * self.cfg.gravity * np.maximum(distance, 1e-9))
+        varied = self.model.varied_blocks
+        mass, gravity = self.robot.total_mass, self.cfg.gravity
+        if varied is not None:
+            mass, gravity = (self._lanes(varied, row, 1)[:, 0] for row in (L.V_MASS, L.V_GRAVITY))
+        return self.energy / (mass * gravity * np.maximum(distance, 1e-9))
 
     def close(self) -> None:
         """End the threads."""

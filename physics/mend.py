@@ -5,11 +5,11 @@ import numpy as np
 from physics import constants as C
 from physics import layout as L
 from physics.base import attitude
-from physics.contact import find_patch, look_up, per_metre
+from physics.contact import find_patch, look_up, per_metre, surface, upright
 from physics.jit import LANES, inline, real
 from physics.layout import choose3, load3
-from physics.leg import constant3
-from physics.spatial import dot
+from physics.leg import constant3, foot_in_hip, geometry, pose
+from physics.spatial import add, dot, x_rotate
 
 LARGEST = 1e6  # of any number of a state [m], [m/s], [rad/s]; float32 cannot square much more than its square
 
@@ -22,7 +22,7 @@ def mend(work, model):
         for lane in range(LANES):
             work[L.BROKEN * LANES + lane] += marks[lane]
         put_home(work, model.base, model.legs, model.motor_blocks, marks)
-        put_on_ground(work, model.terrain, marks)
+        put_on_ground(work, model.terrain, model.legs, marks)
 
 
 @inline
@@ -63,7 +63,8 @@ def put_home(work, base, legs, motor_blocks, marks):
         choose3(work, L.SPIN, lane, broken, none)
         for axis in range(2):
             j = (L.ORIGIN + axis) * LANES + lane
-            work[j] = work[j] if abs(work[j]) < real(LARGEST) else zero
+            known = abs(work[j]) < real(LARGEST)
+            work[j] = zero if broken & (not known) else work[j]
     for leg in range(4):
         rows = L.leg_rows(work, leg)
         home = constant3(legs[leg], C.HOME)
@@ -83,17 +84,27 @@ def put_home(work, base, legs, motor_blocks, marks):
 
 
 @inline
-def put_on_ground(work, terrain, marks):
-    """Raise robots by the height of the terrain where they are, where marks (LANES) are 1."""
+def put_on_ground(work, terrain, legs, marks):
+    """Raise robots at home until no foot is deeper in the terrain than it would be in the flat floor, where marks (LANES) are 1."""
     if terrain is not None:
         heights, (whole, _) = terrain
         cells = per_metre(terrain)
-        zero = real(0.0)
+        rise = work[L.FIRST * LANES : (L.FIRST + 1) * LANES]
         for lane in range(LANES):
             attitude(work, lane)
-            find_patch(whole, cells, work, L.PATCH, lane, (zero, zero, zero))
-        look_up(heights, np.uint32(whole[0]), work, L.PATCH)
+            rise[lane] = real(-1e6)
+        for leg in range(4):
+            hip_B, shape = geometry(legs[leg])
+            radius = legs[leg][C.FOOT_RADIUS]
+            ((s1, c1), _, _), knee, foot = pose(constant3(legs[leg], C.HOME), shape)
+            foot_B = add(hip_B, x_rotate(s1, c1, foot_in_hip(shape, knee, foot)))
+            for lane in range(LANES):
+                find_patch(whole, cells, work, L.PATCH, lane, foot_B)
+            look_up(heights, np.uint32(whole[0]), work, L.PATCH)
+            for lane in range(LANES):
+                gap, normal_B = surface(terrain, cells, work, L.PATCH, lane, foot_B)
+                above = work[(L.POSITION + 2) * LANES + lane] + foot_B[2] - radius
+                rise[lane] = max(rise[lane], above - upright(terrain, work, lane, gap - radius, normal_B))
         for lane in range(LANES):
-            i = L.PATCH * LANES + lane
-            highest = max(max(work[i], work[i + LANES]), max(work[i + 2 * LANES], work[i + 3 * LANES]))
-            work[(L.POSITION + 2) * LANES + lane] += highest * marks[lane]
+            i = (L.POSITION + 2) * LANES + lane
+            work[i] = work[i] + rise[lane] if marks[lane] > real(0.0) else work[i]
