@@ -119,7 +119,7 @@ def test_the_force_of_the_instant_is_the_documented_one(model):
     speed2 = (vt**2).sum(1)
     loss = (1 - p["restitution"] ** 2) / 2
     depth = np.maximum(-gap, 0)
-    cn = np.maximum(p["damping"], p["stiffness"] * dt / 2) + loss * p["stiffness"] * depth / np.sqrt(vn**2 + p["slip"] ** 2)
+    cn = p["damping"] + p["stiffness"] * dt / 2 + loss * p["stiffness"] * depth / np.sqrt(vn**2 + p["slip"] ** 2)
     fn = np.maximum(-p["stiffness"] * gap - loss * p["stiffness"] * depth - cn * vn, 0)
     mu = p["kinetic"] + p["static"] * p["stribeck"] ** 2 / (p["stribeck"] ** 2 + speed2)
     grip = fn / np.sqrt(speed2 + p["slip"] ** 2)
