@@ -30,6 +30,9 @@ class MotorCfg:
     rated_speed: float = knob(20.0, "joint speed up to which the whole torque is there", "rad/s", low=0.0, high=1e4)
     no_load_speed: float = knob(30.0, "joint speed at which none is left", "rad/s", low=0.01, high=1e4)
     efficiency: float = knob(0.8, "mechanical over electrical power", "1", low=0.01, high=1.0)
+    stamina: float = knob(0.0, "electrical energy that a rested robot can draw before it tires, 0 for no end", "J", low=0.0, high=1e9)
+    recovery: float = knob(20.0, "power at which stamina comes back", "W", low=0.0, high=1e6)
+    tired_strength: float = knob(0.3, "torque limit of a tired robot's motors, times", "1", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)

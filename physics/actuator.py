@@ -57,8 +57,9 @@ def drive_constants(world, motors):
     stops = world[C.FRICTION_SPEED], world[C.LIMIT_STIFFNESS], world[C.LIMIT_DAMPING], world[C.TIMESTEP]
     if motors is None:
         zero = real(0.0)
-        return (world[C.KP], world[C.KD]), stops, (zero, zero, zero, zero, zero)
-    return (world[C.KP], world[C.KD]), stops, (motors[C.LAG], motors[C.DELAY], motors[C.NO_LOAD_SPEED], motors[C.PER_SPAN], motors[C.DRAIN])
+        return (world[C.KP], world[C.KD]), stops, (zero, zero, zero, zero, zero, zero, zero)
+    speeds = motors[C.NO_LOAD_SPEED], motors[C.PER_SPAN]
+    return (world[C.KP], world[C.KD]), stops, (motors[C.LAG], motors[C.DELAY], *speeds, motors[C.DRAIN], motors[C.STAMINA], motors[C.TIRED_STRENGTH])
 
 
 @inline
@@ -91,16 +92,20 @@ def driven(motor_blocks, varied, work, rows, lane, joint, q, qd, kp, kd, limit, 
     target, command = rows[(L.TARGET + joint) * LANES + lane], rows[(L.TORQUE + joint) * LANES + lane]
     if motor_blocks is None:
         return motor_torque(target, command, q, qd, kp, kd, -limit, limit)
-    _, (_, _, _, dt), (lag, delay, no_load_speed, per_span, drain) = drive
+    _, (_, _, _, dt), (lag, delay, no_load_speed, per_span, drain, stamina, tired_strength) = drive
     arrived = command_arrived(varied, work, lane, delay)
     last_target, last_command = rows[(L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane], rows[(L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane]
     target, command = target if arrived else last_target, command if arrived else last_command
+    fatigue, energy = (L.MOTORS_BASE + L.FATIGUE) * LANES + lane, (L.MOTORS_BASE + L.ENERGY) * LANES + lane
+    limit = limit * tired_strength if work[fatigue] >= stamina else limit
     low, high = speed_limit(limit, qd, no_load_speed, per_span)
     wanted = motor_torque(target, command, q, qd, kp, kd, low, high)
     i = (L.MOTORS_LEG + L.MOTOR + joint) * LANES + lane
     torque = rows[i] + lag * (wanted - rows[i])
     rows[i] = torque
-    work[(L.MOTORS_BASE + L.ENERGY) * LANES + lane] += dt * drain * abs(torque * qd)
+    drawn = dt * drain * abs(torque * qd)
+    work[energy] += drawn
+    work[fatigue] += drawn
     return torque
 
 
@@ -113,11 +118,14 @@ def command_arrived(varied, work, lane, delay):
 
 
 @inline
-def age_commands(motor_blocks, work, dt):
-    """Let the latest command of every robot age by a time step, after it was used."""
-    if motor_blocks is not None:
+def rest_motors(motors, work, dt):
+    """End a time step: the latest command ages, stamina comes back."""
+    if motors is not None:
+        stamina, recovered = motors[C.STAMINA], motors[C.RECOVERY] * dt
         for lane in range(LANES):
             work[(L.MOTORS_BASE + L.COMMAND_AGE) * LANES + lane] += dt
+            i = (L.MOTORS_BASE + L.FATIGUE) * LANES + lane
+            work[i] = max(real(0.0), min(work[i], stamina) - recovered)
 
 
 @inline

@@ -39,7 +39,8 @@ LAG = 0  # share of the way to the commanded torque that a time step covers [1]
 DELAY = 1  # [s]
 NO_LOAD_SPEED, PER_SPAN = 2, 3  # [rad/s], and one over how much less the rated speed is [s/rad]
 DRAIN = 4  # electrical energy per mechanical work [1]
-MOTOR_CONSTANTS = 5
+STAMINA, RECOVERY, TIRED_STRENGTH = 5, 6, 7  # [J], [W], [1]
+MOTOR_CONSTANTS = 8
 
 # Trunk: base_constants()
 BASE_MASS = 0  # of the whole robot [kg]
@@ -196,4 +197,5 @@ def world_constants(cfg: PhysicsCfg, timestep: float) -> np.ndarray:
 def motor_constants(cfg: MotorCfg, timestep: float) -> np.ndarray:
     """Return the constants of the motors, (MOTOR_CONSTANTS)."""
     lag = 1.0 - np.exp(-timestep / cfg.lag) if cfg.lag > 0 else 1.0
-    return np.array([lag, cfg.delay, cfg.no_load_speed, 1.0 / (cfg.no_load_speed - cfg.rated_speed), 1.0 / cfg.efficiency], dtype=real)
+    speeds = cfg.no_load_speed, 1.0 / (cfg.no_load_speed - cfg.rated_speed)
+    return np.array([lag, cfg.delay, *speeds, 1.0 / cfg.efficiency, cfg.stamina or 1e30, cfg.recovery, cfg.tired_strength], dtype=real)

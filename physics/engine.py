@@ -223,6 +223,16 @@ class PhysicsEngine:
             raise ValueError("energy: expected an engine with cfg.motor.enabled")
         return self._lanes(self.model.motor_blocks, L.ENERGY, 1)[:, 0]
 
+    @property
+    def stamina(self) -> np.ndarray:
+        """(N) share of its stamina that each robot has left, 1 rested, 0 tired; needs motors with stamina in the configuration.
+
+        Raises ValueError without.
+        """
+        if self.model.motor_blocks is None or not self.cfg.motor.stamina:
+            raise ValueError("stamina: expected an engine with cfg.motor.enabled and cfg.motor.stamina above 0")
+        return 1.0 - self._lanes(self.model.motor_blocks, L.FATIGUE, 1)[:, 0] / self.cfg.motor.stamina
+
     def cost_of_transport(self, distance: np.ndarray) -> np.ndarray:
         """Return energy per weight and distance (N), E / (m g d), of robots that went so far; distance: (N) [m]."""
         varied = self.model.varied_blocks

@@ -29,7 +29,8 @@ STATE_ROWS = BASE_ROWS + 4 * LEG_ROWS
 # Of motors, where they are modelled: rows of Model.motor_blocks, in the work buffer at MOTORS_BASE and MOTORS_LEG
 ENERGY = 0  # electrical, since the robot was put at home [J]
 COMMAND_AGE = 1  # time since the latest command [s]
-MOTOR_BASE_ROWS = 2
+FATIGUE = 2  # what is gone of the stamina [J]
+MOTOR_BASE_ROWS = 3
 MOTOR = 0  # (3) torque of the motor [N m]
 LAST_TORQUE, LAST_TARGET = 3, 6  # (3) the command before the latest
 MOTOR_LEG_ROWS = 9

@@ -79,8 +79,9 @@ def put_home(work, base, legs, motor_blocks, marks):
                 choose3(rows, L.MOTORS_LEG + L.LAST_TARGET, lane, broken, home)
     if motor_blocks is not None:
         for lane in range(LANES):
-            i = (L.MOTORS_BASE + L.ENERGY) * LANES + lane
+            i, j = (L.MOTORS_BASE + L.ENERGY) * LANES + lane, (L.MOTORS_BASE + L.FATIGUE) * LANES + lane
             work[i] = zero if marks[lane] > zero else work[i]
+            work[j] = zero if marks[lane] > zero else work[j]
 
 
 @inline

@@ -11,7 +11,7 @@ import numpy as np
 
 from physics import constants as C
 from physics import layout as L
-from physics.actuator import age_commands, drive_constants, joint_torque
+from physics.actuator import drive_constants, joint_torque, rest_motors
 from physics.base import (
     add_bias,
     add_contact,
@@ -62,7 +62,7 @@ def substep(work, model, contact_force_too):
     for leg in range(len(legs)):
         leg_outward(work, L.leg_rows(work, leg), model.world, legs[leg], model.terrain, contact_force_too)
     integrate_base(work, model.world, model.varied_blocks)
-    age_commands(model.motor_blocks, work, model.world[C.TIMESTEP])
+    rest_motors(model.motors, work, model.world[C.TIMESTEP])
 
 
 @inline
