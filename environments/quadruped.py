@@ -179,7 +179,7 @@ class QuadrupedEnv(ABEnv):
         state = self.engine.get_state()
         goal = self.task_rows(Q.GOAL, 3)[robot].astype(np.float64)
         goal[:2] += self.engine.rows(L.ORIGIN, 2)[robot]
-        goal[2] += self.terrain.height(*goal[:2]) if self.terrain else 0.0
+        goal[2] += self.terrain.height(*state.base_position[robot, :2]) if self.terrain else 0.0
         push = self.task_rows(Q.PUSH, 3)[robot]
         recent = self.task_rows(Q.PUSH_AGE, 1)[robot, 0] < PUSH_SHOWN
         arrays = {field.name: getattr(state, field.name)[robot] for field in dataclasses.fields(state)}

@@ -291,7 +291,9 @@ def end(task, work, extra, constants, base):
         height = p[2] - extra[GROUND * LANES + lane]
         lowest_corner = height - abs(up[0]) * size[0] - abs(up[1]) * size[1] - abs(up[2]) * size[2]
         v, spin = load3(work, L.VELOCITY, lane), load3(work, L.SPIN, lane)
-        finite = dot(p, p) + dot(v, v) + dot(spin, spin) + extra[(SUMS + 1) * LANES + lane] + extra[(SUMS + 2) * LANES + lane] < real(1e8)
+        origin = work[L.ORIGIN * LANES + lane] + work[(L.ORIGIN + 1) * LANES + lane]
+        size2 = dot(p, p) + dot(v, v) + dot(spin, spin) + extra[(SUMS + 1) * LANES + lane] + extra[(SUMS + 2) * LANES + lane]
+        finite = size2 + (origin - origin) < real(1e8)
         stands = finite & (up[2] > cos_tilt) & (height > min_height) & (lowest_corner > real(0.0))
         work[L.BROKEN * LANES + lane] += real(0.0) if finite else real(1.0)
         age = task[AGE * LANES + lane] + real(1.0)

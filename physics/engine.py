@@ -112,6 +112,9 @@ class PhysicsEngine:
         self._put("base_position", np.tile([0.0, 0.0, robot.home_height], (n, 1)))
         self._put("base_quaternion", np.tile([1.0, 0.0, 0.0, 0.0], (n, 1)))
         self._put("joint_position", home)
+        self._put("target", home)
+        if self.model.motor_blocks is not None:  # what there is of a command has long arrived
+            self.model.motor_blocks.reshape(self.num_blocks, -1, LANES)[:, L.COMMAND_AGE] = 1e3
         if differ:
             self.vary(VaryCfg())
 

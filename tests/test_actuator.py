@@ -1,0 +1,232 @@
+"""Motors: lag, delay, torque-speed curve and energy, by hand and against the same motors in NumPy."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from oracle import random_state, velocity, without_losses
+
+from config import MotorCfg, PhysicsCfg
+from physics import PhysicsEngine, load_robot
+from physics import layout as L
+
+ROTOR = 20.0  # [kg m^2] so heavy that a joint turns by its own torque alone
+IDEAL = MotorCfg(enabled=True, lag=0.0, delay=0.0, rated_speed=5e3, no_load_speed=1e4, efficiency=1.0)
+
+
+def engine_of(motor, n=1, dt=0.002, robot=None, **changes):
+    """Return an engine whose kernel is that of other tests too: knees and trunk touch, and robots may differ and do not."""
+    cfg = PhysicsCfg(body_contact=True, motor=motor, **changes)
+    engine = PhysicsEngine(robot or load_robot("go1"), n, dt, 1, cfg, differ=True)
+    engine.set_state(base_position=np.tile([0, 0, 50.0], (n, 1)))
+    return engine
+
+
+def motor_torques(engine):
+    """Return (N, 12) what the motors exert [N m]."""
+    return np.concatenate(
+        [engine._lanes(engine.model.motor_blocks, L.MOTOR_BASE_ROWS + leg * L.MOTOR_LEG_ROWS + L.MOTOR, 3) for leg in range(4)], axis=1
+    )
+
+
+def rotors():
+    robot = without_losses(load_robot("go1"))
+    return dataclasses.replace(robot, armature=np.full((4, 3), ROTOR))
+
+
+def accelerations(engine, steps):
+    """Return (steps, N, 12) joint accelerations times ROTOR, step by step: the torques that the joints feel."""
+    felt = []
+    for _ in range(steps):
+        before = engine.get_state().joint_velocity.astype(float)
+        engine.step()
+        felt.append((engine.get_state().joint_velocity - before) / engine.timestep * ROTOR)
+    return np.array(felt)
+
+
+def test_torque_follows_a_step_with_its_time_constant():
+    dt, tau, torque = 0.001, 0.02, np.linspace(-8, 8, 12)
+    engine = engine_of(dataclasses.replace(IDEAL, lag=tau), 1, dt, rotors(), gravity=0.0)
+    engine.apply_motor_torques(torque[None])
+    felt = accelerations(engine, 60)[:, 0]
+    # the step's end: the torque acts throughout the time step it is found for
+    expected = torque * (1 - np.exp(-dt * np.arange(1, 61) / tau))[:, None]
+    np.testing.assert_allclose(felt, expected, rtol=0.02, atol=0.02)
+    assert felt[19, 11] == pytest.approx(8 * (1 - np.exp(-1)), rel=0.01)
+    np.testing.assert_allclose(motor_torques(engine)[0], expected[-1], rtol=1e-5)
+    # and down again
+    engine.apply_motor_torques(np.zeros((1, 12)))
+    engine.step(20)
+    np.testing.assert_allclose(motor_torques(engine)[0], expected[-1] * np.exp(-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 7])
+def test_commands_arrive_after_the_delay(steps):
+    dt = 0.0025
+    engine = engine_of(dataclasses.replace(IDEAL, delay=steps * dt), 2, dt, gravity=0.0)
+    first, second = np.full((2, 12), 3.0), np.array([[-2.0], [5.0]]) * np.ones(12)
+    exerted = []
+    for command in (first, second):
+        engine.apply_motor_torques(command)
+        for _ in range(10):
+            engine.step()
+            exerted.append(motor_torques(engine))
+    exerted = np.array(exerted)
+    np.testing.assert_array_equal(exerted[:steps], 0)
+    np.testing.assert_array_equal(exerted[steps : 10 + steps], np.tile(first, (10, 1, 1)))
+    np.testing.assert_array_equal(exerted[10 + steps :], np.tile(second, (10 - steps, 1, 1)))
+    # step by step or in one call
+    again = engine_of(dataclasses.replace(IDEAL, delay=steps * dt), 2, dt, gravity=0.0)
+    for command in (first, second):
+        again.apply_motor_torques(command)
+        again.step(10)
+    np.testing.assert_array_equal(again.blocks, engine.blocks)
+
+
+def test_a_command_within_the_delay_takes_the_last_one_s_place():
+    dt = 0.001
+    engine = engine_of(dataclasses.replace(IDEAL, delay=0.005), 1, dt, gravity=0.0)
+    seen = []
+    for command, steps in ((1.0, 8), (2.0, 3), (3.0, 10)):
+        engine.apply_motor_torques(np.full((1, 12), command))
+        for _ in range(steps):
+            engine.step()
+            seen.append(motor_torques(engine)[0, 0])
+    assert seen == [0.0] * 5 + [1.0] * 11 + [3.0] * 5
+
+
+def test_targets_arrive_after_the_delay_too():
+    dt, home = 0.001, load_robot("go1").home_joints.ravel()
+    engine = engine_of(dataclasses.replace(IDEAL, delay=0.005), 1, dt, rotors(), gravity=0.0)
+    exerted = []
+    for targets in (home + 0.1, home - 0.05):
+        engine.set_joint_targets(targets[None], kp=40.0, kd=0.0)
+        for _ in range(8):
+            engine.step()
+            exerted.append(motor_torques(engine)[0])
+    # kp times what is left to go; joints of that inertia hardly move
+    np.testing.assert_allclose(exerted[:5], 0, atol=1e-3)
+    np.testing.assert_allclose(exerted[5:13], 4.0, atol=0.02)
+    np.testing.assert_allclose(exerted[13:], -2.0, atol=0.02)
+
+
+def test_torque_falls_with_speed_in_the_direction_of_motion():
+    robot = rotors()
+    limit = robot.torque_limit.ravel()
+    speeds = np.array([0.0, 10, 20, 25, 30, 40, -10, -20, -25, -29, -40, 22.5])
+    motor = dataclasses.replace(IDEAL, rated_speed=20.0, no_load_speed=30.0)
+    ahead = np.array([1, 1, 1, 0.5, 0, 0, 1, 1, 1, 1, 1, 0.75])
+    back = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0.5, 0.1, 0, 1])
+    felt = []
+    for command in (1e3, -1e3, 0.0):
+        engine = engine_of(motor, 1, 0.001, robot, gravity=0.0)
+        engine.set_state(joint_velocity=speeds[None])
+        engine.apply_motor_torques(np.full((1, 12), command))
+        felt.append(accelerations(engine, 1)[0, 0])
+        if command:
+            np.testing.assert_allclose(motor_torques(engine)[0], limit * (ahead if command > 0 else -back), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(felt[0] - felt[2], limit * ahead, rtol=0.02, atol=0.2)
+    np.testing.assert_allclose(felt[1] - felt[2], -limit * back, rtol=0.02, atol=0.2)
+
+
+class Motors:
+    """The same motors in NumPy, for one robot."""
+
+    def __init__(self, cfg, limit, dt):
+        self.cfg, self.limit, self.dt = cfg, limit, dt
+        self.torque, self.energy = np.zeros(12), 0.0
+        self.commands = [(-1e9, np.zeros(12))]
+
+    def set(self, time, command):
+        self.commands.append((time, command))
+
+    def step(self, time, qd):
+        cfg = self.cfg
+        command = [c for t, c in self.commands if time >= t + cfg.delay - 1e-9][-1]
+        span = cfg.no_load_speed - cfg.rated_speed
+        high = self.limit * np.clip((cfg.no_load_speed - qd) / span, 0, 1)
+        low = -self.limit * np.clip((cfg.no_load_speed + qd) / span, 0, 1)
+        self.torque = self.torque + (1 - np.exp(-self.dt / cfg.lag)) * (np.clip(command, low, high) - self.torque)
+        self.energy += np.abs(self.torque * qd).sum() * self.dt / cfg.efficiency
+
+
+def test_motors_and_their_energy_are_those_of_numpy():
+    dt, cfg = 0.0025, MotorCfg(enabled=True, lag=0.008, delay=0.0075, rated_speed=3.0, no_load_speed=15.0, efficiency=0.7)
+    n, robot = 3, load_robot("go1")
+    engine = engine_of(cfg, n, dt, robot)
+    engine.set_state(**random_state(robot, n, 1, height=50.0))
+    twins = [Motors(cfg, robot.torque_limit.ravel(), dt) for _ in range(n)]
+    rng, step = np.random.default_rng(2), 0
+    for _ in range(12):
+        command = rng.uniform(-25, 25, (n, 12)).astype(np.float32)
+        engine.apply_motor_torques(command)
+        for motors, mine in zip(twins, command, strict=True):
+            motors.set(step * dt, mine)
+        for _ in range(8):
+            qd = engine.get_state().joint_velocity.astype(float)
+            engine.step()
+            for motors, speed in zip(twins, qd, strict=True):
+                motors.step(step * dt, speed)
+            step += 1
+        np.testing.assert_allclose(motor_torques(engine), [motors.torque for motors in twins], atol=2e-4)
+    assert np.abs(qd).max() > 3.0
+    energy = np.array([motors.energy for motors in twins])
+    assert (energy > 10).all()
+    np.testing.assert_allclose(engine.energy, energy, rtol=1e-4)
+    distance = np.array([0.5, 1.0, 2.0])
+    np.testing.assert_allclose(engine.cost_of_transport(distance), energy / (robot.total_mass * 9.81 * distance), rtol=1e-4)
+
+
+def test_cost_of_transport_by_hand():
+    engine = engine_of(dataclasses.replace(IDEAL, efficiency=0.5), 1, 0.001, rotors(), gravity=0.0)
+    engine.set_state(joint_velocity=np.full((1, 12), 2.0))
+    engine.apply_motor_torques(np.full((1, 12), 3.0))
+    engine.step(10)
+    # 12 motors, 3 N m, 2 rad/s and a little more, half of it lost, for 10 ms
+    assert engine.energy[0] == pytest.approx(12 * 3 * 2 / 0.5 * 0.01, rel=0.01)
+    heavy = engine_of(dataclasses.replace(IDEAL, efficiency=0.5), 1, 0.001, rotors())
+    heavy.set_state(joint_velocity=np.full((1, 12), 2.0))
+    heavy.apply_motor_torques(np.full((1, 12), 3.0))
+    heavy.step(10)
+    weight = load_robot("go1").total_mass * 9.81
+    assert heavy.cost_of_transport(np.array([4.0]))[0] == pytest.approx(heavy.energy[0] / (weight * 4.0), rel=1e-5)
+
+
+def test_energy_needs_motors():
+    with pytest.raises(ValueError, match="energy: expected an engine"):
+        _ = PhysicsEngine(load_robot("go1")).energy
+
+
+def test_motors_without_a_flaw_are_none():
+    robot, n, dt = load_robot("go1"), 64, 0.002
+    state = random_state(robot, n, 3, height=4.0)
+    # half of them stand: knees and trunks, which touch here and not there, stay up
+    standing = np.arange(n) % 2 == 0
+    state["base_position"][standing, 2], state["base_quaternion"][standing] = robot.home_height, [1.0, 0, 0, 0]
+    state["joint_position"][standing] = robot.home_joints.ravel() + 0.1 * np.random.default_rng(5).normal(size=(standing.sum(), 12))
+    for name in ("base_linear_velocity", "base_angular_velocity", "joint_velocity"):
+        state[name][standing] *= 0.1
+    rng = np.random.default_rng(4)
+    engine, bare = engine_of(IDEAL, n, dt), PhysicsEngine(robot, n, dt, 1)
+    for e in (engine, bare):
+        e.set_state(**state)
+    for _ in range(10):
+        command = np.where(standing[:, None], np.tile([0.0, -1.0, 12.0], 4) * rng.uniform(0.7, 1.3, (n, 12)), rng.uniform(-30, 30, (n, 12)))
+        for e in (engine, bare):
+            e.apply_motor_torques(command)
+            e.step(4)
+    ours, theirs = engine.get_state(), bare.get_state()
+    assert ours.foot_contact_force[standing].any((1, 2)).mean() > 0.8
+    np.testing.assert_allclose(velocity(ours), velocity(theirs), rtol=1e-4, atol=2e-3)
+    np.testing.assert_allclose(ours.joint_position, theirs.joint_position, atol=1e-4)
+    np.testing.assert_allclose(ours.foot_contact_force, theirs.foot_contact_force, atol=0.1)
+
+
+def test_wrong_torques_change_no_command():
+    engine = engine_of(dataclasses.replace(IDEAL, delay=0.005), 1, 0.001)
+    engine.apply_motor_torques(np.ones((1, 12)))
+    engine.step(3)
+    before = engine.model.motor_blocks.copy()
+    with pytest.raises(ValueError, match="torques: expected finite"):
+        engine.apply_motor_torques(np.full((1, 12), np.nan))
+    np.testing.assert_array_equal(engine.model.motor_blocks, before)
