@@ -48,7 +48,7 @@ class Settings:
         return f"{self.integrator}, {self.iterations} iteration{'s' * (self.iterations > 1)}{damping}"
 
 
-SETTINGS = tuple(Settings(integrator, n, damped) for integrator, damped in (("Euler", True), ("Euler", False), ("implicitfast", True)) for n in (1, 3, 100))
+SETTINGS = tuple(Settings(integrator, n, damped) for integrator, damped in (("Euler", True), ("Euler", False), ("implicitfast", True)) for n in (1, 3, 5, 100))
 
 
 def gaits(seed: int = 1) -> np.ndarray:
