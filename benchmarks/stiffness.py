@@ -147,9 +147,9 @@ def main() -> None:
             for damping in DAMPINGS:
                 cfg = {"contact_stiffness": stiffness, "contact_damping": damping}
                 for label, body in (("feet", False), ("body", True)):
-                    row[f"{label}, {damping:g}"] = limit(lambda dt, body=body, cfg=cfg: lands(name, dt, body, **cfg))
+                    row[f"{label}, {damping:g}"] = limit(lambda dt, name=name, body=body, cfg=cfg: lands(name, dt, body, **cfg))
                 allowed = max(JITTER, 1.5 * jitter(name, TIMESTEPS[0], **cfg))
-                row[f"stand, {damping:g}"] = limit(lambda dt, cfg=cfg, allowed=allowed: jitter(name, dt, **cfg) < allowed)
+                row[f"stand, {damping:g}"] = limit(lambda dt, name=name, cfg=cfg, allowed=allowed: jitter(name, dt, **cfg) < allowed)
             rows.append({"stiffness": stiffness} | row | {"formula": largest_timestep(stiffness, mass)})
         result[name] = rows
         heading = [key.replace(", ", ", d = ") for key in rows[0]]
