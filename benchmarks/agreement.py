@@ -258,11 +258,14 @@ def stand(robot: Robot, seconds: float, n: int = 4) -> Callable[[float], dict[st
 
 def trots(robot: Robot, timestep: float) -> dict[str, float]:
     """Return how far trots of Foal and MuJoCo, with either cone, are from each other; see benchmarks/trot.py."""
-    ours, sharp = (trot.foal(timestep, robot.name, cfg) for cfg in (None, PhysicsCfg(slip_speed=0.002)))
-    pyramid, ellipse = (trot.mujoco(timestep, Settings(cone=cone), robot.name) for cone in ("pyramidal", "elliptic"))
+    ours = trot.foal(timestep, robot.name)
+    sharp, springy = (trot.foal(timestep, robot.name, cfg) for cfg in (PhysicsCfg(slip_speed=0.002), PhysicsCfg(contact_damping=0.0)))
+    pyramid, ellipse, hard = (trot.mujoco(timestep, settings, robot.name) for settings in (Settings(), ELLIPTIC, dataclasses.replace(ELLIPTIC, solref=0.004)))
     return {
         "Foal - MuJoCo pyramidal": trot.error(ours, pyramid), "Foal - MuJoCo elliptic": trot.error(ours, ellipse),
-        "Foal, slip speed 2 mm/s - MuJoCo elliptic": trot.error(sharp, ellipse), "MuJoCo pyramidal - elliptic": trot.error(pyramid, ellipse),
+        "Foal - MuJoCo elliptic, solref 4 ms": trot.error(ours, hard), "Foal, slip speed 2 mm/s - MuJoCo elliptic": trot.error(sharp, ellipse),
+        "Foal, no contact damping - MuJoCo elliptic": trot.error(springy, ellipse),
+        "MuJoCo pyramidal - elliptic": trot.error(pyramid, ellipse), "MuJoCo elliptic, solref 4 ms - 20 ms": trot.error(hard, ellipse),
     }  # fmt: skip
 
 
