@@ -142,6 +142,7 @@ class PhysicsEngine:
             raise ValueError("vary: expected an engine made with differ=True")
         if cfg.stiffness[1] > 1:
             self._warn_of_stiffness(cfg.stiffness[1] * self.cfg.contact_stiffness)
+        self._drawn = cfg, seed
         self.run(vary_step, pack(cfg), seed)
 
     def step(self, substeps: int = 1) -> None:
@@ -165,7 +166,8 @@ class PhysicsEngine:
     def set_joint_targets(self, targets: np.ndarray, kp: float, kd: float) -> None:
         """Hold joint targets until changed: motors add kp (target - q) - kd qd to their torques at every step.
 
-        targets: (N, 12) [rad]; kp: [N m/rad]; kd: [N m s/rad], of all joints of all robots.
+        targets: (N, 12) [rad]; kp: [N m/rad]; kd: [N m s/rad], of all joints of all robots. Where robots
+        differ, other gains than before are varied as the last vary() has it.
 
         Raises ValueError for another shape, a value that is not finite or a gain below 0.
         """
@@ -173,7 +175,11 @@ class PhysicsEngine:
         for name, gain in (("kp", kp), ("kd", kd)):
             if not 0 <= gain < np.inf:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {gain}")
-        self.model.world[[constants.KP, constants.KD]] = kp, kd
+        gains, new = self.model.world[constants.KP : constants.KD + 1], np.array([kp, kd], real)
+        if (gains != new).any():
+            gains[:] = new
+            if self.model.varied_blocks is not None:
+                self.vary(*self._drawn)
         self._put("target", checked)
 
     def set_state(self, **state: np.ndarray) -> None:
