@@ -174,7 +174,8 @@ class PhysicsEngine:
     def set_joint_targets(self, targets: np.ndarray, kp: float, kd: float) -> None:
         """Hold joint targets until changed: motors add kp (target - q) - kd qd to their torques at every step.
 
-        targets: (N, 12) [rad]; kp: [N m/rad]; kd: [N m s/rad], of all joints of all robots.
+        targets: (N, 12) [rad]; kp: [N m/rad]; kd: [N m s/rad], of all joints, times each robot's own
+        factors where robots differ.
 
         Raises ValueError for another shape, a value that is not finite or a gain below 0.
         """

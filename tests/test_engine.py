@@ -294,6 +294,20 @@ def test_joint_targets_are_held_by_a_pd_law_until_changed(engine):
     np.testing.assert_allclose(engine.get_state().joint_velocity, other.get_state().joint_velocity, atol=1e-4)
 
 
+def test_gains_are_varied_where_robots_differ():
+    robot, n = load_robot("go1"), 20
+    plain, differing, halved = (PhysicsEngine(robot, n, 0.002, 1, differ=differ) for differ in (False, True, True))
+    halved.vary(VaryCfg(kp=(0.5, 0.5)), seed=3)
+    target = np.tile(robot.home_joints.ravel() + 0.1, (n, 1))
+    for e, kp in ((plain, 40.0), (differing, 40.0), (halved, 80.0)):
+        e.set_state(base_position=np.tile([0, 0, 5.0], (n, 1)))
+        e.set_joint_targets(target, kp, 1.0)
+        e.step(20)
+    assert np.abs(plain.get_state().joint_position - robot.home_joints.ravel()).max() > 0.05
+    for e in (differing, halved):
+        np.testing.assert_allclose(e.get_state().joint_position, plain.get_state().joint_position, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
