@@ -8,6 +8,7 @@ import json
 import pathlib
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -317,8 +318,9 @@ def run(arguments: list[str], console: Console) -> int:
 
 
 def main() -> int:
-    """Run the command line; whatever the user got wrong is one line on standard error and exit code 2."""
+    """Run the command line; whatever the user got wrong is one line on standard error and exit code 2, a warning one line too."""
     console = Console(stderr=True)
+    warnings.formatwarning = lambda message, *_, **__: f"simulate.py: {message}\n"
     from renderer import RenderError
 
     try:

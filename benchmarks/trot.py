@@ -24,7 +24,7 @@ from config import PhysicsCfg
 from physics import PhysicsEngine, Robot, load_robot
 from physics.mjcf import to_mjcf
 
-GAINS = {"go1": (40.0, 1.0), "go2": (40.0, 1.0), "anymal_c": (400.0, 8.0), "spot": (400.0, 8.0)}  # kp [N m/rad], kd [N m s/rad]
+GAINS = {"go1": (40.0, 1.0), "go2": (40.0, 1.0), "anymal_c": (100.0, 2.0), "spot": (400.0, 8.0)}  # kp [N m/rad], kd [N m s/rad]
 ROBOTS = 32
 DURATION, CONTROL = 2.0, 0.02  # [s]
 CONVERGED = 1e-4  # time step [s]
@@ -36,19 +36,20 @@ PHASE = np.array([0.0, np.pi, np.pi, 0.0])  # of the legs
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How MuJoCo solves: integrator, Newton iterations, implicit joint damping of Euler, cone of friction."""
+    """How MuJoCo solves: integrator, Newton iterations, implicit joint damping of Euler, cone of friction, contacts' time constant [s]."""
 
     integrator: str = "Euler"
     iterations: int = 100
     eulerdamp: bool = True
     cone: str = "pyramidal"
+    solref: float = 0.02
 
     def __str__(self) -> str:
         damping = "" if self.eulerdamp or self.integrator != "Euler" else ", eulerdamp off"
         return f"{self.integrator}, {self.iterations} iteration{'s' * (self.iterations > 1)}{damping}"
 
 
-SETTINGS = tuple(Settings(integrator, n, damped) for integrator, damped in (("Euler", True), ("Euler", False), ("implicitfast", True)) for n in (1, 3, 100))
+SETTINGS = tuple(Settings(integrator, n, damped) for integrator, damped in (("Euler", True), ("Euler", False), ("implicitfast", True)) for n in (1, 3, 5, 100))
 
 
 def gaits(seed: int = 1) -> np.ndarray:
@@ -103,6 +104,7 @@ def pd_model(robot: Robot, timestep: float, settings: Settings, gains: tuple[flo
     model = mj.MjModel.from_xml_string(to_mjcf(robot, timestep, option=iterations, **options))
     model.opt.integrator = {"Euler": mj.mjtIntegrator.mjINT_EULER, "implicitfast": mj.mjtIntegrator.mjINT_IMPLICITFAST}[settings.integrator]
     model.opt.cone = {"pyramidal": mj.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mj.mjtCone.mjCONE_ELLIPTIC}[settings.cone]
+    model.geom_solref[:, 0] = settings.solref
     if not settings.eulerdamp:
         model.opt.disableflags |= mj.mjtDisableBit.mjDSBL_EULERDAMP
     kp, kd = gains

@@ -19,6 +19,19 @@ from physics.layout import load3, vary
 from physics.spatial import add, dot, scale, unrotate
 
 
+def largest_timestep(stiffness: float, foot_mass: float) -> float:
+    """Return the time step beyond which contacts may gain energy or jitter [s]: min(0.01, 1.6 sqrt(m / k)).
+
+    A foot of mass m that meets the ground at speed v is at most v dt deep at the end of that step. With
+    cn = k dt / 2 it leaves the next one at v (a - 1) / (1 + a / 2), a = k dt^2 / m, which is v at a = 4:
+    dt = 2 sqrt(m / k). Knees, other poses and all four feet at once take a fifth off, as measured by
+    benchmarks/stiffness.py.
+
+    stiffness: k [N/m]; foot_mass: m, Robot.foot_mass() [kg].
+    """
+    return min(0.01, 1.6 * (foot_mass / stiffness) ** 0.5)
+
+
 @inline
 def contact_force(gap, normal, v, law, dt):
     """Return the contact force of this instant and what it adds to the inertia.

@@ -13,6 +13,7 @@ for any number of threads.
 
 import concurrent.futures
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from physics import constants
 from physics import layout as L
 from physics import simulation_step as S
 from physics.actuator import command_step
+from physics.contact import largest_timestep
 from physics.jit import LANES, aligned, real
 from physics.robot import Robot
 from physics.terrain import Terrain
@@ -65,7 +67,8 @@ class PhysicsEngine:
     extra_rows and extra_work_rows: rows that a task keeps per robot beside the state, and beside the
     work buffer.
 
-    Raises ValueError if an argument is out of range, and TypeError if terrain is no Terrain.
+    Raises ValueError if an argument is out of range, and TypeError if terrain is no Terrain; warns of a
+    time step too large for the contacts' stiffness (contact.largest_timestep).
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class PhysicsEngine:
         if terrain is not None and not isinstance(terrain, Terrain):
             raise TypeError(f"terrain: expected a Terrain, as those of physics.terrain, or None, got {type(terrain).__name__}")
         self.robot, self.num_envs, self.timestep, self.cfg = robot, num_envs, timestep, cfg
+        self._warn_of_stiffness(cfg.contact_stiffness)
         self.num_blocks = -(-num_envs // LANES)
         self.threads = max(1, min(threads or available_cores(), self.num_blocks))
         self.blocks = aligned(self.num_blocks, (L.STATE_ROWS + extra_rows) * LANES)
@@ -142,6 +146,8 @@ class PhysicsEngine:
         """
         if self.model.varied_blocks is None:
             raise ValueError("vary: expected an engine made with differ=True")
+        if cfg.stiffness[1] > 1:
+            self._warn_of_stiffness(cfg.stiffness[1] * self.cfg.contact_stiffness)
         self.run(vary_step, pack(cfg), seed)
 
     def step(self, substeps: int = 1) -> None:
@@ -248,6 +254,13 @@ class PhysicsEngine:
         """End the threads."""
         if self._pool:
             self._pool.shutdown()
+
+    def _warn_of_stiffness(self, stiffness: float) -> None:
+        """Warn if the time step is too large for contacts of a stiffness [N/m]."""
+        limit = largest_timestep(stiffness, self.robot.foot_mass())
+        if self.timestep > limit:
+            text = f"timestep {1e3 * self.timestep:g} ms: contacts of {stiffness:g} N/m may gain energy or jitter beyond {1e3 * limit:.2g} ms"
+            warnings.warn(text, stacklevel=3)
 
     def rows(self, start: int, count: int) -> np.ndarray:
         """Return (N, count), a copy of consecutive rows of the blocks."""

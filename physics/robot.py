@@ -65,15 +65,7 @@ class Robot:
         to the front and rear feet.
         """
         up = np.array([0.0, 0.0, 1.0])
-        joints, coms, feet = np.zeros((4, 3, 3)), np.zeros((4, 3, 3)), np.zeros((4, 3))
-        for i in range(4):
-            origin, turn = np.zeros(3), np.eye(3)
-            for j in range(3):
-                origin = origin + turn @ self.offset[i, j]
-                s, c = np.sin(self.home_joints[i, j]), np.cos(self.home_joints[i, j])
-                turn = turn @ (np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) if j == 0 else np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]))
-                joints[i, j], coms[i, j] = origin, origin + turn @ self.links[i][j].com
-            feet[i] = origin + turn @ self.foot_offset[i]
+        joints, coms, _, feet = self._home_pose()
         masses = np.array([[link.mass for link in leg] for leg in self.links])
         com_x = (self.base.mass * self.base.com[0] + (masses * coms[..., 0]).sum()) / self.total_mass
         front, rear = feet[:2, 0].mean(), feet[2:, 0].mean()
@@ -86,6 +78,39 @@ class Robot:
                 torques[i, j] = -load * np.cross(axis, feet[i] - joints[i, j]) @ up
                 torques[i, j] += sum(gravity * masses[i, k] * np.cross(axis, coms[i, k] - joints[i, j]) @ up for k in range(j, 3))
         return torques
+
+    def foot_mass(self) -> float:
+        """Return the least mass that a foot shows to a push, over legs and directions, home pose, base held [kg].
+
+        1 / largest eigenvalue of J H^-1 J^T, where H is the inertia of the leg's joints, with
+        armature, and J moves the foot.
+        """
+        joints, coms, turns, feet = self._home_pose()
+        least = math.inf
+        for i in range(4):
+            axes = [np.eye(3)[0], turns[i, 0, :, 1], turns[i, 0, :, 1]]
+            inertia = np.diag(self.armature[i]).astype(float)
+            for k in range(3):
+                link = self.links[i][k]
+                move = np.array([np.cross(axes[j], coms[i, k] - joints[i, j]) if j <= k else np.zeros(3) for j in range(3)])
+                turn = np.array([axes[j] if j <= k else np.zeros(3) for j in range(3)]) @ turns[i, k]
+                inertia += link.mass * move @ move.T + turn @ link.inertia @ turn.T
+            foot = np.array([np.cross(axes[j], feet[i] - joints[i, j]) for j in range(3)])
+            least = min(least, 1.0 / np.linalg.eigvalsh(foot.T @ np.linalg.solve(inertia, foot))[-1])
+        return float(least)
+
+    def _home_pose(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return joints (4, 3, 3), links' coms (4, 3, 3) and feet (4, 3) in the base frame [m], with the links' axes (4, 3, 3, 3) before the feet."""
+        joints, coms, turns, feet = np.zeros((4, 3, 3)), np.zeros((4, 3, 3)), np.zeros((4, 3, 3, 3)), np.zeros((4, 3))
+        for i in range(4):
+            origin, turn = np.zeros(3), np.eye(3)
+            for j in range(3):
+                origin = origin + turn @ self.offset[i, j]
+                s, c = np.sin(self.home_joints[i, j]), np.cos(self.home_joints[i, j])
+                turn = turn @ (np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) if j == 0 else np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]))
+                joints[i, j], coms[i, j], turns[i, j] = origin, origin + turn @ self.links[i][j].com, turn
+            feet[i] = origin + turn @ self.foot_offset[i]
+        return joints, coms, turns, feet
 
 
 class _Reader:

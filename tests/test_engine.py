@@ -5,15 +5,18 @@ import re
 import subprocess
 import sys
 import tracemalloc
+import warnings
 
+import mujoco
 import numpy as np
 import pytest
-from oracle import ROBOTS, ROOT, fresh_environment, random_state
+from oracle import ROBOTS, ROOT, fresh_environment, random_state, twin
 
 from config import MotorCfg, PhysicsCfg, VaryCfg
 from environments import registry
 from physics import PhysicsEngine, load_robot, terrain
 from physics import layout as L
+from physics.contact import largest_timestep
 from physics.jit import LANES
 
 NAMES = ("base_position", "base_quaternion", "joint_position", "base_linear_velocity", "base_angular_velocity", "joint_velocity")
@@ -268,6 +271,78 @@ def test_torques_are_held_until_changed(engine):
     other.apply_motor_torques(torques)
     other.step(20)
     assert not same(engine.get_state(), other.get_state())
+
+
+def test_joint_targets_are_held_by_a_pd_law_until_changed(engine):
+    home = np.tile(engine.robot.home_joints.ravel(), (20, 1))
+    for target in (home + 0.2, home - 0.2):
+        engine.set_state(base_position=np.tile([0, 0, 50.0], (20, 1)), joint_position=home, joint_velocity=np.zeros((20, 12)))
+        engine.set_joint_targets(target, 40.0, 1.0)
+        engine.step(500)
+        np.testing.assert_allclose(engine.get_state().joint_position, target, atol=0.02)
+    # by hand: the torque of the first step is kp (target - q) - kd qd
+    other = PhysicsEngine(engine.robot, 20, 0.002, 1)
+    speed = np.random.default_rng(8).uniform(-1, 1, (20, 12))
+    for e in (engine, other):
+        e.set_state(base_position=np.tile([0, 0, 50.0], (20, 1)), joint_position=home, joint_velocity=speed)
+    for name in NAMES:
+        other.set_state(**{name: getattr(engine.get_state(), name)})
+    engine.set_joint_targets(home + 0.1, 30.0, 0.5)
+    other.apply_motor_torques(30.0 * 0.1 - 0.5 * speed)
+    for e in (engine, other):
+        e.step()
+    np.testing.assert_allclose(engine.get_state().joint_velocity, other.get_state().joint_velocity, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((20, 11)), 1.0, 1.0), r"targets: expected shape \(20, 12\)"),
+        ((np.full((20, 12), np.nan), 1.0, 1.0), "targets: expected finite"),
+        ((np.zeros((20, 12)), -1.0, 1.0), "kp: expected a finite number of at least 0, got -1.0"),
+        ((np.zeros((20, 12)), 1.0, float("nan")), "kd: expected a finite number"),
+    ],
+)
+def test_wrong_joint_targets_are_named_and_change_nothing(engine, arguments, message):
+    blocks, world = engine.blocks.copy(), engine.model.world.copy()
+    with pytest.raises(ValueError, match=message):
+        engine.set_joint_targets(*arguments)
+    np.testing.assert_array_equal(engine.blocks, blocks)
+    np.testing.assert_array_equal(engine.model.world, world)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_feet_are_as_heavy_as_mujoco_says(name):
+    robot = load_robot(name)
+    model, data = twin(robot, 0.001)
+    data.qpos[:] = 0, 0, 1, 1, 0, 0, 0, *robot.home_joints.ravel()
+    mujoco.mj_forward(model, data)
+    mass, jacobian, least = np.zeros((18, 18)), np.zeros((3, 18)), np.inf
+    mujoco.mj_fullM(model, data, mass)
+    for leg in ("FL", "FR", "RL", "RR"):
+        mujoco.mj_jac(model, data, jacobian, None, data.geom(leg).xpos, model.geom(leg).bodyid[0])
+        j = jacobian[:, 6:]
+        least = min(least, 1 / np.linalg.eigvalsh(j @ np.linalg.solve(mass[6:, 6:], j.T))[-1])
+    np.testing.assert_allclose(robot.foot_mass(), least, rtol=1e-6)
+
+
+def test_a_time_step_too_large_for_the_stiffness_is_warned_of():
+    robot = load_robot("go1")
+    assert largest_timestep(1.0, 4.0) == 0.01
+    np.testing.assert_allclose(largest_timestep(4e4, 0.25), 0.004)
+    for stiffness in (2e4, 1e5, 1e6):
+        limit, cfg = largest_timestep(stiffness, robot.foot_mass()), PhysicsCfg(contact_stiffness=stiffness)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            PhysicsEngine(robot, 1, 0.99 * limit, 1, cfg)
+        with pytest.warns(UserWarning, match=rf"^timestep [\d.]+ ms: contacts of {re.escape(f'{stiffness:g}')} N/m .* beyond {1e3 * limit:.2g} ms$") as warned:
+            PhysicsEngine(robot, 1, 1.01 * limit, 1, cfg)
+        assert len(warned) == 1
+        assert warned[0].filename == __file__
+    # robots that differ may be stiffer
+    engine = PhysicsEngine(robot, 1, 0.0025, 1, differ=True)
+    with pytest.warns(UserWarning, match="contacts of 200000 N/m"):
+        engine.vary(VaryCfg(stiffness=(0.5, 10.0)))
 
 
 @pytest.fixture(scope="module", params=["plain", "everything"])
