@@ -96,16 +96,13 @@ def driven(motor_blocks, varied, work, rows, lane, joint, q, qd, kp, kd, limit, 
     arrived = command_arrived(varied, work, lane, delay)
     last_target, last_command = rows[(L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane], rows[(L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane]
     target, command = target if arrived else last_target, command if arrived else last_command
-    fatigue, energy = (L.MOTORS_BASE + L.FATIGUE) * LANES + lane, (L.MOTORS_BASE + L.ENERGY) * LANES + lane
-    limit = limit * tired_strength if work[fatigue] >= stamina else limit
+    limit = limit * tired_strength if work[(L.MOTORS_BASE + L.FATIGUE) * LANES + lane] >= stamina else limit
     low, high = speed_limit(limit, qd, no_load_speed, per_span)
     wanted = motor_torque(target, command, q, qd, kp, kd, low, high)
     i = (L.MOTORS_LEG + L.MOTOR + joint) * LANES + lane
     torque = rows[i] + lag * (wanted - rows[i])
     rows[i] = torque
-    drawn = dt * drain * abs(torque * qd)
-    work[energy] += drawn
-    work[fatigue] += drawn
+    work[L.DRAWN * LANES + lane] += dt * drain * abs(torque * qd)
     return torque
 
 
@@ -119,13 +116,17 @@ def command_arrived(varied, work, lane, delay):
 
 @inline
 def rest_motors(motors, work, dt):
-    """End a time step: the latest command ages, stamina comes back."""
+    """End a time step: the latest command ages, what was drawn is booked, stamina comes back."""
     if motors is not None:
         stamina, recovered = motors[C.STAMINA], motors[C.RECOVERY] * dt
         for lane in range(LANES):
             work[(L.MOTORS_BASE + L.COMMAND_AGE) * LANES + lane] += dt
             i = (L.MOTORS_BASE + L.FATIGUE) * LANES + lane
-            work[i] = max(real(0.0), min(work[i], stamina) - recovered)
+            drawn = work[L.DRAWN * LANES + lane]
+            work[(L.MOTORS_BASE + L.ENERGY) * LANES + lane] += drawn
+            # here, not motor by motor: all legs tire at once
+            work[i] = min(max(real(0.0), work[i] + drawn - recovered), stamina)
+            work[L.DRAWN * LANES + lane] = real(0.0)
 
 
 @inline

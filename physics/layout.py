@@ -5,7 +5,7 @@ then, four times, the rows of a leg. While a worker steps a block it keeps it, w
 between, in a work buffer of its own that stays in the first-level cache.
 """
 
-from physics.jit import LANES, inline
+from physics.jit import LANES, inline, real
 
 # Base, in the state and in the work buffer
 POSITION = 0  # (3) base origin, world frame, from ORIGIN [m]
@@ -58,7 +58,8 @@ BIAS = 59  # (6) moment and force that would hold the base at zero acceleration
 ACCELERATION = 65  # (6) angular and linear, base frame, less gravity [rad/s^2], [m/s^2]
 PATCH = 71  # (6) of the terrain under a foot: first node's column, row, next ones' steps, then 4 heights; place in the cell (2)
 KNEE_PATCH = 77  # (6) the same under a knee
-MOTORS_BASE = 83
+DRAWN = 83  # energy that the motors drew in this time step [J]
+MOTORS_BASE = 84
 VARIED_BASE = MOTORS_BASE + MOTOR_BASE_ROWS
 BASE_WORK_ROWS = VARIED_BASE + VARIED_BASE_ROWS
 
@@ -165,6 +166,8 @@ def motors_in(motor_blocks, b, work):
     """Copy the motors' rows of a block, where there are any, into a work buffer."""
     if motor_blocks is not None:
         copy_in(motor_blocks[b], MOTOR_BASE_ROWS, MOTOR_LEG_ROWS, work, MOTORS_BASE, MOTORS_LEG)
+        for lane in range(LANES):
+            work[DRAWN * LANES + lane] = real(0.0)
 
 
 @inline

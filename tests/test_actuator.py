@@ -134,7 +134,7 @@ class Motors:
 
     def __init__(self, cfg, limit, dt):
         self.cfg, self.limit, self.dt = cfg, limit, dt
-        self.torque, self.energy = np.zeros(12), 0.0
+        self.torque, self.energy, self.fatigue = np.zeros(12), 0.0, 0.0
         self.commands = [(-1e9, np.zeros(12))]
 
     def set(self, time, command):
@@ -144,14 +144,18 @@ class Motors:
         cfg = self.cfg
         command = [c for t, c in self.commands if time >= t + cfg.delay - 1e-9][-1]
         span = cfg.no_load_speed - cfg.rated_speed
-        high = self.limit * np.clip((cfg.no_load_speed - qd) / span, 0, 1)
-        low = -self.limit * np.clip((cfg.no_load_speed + qd) / span, 0, 1)
+        limit = self.limit * (cfg.tired_strength if cfg.stamina and self.fatigue >= cfg.stamina else 1.0)
+        high = limit * np.clip((cfg.no_load_speed - qd) / span, 0, 1)
+        low = -limit * np.clip((cfg.no_load_speed + qd) / span, 0, 1)
         self.torque = self.torque + (1 - np.exp(-self.dt / cfg.lag)) * (np.clip(command, low, high) - self.torque)
-        self.energy += np.abs(self.torque * qd).sum() * self.dt / cfg.efficiency
+        drawn = np.abs(self.torque * qd).sum() * self.dt / cfg.efficiency
+        self.energy += drawn
+        self.fatigue = np.clip(self.fatigue + drawn - cfg.recovery * self.dt, 0, cfg.stamina)
 
 
-def test_motors_and_their_energy_are_those_of_numpy():
-    dt, cfg = 0.0025, MotorCfg(enabled=True, lag=0.008, delay=0.0075, rated_speed=3.0, no_load_speed=15.0, efficiency=0.7)
+@pytest.mark.parametrize("stamina", [0.0, 12.0])
+def test_motors_and_their_energy_are_those_of_numpy(stamina):
+    dt, cfg = 0.0025, MotorCfg(enabled=True, lag=0.008, delay=0.0075, rated_speed=3.0, no_load_speed=15.0, efficiency=0.7, stamina=stamina)
     n, robot = 3, load_robot("go1")
     engine = engine_of(cfg, n, dt, robot)
     engine.set_state(**random_state(robot, n, 1, height=50.0))
@@ -173,6 +177,9 @@ def test_motors_and_their_energy_are_those_of_numpy():
     energy = np.array([motors.energy for motors in twins])
     assert (energy > 10).all()
     np.testing.assert_allclose(engine.energy, energy, rtol=1e-4)
+    if stamina:
+        np.testing.assert_allclose(engine.stamina, [1 - motors.fatigue / stamina for motors in twins], atol=1e-4)
+        assert engine.stamina.min() < 0.05
     distance = np.array([0.5, 1.0, 2.0])
     np.testing.assert_allclose(engine.cost_of_transport(distance), energy / (robot.total_mass * 9.81 * distance), rtol=1e-4)
 
@@ -190,6 +197,55 @@ def test_cost_of_transport_by_hand():
     heavy.step(10)
     weight = load_robot("go1").total_mass * 9.81
     assert heavy.cost_of_transport(np.array([4.0]))[0] == pytest.approx(heavy.energy[0] / (weight * 4.0), rel=1e-5)
+
+
+def test_a_robot_that_works_tires_and_one_that_rests_recovers():
+    # 12 motors at 3 N m and 2 rad/s draw 72 W and get 12 back
+    motor = dataclasses.replace(IDEAL, stamina=6.0, recovery=12.0, tired_strength=0.05)
+    robot = rotors()
+    robot = dataclasses.replace(robot, armature=10 * robot.armature)
+    engine = engine_of(motor, 2, 0.001, robot, gravity=0.0)
+    engine.set_state(joint_velocity=np.full((2, 12), 2.0))
+    engine.apply_motor_torques(np.array([[3.0], [0.0]]) * np.ones(12))
+    np.testing.assert_array_equal(engine.stamina, 1)
+    engine.step(50)
+    np.testing.assert_allclose(engine.stamina, [0.5, 1.0], atol=5e-3)
+    np.testing.assert_allclose(motor_torques(engine)[0], 3.0, rtol=1e-5)
+    engine.step(60)
+    limit = 0.05 * robot.torque_limit.ravel()
+    assert (limit < 2.0).all()
+    assert engine.stamina[0] == pytest.approx(0.0, abs=1e-3)
+    # tired, it draws 30 W: more than it gets back, and no leg has more of it than another
+    for _ in range(20):
+        engine.step()
+        np.testing.assert_allclose(motor_torques(engine)[0], limit, rtol=1e-5)
+    engine.apply_motor_torques(np.zeros((2, 12)))
+    engine.step(250)
+    np.testing.assert_allclose(engine.stamina, [0.5, 1.0], atol=5e-3)
+    engine.step(300)
+    np.testing.assert_array_equal(engine.stamina, 1)
+
+
+def test_every_leg_tires_at_once():
+    # a tired robot's motors draw less than comes back: now it is strong, now tired, all legs alike
+    engine = engine_of(dataclasses.replace(IDEAL, stamina=0.2, recovery=40.0, tired_strength=0.01), 1, 0.001, rotors(), gravity=0.0)
+    engine.set_state(joint_velocity=np.full((1, 12), 2.0))
+    engine.apply_motor_torques(np.full((1, 12), 3.0))
+    tired = strong = 0
+    for _ in range(60):
+        engine.step()
+        legs = motor_torques(engine)[0].reshape(4, 3)
+        np.testing.assert_array_equal(legs, np.tile(legs[0], (4, 1)))
+        tired, strong = tired + (legs[0, 0] < 1), strong + (legs[0, 0] > 2)
+    assert tired > 10
+    assert strong > 10
+
+
+def test_stamina_needs_motors_with_stamina():
+    for motor in (None, IDEAL):
+        engine = engine_of(motor) if motor else PhysicsEngine(load_robot("go1"))
+        with pytest.raises(ValueError, match="stamina: expected an engine"):
+            _ = engine.stamina
 
 
 def test_energy_needs_motors():

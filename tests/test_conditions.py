@@ -7,11 +7,10 @@ import pytest
 from oracle import centre_of_mass, rotation
 from test_ground import clearance
 
-from config import MotorCfg, NoiseCfg
+from config import NoiseCfg
 from environments import quadruped_step as Q
 from environments import registry
 from physics import PhysicsEngine
-from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES
 
@@ -317,9 +316,3 @@ def test_any_number_of_threads_and_of_robots_gives_the_same_episodes():
         assert ends > 10
         env.engine.close()
     assert all(record == records[0] for record in records)
-
-
-def test_constants_of_the_motors_by_hand():
-    motors = C.motor_constants(MotorCfg(enabled=True, lag=0.01, delay=0.003, rated_speed=20.0, no_load_speed=30.0, efficiency=0.8), 0.004)
-    np.testing.assert_allclose(motors, [1 - np.exp(-0.4), 0.003, 30.0, 0.1, 1.25], rtol=1e-6)
-    assert C.motor_constants(MotorCfg(lag=0.0), 0.004)[C.LAG] == 1.0

@@ -5,6 +5,7 @@ import pytest
 from oracle import ROBOTS
 from test_dynamics import odd_robot
 
+from config import MotorCfg, PhysicsCfg
 from physics import constants as C
 from physics import load_robot
 from physics.jit import real
@@ -87,3 +88,12 @@ def test_constants_lie_where_their_names_say():
     base = C.base_constants(robot)
     assert base[C.HOME_HEIGHT] == real(robot.home_height)
     np.testing.assert_allclose(base[C.TRUNK_SIZE : C.TRUNK_SIZE + 3], robot.trunk_half_extents, rtol=1e-6)
+
+
+def test_constants_of_world_and_motors_by_hand():
+    motors = C.motor_constants(MotorCfg(enabled=True, lag=0.01, delay=0.003, rated_speed=20.0, no_load_speed=30.0, efficiency=0.8, stamina=50.0), 0.004)
+    np.testing.assert_allclose(motors, [1 - np.exp(-0.4), 0.003, 30.0, 0.1, 1.25, 50.0, 20.0, 0.3], rtol=1e-6)
+    assert C.motor_constants(MotorCfg(lag=0.0), 0.004)[C.LAG] == 1.0
+    for model, static, viscous in (("simple", 0.0, 0.0), ("coulomb", 0.1, 0.0), ("coulomb+viscous", 0.1, 0.05)):
+        world = C.world_constants(PhysicsCfg(friction_model=model), 0.004)
+        np.testing.assert_allclose(world[[C.KINETIC, C.STATIC, C.VISCOUS]], [0.8, static, viscous], atol=1e-6)
