@@ -14,6 +14,8 @@ from physics import layout as L
 from physics.jit import LANES, real
 from physics.terrain import Terrain, curriculum
 
+PLATFORM = 2.0  # least side of the level middle of a tile, but at most a quarter of the tile [m]
+BORDER = 4.0  # least width of the level ground around the tiles [m]
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 
 
@@ -37,7 +39,8 @@ def _terrain(cfg: TerrainCfg) -> Terrain | None:
     if kinds == ["flat"]:
         return None
     try:
-        return curriculum(cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty)
+        border = cfg.cell * math.ceil(BORDER / cfg.cell - 1e-6)
+        return curriculum(cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty, min(PLATFORM, cfg.tile / 4), border)
     except ValueError as error:
         raise ConfigError(f"terrain.{error}") from None
 

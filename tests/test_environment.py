@@ -119,6 +119,15 @@ def test_wrong_overrides_are_named(changes, named):
         registry.make(TASK, 1, changes)
 
 
+@pytest.mark.parametrize(("cell", "tile"), [(0.32, 9.6), (0.05, 2.0), (0.1, 2.0), (0.2, 20.0), (1.0, 8.0)])
+def test_tiles_of_any_size_make_a_terrain(cell, tile):
+    kinds = "rough slope_up slope_down stairs_up stairs_down stones flat"
+    terrain = registry.make(TASK, 1, {"terrain.kinds": kinds, "terrain.cell": cell, "terrain.tile": tile, "terrain.levels": 2}, 1).terrain
+    assert terrain.spawns.shape == (2, 7, 3)
+    assert terrain.cell == pytest.approx(cell)
+    assert terrain.heights.shape[1] * cell >= 2 * tile + 8
+
+
 def test_unknown_tasks_and_numbers_are_named():
     with pytest.raises(ConfigError, match=r"'quadruped-balanc'.*quadruped-balance"):
         registry.make("quadruped-balanc")
