@@ -18,7 +18,7 @@ test: lint
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	$(RUN) -m benchmarks.physics
 	$(RUN) -m benchmarks.environment
 
@@ -33,6 +33,10 @@ $(VENV)/.ready: requirements.txt
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.ready
 	$(RUN) -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
+	$(RUN) -m pip install -q --disable-pip-version-check -r requirements-bench.txt
 	touch $@
 
 clean:

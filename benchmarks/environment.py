@@ -6,7 +6,7 @@ A step is all that an agent waits for: action in; physics, observation, reward, 
 episodes out, and in Foal pushes and goals. Both robots are quadrupeds on flat ground that act at
 random and fall, and both start again when they have.
 
-    Foal      quadruped-balance   12 motors   0.02 s   8 steps of 2.5 ms, semi-implicit Euler
+    Foal      quadruped-balance   12 motors   0.02 s   5 steps of 4 ms, semi-implicit Euler
     EnvPool   Ant-v4               8 motors   0.05 s   5 steps of 10 ms, Runge-Kutta: 4 evaluations each
 
 EnvPool 1.2.5 computes with a MuJoCo of its own, 3.6.0. Of its Ants v4 is taken, which leaves out

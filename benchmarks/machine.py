@@ -42,6 +42,11 @@ def interleaved(contestants: dict[str, Callable[[], float]], repetitions: int) -
     return {name: statistics.median(values) for name, values in results.items()}
 
 
+def paired_ratio(over: Callable[[], float], under: Callable[[], float], repetitions: int) -> float:
+    """Return the median of the ratios of results that followed upon each other: a shared machine's pace drops out."""
+    return statistics.median(over() / under() for _ in range(repetitions))
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a command line with the options of every benchmark, --json and --quick."""
     options = argparse.ArgumentParser(description=description)

@@ -286,7 +286,6 @@ def main() -> None:
             "mujoco_steps_per_second_1": mujoco_c(model, states, 1),
             "foal_steps_per_second_1": foal(states, 1),
             "mujoco_standing_steps_per_second_1": mujoco_c(standing, states, 1),
-            "foal_steps_per_second_2": foal(states, 2),
             "mujoco_steps_per_second_all": mujoco_c(model, states, threads),
             "foal_steps_per_second_all": foal(states, threads),
             "mujoco_standing_steps_per_second_all": mujoco_c(standing, states, threads),
@@ -299,7 +298,7 @@ def main() -> None:
         for name in ("mujoco", "mujoco_standing"):
             result[f"{name}_ratio_{n}"] = result[f"foal_steps_per_second_{n}"] / result[f"{name}_steps_per_second_{n}"]
     result["mujoco_ratio_full"] = result["foal_steps_per_second_full"] / result["mujoco_steps_per_second_full"]
-    result["thread_scaling_2"] = result["foal_steps_per_second_2"] / result["foal_steps_per_second_1"]
+    result["thread_scaling_2"] = machine.paired_ratio(foal(states, 2, rounds=5), foal(states, 1, rounds=5), 15)
     for name, (share, height) in contact.items():
         result |= {f"{name}_feet_in_contact": share, f"{name}_final_height": height}
     real_time, trot_rows = realtime(3 if args.quick else 5)

@@ -26,7 +26,7 @@ from benchmarks import machine
 from config import ConfigError, EnvCfg, NoiseCfg, VaryCfg
 from entity import Creature
 from environments import EnvState
-from environments import quadruped_step as Q
+from environments import quadruped_rows as Q
 from environments.quadruped import QuadrupedEnv
 from physics import load_robot
 from physics.engine import available_cores

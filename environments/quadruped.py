@@ -6,7 +6,8 @@ import math
 import numpy as np
 
 from config import ConfigError, EnvCfg, NoiseCfg, TerrainCfg, VaryCfg
-from environments import quadruped_step as Q
+from environments import quadruped_rows as Q
+from environments import quadruped_step
 from environments.contracts import ABEnv, Body, EnvState, Node
 from physics import PhysicsEngine, load_robot, vary
 from physics import constants as C
@@ -20,7 +21,7 @@ PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 
 
 def task_constants(cfg: EnvCfg, home_height: float) -> np.ndarray:
-    """Return the task's numbers in the order of quadruped_step's constants, (TASK_CONSTANTS)."""
+    """Return the task's numbers in the order of quadruped_rows, (TASK_CONSTANTS)."""
     torque = cfg.control == "torque"
     values = [
         cfg.control_dt, cfg.episode_steps, 0.0 if torque else cfg.action_scale, cfg.torque_scale if torque else 0.0, float(torque),
@@ -135,7 +136,7 @@ class QuadrupedEnv(ABEnv):
 
     def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
         self.engine.run(
-            Q.control_step, self.constants, self._ranges, self._noise, self.seed, self.clock, substeps, staggered, actions,
+            quadruped_step.control_step, self.constants, self._ranges, self._noise, self.seed, self.clock, substeps, staggered, actions,
             s.obs, s.info["privileged"], s.info["final_obs"], s.info["final_privileged"], s.reward, s.terminated, s.truncated,
             s.info["episode_return"], s.info["episode_steps"],
         )  # fmt: skip
@@ -152,7 +153,7 @@ class QuadrupedEnv(ABEnv):
 
     def compute_reward_parallel(self) -> np.ndarray:
         """Return the reward of the state as it is, (N), without the fall's term; for changed weights or states set by hand."""
-        return self.engine.compute_reward_parallel(Q.reward_step, self.constants)
+        return self.engine.compute_reward_parallel(quadruped_step.reward_step, self.constants)
 
     def reward_terms(self) -> dict[str, np.ndarray]:
         """Return the latest reward, weighted, by term, (N) each."""

@@ -8,7 +8,7 @@ from oracle import centre_of_mass, rotation
 from test_ground import clearance
 
 from config import NoiseCfg
-from environments import quadruped_step as Q
+from environments import quadruped_rows as Q
 from environments import registry
 from physics import PhysicsEngine
 from physics import layout as L

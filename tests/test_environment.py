@@ -8,7 +8,7 @@ from oracle import ROBOTS, centre_of_mass, foot_positions, random_state, rotatio
 
 from config import ConfigError, EnvCfg, NoiseCfg, VaryCfg
 from environments import EnvState, registry
-from environments import quadruped_step as Q
+from environments import quadruped_rows as Q
 from physics import PhysicsEngine
 from physics import layout as L
 from physics.jit import LANES
