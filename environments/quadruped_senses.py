@@ -41,7 +41,7 @@ from physics.contact import find_patch, look_up, per_metre, surface, upright
 from physics.jit import LANES, inline, real
 from physics.layout import load3, store3, vary
 from physics.leg import constant3, foot_in_hip, geometry, link, pose
-from physics.random import robot_key, uniform
+from physics.random import errors3, robot_key
 from physics.spatial import add, dot, rotate, scale, unrotate, x_rotate
 
 
@@ -175,8 +175,7 @@ def noisy3(noise, kind, key, draw, v):
     """Return a measured vector (3), with noise where there is any."""
     if noise is None:
         return v
-    n = noise[kind]
-    return v[0] + uniform(key, draw, -n, n), v[1] + uniform(key, draw + 1, -n, n), v[2] + uniform(key, draw + 2, -n, n)
+    return add(v, errors3(key, draw, noise[kind]))
 
 
 @inline
@@ -202,7 +201,7 @@ def observe(task, work, extra, constants, model, noise, seed, clock, first):
     for leg in range(4):
         rows = L.leg_rows(work, leg)
         home = constant3(model.legs[leg], C.HOME)
-        draw = DRAW_NOISE + 6 * leg
+        draw = DRAW_NOISE + 2 * leg
         joint = extra[(OBS_JOINT + 3 * leg) * LANES : (OBS_JOINT + 3 * leg + 3) * LANES]
         speed = extra[(OBS_SPEED + 3 * leg) * LANES : (OBS_SPEED + 3 * leg + 3) * LANES]
         contact = extra[(OBS_CONTACT + leg) * LANES : (OBS_CONTACT + leg + 1) * LANES]
@@ -210,7 +209,7 @@ def observe(task, work, extra, constants, model, noise, seed, clock, first):
             key = robot_key(seed, clock, first + lane)
             q, qd = offset3(varied, rows, lane, load3(rows, L.JOINT, lane)), load3(rows, L.JOINT_SPEED, lane)
             store3(joint, 0, lane, add(noisy3(noise, NOISE_JOINT, key, draw, q), scale(real(-1.0), home)))
-            store3(speed, 0, lane, scale(real(SPEED_SCALE), noisy3(noise, NOISE_SPEED, key, draw + 3, qd)))
+            store3(speed, 0, lane, scale(real(SPEED_SCALE), noisy3(noise, NOISE_SPEED, key, draw + 1, qd)))
             force = load3(rows, L.FORCE, lane)
             contact[lane] = real(1.0) if dot(force, force) > real(CONTACT_THRESHOLD**2) else real(0.0)
     for lane in range(LANES):
@@ -218,8 +217,8 @@ def observe(task, work, extra, constants, model, noise, seed, clock, first):
         key = robot_key(seed, clock, first + lane)
         down = biased3(noise, task, 3, lane, (-r[6], -r[7], -r[8]))
         spin = biased3(noise, task, 0, lane, load3(work, L.SPIN, lane))
-        store3(extra, OBS_GRAVITY, lane, noisy3(noise, NOISE_GRAVITY, key, DRAW_NOISE + 24, down))
-        store3(extra, OBS_SPIN, lane, scale(real(SPIN_SCALE), noisy3(noise, NOISE_SPIN, key, DRAW_NOISE + 27, spin)))
+        store3(extra, OBS_GRAVITY, lane, noisy3(noise, NOISE_GRAVITY, key, DRAW_NOISE + 8, down))
+        store3(extra, OBS_SPIN, lane, scale(real(SPIN_SCALE), noisy3(noise, NOISE_SPIN, key, DRAW_NOISE + 9, spin)))
         offset = add(load3(task, GOAL, lane), scale(real(-1.0), load3(task, COM, lane)))
         height = work[(L.POSITION + 2) * LANES + lane] - extra[GROUND * LANES + lane]
         # heading frame: the horizontal direction of the base's x axis

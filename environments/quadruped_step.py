@@ -269,11 +269,13 @@ def draw_bias(task, noise, marks, seed, clock, first):
 
 
 @inline
-def stand_on_ground(work, extra):
+def stand_on_ground(task, work, extra):
     """Lift or lower the robots that start anew until their lowest foot touches the ground."""
     for lane in range(LANES):
-        i = (L.POSITION + 2) * LANES + lane
-        work[i] = work[i] - extra[LOWEST * LANES + lane] if extra[ENDED * LANES + lane] > real(0.0) else work[i]
+        i, j = (L.POSITION + 2) * LANES + lane, (COM + 2) * LANES + lane
+        down = extra[LOWEST * LANES + lane] if extra[ENDED * LANES + lane] > real(0.0) else real(0.0)
+        work[i] -= down
+        task[j] -= down
 
 
 @kernel
@@ -315,23 +317,15 @@ def control_step(
             truncated[first + lane] = ended == real(2.0)
             episode_return[first + lane] = task[RETURN * LANES + lane]
             episode_steps[first + lane] = task[AGE * LANES + lane]
-        # at most: the end of an episode, and its successor's start twice, before and after it is put on the ground
-        for phase in range(3 if any_ended else 1):
-            if phase > 0:
-                if phase == 1:
-                    restart(task, work, extra, constants, model, ranges, noise, seed, clock, first, staggered)
-                else:
-                    stand_on_ground(work, extra)
-                measure(task, work, extra, model)
-            last = phase == 2 or not any_ended
-            if last:
-                new_goals(task, work, extra, constants, model.base, seed, clock, first)
-            if phase != 1:
-                observe(task, work, extra, constants, model, noise, seed, clock, first)
-            if last:
-                emit(extra, first, count, obs, privileged)
-            elif phase == 0:
-                emit(extra, first, count, final_obs, final_privileged)
+        if any_ended:
+            observe(task, work, extra, constants, model, noise, seed, clock, first)
+            emit(extra, first, count, final_obs, final_privileged)
+            restart(task, work, extra, constants, model, ranges, noise, seed, clock, first, staggered)
+            measure(task, work, extra, model)
+            stand_on_ground(task, work, extra)
+        new_goals(task, work, extra, constants, model.base, seed, clock, first)
+        observe(task, work, extra, constants, model, noise, seed, clock, first)
+        emit(extra, first, count, obs, privileged)
         L.leave(work, blocks, model, b)
         if any_ended:
             L.varied_out(work, model.varied_blocks, b)

@@ -31,3 +31,13 @@ def uniform(key, draw, low, high):
     """Return a number between low and high, the same for the same key and draw (a whole number)."""
     bits = mix(np.uint32(key + np.uint32(np.uint32(draw) * np.uint32(0x85EBCA6B)))) >> np.uint32(8)
     return low + (high - low) * (real(np.int32(bits)) * real(5.9604644775390625e-08))
+
+
+@inline
+def errors3(key, draw, size):
+    """Return three numbers between -size and size, of 1024 values each, from one hash."""
+    bits = mix(np.uint32(key + np.uint32(np.uint32(draw) * np.uint32(0x85EBCA6B))))
+    step = size * real(2.0 / 1023.0)
+    mask = np.uint32(1023)
+    a, b, c = np.int32(bits & mask), np.int32((bits >> np.uint32(10)) & mask), np.int32((bits >> np.uint32(20)) & mask)
+    return step * real(a) - size, step * real(b) - size, step * real(c) - size
