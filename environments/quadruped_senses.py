@@ -36,12 +36,13 @@ from environments.quadruped_rows import (
 from physics import constants as C
 from physics import layout as L
 from physics.actuator import motor_torque, own_gains
-from physics.base import attitude, load_rotation
-from physics.contact import find_patch, look_up, per_metre, surface, upright
+from physics.base import attitude, load_rotation, point_ground
+from physics.contact import per_metre, surface, upright
 from physics.jit import LANES, inline, real
 from physics.layout import load3, store3, vary
 from physics.leg import constant3, foot_in_hip, geometry, link, pose
 from physics.random import errors3, robot_key
+from physics.simulation_step import leg_ground
 from physics.spatial import add, dot, rotate, scale, unrotate, x_rotate
 
 
@@ -69,7 +70,7 @@ def measure(task, work, extra, model):
         (thigh_x, thigh_z), _ = link(c, C.THIGH_LINK)
         (calf_x, calf_z), _ = link(c, C.CALF_LINK)
         radius, limit, home = c[C.FOOT_RADIUS], constant3(c, C.TORQUE_LIMIT), constant3(c, C.HOME)
-        foot_ground(work, rows, hip_B, shape, terrain)
+        leg_ground(work, rows, c, terrain, None)
         for lane in range(LANES):
             q, qd = load3(rows, L.JOINT, lane), load3(rows, L.JOINT_SPEED, lane)
             ((s1, c1), (s2, c2), (s3, c3)), knee, foot = pose(q, shape)
@@ -132,24 +133,12 @@ def asked_torque(varied, rows, lane, joint, target, feedforward, q, qd, kp, kd, 
 
 
 @inline
-def foot_ground(work, rows, hip_B, shape, terrain):
-    """Look up the terrain under a foot."""
-    if terrain is not None:
-        heights, (whole, _) = terrain
-        cells = per_metre(terrain)
-        for lane in range(LANES):
-            ((s1, c1), _, _), knee, foot = pose(load3(rows, L.JOINT, lane), shape)
-            find_patch(whole, cells, work, L.PATCH, lane, add(hip_B, x_rotate(s1, c1, foot_in_hip(shape, knee, foot))))
-        look_up(heights, np.uint32(whole[0]), work, L.PATCH)
-
-
-@inline
 def ground(work, extra, terrain):
     """Set GROUND to the height of the ground below the base."""
     cells = per_metre(terrain)
     zero = real(0.0)
     origin = (zero, zero, zero)
-    base_ground(work, terrain, cells, origin)
+    point_ground(work, terrain, cells, origin)
     for lane in range(LANES):
         if terrain is None:
             extra[GROUND * LANES + lane] = zero
@@ -158,16 +147,6 @@ def ground(work, extra, terrain):
             h00, h10, h01, h11 = work[i], work[i + LANES], work[i + 2 * LANES], work[i + 3 * LANES]
             low, high = h00 + work[i + 4 * LANES] * (h10 - h00), h01 + work[i + 4 * LANES] * (h11 - h01)
             extra[GROUND * LANES + lane] = low + work[i + 5 * LANES] * (high - low)
-
-
-@inline
-def base_ground(work, terrain, cells, point):
-    """Look up the terrain under a point (3) of the base."""
-    if terrain is not None:
-        heights, (whole, _) = terrain
-        for lane in range(LANES):
-            find_patch(whole, cells, work, L.PATCH, lane, point)
-        look_up(heights, np.uint32(whole[0]), work, L.PATCH)
 
 
 @inline

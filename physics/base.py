@@ -130,7 +130,7 @@ def trunk_contact(work, world, base, terrain, body, varied):
             y = size[1] if corner & 2 else -size[1]
             z = size[2] if corner & 4 else -size[2]
             point = x, y, z
-            corner_ground(work, terrain, cells, point)
+            point_ground(work, terrain, cells, point)
             for lane in range(LANES):
                 spin = load3(work, L.SPIN, lane)
                 swept = cross(spin, point)
@@ -143,8 +143,8 @@ def trunk_contact(work, world, base, terrain, body, varied):
 
 
 @inline
-def corner_ground(work, terrain, cells, point):
-    """Look up the terrain under a corner of the trunk."""
+def point_ground(work, terrain, cells, point):
+    """Look up the terrain under a point (3) of the base."""
     if terrain is not None:
         heights, (whole, _) = terrain
         for lane in range(LANES):
