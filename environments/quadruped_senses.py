@@ -212,12 +212,11 @@ def observe(task, work, extra, constants, model, noise, seed, clock, first):
 
 
 @inline
-def emit(extra, first, count, obs, privileged):
-    """Write observations out, one row per robot; what is not finite becomes 0."""
-    for lane in range(count):
-        for k in range(NUM_OBS):
-            x = extra[(OUT + k) * LANES + lane]
-            obs[first + lane, k] = x if abs(x) < real(1e3) else real(0.0)
-        for k in range(NUM_PRIVILEGED):
-            x = extra[(OUT + NUM_OBS + k) * LANES + lane]
-            privileged[first + lane, k] = x if abs(x) < real(1e3) else real(0.0)
+def emit(extra, robot, lane, obs, privileged):
+    """Write a robot's observations out as a row; what is not finite becomes 0."""
+    for k in range(NUM_OBS):
+        x = extra[(OUT + k) * LANES + lane]
+        obs[robot, k] = x if abs(x) < real(1e3) else real(0.0)
+    for k in range(NUM_PRIVILEGED):
+        x = extra[(OUT + NUM_OBS + k) * LANES + lane]
+        privileged[robot, k] = x if abs(x) < real(1e3) else real(0.0)

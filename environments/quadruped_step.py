@@ -319,13 +319,16 @@ def control_step(
             episode_steps[first + lane] = task[AGE * LANES + lane]
         if any_ended:
             observe(task, work, extra, constants, model, noise, seed, clock, first)
-            emit(extra, first, count, final_obs, final_privileged)
+            for lane in range(count):
+                if extra[ENDED * LANES + lane] > real(0.0):
+                    emit(extra, first + lane, lane, final_obs, final_privileged)
             restart(task, work, extra, constants, model, ranges, noise, seed, clock, first, staggered)
             measure(task, work, extra, model)
             stand_on_ground(task, work, extra)
         new_goals(task, work, extra, constants, model.base, seed, clock, first)
         observe(task, work, extra, constants, model, noise, seed, clock, first)
-        emit(extra, first, count, obs, privileged)
+        for lane in range(count):
+            emit(extra, first + lane, lane, obs, privileged)
         L.leave(work, blocks, model, b)
         if any_ended:
             L.varied_out(work, model.varied_blocks, b)
