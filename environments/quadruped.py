@@ -86,6 +86,8 @@ class QuadrupedEnv(ABEnv):
         self.engine = PhysicsEngine(
             self.robot, num_envs, cfg.physics.timestep, threads, cfg.physics, self.terrain, differ, Q.TASK_ROWS, Q.TASK_WORK_ROWS
         )
+        if differ:
+            self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
         torque = cfg.control == "torque"
         self.engine.model.world[C.KP], self.engine.model.world[C.KD] = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
         self.constants = task_constants(cfg, self.robot.home_height)

@@ -95,7 +95,7 @@ class PhysicsEngine:
         if terrain is not None and not isinstance(terrain, Terrain):
             raise TypeError(f"terrain: expected a Terrain, as those of physics.terrain, or None, got {type(terrain).__name__}")
         self.robot, self.num_envs, self.timestep, self.cfg = robot, num_envs, timestep, cfg
-        self._warn_of_stiffness(cfg.contact_stiffness)
+        self.warn_of_stiffness(cfg.contact_stiffness)
         self.num_blocks = -(-num_envs // LANES)
         self.threads = max(1, min(threads or available_cores(), self.num_blocks))
         self.blocks = aligned(self.num_blocks, (L.STATE_ROWS + extra_rows) * LANES)
@@ -162,7 +162,7 @@ class PhysicsEngine:
         if self.model.varied_blocks is None:
             raise ValueError("vary: expected an engine made with differ=True")
         if cfg.stiffness[1] > 1:
-            self._warn_of_stiffness(cfg.stiffness[1] * self.cfg.contact_stiffness)
+            self.warn_of_stiffness(cfg.stiffness[1] * self.cfg.contact_stiffness)
         self.run(vary_step, pack(cfg), seed)
 
     def step(self, substeps: int = 1) -> None:
@@ -271,7 +271,7 @@ class PhysicsEngine:
         if self._pool:
             self._pool.shutdown()
 
-    def _warn_of_stiffness(self, stiffness: float) -> None:
+    def warn_of_stiffness(self, stiffness: float) -> None:
         """Warn if the time step is too large for contacts of a stiffness [N/m]."""
         limit = largest_timestep(stiffness, self.robot.foot_mass())
         if self.timestep > limit:
