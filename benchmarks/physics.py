@@ -82,9 +82,8 @@ def set_foal(engine: PhysicsEngine, position: np.ndarray, velocity: np.ndarray, 
     engine.apply_motor_torques(t)
 
 
-def foal(states: tuple, threads: int, robots: int = ROBOTS, rounds: int = 20) -> Callable[[], float]:
-    """Return a measurement of Foal: physics steps per second over some rounds, each from the initial states."""
-    engine = PhysicsEngine(load_robot(ROBOT), num_envs=robots, timestep=TIMESTEP, threads=threads)
+def stepping(engine: PhysicsEngine, states: tuple, rounds: int) -> Callable[[], float]:
+    """Return a measurement of an engine: physics steps per second over some rounds, each from the initial states."""
 
     def run() -> float:
         seconds = 0.0
@@ -93,9 +92,17 @@ def foal(states: tuple, threads: int, robots: int = ROBOTS, rounds: int = 20) ->
             start = time.perf_counter()
             engine.step(STEPS)
             seconds += time.perf_counter() - start
-        return rounds * robots * STEPS / seconds
+        if engine.broken.any():
+            raise RuntimeError(f"{engine.broken.sum()} robots broke")
+        return rounds * engine.num_envs * STEPS / seconds
 
     return run
+
+
+def foal(states: tuple, threads: int, robots: int = ROBOTS, rounds: int = 20) -> Callable[[], float]:
+    """Return a measurement of Foal: physics steps per second over some rounds, each from the initial states."""
+    engine = PhysicsEngine(load_robot(ROBOT), num_envs=robots, timestep=TIMESTEP, threads=threads)
+    return stepping(engine, states, rounds)
 
 
 def mujoco_states(states: tuple) -> np.ndarray:
@@ -147,19 +154,7 @@ def foal_everything(states: tuple, ground: Terrain, rounds: int = 10) -> Callabl
     cfg = PhysicsCfg(body_contact=True, friction_model="coulomb+viscous", restitution=0.9, motor=MotorCfg(enabled=True, delay=0.005))
     engine = PhysicsEngine(load_robot(ROBOT), len(states[0]), TIMESTEP, 1, cfg, ground, differ=True)
     engine.vary(VaryCfg(friction=(0.6, 1.4), trunk_mass=(0.9, 1.1), trunk_shift=0.02, link_mass=(0.9, 1.1), strength=(0.9, 1.1), delay=(0.0, 0.005)))
-
-    def run() -> float:
-        seconds = 0.0
-        for _ in range(rounds):
-            set_foal(engine, *states)
-            start = time.perf_counter()
-            engine.step(STEPS)
-            seconds += time.perf_counter() - start
-        if engine.broken.any():
-            raise RuntimeError(f"{engine.broken.sum()} robots broke")
-        return rounds * engine.num_envs * STEPS / seconds
-
-    return run
+    return stepping(engine, states, rounds)
 
 
 def mujoco_everything(states: tuple, ground: Terrain, robots: int = 512) -> Callable[[], float]:

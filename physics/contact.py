@@ -93,7 +93,7 @@ def per_metre(terrain):
 def surface(terrain, cells, work, patch, lane, point_B):
     """Return how far a point (3), in the base frame, is above the ground along its normal [m], and the normal in the base frame.
 
-    cells: per_metre(terrain); patch: rows of the work buffer that find_patches() filled for the point.
+    cells: per_metre(terrain); patch: rows of the work buffer that find_patch() and look_up() filled for the point.
     """
     up_B = load3(work, L.ROTATION + 6, lane)
     height = work[(L.POSITION + 2) * LANES + lane] + dot(up_B, point_B)

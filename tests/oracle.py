@@ -97,3 +97,15 @@ def random_state(robot: Robot, n: int, seed: int, height: float = 2.0, speed: fl
         "base_angular_velocity": speed * 2 * rng.normal(size=(n, 3)),
         "joint_velocity": speed * 4 * rng.normal(size=(n, 12)),
     }
+
+
+def velocity_after(model: mujoco.MjModel, data: mujoco.MjData, state: State, torques: np.ndarray, seconds: float) -> np.ndarray:
+    """Return (N, 3): linear velocity of the base in MuJoCo after some time under torques (N, 12) from a state [m/s]."""
+    rows = []
+    for i in range(len(torques)):
+        mujoco.mj_resetData(model, data)
+        put(data, state, i)
+        data.ctrl[:] = torques[i]
+        mujoco.mj_step(model, data, round(seconds / model.opt.timestep))
+        rows.append(data.qvel[:3].copy())
+    return np.array(rows)

@@ -6,7 +6,7 @@ import mujoco
 import numba
 import numpy as np
 import pytest
-from oracle import ROBOTS, foot_positions, invariants, put, random_state, twin, velocity, without_losses
+from oracle import ROBOTS, foot_positions, invariants, put, random_state, twin, velocity, velocity_after, without_losses
 
 from config import MotorCfg, PhysicsCfg
 from physics import PhysicsEngine, contact, load_robot, terrain
@@ -391,14 +391,7 @@ def test_landing_agrees_with_mujoco():
         e.apply_motor_torques(torques)
         e.step(round(seconds / dt))
     model, data = twin(robot, dt)
-    theirs = []
-    for i in range(n):
-        mujoco.mj_resetData(model, data)
-        put(data, before, i)
-        data.ctrl[:] = torques[i]
-        for _ in range(round(seconds / dt)):
-            mujoco.mj_step(model, data)
-        theirs.append(data.qvel[:3].copy())
+    theirs = velocity_after(model, data, before, torques, seconds)
 
     def apart(e):
         return np.sqrt(np.mean((e.get_state().base_linear_velocity - theirs) ** 2))

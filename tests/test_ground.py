@@ -1,10 +1,9 @@
 """Terrain under robots: what the kernel reads of it, standing and sliding on it, the same problem turned, and MuJoCo's opinion."""
 
-import mujoco
 import numba
 import numpy as np
 import pytest
-from oracle import centre_of_mass, foot_positions, invariants, put, random_state, rotation, twin, velocity
+from oracle import centre_of_mass, foot_positions, invariants, random_state, rotation, twin, velocity, velocity_after
 
 from config import PhysicsCfg
 from physics import PhysicsEngine, contact, load_robot, terrain
@@ -257,14 +256,7 @@ def test_landing_on_a_slope_agrees_with_mujoco():
         e.apply_motor_torques(torques)
         e.step(round(seconds / dt))
     model, data = twin(robot, dt, terrain=field)
-    theirs = []
-    for i in range(n):
-        mujoco.mj_resetData(model, data)
-        put(data, before, i)
-        data.ctrl[:] = torques[i]
-        for _ in range(round(seconds / dt)):
-            mujoco.mj_step(model, data)
-        theirs.append(data.qvel[:3].copy())
+    theirs = velocity_after(model, data, before, torques, seconds)
 
     def apart(e):
         return np.sqrt(np.mean((e.get_state().base_linear_velocity - theirs) ** 2))
