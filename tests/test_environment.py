@@ -536,6 +536,16 @@ def test_starts_are_as_varied_as_configured():
     np.testing.assert_allclose(lowest, 0, atol=1e-5)
 
 
+def test_episodes_start_with_the_centre_of_mass_where_it_is():
+    env = make(64)
+    env.init_state(seed=21)
+    state = env.engine.get_state()
+    com = env.task_rows(Q.COM, 3) + np.pad(env.engine.rows(L.ORIGIN, 2), ((0, 0), (0, 1)))
+    np.testing.assert_allclose(com, centre_of_mass(env.robot, state), atol=1e-5)
+    # they were put on the ground after they were measured: by centimetres
+    assert np.ptp(state.base_position[:, 2]) > 0.02
+
+
 def test_without_noise_episodes_start_at_home():
     env = make_with(8, EXACT_START)
     env.init_state()
