@@ -190,6 +190,9 @@ class EnvCfg:
 class NetworkCfg:
     """EntityBelief: encoder, graph attention, LSTM, heads."""
 
+    attention: bool = knob(True, "graph attention among the parts of the body, else one layer on the observation as it comes")
+    recurrent: bool = knob(True, "an LSTM, else a layer without memory")
+    symmetric: bool = knob(True, "what it does in the mirror image of a situation is the mirror image of what it does")
     heads: int = knob(4, "attention heads", low=1, high=64)
     head_size: int = knob(32, "features of an attention head", low=1, high=512)
     encoder: int = knob(128, "features of the encoded body", low=1, high=4096)

@@ -1,6 +1,18 @@
 """The learning creature: EntityBelief (what it makes of its observations and does), WorldModel (what it expects), Creature (both).
 
-Shapes: T time steps, N robots, B = any leading dimensions, O observations, A actions.
+Shapes: T time steps, N robots, S = T N samples (time before robot), O observations, P privileged
+observations, A actions, B = any leading dimensions.
+
+A body that is its own mirror image gets a network that is so, too: what it does in the mirror image
+of a situation is the mirror image of what it does in the situation. Features come in pairs, one of
+the left and one of the right side, which a reflection exchanges. A linear layer that respects that
+acts on sums and differences of the pairs separately:
+
+    s = (a + b) / sqrt 2,  d = (a - b) / sqrt 2,  s' = W_s s,  d' = W_d d
+
+half of the multiplications of a layer that does not, and half of its parameters. What is not linear
+acts on the sides. Features (sides, F, S) are sums and differences between layers; a body without a
+mirror image has one side, and nothing is exchanged.
 """
 
 import math
@@ -13,20 +25,95 @@ from torch.nn import functional as F
 import fused
 from config import NetworkCfg, WorldModelCfg
 
+ROOT = math.sqrt(0.5)
+LEAST_SPREAD = 0.5  # by which observations are divided: divided by less, what a calm robot never sees would be huge
+
 
 class BeliefState(NamedTuple):
-    """Recurrent state of N robots: (N, lstm) each, float32."""
+    """Recurrent state of N robots, float32: hidden (sides, H, N), sums and differences, and cell (sides, H, N), of the sides."""
 
     hidden: Tensor
     cell: Tensor
 
 
-def product(x: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
-    """Return layer(x) with the product taken in dtype; the weights stay float32."""
-    if dtype == torch.float32:
-        return layer(x)
-    bias = None if layer.bias is None else layer.bias.to(dtype)
-    return F.linear(x.to(dtype), layer.weight.to(dtype), bias)
+def change_over(x: Tensor) -> Tensor:
+    """Return sums and differences of what is of the sides, or the other way around: (sides, ...)."""
+    return x if len(x) == 1 else torch.stack((x[0] + x[1], x[0] - x[1])) * ROOT
+
+
+def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return ELU(W x + b), sums and differences (sides, F, S), the product in x's dtype.
+
+    x: (sides, K, S); weight: (sides, F, K); bias: (F), of every side.
+    """
+    y = torch.bmm(weight.to(x.dtype), x)
+    return change_over(F.elu(change_over(y) + bias[:, None].to(x.dtype)))
+
+
+class Reflection(nn.Module):
+    """The mirror image of vectors of a kind: signs * x[columns], or none."""
+
+    def __init__(self, size: int, mirror: Any) -> None:
+        super().__init__()
+        self.sides = 2 if mirror else 1
+        columns, signs = (mirror.columns, mirror.signs) if mirror else (range(size), [1.0] * size)
+        self.register_buffer("columns", torch.tensor(list(columns)), persistent=False)
+        self.register_buffer("signs", torch.tensor(list(signs)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mirror image of x (..., size)."""
+        return x[..., self.columns] * self.signs
+
+    def sums_and_differences(self) -> Tensor:
+        """Return (sides, size, size): the matrices from x to the sum and the difference of x and its mirror image."""
+        identity = torch.eye(len(self.columns), device=self.signs.device)
+        return identity[None] if self.sides == 1 else change_over(torch.stack((identity, self(identity).T)))
+
+
+class Normaliser(nn.Module):
+    """Mean and standard deviation of all observations so far, the same for their mirror images."""
+
+    def __init__(self, reflection: Reflection) -> None:
+        super().__init__()
+        self.reflection = reflection
+        size = len(reflection.signs)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("scale", torch.ones(size))  # what to multiply by; what hardly varies is not blown up
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in observations x (B, size); Chan et al., 1979, join means and variances."""
+        x = torch.cat((x, self.reflection(x)))
+        variance, mean = torch.var_mean(x, dim=0, correction=0)
+        share = len(x) / (self.count + len(x))
+        shift = mean - self.mean
+        self.variance += share * (variance - self.variance) + share * (1.0 - share) * shift.square()
+        self.mean += share * shift
+        self.count += len(x)
+        self.scale.copy_(self.variance.sqrt().clamp(min=LEAST_SPREAD).reciprocal())
+
+
+def pair_weight(sides: int, outputs: int, inputs: int) -> nn.Parameter:
+    """Return the weights of a layer on sums and differences, (sides, outputs, inputs), features of a side."""
+    return nn.Parameter(torch.empty(sides, outputs, inputs).uniform_(-1, 1) / math.sqrt(inputs))
+
+
+class Features(nn.Module):
+    """Observations as a dense layer takes them: normalised, sums and differences of them and their mirror images."""
+
+    def __init__(self, reflection: Reflection) -> None:
+        super().__init__()
+        more = -len(reflection.signs) % fused.ROWS
+        self.size = len(reflection.signs)
+        self.rows = self.size + more  # filled up with zeros
+        self.register_buffer("basis", F.pad(reflection.sums_and_differences(), (0, 0, 0, more)), persistent=False)
+
+    def forward(self, x: Tensor, normaliser: Normaliser, dtype: torch.dtype) -> Tensor:
+        """Return (sides, rows, S) of x (S, size), whose columns are the normaliser's first."""
+        x = (x - normaliser.mean[: self.size]) * normaliser.scale[: self.size]
+        return (self.basis @ x.T).to(dtype)
 
 
 class BodyEncoder(nn.Module):
@@ -36,43 +123,48 @@ class BodyEncoder(nn.Module):
 
         e_ij = a . LeakyReLU(W_l x_i + W_r x_j),  alpha_i = softmax_j(e_ij),  y_i = sum_j alpha_ij W_r x_j
 
-    body: nodes, each with its kind, the observation's columns it reads and their signs (a right
-    leg is a left leg in a mirror). A body of one node needs no attention: y = W_r x.
+    body: nodes, each with its kind and the observation's columns it reads; with a mirror image they
+    are those of the left half, and as many of the right half follow: a right leg is a left leg in
+    the mirror, and the trunk is seen from both sides.
     """
 
-    def __init__(self, body: Any, cfg: NetworkCfg) -> None:
+    def __init__(self, body: Any, reflection: Reflection, cfg: NetworkCfg) -> None:
         super().__init__()
-        self.num_nodes = len(body.nodes)
-        self.width = cfg.heads * cfg.head_size
-        self.out_features = self.num_nodes * self.width
+        self.sides = reflection.sides
         names = sorted({node.kind for node in body.nodes})
         features = max(len(node.columns) for node in body.nodes)
-        # a part that reads fewer columns is padded: its first column, times 0
+        # a part that reads fewer columns is padded: the first column, times 0
         columns = torch.tensor([list(node.columns) + [0] * (features - len(node.columns)) for node in body.nodes])
-        signs = torch.tensor([list(node.signs) + [0.0] * (features - len(node.signs)) for node in body.nodes])
+        signs = torch.tensor([[1.0] * len(node.columns) + [0.0] * (features - len(node.columns)) for node in body.nodes])
         kinds = torch.tensor([names.index(node.kind) for node in body.nodes])
-        for name, value in (("columns", columns), ("signs", signs), ("kinds", kinds)):
+        if self.sides == 2:
+            signs = torch.cat((signs, signs * reflection.signs[columns]))
+            columns, kinds = torch.cat((columns, reflection.columns[columns])), kinds.repeat(2)
+        for name, value in (("columns", columns.int()), ("signs", signs), ("kinds", kinds.int())):
             self.register_buffer(name, value, persistent=False)
-        outputs = self.width * (2 if self.num_nodes > 1 else 1)  # left and right
-        self.weight = nn.Parameter(torch.empty(len(names), features, outputs).uniform_(-1, 1) / math.sqrt(features))
-        self.bias = nn.Parameter(torch.zeros(self.num_nodes, outputs))
-        if self.num_nodes > 1:
-            self.attention = nn.Parameter(torch.randn(cfg.heads, cfg.head_size) / math.sqrt(cfg.head_size))
-            self.kernels = fused.make_attention(self.num_nodes, features, cfg.heads, cfg.head_size)
+        self.register_buffer("scale", signs.clone())  # of every feature, and what is added then
+        self.register_buffer("shift", torch.zeros_like(signs))
+        self.out_features = len(body.nodes) * cfg.heads * cfg.head_size  # of a side
+        self.weight = nn.Parameter(torch.empty(len(names), cfg.heads, 2 * cfg.head_size, features).uniform_(-1, 1) / math.sqrt(features))
+        self.bias = nn.Parameter(torch.zeros(len(body.nodes), cfg.heads, 2 * cfg.head_size))
+        self.attention = nn.Parameter(torch.randn(cfg.heads, cfg.head_size) / math.sqrt(cfg.head_size))
 
-    def forward(self, obs: Tensor, dtype: torch.dtype, use_fused: bool) -> Tensor:
-        """Encode obs (B, O) as (B, nodes * heads * head_size)."""
-        shape = obs.shape[:-1]
-        x = (obs[..., self.columns] * self.signs).flatten(0, -3)  # (B, nodes, features)
-        if self.num_nodes == 1:
-            return (x[:, 0] @ self.weight[0] + self.bias[0]).to(dtype).reshape(*shape, self.out_features)
-        if use_fused:
-            y = fused.BodyAttention.apply(x, self.weight, self.bias, self.attention, self.kinds.numpy(), self.kernels, dtype)
-        else:
-            both = torch.einsum("bnk,nkf->bnf", x, self.weight[self.kinds]) + self.bias  # (B, nodes, 2 * width)
-            left, right = both.to(dtype).unflatten(-1, (2, *self.attention.shape)).unbind(2)
-            y = graph_attention(left, right, self.attention)
-        return y.reshape(*shape, self.out_features)
+    def normalise(self, normaliser: Normaliser) -> None:
+        """Take over what the normaliser has learnt."""
+        columns = self.columns.long()
+        self.scale.copy_(normaliser.scale[columns] * self.signs)
+        self.shift.copy_(-normaliser.mean[columns] * self.scale)
+
+    def forward(self, obs: Tensor, dtype: torch.dtype, compiled: bool) -> Tensor:
+        """Encode obs (S, O) as sums and differences (sides, nodes of a side * heads * head_size, S)."""
+        if compiled:
+            return fused.BodyAttention.apply(
+                obs, self.columns, self.scale, self.shift, self.kinds, self.weight, self.bias, self.attention, self.sides, dtype
+            )
+        x = obs[:, self.columns.long()] * self.scale + self.shift  # (S, nodes, features)
+        both = torch.einsum("snk,nhfk->snhf", x, self.weight[self.kinds.long()]) + self.bias.repeat(self.sides, 1, 1)
+        y = graph_attention(*both.to(dtype).chunk(2, dim=-1), self.attention)  # (S, nodes, heads, size)
+        return change_over(y.unflatten(1, (self.sides, -1)).flatten(2).permute(1, 2, 0))
 
 
 def graph_attention(left: Tensor, right: Tensor, attention: Tensor) -> Tensor:
@@ -86,23 +178,37 @@ def graph_attention(left: Tensor, right: Tensor, attention: Tensor) -> Tensor:
     return torch.einsum("bijh,bjhd->bihd", alpha, right)
 
 
-def lstm_sequence(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Return hidden states (T, N, H) and the last cell (N, H), float32.
+def lstm_sequence(x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Return hidden states (sides, H, S), sums and differences, and the last cell (sides, H, N), of the sides, float32.
 
-    gates: (T, N, 4 H) what the inputs contribute to input, forget and output gate and candidate;
-    weight: (4 H, H); hidden, cell: (N, H); keep: (T, N), 0 where the state is forgotten before a step.
+    x: (sides, E, S) sums and differences; weight: (sides, 4 H, E + H), of input, forget and output
+    gate and candidate, products in x's dtype; bias: (4 H); hidden, cell: (sides, H, N); keep: (T, N),
+    0 where the state is forgotten before a step.
     """
-    size = hidden.shape[-1]
-    weight = weight.to(gates.dtype)
-    outputs = []
-    for t in range(len(gates)):
-        hidden, cell = hidden * keep[t, :, None], cell * keep[t, :, None]
-        g = (gates[t] + F.linear(hidden.to(gates.dtype), weight)).float()
-        i, f, o = g[:, : 3 * size].sigmoid().chunk(3, dim=-1)
-        cell = f * cell + i * g[:, 3 * size :].tanh()
-        hidden = o * cell.tanh()
+    weight, outputs = weight.to(x.dtype), []
+    for k, x_t in zip(keep, x.unflatten(-1, keep.shape).unbind(2), strict=True):
+        g = torch.bmm(weight, torch.cat((x_t, (hidden * k).to(x.dtype)), dim=1))
+        i, f, o, a = (change_over(g.float()) + bias[:, None]).chunk(4, dim=1)  # (sides, H, N)
+        cell = f.sigmoid() * (cell * k) + i.sigmoid() * a.tanh()
+        hidden = change_over(o.sigmoid() * cell.tanh())
         outputs.append(hidden)
-    return torch.stack(outputs), cell
+    return torch.cat(outputs, dim=-1), cell
+
+
+def policy_head(hidden: Tensor, weight: Tensor, bias: Tensor, columns: Tensor, signs: Tensor) -> Tensor:
+    """Return mean actions (S, A) of hidden states (sides, H, S), sums and differences.
+
+    weight: (sides, A / sides, H); bias: (A / sides); columns: (A) of the left side's actions, then
+    the right side's; signs: (A / sides) of the right side's.
+    """
+    y = change_over(torch.bmm(weight, hidden)) + bias[:, None]  # (sides, A / sides, S)
+    y = torch.cat((y[0], y[1] * signs[:, None])) if len(y) == 2 else y[0]
+    return y[columns.argsort()].T
+
+
+def value_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return values (S) of features (sides, H, S), of their sums alone: a situation is worth what its mirror image is."""
+    return (weight @ x[0].float())[0] + bias
 
 
 class EntityBelief(nn.Module):
@@ -110,36 +216,64 @@ class EntityBelief(nn.Module):
 
     The policy sees observations alone and remembers through its LSTM. The value head serves only
     training: it reads the observation and what the simulator knows beside it, and needs no memory.
+
+    body: nodes, and the mirror images of obs, actions and privileged, or None (environments.contracts.Body).
     """
 
     def __init__(self, body: Any, num_obs: int, num_actions: int, num_privileged: int, cfg: NetworkCfg) -> None:
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.num_actions = cfg, num_actions
         self.dtype = torch.float32  # of the products
         self.use_fused = True  # compiled pointwise work, on the CPU
-        self.body_encoder = BodyEncoder(body, cfg)
-        self.encoder = nn.Linear(self.body_encoder.out_features, cfg.encoder)
-        self.lstm_input = nn.Linear(cfg.encoder, 4 * cfg.lstm)
-        self.lstm_hidden = nn.Linear(cfg.lstm, 4 * cfg.lstm, bias=False)
-        self.policy_head = nn.Linear(cfg.lstm, num_actions)
-        self.log_std = nn.Parameter(torch.full((num_actions,), math.log(cfg.initial_std)))
-        self.value_head = nn.Sequential(
-            nn.Linear(num_obs + num_privileged, cfg.critic), nn.ELU(), nn.Linear(cfg.critic, cfg.critic), nn.ELU(), nn.Linear(cfg.critic, 1)
-        )
-        nn.init.orthogonal_(self.lstm_hidden.weight)
+        mirrored = cfg.symmetric and body.obs is not None
+        of_obs, of_actions = Reflection(num_obs, body.obs if mirrored else None), Reflection(num_actions, body.actions if mirrored else None)
+        of_all = Reflection(num_obs + num_privileged, joined(body.obs, body.privileged) if mirrored else None)
+        sides = self.sides = of_obs.sides
+        encoder, lstm, critic, actions = (size // sides for size in (cfg.encoder, cfg.lstm, cfg.critic, num_actions))
+        self.normaliser = Normaliser(of_all)  # of observations and privileged observations
+        self.compilable = all(size % fused.ROWS == 0 for size in (encoder, lstm, critic))
+        self.body_encoder = BodyEncoder(body, of_obs, cfg) if cfg.attention else None
+        if cfg.attention:
+            self.encoder = pair_weight(sides, encoder, self.body_encoder.out_features)
+        else:
+            self.features = Features(of_obs)
+            self.encoder = pair_weight(sides, encoder, self.features.rows)
+        self.encoder_bias = nn.Parameter(torch.zeros(encoder))
+        if cfg.recurrent:
+            self.lstm, self.lstm_bias = pair_weight(sides, 4 * lstm, encoder + lstm), nn.Parameter(torch.zeros(4 * lstm))
+        else:
+            self.hidden, self.hidden_bias = pair_weight(sides, lstm, encoder), nn.Parameter(torch.zeros(lstm))
+        self.policy, self.policy_bias = pair_weight(sides, actions, lstm), nn.Parameter(torch.zeros(actions))
+        self.log_std = nn.Parameter(torch.full((actions,), math.log(cfg.initial_std)))
+        self.value_features = Features(of_all)
+        self.value_encoder, self.value_encoder_bias = pair_weight(sides, critic, self.value_features.rows), nn.Parameter(torch.zeros(critic))
+        self.value_hidden, self.value_hidden_bias = pair_weight(sides, critic, critic), nn.Parameter(torch.zeros(critic))
+        self.value_weight, self.value_bias = nn.Parameter(torch.empty(1, critic).uniform_(-1, 1) / math.sqrt(critic)), nn.Parameter(torch.zeros(1))
+        left = torch.arange(num_actions) if sides == 1 else torch.nonzero(of_actions.columns > torch.arange(num_actions))[:, 0]
+        order = torch.cat((left, of_actions.columns[left])) if sides == 2 else left
+        for name, value in (("action_columns", order.int()), ("action_signs", of_actions.signs[left]), ("action_pairs", order.argsort() % actions)):
+            self.register_buffer(name, value, persistent=False)
         with torch.no_grad():
-            self.policy_head.weight.mul_(0.01)
-            self.policy_head.bias.zero_()
-            self.lstm_input.bias[cfg.lstm : 2 * cfg.lstm].fill_(1.0)  # remember at first
+            self.policy.mul_(0.01)
+            if cfg.recurrent:
+                for weight in self.lstm:
+                    nn.init.orthogonal_(weight[:, encoder:])
+                self.lstm_bias[lstm : 2 * lstm].fill_(1.0)  # remember at first
 
     def initial_state(self, num_envs: int) -> BeliefState:
         """Return the state of a robot that has seen nothing, for N robots."""
-        zeros = torch.zeros(num_envs, self.cfg.lstm, device=self.log_std.device)
+        zeros = torch.zeros(self.sides, self.cfg.lstm // self.sides, num_envs, device=self.log_std.device)
         return BeliefState(zeros, zeros.clone())
 
     def std(self) -> Tensor:
         """Return the standard deviation of the actions, (A), within bounds and so always finite."""
-        return self.log_std.clamp(math.log(self.cfg.min_std), math.log(10.0)).exp()
+        return self.log_std.clamp(math.log(self.cfg.min_std), math.log(10.0)).exp()[self.action_pairs]
+
+    def observe(self, obs: Tensor, privileged: Tensor) -> None:
+        """Learn the scale of observations (B, O) and privileged observations (B, P); what the networks make of one changes with it."""
+        self.normaliser.update(torch.cat((obs, privileged), dim=-1))
+        if self.body_encoder:
+            self.body_encoder.normalise(self.normaliser)
 
     def forward(self, obs: Tensor, state: BeliefState, starts: Tensor | None = None) -> tuple[Tensor, BeliefState]:
         """Return mean actions (T, N, A) and the state after them.
@@ -147,13 +281,27 @@ class EntityBelief(nn.Module):
         obs: (T, N, O); starts: (T, N), 1 where a step is the first of its episode and the state
         before it is forgotten.
         """
-        use_fused = self.use_fused and obs.device.type == "cpu"
-        x = F.elu(product(self.body_encoder(obs, self.dtype, use_fused), self.encoder, self.dtype))
-        gates = product(x, self.lstm_input, self.dtype)  # (T, N, 4 * lstm): input, forget, output, candidate
-        keep = torch.ones(obs.shape[:2], device=obs.device) if starts is None else 1.0 - starts
-        sequence = fused.LSTMSequence.apply if use_fused else lstm_sequence
-        hidden, cell = sequence(gates, self.lstm_hidden.weight, *state, keep)
-        return self.policy_head(hidden), BeliefState(hidden[-1].detach(), cell.detach())
+        steps, n, _ = obs.shape
+        compiled = self.compiled(obs)
+        keep = obs.new_ones(steps, n) if starts is None else 1.0 - starts
+        if compiled and n % (2 * fused.WIDTH):  # whole vectors of robots
+            more = -n % (2 * fused.WIDTH)
+            obs, keep, state = F.pad(obs, (0, 0, 0, more)), F.pad(keep, (0, more)), BeliefState(*(F.pad(x, (0, more)) for x in state))
+        layer, sequence, head = (fused.Dense.apply, fused.LSTMSequence.apply, fused.PolicyHead.apply) if compiled else (dense, lstm_sequence, policy_head)
+        x = obs.reshape(-1, obs.shape[-1])
+        x = self.body_encoder(x, self.dtype, compiled) if self.body_encoder else self.features(x, self.normaliser, self.dtype)
+        x = layer(x, self.encoder, self.encoder_bias)
+        if self.cfg.recurrent:
+            x, cell = sequence(x, self.lstm, self.lstm_bias, *state, keep)
+            state = BeliefState(x[..., -keep.shape[1] :].detach(), cell.detach())
+        else:
+            x = layer(x, self.hidden, self.hidden_bias).float()
+        mean = head(x, self.policy, self.policy_bias, self.action_columns, self.action_signs)
+        return mean.unflatten(0, (steps, -1))[:, :n], BeliefState(*(y[..., :n] for y in state))
+
+    def compiled(self, x: Tensor) -> bool:
+        """Return whether compiled code is to be used for x."""
+        return self.use_fused and self.compilable and x.device.type == "cpu"
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: BeliefState, starts: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor, BeliefState]:
@@ -167,10 +315,23 @@ class EntityBelief(nn.Module):
 
     def value(self, obs: Tensor, privileged: Tensor) -> Tensor:
         """Return the value (B) of observations (B, O) and privileged observations (B, P)."""
-        x = torch.cat((obs, privileged), dim=-1)
-        for layer in self.value_head[:-1]:
-            x = product(x, layer, self.dtype) if isinstance(layer, nn.Linear) else layer(x)
-        return self.value_head[-1](x.float()).squeeze(-1)
+        x = torch.cat((obs, privileged), dim=-1).flatten(0, -2)
+        return self.value_of(self.value_features(x, self.normaliser, self.dtype)).unflatten(0, obs.shape[:-1])
+
+    def value_of(self, x: Tensor) -> Tensor:
+        """Return the value (S) of value_features (sides, rows, S)."""
+        samples, compiled = x.shape[-1], self.compiled(x)
+        layer, head = (fused.Dense.apply, fused.ValueHead.apply) if compiled else (dense, value_head)
+        x = F.pad(x, (0, -samples % (2 * fused.WIDTH))) if compiled else x
+        x = layer(x, self.value_encoder, self.value_encoder_bias)
+        x = layer(x, self.value_hidden, self.value_hidden_bias)
+        return head(x, self.value_weight, self.value_bias)[:samples]
+
+
+def joined(first: Any, second: Any) -> Any:
+    """Return the mirror image of two vectors behind one another, as there is one of each."""
+    size = len(first.columns)
+    return type(first)((*first.columns, *(size + column for column in second.columns)), (*first.signs, *second.signs))
 
 
 class WorldModel(nn.Module):

@@ -8,26 +8,37 @@ import numpy as np
 
 from config import EnvCfg
 
-__all__ = ["ABEnv", "Body", "EnvCfg", "EnvState", "Node"]
+__all__ = ["ABEnv", "Body", "EnvCfg", "EnvState", "Mirror", "Node"]
 
 
 @dataclass(frozen=True)
-class Node:
-    """A part of a body: parts of one kind share weights.
+class Mirror:
+    """The mirror image, left for right, of a vector x: signs * x[columns]."""
 
-    columns: of the observation; signs: +1 or -1 for each, -1 where this part mirrors its kind.
-    """
-
-    kind: str
     columns: tuple[int, ...]
     signs: tuple[float, ...]
 
 
 @dataclass(frozen=True)
+class Node:
+    """A part of a body, and the columns of the observation that describe it; parts of one kind share weights."""
+
+    kind: str
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Body:
-    """The graph of a body, every part a neighbour of every other."""
+    """The graph of a body, every part a neighbour of every other.
+
+    nodes: all parts; or, where obs, privileged and actions have mirror images, those of the left half
+    (and of the middle), whose mirror images are the rest.
+    """
 
     nodes: tuple[Node, ...]
+    obs: Mirror | None = None
+    privileged: Mirror | None = None
+    actions: Mirror | None = None
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 from config import ConfigError, EnvCfg, NoiseCfg, TerrainCfg, VaryCfg
 from environments import quadruped_rows as Q
 from environments import quadruped_step
-from environments.contracts import ABEnv, Body, EnvState, Node
+from environments.contracts import ABEnv, Body, EnvState, Mirror, Node
 from physics import PhysicsEngine, load_robot, vary
 from physics import constants as C
 from physics import layout as L
@@ -46,15 +46,28 @@ def _terrain(cfg: TerrainCfg) -> Terrain | None:
         raise ConfigError(f"terrain.{error}") from None
 
 
+def _swap(first: int, per_leg: int, signs: tuple[float, ...]) -> tuple[list[int], list[float]]:
+    """Return columns and signs of the mirror image of what lies from a column on, per_leg numbers of each leg."""
+    columns = [first + per_leg * (leg ^ 1) + k for leg in range(4) for k in range(per_leg)]
+    return columns, list(signs) * 4
+
+
+def _mirror(*parts: tuple[list[int], list[float]]) -> Mirror:
+    return Mirror(tuple(c for part in parts for c in part[0]), tuple(s for part in parts for s in part[1]))
+
+
 def _body() -> Body:
-    """Return trunk and four legs; a right leg's abduction is a left leg's with the sign changed."""
-    trunk = Node("trunk", tuple(range(Q.OBS_GRAVITY, Q.NUM_OBS)), (1.0,) * (Q.NUM_OBS - Q.OBS_GRAVITY))
+    """Return trunk and left legs with their mirror images: legs swap, abduction changes sign."""
+    trunk = Node("trunk", tuple(range(Q.OBS_GRAVITY, Q.NUM_OBS)))
     legs = []
-    for leg in range(4):
+    for leg in (0, 2):
         columns = [Q.OBS_JOINT + 3 * leg + j for j in range(3)] + [Q.OBS_SPEED + 3 * leg + j for j in range(3)] + [Q.OBS_CONTACT + leg]
-        side = 1.0 if leg % 2 == 0 else -1.0
-        legs.append(Node("leg", tuple(columns), (side, 1.0, 1.0, side, 1.0, 1.0, 1.0)))
-    return Body((trunk, *legs))
+        legs.append(Node("leg", tuple(columns)))
+    side = (-1.0, 1.0, 1.0)
+    vectors = ([28, 29, 30, 31, 32, 33, 34, 35, 36], [1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
+    obs = _mirror(_swap(Q.OBS_JOINT, 3, side), _swap(Q.OBS_SPEED, 3, side), _swap(Q.OBS_CONTACT, 1, (1.0,)), vectors)
+    privileged = _mirror(([0, 1, 2, 3], [1.0, -1.0, 1.0, 1.0]), _swap(4, 3, side))
+    return Body((trunk, *legs), obs, privileged, _mirror(_swap(0, 3, side)))
 
 
 class QuadrupedEnv(ABEnv):

@@ -27,7 +27,7 @@ def _cache_directory() -> pathlib.Path:
     Numba notices an edit of the file that holds a kernel, not of the files it inlines from.
     """
     sources = hashlib.sha256(os.environ.get("FOAL_REAL", "float32").encode())
-    for folder in ("physics", "environments"):
+    for folder in ("physics", "environments", "fused"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             sources.update(path.read_bytes())
     name = f"numba-{sources.hexdigest()[:12]}"

@@ -1,4 +1,14 @@
-"""TrainingEngine: collect a trajectory, learn from it."""
+r"""TrainingEngine: collect a trajectory, learn from it.
+
+    robots      0 ............ n-1 | n ........... 2n-1
+               +-------------------+-------------------+
+    collect    | think move think .| think move think .|   a thread for each share of the robots: on the CPU it
+               +-------------------+-------------------+   does both; with a GPU one share moves while the GPU
+    update     | gradient          | gradient          |   thinks for the other
+               +---------+---------+---------+---------+
+                          \                 /
+                           sum, clip, step                 the only meeting point
+"""
 
 import time
 from typing import Any
@@ -7,11 +17,94 @@ import torch
 from torch import Tensor
 
 from config import Config
-from entity import BeliefState, Creature
+from entity import BeliefState, Creature, EntityBelief
 from environments import ABEnv
 from training import ppo
+from training.parallel import side_by_side
 from training.rollout import Rollout
 from training.world_model import WorldModelTrainer
+
+
+class Share:
+    """Robots that a thread moves, thinks for and learns from, with a rollout of their own."""
+
+    def __init__(self, env: ABEnv, belief: EntityBelief, cfg: Config, device: torch.device, number: int) -> None:
+        self.env, self.belief, self.cfg, self.device = env, belief, cfg, device
+        self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda")
+        self.memory: BeliefState | None = None
+        self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
+        self.seconds = {"think": 0.0, "move": 0.0}
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Act for a rollout, every robot with its own noise."""
+        r, device = self.rollout, self.device
+        if self.memory is None:
+            self.memory = self.belief.initial_state(self.env.num_envs)
+            r.begin(self.env.init_state(self.cfg.seed + 1, staggered=True))
+        else:
+            r.begin(None)
+        r.state = self.memory
+        r.std.copy_(self.belief.std())
+        noise = torch.randn(r.action.shape, generator=self.generator, device=device)
+        start = time.perf_counter()
+        self.seconds = {"think": 0.0, "move": 0.0}
+        for t in range(r.steps):
+            obs, starts = r.obs[t].to(device, non_blocking=True), r.starts[t].to(device, non_blocking=True)
+            action, mean, self.memory = self.belief.act(obs, self.memory, starts, noise[t])
+            r.action[t], r.mean[t] = action, mean  # from a GPU: waits for it
+            middle = time.perf_counter()
+            state = self.env.step(r.action[t].numpy(), out=r.states[t])
+            r.starts[t + 1] = torch.from_numpy(state.done)
+            end = time.perf_counter()
+            self.seconds["think"] += middle - start
+            self.seconds["move"] += end - middle
+            start = end
+
+    @torch.no_grad()
+    def estimate(self) -> None:
+        """Find values, advantages and the old log-probabilities of the rollout.
+
+        An episode ended by time goes on in truth: its last reward is followed by the value of its
+        final observation. One that ended in a fall is followed by nothing.
+        """
+        r, cfg, device = self.rollout, self.cfg.ppo, self.device
+        self.obs, self.privileged, self.action, self.mean, self.starts, self.std = (
+            x.to(device, non_blocking=True) for x in (r.obs, r.privileged, r.action, r.mean, r.starts, r.std)
+        )
+        values = self.belief.value(self.obs, self.privileged)
+        self.value, next_value = values[:-1], values[1:].clone()
+        cut = r.truncated
+        if cut.any():
+            next_value[cut.to(device)] = self.belief.value(r.final_obs[cut].to(device), r.final_privileged[cut].to(device))
+        next_value[r.terminated.to(device)] = 0.0
+        self.advantage = ppo.generalised_advantages(r.reward.to(device), self.value, next_value, r.done().to(device), cfg.gamma, cfg.gae_lambda)
+        self.returns = self.advantage + self.value
+        self.log_prob = ppo.gaussian_log_prob(self.action, self.mean, self.std)
+
+    def gradient(self, robots: slice, parameters: list[Tensor], average: Tensor, spread: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss's gradient of some of the robots, one vector, and metrics; advantages are normalised by average and spread."""
+        cfg, memory, steps = self.cfg.ppo, self.rollout.state, self.rollout.steps
+        obs, privileged, starts = (x[:steps, robots] for x in (self.obs, self.privileged, self.starts))
+        action, mean, log_prob, value, returns = (x[:, robots] for x in (self.action, self.mean, self.log_prob, self.value, self.returns))
+        advantage = (self.advantage[:, robots] - average) / (spread + 1e-8)
+        new_mean, _ = self.belief(obs, BeliefState(memory.hidden[..., robots], memory.cell[..., robots]), starts)
+        std = self.belief.std()
+        actor, metrics = ppo.policy_loss(ppo.gaussian_log_prob(action, new_mean, std), log_prob, advantage, cfg.clip)
+        critic, more = ppo.value_loss(self.belief.value(obs, privileged), value, returns, cfg.value_clip)
+        bonus = ppo.entropy(std)
+        gradients = torch.autograd.grad(actor + cfg.value_coefficient * critic - cfg.entropy_coefficient * bonus, parameters)
+        gradient = torch.cat([g.flatten() for g in gradients])
+        kl = ppo.gaussian_kl(mean, self.std, new_mean.detach(), std.detach()).mean()
+        return gradient, metrics | more | {"policy_loss": actor.detach(), "kl": kl, "entropy": bonus.detach()}
+
+
+def flatten(parameters: list[Tensor]) -> Tensor:
+    """Return one vector that holds all parameters, which become views of it: one step and one norm in place of dozens."""
+    flat = torch.cat([p.detach().flatten() for p in parameters])
+    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.data = part.view_as(p)
+    return flat.requires_grad_()
 
 
 class TrainingEngine:
@@ -20,16 +113,20 @@ class TrainingEngine:
     A rollout stores the LSTM state before its first step; an update replays the whole sequence from
     there, forgetting the state where an episode starts, so that replayed and collected
     log-probabilities agree and nothing is padded. Minibatches are groups of robots.
+
+    threads: shares that the robots are divided into; on the CPU each computes in one thread.
     """
 
-    def __init__(self, env: ABEnv, creature: Creature, cfg: Config, device: torch.device) -> None:
+    def __init__(self, env: ABEnv, creature: Creature, cfg: Config, device: torch.device, threads: int = 1) -> None:
         self.env, self.creature, self.cfg, self.device = env, creature.to(device), cfg, device
         self.belief = creature.belief
-        self.optimizer = torch.optim.Adam(self.belief.parameters(), lr=cfg.ppo.learning_rate, eps=1e-5, fused=True)
+        self.parameters = list(self.belief.parameters())
+        self.flat = flatten(self.parameters)
+        self.optimizer = torch.optim.Adam([self.flat], lr=cfg.ppo.learning_rate, eps=1e-5, fused=True)
         self.learning_rate = cfg.ppo.learning_rate
         self.world_model = WorldModelTrainer(creature.world_model, cfg.world_model) if creature.world_model else None
-        self.rollout = Rollout(env, cfg.ppo.rollout)
-        self.memory: BeliefState | None = None
+        parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
+        self.shares = [Share(part, self.belief, cfg, device, i) for i, part in enumerate(parts)]
         self.env_steps = 0
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
 
@@ -38,8 +135,8 @@ class TrainingEngine:
         n = min(16, self.env.num_envs)
         obs = torch.zeros(1, n, self.env.num_obs, device=self.device)
         mean, _ = self.belief(obs, self.belief.initial_state(n))
-        mean.sum().backward()
-        self.optimizer.zero_grad(set_to_none=True)
+        value = self.belief.value(obs, torch.zeros(1, n, self.env.num_privileged, device=self.device))
+        torch.autograd.grad(mean.sum() + value.sum(), self.parameters, allow_unused=True)
         self.env.init_state(self.cfg.seed)
 
     def state(self) -> dict[str, Any]:
@@ -54,87 +151,62 @@ class TrainingEngine:
         if self.world_model:
             self.world_model.optimizer.load_state_dict(state["world_model"])
 
-    @torch.no_grad()
-    def collect_trajectory(self) -> Rollout:
-        """Act for a rollout, every robot with its own noise; return the rollout, which the next call overwrites."""
-        r = self.rollout
-        if self.memory is None:
-            self.memory = self.belief.initial_state(self.env.num_envs)
-            r.begin(self.env.init_state(self.cfg.seed + 1, staggered=True))
-        else:
-            r.begin(None)
-        r.state = self.memory
-        r.std.copy_(self.belief.std())
-        r.noise.normal_(generator=self.generator)
-        for t in range(r.steps):
-            action, mean, self.memory = self.belief.act(r.obs[t].to(self.device), self.memory, r.starts[t].to(self.device), r.noise[t].to(self.device))
-            r.action[t], r.mean[t] = action, mean
-            state = self.env.step(r.action[t].numpy(), out=r.states[t])
-            r.starts[t + 1] = torch.from_numpy(state.done)
-        self.env_steps += r.steps * self.env.num_envs
-        return r
+    def collect_trajectory(self) -> list[Rollout]:
+        """Act for a rollout; return the rollout of every share, which the next call overwrites."""
+        side_by_side(Share.collect, self.shares)
+        self.env_steps += self.cfg.ppo.rollout * self.env.num_envs
+        return [share.rollout for share in self.shares]
 
-    @torch.no_grad()
-    def advantages(self, r: Rollout) -> tuple[Tensor, Tensor]:
-        """Return advantages and values of a rollout, (T, N) each.
-
-        An episode ended by time goes on in truth: its last reward is followed by the value of its
-        final observation. One that ended in a fall is followed by nothing.
-        """
-        values = self.belief.value(r.obs.to(self.device), r.privileged.to(self.device))
-        value, next_value = values[:-1], values[1:].clone()
-        cut = r.truncated.to(self.device)
-        if cut.any():
-            next_value[cut] = self.belief.value(r.final_obs[r.truncated].to(self.device), r.final_privileged[r.truncated].to(self.device))
-        next_value[r.terminated.to(self.device)] = 0.0
+    def train_on_trajectory(self) -> dict[str, float]:
+        """Update the creature from the latest rollout; return the metrics' means over minibatches."""
         cfg = self.cfg.ppo
-        return ppo.generalised_advantages(r.reward.to(self.device), value, next_value, r.done().to(self.device), cfg.gamma, cfg.gae_lambda), value
-
-    def train_on_trajectory(self, r: Rollout) -> dict[str, float]:
-        """Update the creature from a rollout; return the metrics' means over minibatches."""
-        cfg, n = self.cfg.ppo, self.env.num_envs
-        advantage, value = self.advantages(r)
-        returns = advantage + value
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        on_device = [x.to(self.device) for x in (r.obs[:-1], r.privileged[:-1], r.action, r.mean, r.starts[:-1])]
-        old_std = r.std.to(self.device)
-        sums: dict[str, Tensor] = {}
-        updates = 0
+        side_by_side(Share.estimate, self.shares)
+        spread, average = torch.std_mean(torch.cat([share.advantage.flatten() for share in self.shares]))
+        counts = [share.env.num_envs for share in self.shares]
+        minibatches = min(cfg.minibatches, *counts)
+        weights = [count / sum(counts) for count in counts]
+        sums: dict[str, float] = {}
         for _ in range(cfg.epochs):
-            for robots in torch.randperm(n, generator=self.generator).to(self.device).chunk(min(cfg.minibatches, n)):
-                obs, privileged, action, mean, starts = (x[:, robots] for x in on_device)
-                new_mean, _ = self.belief(obs, BeliefState(r.state.hidden[robots], r.state.cell[robots]), starts)
-                std = self.belief.std()
-                old_log_prob = ppo.gaussian_log_prob(action, mean, old_std)
-                actor, metrics = ppo.policy_loss(ppo.gaussian_log_prob(action, new_mean, std), old_log_prob, advantage[:, robots], cfg.clip)
-                critic, more = ppo.value_loss(self.belief.value(obs, privileged), value[:, robots], returns[:, robots], cfg.value_clip)
-                spread = ppo.entropy(std)
-                self.optimizer.zero_grad(set_to_none=True)
-                (actor + cfg.value_coefficient * critic - cfg.entropy_coefficient * spread).backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.belief.parameters(), cfg.max_gradient_norm)
-                kl = ppo.gaussian_kl(mean, old_std, new_mean.detach(), std.detach()).mean()
-                self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, float(kl), cfg)
-                self.optimizer.param_groups[0]["lr"] = self.learning_rate
-                if torch.isfinite(norm):  # a step along a broken gradient would end the run
-                    self.optimizer.step()
-                for key, x in (metrics | more | {"policy_loss": actor.detach(), "kl": kl, "entropy": spread.detach()}).items():
-                    sums[key] = sums.get(key, 0.0) + x
-                updates += 1
-        result = {key: float(x) / updates for key, x in sums.items()}
-        result |= {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
-        if self.world_model:
-            result |= self.world_model.train_on_trajectory(r, self.device)
+            for m in torch.randperm(minibatches, generator=self.generator).tolist():
+
+                def gradient(i: int, m: int = m) -> tuple[Tensor, dict[str, Tensor]]:
+                    robots = slice(counts[i] * m // minibatches, counts[i] * (m + 1) // minibatches)
+                    return self.shares[i].gradient(robots, self.parameters, average, spread)
+
+                results = side_by_side(gradient, range(len(counts)))
+                self.step(sum(w * g for w, (g, _) in zip(weights, results, strict=True)))
+                metrics = {key: sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True)) for key in results[0][1]}
+                self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, metrics["kl"], cfg)
+                for key, x in metrics.items():
+                    sums[key] = sums.get(key, 0.0) + x / (minibatches * cfg.epochs)
+        result = sums | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
+        for share in self.shares:
+            self.belief.normaliser.update(torch.cat((share.obs[0], share.privileged[0]), dim=-1))
+            if self.world_model:
+                result |= self.world_model.train_on_trajectory(share.rollout, self.device)
         return result
+
+    def step(self, gradient: Tensor) -> None:
+        """Step along a gradient, clipped."""
+        norm = gradient.norm()
+        if not torch.isfinite(norm):  # a step along a broken gradient would end the run
+            return
+        self.flat.grad = gradient * (self.cfg.ppo.max_gradient_norm / norm.clamp(min=self.cfg.ppo.max_gradient_norm))
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate
+        self.optimizer.step()
 
     def iterate(self) -> dict[str, float]:
         """Collect and learn once; return metrics, with the seconds of both."""
         start = time.perf_counter()
-        r = self.collect_trajectory()
+        rollouts = self.collect_trajectory()
         middle = time.perf_counter()
-        metrics = self.train_on_trajectory(r)
+        metrics = self.train_on_trajectory()
         end = time.perf_counter()
-        ended = r.done().bool()
-        metrics |= {"reward": float(r.reward.mean()), "falls": float(r.terminated.sum()), "episodes": float(ended.sum())}
+        reward, terminated, ended, returns, steps = (
+            torch.cat([x(r).flatten() for r in rollouts])
+            for x in (lambda r: r.reward, lambda r: r.terminated, lambda r: r.done().bool(), lambda r: r.episode_return, lambda r: r.episode_steps)
+        )
+        metrics |= {"reward": float(reward.mean()), "falls": float(terminated.sum()), "episodes": float(ended.sum())}
         if ended.any():
-            metrics |= {"return": float(r.episode_return[ended].mean()), "episode_steps": float(r.episode_steps[ended].mean())}
+            metrics |= {"return": float(returns[ended].mean()), "episode_steps": float(steps[ended].mean())}
         return metrics | {"collect_seconds": middle - start, "update_seconds": end - middle}

@@ -1,22 +1,37 @@
 """Evaluation on fresh episodes."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
-from entity import Creature
+from entity import Creature, EntityBelief
 from environments import ABEnv
+from training.parallel import side_by_side
 
 EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never uses
 
 
-@torch.no_grad()
-def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device) -> dict[str, float]:
+def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1) -> dict[str, float]:
     """Run one whole episode per robot with the policy's mean actions.
+
+    threads: shares of the robots, each in a thread of its own.
 
     Returns episodes; survival, the share that ended by time; mean_return; episode_seconds, the
     mean length; and the mean of the task's own errors over every instant of these episodes.
     """
-    belief = creature.belief
+    parts = env.split(threads) if threads > 1 else [env]
+    episodes = side_by_side(lambda part: run_episodes(creature.belief, part, seed, device), parts)
+    survived, returns, steps = (np.concatenate(arrays) for arrays in zip(*((e["survived"], e["returns"], e["steps"]) for e in episodes), strict=True))
+    instants = max(float(steps.sum()) - env.num_envs, 1.0)
+    result = {"episodes": env.num_envs, "survival": float(survived.mean()), "mean_return": float(returns.mean())}
+    result["episode_seconds"] = float(steps.mean() * env.cfg.control_dt)
+    return result | {name: sum(e["errors"][name] for e in episodes) / instants for name in episodes[0]["errors"]}
+
+
+@torch.no_grad()
+def run_episodes(belief: EntityBelief, env: ABEnv, seed: int, device: torch.device) -> dict[str, Any]:
+    """Return survived, returns and steps of one episode per robot, (N) each, and errors, each one's sum over all instants but the last."""
     state = env.init_state(seed)
     memory = belief.initial_state(env.num_envs)
     running = np.ones(env.num_envs, bool)
@@ -34,7 +49,4 @@ def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device) ->
         running &= ~ended
         for name, error in env.errors().items():
             sums[name] = sums.get(name, 0.0) + float(error[running].sum())
-    instants = max(float(steps.sum()) - env.num_envs, 1.0)
-    result = {"episodes": env.num_envs, "survival": float(survived.mean()), "mean_return": float(returns.mean())}
-    result["episode_seconds"] = float(steps.mean() * env.cfg.control_dt)
-    return result | {name: total / instants for name, total in sums.items()}
+    return {"survived": survived, "returns": returns, "steps": steps, "errors": sums}

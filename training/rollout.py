@@ -8,29 +8,33 @@ from environments import ABEnv, EnvState
 
 
 class Rollout:
-    """T control steps of N robots, allocated once.
+    """T control steps of N robots, allocated once; pinned where a GPU will copy them.
 
     The environment writes observations, rewards and ends straight into these buffers: step t's
     EnvState shares memory with row t + 1 of the observations and row t of everything else.
     """
 
-    def __init__(self, env: ABEnv, steps: int) -> None:
+    def __init__(self, env: ABEnv, steps: int, pinned: bool = False) -> None:
         n = env.num_envs
         self.steps = steps
-        self.obs = torch.zeros(steps + 1, n, env.num_obs)
-        self.privileged = torch.zeros(steps + 1, n, env.num_privileged)
-        self.final_obs = torch.zeros(steps, n, env.num_obs)
-        self.final_privileged = torch.zeros(steps, n, env.num_privileged)
-        self.reward = torch.zeros(steps, n)
-        self.terminated = torch.zeros(steps, n, dtype=torch.bool)
-        self.truncated = torch.zeros(steps, n, dtype=torch.bool)
-        self.episode_return = torch.zeros(steps, n)
-        self.episode_steps = torch.zeros(steps, n)
-        self.action = torch.zeros(steps, n, env.num_actions)
-        self.mean = torch.zeros(steps, n, env.num_actions)
-        self.noise = torch.zeros(steps, n, env.num_actions)
-        self.std = torch.zeros(env.num_actions)
-        self.starts = torch.zeros(steps + 1, n)  # 1 where the observation is the first of its episode
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(*shape, dtype=dtype, pin_memory=pinned)
+
+        self.obs = zeros(steps + 1, n, env.num_obs)
+        self.privileged = zeros(steps + 1, n, env.num_privileged)
+        self.final_obs = zeros(steps, n, env.num_obs)
+        self.final_privileged = zeros(steps, n, env.num_privileged)
+        self.reward = zeros(steps, n)
+        self.terminated = zeros(steps, n, dtype=torch.bool)
+        self.truncated = zeros(steps, n, dtype=torch.bool)
+        self.episode_return = zeros(steps, n)
+        self.episode_steps = zeros(steps, n)
+        self.action = zeros(steps, n, env.num_actions)
+        self.mean = zeros(steps, n, env.num_actions)
+        self.noise = zeros(steps, n, env.num_actions)
+        self.std = zeros(env.num_actions)
+        self.starts = zeros(steps + 1, n)  # 1 where the observation is the first of its episode
         self.state: BeliefState | None = None  # before the first step
         self.states = [
             EnvState(

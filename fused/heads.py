@@ -1,0 +1,223 @@
+"""What ends the networks, in compiled code, forwards and backwards: policy head, value head, and PPO's losses."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fused.memory import bits, scratch
+from fused.vectors import WIDTH, fma, load, multiply_up, over_samples, store, store_block, zeros
+from physics.jit import kernel, real
+from physics.spatial import exp
+
+
+@functools.cache
+def make_kernels(sides: int, rows: int) -> tuple:
+    """Return the compiled policy head and its backward pass; rows: actions of a side."""
+
+    @kernel
+    def forward(size, samples, weight, bias, hidden, columns, signs, mean, work):
+        root = real(0.5**0.5)
+        for s in range(0, samples, WIDTH):
+            for side in range(sides):
+                y = zeros(rows)
+                for j in range(size):
+                    y = multiply_up(y, weight, side * rows * size + j, size, load(hidden, (side * size + j) * samples + s, 1))
+                store_block(work, side * rows * WIDTH, WIDTH, y, 1)
+            for r in range(rows):
+                a = work[r * WIDTH : (r + 1) * WIDTH]
+                b = work[(sides - 1) * rows * WIDTH + r * WIDTH :]
+                for lane in range(WIDTH):
+                    if sides == 2:
+                        total, difference = root * (a[lane] + b[lane]), root * (a[lane] - b[lane])
+                        mean[s + lane, columns[r]] = total + bias[r]
+                        mean[s + lane, columns[rows + r]] = signs[r] * (difference + bias[r])
+                    else:
+                        mean[s + lane, columns[r]] = a[lane] + bias[r]
+
+    @kernel
+    def backward(size, samples, weight, hidden, columns, signs, dmean, dhidden, dweight, dbias, work):
+        root = real(0.5**0.5)
+        for s in range(0, samples, WIDTH):
+            for r in range(rows):
+                a, b = work[r * WIDTH : (r + 1) * WIDTH], work[(rows + r) * WIDTH : (rows + r + 1) * WIDTH]
+                for lane in range(WIDTH):
+                    left = dmean[s + lane, columns[r]]
+                    if sides == 2:
+                        right = signs[r] * dmean[s + lane, columns[rows + r]]
+                        a[lane], b[lane] = root * (left + right), root * (left - right)
+                    else:
+                        a[lane] = left
+                dbias[r] += over_samples(load(a, 0, 1)) * (real(1.0) if sides == 1 else real(2.0**0.5))
+            for side in range(sides):
+                for j in range(size):
+                    x, place = zeros(1), (side * size + j) * samples + s
+                    h = load(hidden, place, 1)
+                    for r in range(rows):
+                        d = load(work, (side * rows + r) * WIDTH, 1)
+                        x = fma(weight[(side * rows + r) * size + j], d, x)
+                        i = ((side * rows + r) * size + j) * WIDTH
+                        store(dweight, i, fma(d, h, load(dweight, i, 1)))
+                    store(dhidden, place, x)
+
+    return forward, backward
+
+
+class PolicyHead(torch.autograd.Function):
+    """entity.policy_head: mean actions (S, A) of hidden states (sides, H, S), sums and differences.
+
+    weight: (sides, A / sides, H); bias: (A / sides); columns: (A), int32, of the left side's actions,
+    then the right side's; signs: (A / sides) of the right side's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, columns: Tensor, signs: Tensor) -> Tensor:
+        """Return the means, float32."""
+        (sides, rows, size), samples = weight.shape, hidden.shape[-1]
+        forward_pass, ctx.backward_pass = make_kernels(sides, rows)
+        mean = torch.empty(samples, sides * rows)
+        forward_pass(size, samples, bits(weight), bits(bias), bits(hidden), columns.numpy(), signs.numpy(), mean.numpy(), scratch("head", 2 * rows * WIDTH))
+        ctx.save_for_backward(hidden, weight, columns, signs)
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, dmean: Tensor) -> tuple:
+        """Return the gradients of hidden, weight and bias."""
+        hidden, weight, columns, signs = ctx.saved_tensors
+        (_, rows, size), samples = weight.shape, hidden.shape[-1]
+        dhidden, dweight, dbias = torch.empty_like(hidden), torch.zeros(*weight.shape, WIDTH), torch.zeros(rows)
+        arrays = bits(weight), bits(hidden), columns.numpy(), signs.numpy(), dmean.contiguous().numpy(), bits(dhidden), bits(dweight), dbias.numpy()
+        ctx.backward_pass(size, samples, *arrays, scratch("head", 2 * rows * WIDTH))
+        return dhidden, dweight.sum(-1), dbias, None, None
+
+
+@kernel
+def _value_forward(size, samples, weight, bias, x, value):
+    for s in range(0, samples, WIDTH):
+        y = zeros(1)
+        for j in range(size):
+            y = fma(weight[j], load(x, j * samples + s, 1), y)
+        store(value, s, y + bias[0])
+
+
+@kernel
+def _value_backward(size, samples, weight, x, dvalue, dx, dweight):
+    for j in range(size):
+        total = zeros(1)
+        for s in range(0, samples, WIDTH):
+            d = load(dvalue, s, 1)
+            total = fma(d, load(x, j * samples + s, 1), total)
+            store(dx, j * samples + s, weight[j] * d)
+        dweight[j] = over_samples(total)
+
+
+class ValueHead(torch.autograd.Function):
+    """entity.value_head: values (S), float32, of features x (sides, H, S), of whose sums alone they are made; weight: (1, H), bias: (1)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the values."""
+        _, size, samples = x.shape
+        value = torch.empty(samples)
+        _value_forward(size, samples, bits(weight), bits(bias), bits(x), bits(value))
+        ctx.save_for_backward(x, weight)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, dvalue: Tensor) -> tuple:
+        """Return the gradients of x, weight and bias."""
+        x, weight = ctx.saved_tensors
+        _, size, samples = x.shape
+        dx, dweight = torch.zeros_like(x), torch.empty_like(weight)
+        _value_backward(size, samples, bits(weight), bits(x), bits(dvalue.contiguous()), bits(dx), bits(dweight))
+        return dx, dweight, dvalue.sum()[None]
+
+
+@kernel
+def _policy_loss(action, old_mean, old_std, advantage, mean, std, clip, dmean, dstd, sums):
+    """Add up, over samples: the surrogate, whether it was clipped, the divergence; dmean, dstd: of the surrogate's mean, negated."""
+    actions, samples = action.shape[2], action.shape[0] * action.shape[1]
+    one = real(1.0)
+    share = one / real(samples)
+    spread = real(0.0)  # sum_a ln(std_old / std)
+    for a in range(actions):
+        spread += np.log(old_std[a] / std[a])
+    for t in range(action.shape[0]):
+        for n in range(action.shape[1]):
+            change, kl = spread, -spread
+            for a in range(actions):
+                old, z = (action[t, n, a] - old_mean[t, n, a]) / old_std[a], (action[t, n, a] - mean[t, n, a]) / std[a]
+                change += real(0.5) * (old * old - z * z)
+                moved, wider = (old_mean[t, n, a] - mean[t, n, a]) / std[a], old_std[a] / std[a]
+                kl += real(0.5) * (wider * wider + moved * moved - one)
+            ratio, gain = exp(change), advantage[t, n]
+            clipped = min(max(ratio, one - clip), one + clip)
+            free = ratio * gain <= clipped * gain
+            sums[0] += min(ratio * gain, clipped * gain)
+            sums[1] += one if abs(ratio - one) > clip else real(0.0)
+            sums[2] += kl
+            slope = -share * ratio * gain if free else real(0.0)  # of the loss by the log-probability
+            for a in range(actions):
+                z = (action[t, n, a] - mean[t, n, a]) / std[a]
+                dmean[t, n, a] = slope * z / std[a]
+                dstd[a] += slope * (z * z - one) / std[a]
+
+
+class PolicyLoss(torch.autograd.Function):
+    """ppo.policy_loss on the CPU: loss, share of clipped ratios and divergence, of which the loss alone has gradients, of mean and std.
+
+    action, old_mean, mean: (T, N, A); old_std, std: (A); advantage: (T, N).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, std: Tensor, action: Tensor, old_mean: Tensor, old_std: Tensor, advantage: Tensor, clip: float) -> tuple:
+        """Return three scalars."""
+        dmean, dstd, sums = torch.empty(mean.shape), torch.zeros_like(std), np.zeros(3, np.float32)
+        arrays = [x.detach().numpy() for x in (action, old_mean, old_std, advantage, mean, std)]
+        _policy_loss(*arrays, np.float32(clip), dmean.numpy(), dstd.numpy(), sums)
+        ctx.save_for_backward(dmean, dstd)
+        loss, clipped, kl = torch.from_numpy(sums / advantage.numel()).unbind()
+        ctx.mark_non_differentiable(clipped, kl)
+        return -loss, clipped, kl
+
+    @staticmethod
+    def backward(ctx: Any, dloss: Tensor, *_: Tensor) -> tuple:
+        """Return the gradients of mean and std."""
+        dmean, dstd = ctx.saved_tensors
+        return dloss * dmean, dloss * dstd, None, None, None, None, None
+
+
+@kernel
+def _value_loss(value, old_value, returns, clip, dvalue):
+    samples = value.shape[0] * value.shape[1]
+    total, share = real(0.0), real(1.0) / real(samples)
+    for t in range(value.shape[0]):
+        for n in range(value.shape[1]):
+            error = value[t, n] - returns[t, n]
+            change = value[t, n] - old_value[t, n]
+            bounded = min(max(change, -clip), clip)
+            other = old_value[t, n] + bounded - returns[t, n]
+            use_other = (clip > real(0.0)) & (other * other > error * error)
+            total += real(0.5) * share * (other * other if use_other else error * error)
+            dvalue[t, n] = share * ((other if abs(change) <= clip else real(0.0)) if use_other else error)
+    return total
+
+
+class ValueLoss(torch.autograd.Function):
+    """ppo.value_loss on the CPU; value, old_value, returns: (T, N)."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, old_value: Tensor, returns: Tensor, clip: float) -> Tensor:
+        """Return the loss."""
+        dvalue = torch.empty(value.shape)
+        loss = _value_loss(*(x.detach().numpy() for x in (value, old_value, returns)), np.float32(clip), dvalue.numpy())
+        ctx.save_for_backward(dvalue)
+        return value.new_tensor(loss)
+
+    @staticmethod
+    def backward(ctx: Any, dloss: Tensor) -> tuple:
+        """Return the gradient of value."""
+        (dvalue,) = ctx.saved_tensors
+        return dloss * dvalue, None, None, None

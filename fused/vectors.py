@@ -1,0 +1,423 @@
+"""Vectors for compiled code: a number of WIDTH samples at once, and several of these side by side.
+
+The compiler turns a loop over samples into vector instructions only if the loop holds little. Where
+it should hold much, such as the attention among all parts of a body, these types say what is meant:
+a ``Vector(1)`` holds one number of each of WIDTH samples, a ``Vector(n)`` n such numbers, in
+registers. They are made by ``load``, ``zeros`` and arithmetic, and leave by ``store``. Arithmetic
+works element by element, between vectors of one count and with Vector(1) and float32 scalars.
+
+Arrays are flat; an index counts elements. An array of uint16 holds bfloat16 numbers: widened by
+load, rounded to the nearest by store.
+"""
+
+import operator
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+WIDTH = 16  # one register of AVX-512, two of AVX2; with 32 or 64 the attention is no faster
+
+# A processor with this multiplies pairs of bfloat16 numbers and adds both products in one instruction.
+HAS_PAIRS = bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
+
+
+class _BFloat(ir.types.Type):
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+_FLOAT, _INT, _SHORT = ir.FloatType(), ir.IntType(32), ir.IntType(16)
+_PAIRS = ir.VectorType(_BFloat(), 2 * WIDTH)
+_FLOATS, _INTS, _SHORTS = (ir.VectorType(t, WIDTH) for t in (_FLOAT, _INT, _SHORT))
+_FLAGS = ("contract", "nsz", "arcp", "afn")  # as in physics/jit.py
+
+
+class Vector(types.Type):
+    """Type of ``count`` numbers of each of WIDTH samples."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(name=f"Vector({count})")
+        self.count = count
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        super().__init__(manager, kind, ir.ArrayType(_FLOATS, kind.count))
+
+
+def _count(kind: Any) -> int:
+    return kind.count if isinstance(kind, Vector) else 1
+
+
+def _constant(x: float) -> ir.Constant:
+    return ir.Constant(_FLOATS, [float(np.float32(x))] * WIDTH)
+
+
+def _whole(x: int) -> ir.Constant:
+    return ir.Constant(_INTS, [x] * WIDTH)
+
+
+def _spread(builder: Any, x: Any) -> Any:
+    """Return a scalar in every lane."""
+    first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), x, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(first, ir.Constant(_FLOATS, ir.Undefined), _whole(0))
+
+
+def _split(builder: Any, kind: Any, value: Any, count: int) -> list:
+    """Return a vector's or a scalar's registers, repeated to a count."""
+    if not isinstance(kind, Vector):
+        return [_spread(builder, value)] * count
+    found = [builder.extract_value(value, i) for i in range(kind.count)]
+    return found * count if kind.count == 1 else found
+
+
+def _join(builder: Any, registers: list) -> Any:
+    value = ir.Constant(ir.ArrayType(_FLOATS, len(registers)), ir.Undefined)
+    for i, register in enumerate(registers):
+        value = builder.insert_value(value, register, i)
+    return value
+
+
+def _call(builder: Any, name: str, *arguments: Any) -> Any:
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * len(arguments)), f"{name}.v{WIDTH}f32")
+    return builder.call(function, arguments)
+
+
+def _each(kinds: tuple, make: Any) -> tuple:
+    """Return signature and code of what is done register by register."""
+    count = max(_count(kind) for kind in kinds)
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        split = [_split(builder, kind, value, count) for kind, value in zip(signature.args, values, strict=True)]
+        return _join(builder, [make(builder, *registers) for registers in zip(*split, strict=True)])
+
+    return Vector(count)(*(kind if isinstance(kind, Vector) else types.float32 for kind in kinds)), code
+
+
+def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any, i: int) -> Any:
+    """Return where register i of what starts at array[index] lies."""
+    data = context.make_array(kind)(context, builder, array).data
+    place = builder.gep(data, [builder.add(index, ir.Constant(index.type, i * WIDTH))])
+    return builder.bitcast(place, (_SHORTS if kind.dtype == types.uint16 else _FLOATS).as_pointer())
+
+
+@intrinsic(prefer_literal=True)
+def load(typing, array, index, count):
+    """Return the Vector(count) that starts at array[index]; count: a constant."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        kind, registers = signature.args[0], []
+        for i in range(count.literal_value):
+            x = builder.load(_place(context, builder, kind, values[0], values[1], i), align=2 if kind.dtype == types.uint16 else 4)
+            if kind.dtype == types.uint16:
+                x = builder.bitcast(builder.shl(builder.zext(x, _INTS), _whole(16)), _FLOATS)
+            registers.append(x)
+        return _join(builder, registers)
+
+    return Vector(count.literal_value)(array, types.intp, count), code
+
+
+def _write(context: Any, builder: Any, kind: Any, array: Any, index: Any, i: int, x: Any) -> None:
+    """Store register i of what goes to array[index] and on."""
+    if kind.dtype == types.uint16:
+        u = builder.bitcast(x, _INTS)
+        half = builder.add(_whole(0x7FFF), builder.and_(builder.lshr(u, _whole(16)), _whole(1)))  # to even
+        x = builder.trunc(builder.lshr(builder.add(u, half), _whole(16)), _SHORTS)
+    builder.store(x, _place(context, builder, kind, array, index, i), align=2 if kind.dtype == types.uint16 else 4)
+
+
+@intrinsic
+def store(typing, array, index, vector):
+    """Write a vector to array[index] and on."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        for i, x in enumerate(_split(builder, signature.args[2], values[2], vector.count)):
+            _write(context, builder, signature.args[0], values[0], values[1], i, x)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), code
+
+
+@intrinsic
+def pairs_of(typing, array):
+    """Return how many numbers lie in 32 bits: 1 of an array of float32, 2 of uint16."""
+    count = 1 if array.dtype == types.float32 else 2
+    return types.intp(array), lambda context, builder, signature, values: ir.Constant(ir.IntType(64), count)
+
+
+@intrinsic
+def load_pairs(typing, array, first, second):
+    """Return WIDTH numbers from array[first] on; of uint16, beside each the one from array[second] on, as 32 bits."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        kind = signature.args[0]
+        a = builder.load(_place(context, builder, kind, values[0], values[1], 0), align=2 if kind.dtype == types.uint16 else 4)
+        if kind.dtype == types.uint16:
+            b = builder.load(_place(context, builder, kind, values[0], values[2], 0), align=2)
+            both = builder.or_(builder.zext(a, _INTS), builder.shl(builder.zext(b, _INTS), _whole(16)))
+            a = builder.bitcast(both, _FLOATS)
+        return _join(builder, [a])
+
+    return Vector(1)(array, types.intp, types.intp), code
+
+
+def _multiply_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
+    """Return total + a_even b_even + a_odd b_odd of registers of pairs of bfloat16 numbers."""
+    if HAS_PAIRS:
+        kind = ir.FunctionType(_FLOATS, [_FLOATS, _PAIRS, _PAIRS])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
+        return builder.call(function, [total, builder.bitcast(a, _PAIRS), builder.bitcast(b, _PAIRS)])
+    for place in (lambda x: builder.shl(x, _whole(16)), lambda x: builder.and_(x, _whole(0xFFFF0000))):
+        x, y = (builder.bitcast(place(builder.bitcast(z, _INTS)), _FLOATS) for z in (a, b))
+        total = _call(builder, "llvm.fma", x, y, total)
+    return total
+
+
+@intrinsic
+def multiply_up(typing, totals, weights, index, stride, x):
+    """Return totals + weights x: totals Vector(R C), row by row; x Vector(C); weights[index + r stride] in every lane.
+
+    weights: float32, or int32 for pairs of bfloat16 numbers, as x then holds them, too.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        kind = signature.args[1]
+        data = context.make_array(kind)(context, builder, values[1]).data
+        found = _split(builder, signature.args[0], values[0], totals.count)
+        xs = _split(builder, signature.args[4], values[4], x.count)
+        for r in range(totals.count // x.count):
+            step = builder.mul(values[3], ir.Constant(values[3].type, r))
+            w = builder.load(builder.gep(data, [builder.add(values[2], step)]))
+            w = _spread(builder, w if kind.dtype == types.float32 else builder.bitcast(w, _FLOAT))
+            for c, y in enumerate(xs):
+                i = r * x.count + c
+                found[i] = _call(builder, "llvm.fma", w, y, found[i]) if kind.dtype == types.float32 else _multiply_pairs(builder, found[i], w, y)
+        return _join(builder, found)
+
+    return totals(totals, weights, types.intp, types.intp, x), code
+
+
+@intrinsic(prefer_literal=True)
+def load_rows(typing, array, index, stride, count):
+    """Return the Vector(count) of what starts at array[index + i stride], as it is: of uint16, pairs of neighbours."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        data, registers = context.make_array(signature.args[0])(context, builder, values[0]).data, []
+        for i in range(count.literal_value):
+            place = builder.gep(data, [builder.add(values[1], builder.mul(values[2], ir.Constant(values[2].type, i)))])
+            registers.append(builder.load(builder.bitcast(place, _FLOATS.as_pointer()), align=2))
+        return _join(builder, registers)
+
+    return Vector(count.literal_value)(array, types.intp, types.intp, count), code
+
+
+@intrinsic
+def multiply_all(typing, array, totals, a, b):
+    """Return totals + a_i b_j: totals Vector(R C), row by row, of a Vector(R) and a Vector(C), numbers or pairs as in array."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        found = _split(builder, signature.args[1], values[1], totals.count)
+        xs, ys = (_split(builder, signature.args[i], values[i], signature.args[i].count) for i in (2, 3))
+        for r, x in enumerate(xs):
+            for c, y in enumerate(ys):
+                i = r * len(ys) + c
+                found[i] = _call(builder, "llvm.fma", x, y, found[i]) if array.dtype == types.float32 else _multiply_pairs(builder, found[i], x, y)
+        return _join(builder, found)
+
+    return totals(array, totals, a, b), code
+
+
+@intrinsic(prefer_literal=True)
+def store_block(typing, array, index, stride, totals, count):
+    """Write a Vector(R count) to R rows of array: the registers of row r from index + r stride on."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        for i, x in enumerate(_split(builder, signature.args[3], values[3], totals.count)):
+            r, c = divmod(i, count.literal_value)
+            step = builder.mul(values[2], ir.Constant(values[2].type, r))
+            _write(context, builder, signature.args[0], values[0], builder.add(values[1], step), c, x)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, totals, count), code
+
+
+@intrinsic(prefer_literal=True)
+def store_sums(typing, array, index, stride, totals, count):
+    """Write the sum over the lanes of every register of totals, Vector(R count), to array[index + r stride + c]; 16 registers."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        registers = _split(builder, signature.args[3], values[3], totals.count)
+        # lanes of two registers merge into one, half of each: after four rounds one register holds a sum per lane
+        size = WIDTH // 2
+        while len(registers) > 1:
+            merged, half = [], len(registers) // 2
+            for x, y in zip(registers[:half], registers[half:], strict=True):
+                block = [i for i in range(WIDTH) if i % (2 * size) < size]
+                low = sorted(block)
+                order_a = [i if i in low else WIDTH + i - size for i in range(WIDTH)]
+                order_b = [i + size if i in low else WIDTH + i for i in range(WIDTH)]
+                a = builder.shuffle_vector(x, y, ir.Constant(_INTS, order_a))
+                b = builder.shuffle_vector(x, y, ir.Constant(_INTS, order_b))
+                merged.append(builder.fadd(a, b, flags=_FLAGS))
+            registers, size = merged, size // 2
+        # the first merge chose by the highest bit of the lane between the halves of the list, and so on down
+        rows = totals.count // count.literal_value
+        (result,) = registers
+        for r in range(rows):
+            order = [r * count.literal_value + c for c in range(count.literal_value)]
+            part = builder.shuffle_vector(result, result, ir.Constant(ir.VectorType(_INT, count.literal_value), order))
+            step = builder.mul(values[2], ir.Constant(values[2].type, r))
+            place = builder.bitcast(builder.gep(data, [builder.add(values[1], step)]), part.type.as_pointer())
+            builder.store(part, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, totals, count), code
+
+
+@intrinsic(prefer_literal=True)
+def zeros(typing, count):
+    """Return a Vector(count) of zeros; count: a constant."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        return _join(builder, [_constant(0.0)] * count.literal_value)
+
+    return Vector(count.literal_value)(count), code
+
+
+@intrinsic
+def fma(typing, a, b, c):
+    """Return a b + c."""
+    return _each((a, b, c), lambda builder, *x: _call(builder, "llvm.fma", *x))
+
+
+@intrinsic
+def dot(typing, array, index, x, y):
+    """Return y + sum_k array[index + k] x_k of a Vector x and a float32 or Vector(1) y: Vector(1)."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        (result,) = _split(builder, signature.args[3], values[3], 1)
+        for k, register in enumerate(_split(builder, signature.args[2], values[2], x.count)):
+            place = builder.gep(data, [builder.add(values[1], ir.Constant(values[1].type, k))])
+            result = _call(builder, "llvm.fma", _spread(builder, builder.load(place)), register, result)
+        return _join(builder, [result])
+
+    return Vector(1)(array, types.intp, x, y), code
+
+
+@intrinsic
+def magnitude(typing, a):
+    """Return |a|."""
+    return _each((a,), lambda builder, x: _call(builder, "llvm.fabs", x))
+
+
+@intrinsic
+def where_positive(typing, a, b):
+    """Return b where a > 0, else 0."""
+    return _each((a, b), lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, _constant(0.0)), y, _constant(0.0)))
+
+
+@intrinsic
+def choose_positive(typing, a, b, c):
+    """Return b where a > 0, else c."""
+    return _each((a, b, c), lambda builder, x, y, z: builder.select(builder.fcmp_ordered(">", x, _constant(0.0)), y, z))
+
+
+@intrinsic
+def bounded(typing, a, low, high):
+    """Return a, at least low and at most high."""
+
+    def make(builder: Any, x: Any, lowest: Any, highest: Any) -> Any:
+        x = builder.select(builder.fcmp_ordered("<", x, lowest), lowest, x)
+        return builder.select(builder.fcmp_ordered(">", x, highest), highest, x)
+
+    return _each((a, low, high), make)
+
+
+def _exponential(builder: Any, x: Any) -> Any:
+    """e^x = 2^n e^r with n = rint(x / ln 2), |r| <= ln 2 / 2; e^r by Cephes' polynomial, to 1.2e-7."""
+    x = builder.select(builder.fcmp_ordered("<", x, _constant(-87.0)), _constant(-87.0), x)
+    x = builder.select(builder.fcmp_ordered(">", x, _constant(88.0)), _constant(88.0), x)
+    n = _call(builder, "llvm.rint", builder.fmul(x, _constant(1.4426950408889634)))
+    r = _call(builder, "llvm.fma", n, _constant(-0.693359375), x)
+    r = _call(builder, "llvm.fma", n, _constant(2.12194440e-4), r)
+    p = _constant(1.9875691500e-4)
+    for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        p = _call(builder, "llvm.fma", p, r, _constant(c))
+    p = _call(builder, "llvm.fma", p, builder.fmul(r, r, flags=_FLAGS), builder.fadd(r, _constant(1.0), flags=_FLAGS))
+    power = builder.shl(builder.add(builder.fptosi(n, _INTS), _whole(127)), _whole(23))
+    return builder.fmul(p, builder.bitcast(power, _FLOATS), flags=_FLAGS)
+
+
+@intrinsic
+def exponential(typing, a):
+    """Return e^a, for a from -87 to 88, beyond which it stays at e^-87 and e^88."""
+    return _each((a,), _exponential)
+
+
+def _fold(kind: Any, make: Any) -> tuple:
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        first, *others = _split(builder, signature.args[0], values[0], signature.args[0].count)
+        for x in others:
+            first = make(builder, first, x)
+        return _join(builder, [first])
+
+    return Vector(1)(kind), code
+
+
+@intrinsic
+def total(typing, a):
+    """Return the sum of a vector's numbers, sample by sample: Vector(1)."""
+    return _fold(a, lambda builder, x, y: builder.fadd(x, y, flags=_FLAGS))
+
+
+@intrinsic
+def largest(typing, a):
+    """Return the largest of a vector's numbers, sample by sample: Vector(1)."""
+    return _fold(a, lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
+
+
+@intrinsic
+def over_samples(typing, a):
+    """Return the sum over the samples of a Vector(1), a float32."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        x, size = builder.extract_value(values[0], 0), WIDTH
+        while size > 1:
+            size //= 2
+            order = [(i + size) % WIDTH if i < size else 0 for i in range(WIDTH)]
+            other = builder.shuffle_vector(x, x, ir.Constant(_INTS, order))
+            x = builder.fadd(x, other, flags=_FLAGS)
+        return builder.extract_element(x, ir.Constant(_INT, 0))
+
+    return types.float32(Vector(1)), code
+
+
+def _arithmetic(python_operator: Any, name: str) -> None:
+    @intrinsic
+    def operate(typing, a, b):
+        return _each((a, b), lambda builder, x, y: getattr(builder, name)(x, y, flags=_FLAGS))
+
+    @overload(python_operator)
+    def overloaded(a, b):
+        if isinstance(a, Vector) or isinstance(b, Vector):
+            return lambda a, b: operate(a, b)
+
+
+for _operator, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+    _arithmetic(_operator, _name)
