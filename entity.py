@@ -29,6 +29,16 @@ def product(x: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
     return F.linear(x.to(dtype), layer.weight.to(dtype), bias)
 
 
+def _all_parts(body: Any) -> list[tuple[str, list[int], list[float]]]:
+    """Return kind, columns and signs of every part of a body, those that its mirror shows included."""
+    parts = []
+    for node in body.nodes:
+        parts.append((node.kind, list(node.columns), [1.0] * len(node.columns)))
+        if body.obs is not None and set(columns := [body.obs.columns[c] for c in node.columns]) != set(node.columns):
+            parts.append((node.kind, columns, [body.obs.signs[c] for c in node.columns]))
+    return parts
+
+
 class BodyEncoder(nn.Module):
     """Encode a body whose parts are nodes of a graph: shared weights per kind of part, then graph attention.
 
@@ -36,21 +46,22 @@ class BodyEncoder(nn.Module):
 
         e_ij = a . LeakyReLU(W_l x_i + W_r x_j),  alpha_i = softmax_j(e_ij),  y_i = sum_j alpha_ij W_r x_j
 
-    body: nodes, each with its kind, the observation's columns it reads and their signs (a right
-    leg is a left leg in a mirror). A body of one node needs no attention: y = W_r x.
+    body: nodes, each with its kind and the observation's columns it reads (a right leg is a left leg
+    in the body's mirror). A body of one node needs no attention: y = W_r x.
     """
 
     def __init__(self, body: Any, cfg: NetworkCfg) -> None:
         super().__init__()
-        self.num_nodes = len(body.nodes)
+        nodes = _all_parts(body)
+        self.num_nodes = len(nodes)
         self.width = cfg.heads * cfg.head_size
         self.out_features = self.num_nodes * self.width
-        names = sorted({node.kind for node in body.nodes})
-        features = max(len(node.columns) for node in body.nodes)
+        names = sorted({kind for kind, _, _ in nodes})
+        features = max(len(columns) for _, columns, _ in nodes)
         # a part that reads fewer columns is padded: its first column, times 0
-        columns = torch.tensor([list(node.columns) + [0] * (features - len(node.columns)) for node in body.nodes])
-        signs = torch.tensor([list(node.signs) + [0.0] * (features - len(node.signs)) for node in body.nodes])
-        kinds = torch.tensor([names.index(node.kind) for node in body.nodes])
+        columns = torch.tensor([own + [0] * (features - len(own)) for _, own, _ in nodes])
+        signs = torch.tensor([own + [0.0] * (features - len(own)) for _, _, own in nodes])
+        kinds = torch.tensor([names.index(kind) for kind, _, _ in nodes])
         for name, value in (("columns", columns), ("signs", signs), ("kinds", kinds)):
             self.register_buffer(name, value, persistent=False)
         outputs = self.width * (2 if self.num_nodes > 1 else 1)  # left and right
