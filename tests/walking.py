@@ -28,7 +28,6 @@ def mirror_image(mirror, x):
 
 def contact_velocity(env, state):
     """Return (N, 4, 3) the velocity of the feet's lowest points, world frame [m/s], by differences of positions and the calves' turning."""
-
     h = 1e-5
     q, w = state.base_quaternion.astype(float), state.base_angular_velocity.astype(float)
     rate = 0.5 * np.stack([
