@@ -107,6 +107,24 @@ class GoalCfg:
 
 
 @dataclass(frozen=True)
+class CommandCfg:
+    """What a robot is asked to do: stay where it is told to, move at commanded velocities, or go from goal to goal."""
+
+    kind: str = knob("stay", "stay: at env.goal; velocity: at drawn velocities; goal: to places far away", choices=("stay", "velocity", "goal"))
+    forward: tuple[float, float] = knob((-1.0, 1.0), "forward velocity, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
+    sideways: tuple[float, float] = knob((-0.6, 0.6), "velocity to the left, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
+    turn: tuple[float, float] = knob((-1.0, 1.0), "yaw rate, uniform between (velocity), kept between (goal)", "rad/s", low=-10.0, high=10.0)
+    interval: tuple[float, float] = knob((5.0, 10.0), "time between new commands, uniform between (velocity)", "s", low=0.02, high=1e6)
+    standing: float = knob(0.15, "share of commands to stand (velocity)", "1", low=0.0, high=1.0)
+    turning: float = knob(0.1, "share of commands to turn on the spot (velocity)", "1", low=0.0, high=1.0)
+    least: float = knob(0.1, "a speed or yaw rate below this becomes 0: nearly standing is not asked for (velocity)", "m/s, rad/s", low=0.0, high=1.0)
+    cruise: float = knob(0.8, "speed towards a far goal (goal)", "m/s", low=0.0, high=10.0)
+    gain: float = knob(1.0, "speed over distance left, yaw rate over bearing (goal)", "1/s", low=0.01, high=100.0)
+    distance: tuple[float, float] = knob((1.0, 5.0), "horizontal distance of a new goal, between (goal)", "m", low=0.1, high=1e3)
+    reached: float = knob(0.3, "horizontal distance at which the next goal follows (goal)", "m", low=0.01, high=10.0)
+
+
+@dataclass(frozen=True)
 class TerrainCfg:
     """The ground: a grid of square tiles, harder along x, a kind to a row along y."""
 
@@ -132,21 +150,38 @@ class NoiseCfg:
 
 @dataclass(frozen=True)
 class RewardCfg:
-    """Weights of the reward terms of the same names (environments/rewards.py), per second."""
+    """Weights of the reward terms of the same names (environments/rewards.py), per second but for air_time and fall, and the shape of tracking.
 
+    Tracking gives (exp(-sharp e^2) + exp(-wide e^2)) / 2 for an error e.
+    """
+
+    sharp: float = knob(4.0, "how fast half of a tracking term falls off", "s^2/m^2, s^2/rad^2", low=0.0, high=1e3)
+    wide: float = knob(1.0, "how fast its other half does", "s^2/m^2, s^2/rad^2", low=0.0, high=1e3)
     goal: float = knob(1.0, "centre of mass near the goal")
-    stillness: float = knob(1.0, "no horizontal velocity")
-    yaw: float = knob(0.5, "no yaw rate")
+    velocity: float = knob(1.0, "tracking of the commanded horizontal velocity")
+    yaw_rate: float = knob(0.5, "tracking of the commanded yaw rate")
     vertical_velocity: float = knob(-1.0, "vertical velocity squared")
     tumble: float = knob(-0.05, "roll and pitch rate squared")
     orientation: float = knob(-0.5, "tilt squared")
+    height: float = knob(0.0, "base height less home height, squared")
     torque: float = knob(-1e-4, "motor torque squared")
     action_rate: float = knob(-0.01, "change of action squared")
+    smoothness: float = knob(0.0, "change of the change of action squared")
     pose: float = knob(-0.05, "joint angle error squared")
+    stand_pose: float = knob(0.0, "the same while the command is 0")
+    knee: float = knob(0.0, "thigh and calf angles in the outer tenths of their ranges: how far, squared")
     joint_speed: float = knob(-5e-4, "joint velocity squared")
     feet: float = knob(0.1, "share of feet on the ground")
+    slip: float = knob(0.0, "horizontal velocity of the feet on the ground squared")
+    trot: float = knob(0.0, "diagonal pairs of feet in turn while the command is not 0")
     alive: float = knob(2.0, "being up")
+    air_time: float = knob(0.0, "each touchdown, once: duration of the flight up to 0.4 s less 0.2 s, while the command is not 0")
     fall: float = knob(-5.0, "having fallen, once")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights by name, in the order of the terms."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in ("sharp", "wide")}
 
 
 @dataclass(frozen=True)
@@ -167,6 +202,7 @@ class EnvCfg:
     reset: ResetCfg = ResetCfg()
     push: PushCfg = PushCfg()
     goal: GoalCfg = GoalCfg()
+    command: CommandCfg = CommandCfg()
     terrain: TerrainCfg = TerrainCfg()
     vary: VaryCfg = VaryCfg(
         friction=(0.7, 1.3), stiffness=(0.5, 1.5), trunk_mass=(0.9, 1.15), trunk_shift=0.02, link_mass=(0.95, 1.05), strength=(0.9, 1.1),
@@ -338,6 +374,10 @@ def check(cfg: Any, prefix: str = "") -> None:
         raise ConfigError(f"motor.rated_speed: expected less than motor.no_load_speed = {cfg.no_load_speed:g} rad/s, got {cfg.rated_speed:g}")
     if isinstance(cfg, PhysicsCfg) and cfg.friction_model != "simple" and cfg.static_friction < cfg.foot_friction:
         raise ConfigError(f"physics.static_friction: expected at least physics.foot_friction = {cfg.foot_friction:g}, got {cfg.static_friction:g}")
+    if isinstance(cfg, CommandCfg) and cfg.distance[0] <= cfg.reached:
+        raise ConfigError(f"command.distance: expected more than command.reached = {cfg.reached:g} m, got {cfg.distance[0]:g}")
+    if isinstance(cfg, CommandCfg) and cfg.standing + cfg.turning > 1.0:
+        raise ConfigError(f"command.turning: expected, with command.standing, at most 1, got {cfg.standing + cfg.turning:g}")
     if isinstance(cfg, EnvCfg) and cfg.physics.motor.enabled and cfg.physics.motor.delay + cfg.vary.delay[1] >= cfg.control_dt:
         longest = cfg.physics.motor.delay + cfg.vary.delay[1]
         raise ConfigError(f"motor.delay: expected, with vary.delay, less than env.control_dt = {cfg.control_dt:g} s, got {longest:g}")

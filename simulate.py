@@ -182,12 +182,11 @@ class Viewer:
         """Return what there is to see of this instant."""
         from renderer import Snapshot
 
-        view, errors = self.env.view(), self.env.errors()
+        view, errors = self.env.view(), {name: float(error[0]) for name, error in self.env.errors().items()}
         hud = (
             ("time", f"{self.time:.1f} s"),
             ("reward", f"{float(self.state.reward[0]) / self.cfg.env.control_dt:.2f} /s"),
-            ("goal distance", f"{100 * float(errors['goal_distance'][0]):.1f} cm"),
-            ("speed", f"{float(errors['speed'][0]):.2f} m/s"),
+            *hud_rows(self.cfg.env.command.kind, view, errors),
             ("last push", f"{float(np.linalg.norm(view['last_push'])):.2f} m/s"),
             ("falls", str(self.falls)),
         )
@@ -195,6 +194,16 @@ class Viewer:
             view["base_position"], view["base_quaternion"], view["joint_position"], view["foot_contact_force"],
             goal=view["goal"], push=view["push"], hud=hud, fallen=bool(self.state.terminated[0]), time=self.time,
         )  # fmt: skip
+
+
+def hud_rows(kind: str, view: dict[str, Any], errors: dict[str, float]) -> list[tuple[str, str]]:
+    """Return what a kind of command has to show: label and value, by what view() and errors() of its environment return."""
+    if kind == "stay":
+        return [("goal distance", f"{100 * errors['goal_distance']:.1f} cm"), ("speed", f"{errors['speed']:.2f} m/s")]
+    moves = {name: "{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*view[name]) for name in ("command", "velocity")}
+    if kind == "goal":
+        return [("goal distance", f"{errors['goal_distance']:.2f} m"), ("goals reached", str(view["goals"])), *moves.items()]
+    return [*moves.items(), ("velocity error", f"{errors['velocity_error']:.2f} m/s")]
 
 
 def require_writable(folder: pathlib.Path, field: str) -> None:

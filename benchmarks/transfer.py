@@ -38,10 +38,10 @@ CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCon
 
 
 class MujocoQuadrupeds:
-    """The task of QuadrupedEnv in MuJoCo: N robots that live one episode each.
+    """The tasks of QuadrupedEnv in MuJoCo: N robots that live one episode each, on flat ground.
 
-    What QuadrupedEnv does in its kernel is done here a second time, in NumPy, from its
-    documentation: observation, PD law, pushes, goals, start and end of an episode. Draws come from
+    What QuadrupedEnv does in its kernel is done here a second time, in NumPy, from its documentation:
+    observation, PD law, pushes, goals, commands, start and end of an episode. Draws come from
     the same distributions by another generator. Rewards are not computed. A robot whose episode
     ended stays as it is.
 
@@ -70,7 +70,9 @@ class MujocoQuadrupeds:
         self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
         # what MuJoCo's data do not hold
         self.goal = np.zeros((num_envs, 3))  # world frame [m]
-        self.goal_in, self.push_in = np.zeros(num_envs), np.zeros(num_envs)  # time to the next [s]
+        self.command = np.zeros((num_envs, 3))  # forward, sideways, heading frame [m/s], yaw rate [rad/s]
+        self.goal_in, self.push_in, self.command_in = np.zeros(num_envs), np.zeros(num_envs), np.zeros(num_envs)  # time to the next [s]
+        self.arrived = np.zeros(num_envs, bool)  # at a far goal, at this instant
         self.age = np.zeros(num_envs, int)  # control steps
         self.contact = np.zeros((num_envs, 4))  # 1 where a foot bears more than the threshold
         self.alive = np.ones(num_envs, bool)
@@ -91,8 +93,9 @@ class MujocoQuadrupeds:
             mujoco.mj_kinematics(self.model, d)
             mujoco.mj_comPos(self.model, d)
         self.push_in[:] = self.random.uniform(*self.cfg.push.interval, n)
-        self.goal_in[:], self.age[:], self.contact[:], self.alive[:] = 0, 0, 0, True
+        self.goal_in[:], self.command_in[:], self.age[:], self.contact[:], self.alive[:] = 0, 0, 0, 0, True
         self._new_goals()
+        self._new_commands()
         none = np.zeros(n, bool)
         return EnvState(self._observe(), np.zeros(n, np.float32), none, none, {})
 
@@ -108,6 +111,7 @@ class MujocoQuadrupeds:
         fallen = self.alive & self._fallen()
         timed_out = self.alive & ~fallen & (self.age >= self.cfg.episode_steps)
         self._new_goals()
+        self._new_commands()
         info = {"episode_return": np.zeros(self.num_envs), "episode_steps": self.age.copy()}
         state = EnvState(self._observe(), np.zeros(self.num_envs, np.float32), fallen, timed_out, info)
         self.alive &= ~(fallen | timed_out)
@@ -115,8 +119,24 @@ class MujocoQuadrupeds:
 
     def errors(self) -> dict[str, np.ndarray]:
         """Return what QuadrupedEnv.errors returns."""
-        speed = np.array([d.qvel[:2] for d in self.datas])
-        return {"goal_distance": np.linalg.norm(self.goal - self._com(), axis=1), "speed": np.linalg.norm(speed, axis=1)}
+        kind, qd = self.cfg.command.kind, np.array([d.qvel for d in self.datas])
+        errors = {}
+        if kind == "velocity":
+            forward, left = self._to_heading(qd[:, :2]).T
+            errors["velocity_error"] = np.hypot(forward - self.command[:, 0], left - self.command[:, 1])
+            errors["yaw_rate_error"] = np.abs(qd[:, 5] - self.command[:, 2])
+        else:
+            errors["goal_distance"] = np.linalg.norm(self.goal - self._com(), axis=1)
+        if kind == "goal":
+            errors["goals_per_minute"] = self.arrived * 60.0 / self.cfg.control_dt
+        return errors | {"speed": np.linalg.norm(qd[:, :2], axis=1)}
+
+    def _to_heading(self, v: np.ndarray) -> np.ndarray:
+        """Return horizontal vectors (N, 2) in the heading frame."""
+        r = np.array([d.xmat[1] for d in self.datas])  # R_WB, row by row
+        heading = np.arctan2(r[:, 3], r[:, 0])
+        c, s = np.cos(heading), np.sin(heading)
+        return np.stack((c * v[:, 0] + s * v[:, 1], c * v[:, 1] - s * v[:, 0]), axis=1)
 
     def _uniform(self, span: float, size: int) -> np.ndarray:
         return self.random.uniform(-span, span, size)
@@ -154,15 +174,37 @@ class MujocoQuadrupeds:
             self.push_in[i] = self.random.uniform(*cfg.interval)
 
     def _new_goals(self) -> None:
-        """Give the robots whose time has come a new goal about the middle of their feet."""
-        cfg = self.cfg.goal
+        """Give the robots whose time has come, or that have reached a far goal, a new one about the middle of their feet."""
+        far, cfg = self.cfg.command, self.cfg.goal
+        near = np.linalg.norm((self.goal - self._com())[:, :2], axis=1) < far.reached
         self.goal_in -= self.cfg.control_dt
-        for i in np.flatnonzero(self.goal_in <= 0):
+        self.arrived = near & (self.goal_in > 0) & (far.kind == "goal")
+        for i in np.flatnonzero((self.goal_in <= 0) | self.arrived):
             d = self.datas[i]
-            angle, distance = self.random.uniform(0, 2 * math.pi), cfg.radius * math.sqrt(self.random.uniform())
+            angle, share = self.random.uniform(0, 2 * math.pi), math.sqrt(self.random.uniform())
+            low, high, height = (*far.distance, 0.0) if far.kind == "goal" else (0.0, cfg.radius, cfg.height)
+            distance = low + (high - low) * share
             self.goal[i, :2] = d.geom_xpos[self.feet, :2].mean(0) + (distance * math.cos(angle), distance * math.sin(angle))
-            self.goal[i, 2] = self.robot.home_height + d.subtree_com[1, 2] - d.qpos[2] + self.random.uniform(-cfg.height, cfg.height)
-            self.goal_in[i] = self.random.uniform(*cfg.interval)
+            self.goal[i, 2] = self.robot.home_height + d.subtree_com[1, 2] - d.qpos[2] + self.random.uniform(-height, height)
+            self.goal_in[i] = math.inf if far.kind == "goal" else self.random.uniform(*cfg.interval)
+
+    def _new_commands(self) -> None:
+        """Give the robots whose time has come a new velocity, or lead them all to their goals."""
+        cfg = self.cfg.command
+        if cfg.kind == "velocity":
+            self.command_in -= self.cfg.control_dt
+            for i in np.flatnonzero(self.command_in <= 0):
+                share = self.random.uniform()
+                forward, left, turn = (self.random.uniform(*span) for span in (cfg.forward, cfg.sideways, cfg.turn))
+                moves = share >= cfg.standing + cfg.turning and math.hypot(forward, left) >= cfg.least
+                turns = share >= cfg.standing and abs(turn) >= cfg.least
+                self.command[i] = forward * moves, left * moves, turn * turns
+                self.command_in[i] = self.random.uniform(*cfg.interval)
+        elif cfg.kind == "goal":
+            offset = self._to_heading((self.goal - self._com())[:, :2])
+            distance = np.linalg.norm(offset, axis=1) + 1e-6
+            self.command[:, :2] = offset * (np.minimum(cfg.cruise, cfg.gain * distance) / distance)[:, None]
+            self.command[:, 2] = np.clip(cfg.gain * np.arctan2(offset[:, 1], offset[:, 0]), *cfg.turn)
 
     def _fallen(self) -> np.ndarray:
         """Return whose trunk is tilted, low or on the ground, (N) bool; one that is not finite too."""
@@ -181,12 +223,13 @@ class MujocoQuadrupeds:
         obs[:, Q.OBS_CONTACT : Q.OBS_GRAVITY] = self.contact
         obs[:, Q.OBS_GRAVITY : Q.OBS_SPIN] = -r[:, 6:]
         obs[:, Q.OBS_SPIN : Q.OBS_GOAL] = qd[:, 3:6] * 0.25
+        if self.cfg.command.kind == "velocity":
+            obs[:, Q.OBS_GOAL :] = self.command * (2, 2, 1)
+            return np.where(np.abs(obs) < 1e3, obs, 0)
         offset = self.goal - self._com()
-        heading = np.arctan2(r[:, 3], r[:, 0])
-        c, s = np.cos(heading), np.sin(heading)
-        flat = np.stack((c * offset[:, 0] + s * offset[:, 1], c * offset[:, 1] - s * offset[:, 0]), axis=1)
+        flat = self._to_heading(offset[:, :2])
         shrink = np.minimum(1, self.cfg.goal.reach / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6))
-        obs[:, Q.OBS_GOAL : Q.OBS_GOAL + 2] = 5 * shrink * flat
+        obs[:, Q.OBS_GOAL : Q.OBS_GOAL + 2] = (1.5 / self.cfg.goal.reach if self.cfg.command.kind == "goal" else 5) * shrink * flat
         obs[:, Q.OBS_GOAL + 2] = 5 * offset[:, 2]
         return np.where(np.abs(obs) < 1e3, obs, 0)
 

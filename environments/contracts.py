@@ -13,7 +13,7 @@ __all__ = ["ABEnv", "Body", "EnvCfg", "EnvState", "Mirror", "Node"]
 
 @dataclass(frozen=True)
 class Mirror:
-    """The mirror image, left for right, of a vector x: signs * x[columns]."""
+    """How a vector looks in a mirror that swaps left and right: x becomes signs * x[columns]."""
 
     columns: tuple[int, ...]
     signs: tuple[float, ...]
@@ -21,7 +21,7 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Node:
-    """A part of a body, and the columns of the observation that describe it; parts of one kind share weights."""
+    """A part of a body: parts of one kind share weights; columns: of the observation."""
 
     kind: str
     columns: tuple[int, ...]
@@ -31,8 +31,11 @@ class Node:
 class Body:
     """The graph of a body, every part a neighbour of every other.
 
-    nodes: all parts; or, where obs, privileged and actions have mirror images, those of the left half
-    (and of the middle), whose mirror images are the rest.
+    A body with mirrors looks alike from left and right: nodes are the parts of its left half, and
+    the same nodes read from the mirror image of the observation are those of its right half, a part
+    in the middle being seen from both sides. Without mirrors nodes are all parts.
+
+    obs, privileged, actions: mirrors of observation, privileged observation and actions, or None.
     """
 
     nodes: tuple[Node, ...]
@@ -88,3 +91,20 @@ class ABEnv(abc.ABC):
     @abc.abstractmethod
     def errors(self) -> dict[str, Any]:
         """Return the task's own errors of this instant, (N) each, by name."""
+
+    @abc.abstractmethod
+    def split(self, parts: int, threads: int = 1) -> "list[ABEnv]":
+        """Return this environment's robots as several environments, which different threads may step at the same time.
+
+        Stepped alike, they do what the whole would, to the last bit. They share its robots, and so
+        are used instead of it: a step of a part is not one of the whole, whose clock stands still.
+
+        parts: at most how many; threads: of each.
+        """
+
+    @abc.abstractmethod
+    def set_level(self, push: float = 1.0, command: float = 1.0) -> None:
+        """Set how hard the task is, from now on, as a curriculum does, for every part of a split environment at once.
+
+        push: times the configured strength of pushes; command: times the configured commands.
+        """

@@ -1,6 +1,8 @@
-"""The quadruped's environment: keeps its balance on flat ground while it is pushed."""
+"""The quadruped's environment: it keeps its balance, moves as commanded or goes from goal to goal, and is pushed."""
 
+import copy
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -20,16 +22,37 @@ BORDER = 4.0  # least width of the level ground around the tiles [m]
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 
 
-def task_constants(cfg: EnvCfg, home_height: float) -> np.ndarray:
+ANYWHERE = 1e9  # a bound beyond every place [m], and a time that does not come [s]
+
+
+def task_constants(cfg: EnvCfg, home_height: float, terrain: Terrain | None = None) -> np.ndarray:
     """Return the task's numbers in the order of quadruped_rows, (TASK_CONSTANTS)."""
-    torque = cfg.control == "torque"
+    torque, kind, ask = cfg.control == "torque", cfg.command.kind, cfg.command
+    none = (0.0, 0.0)
+    low, high = np.full(2, -ANYWHERE), np.full(2, ANYWHERE)
+    if kind == "goal":
+        goals = *ask.distance, 0.0, ANYWHERE, ANYWHERE, cfg.goal.reach, ask.reached
+        if terrain:
+            middles = terrain.spawns[..., :2].reshape(-1, 2)
+            low, high = middles.min(0) - cfg.terrain.tile / 2, middles.max(0) + cfg.terrain.tile / 2
+    else:
+        goals = 0.0, cfg.goal.radius, cfg.goal.height, *cfg.goal.interval, cfg.goal.reach, 0.0
+    senses = {
+        "stay": (Q.GOAL_SCALE, Q.GOAL_SCALE, 0.0, 0.0),
+        "velocity": (0.0, 0.0, Q.COMMAND_SCALE, Q.TURN_SCALE),
+        "goal": (Q.GOAL_SPAN / cfg.goal.reach, Q.GOAL_SCALE, 0.0, 0.0),
+    }
     values = [
         cfg.control_dt, cfg.episode_steps, 0.0 if torque else cfg.action_scale, cfg.torque_scale if torque else 0.0, float(torque),
         math.cos(cfg.fall_tilt), cfg.fall_height * home_height,
         cfg.reset.joint_position, cfg.reset.joint_velocity, cfg.reset.tilt, cfg.reset.velocity, cfg.reset.spin,
         *cfg.push.speed, cfg.push.spin, *cfg.push.interval,
-        cfg.goal.radius, cfg.goal.height, *cfg.goal.interval, cfg.goal.reach,
-        *dataclasses.astuple(cfg.reward),
+        *goals, *low, *high,
+        *(ask.forward if kind == "velocity" else none), *(ask.sideways if kind == "velocity" else none), *(none if kind == "stay" else ask.turn),
+        *ask.interval, ask.standing, ask.turning, ask.least, float(kind == "goal"), ask.cruise, ask.gain,
+        *senses[kind],
+        1.0, 1.0,
+        cfg.reward.sharp, cfg.reward.wide, *cfg.reward.weights.values(),
     ]  # fmt: skip
     return np.array(values, dtype=real)
 
@@ -46,32 +69,48 @@ def _terrain(cfg: TerrainCfg) -> Terrain | None:
         raise ConfigError(f"terrain.{error}") from None
 
 
-def _swap(first: int, per_leg: int, signs: tuple[float, ...]) -> tuple[list[int], list[float]]:
-    """Return columns and signs of the mirror image of what lies from a column on, per_leg numbers of each leg."""
-    columns = [first + per_leg * (leg ^ 1) + k for leg in range(4) for k in range(per_leg)]
-    return columns, list(signs) * 4
+def _mirror(*parts: tuple[str, int]) -> Mirror:
+    """Return the mirror of a vector that is made up of parts, each of a kind and a first column.
+
+    Kinds: joints (12), feet (4), vector (3), turn (3) about each axis, command (3) forward, sideways, about z, number (1).
+    """
+    sides = [1, 0, 3, 2]
+    joints = [3 * leg + j for leg in sides for j in range(3)]
+    images = {
+        "joints": (joints, [-1, 1, 1] * 4), "feet": (sides, [1] * 4), "number": ([0], [1]),
+        "vector": ([0, 1, 2], [1, -1, 1]), "turn": ([0, 1, 2], [-1, 1, -1]), "command": ([0, 1, 2], [1, -1, -1]),
+    }  # fmt: skip
+    columns, signs = [], []
+    for kind, first in parts:
+        columns += [first + column for column in images[kind][0]]
+        signs += map(float, images[kind][1])
+    return Mirror(tuple(columns), tuple(signs))
 
 
-def _mirror(*parts: tuple[list[int], list[float]]) -> Mirror:
-    return Mirror(tuple(c for part in parts for c in part[0]), tuple(s for part in parts for s in part[1]))
-
-
-def _body() -> Body:
-    """Return trunk and left legs with their mirror images: legs swap, abduction changes sign."""
+def _body(kind: str) -> Body:
+    """Return trunk and left legs, and how the robot looks in a mirror; kind: of command."""
     trunk = Node("trunk", tuple(range(Q.OBS_GRAVITY, Q.NUM_OBS)))
     legs = []
     for leg in (0, 2):
         columns = [Q.OBS_JOINT + 3 * leg + j for j in range(3)] + [Q.OBS_SPEED + 3 * leg + j for j in range(3)] + [Q.OBS_CONTACT + leg]
         legs.append(Node("leg", tuple(columns)))
-    side = (-1.0, 1.0, 1.0)
-    vectors = ([28, 29, 30, 31, 32, 33, 34, 35, 36], [1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
-    obs = _mirror(_swap(Q.OBS_JOINT, 3, side), _swap(Q.OBS_SPEED, 3, side), _swap(Q.OBS_CONTACT, 1, (1.0,)), vectors)
-    privileged = _mirror(([0, 1, 2, 3], [1.0, -1.0, 1.0, 1.0]), _swap(4, 3, side))
-    return Body((trunk, *legs), obs, privileged, _mirror(_swap(0, 3, side)))
+    obs = _mirror(
+        ("joints", Q.OBS_JOINT), ("joints", Q.OBS_SPEED), ("feet", Q.OBS_CONTACT), ("vector", Q.OBS_GRAVITY), ("turn", Q.OBS_SPIN),
+        ("command" if kind == "velocity" else "vector", Q.OBS_GOAL),
+    )  # fmt: skip
+    privileged = _mirror(
+        ("vector", Q.PRIV_VELOCITY), ("number", Q.PRIV_HEIGHT), ("joints", Q.PRIV_ACTION), ("number", Q.PRIV_FRICTION), ("number", Q.PRIV_TRUNK_MASS),
+        ("feet", Q.PRIV_FOOT_HEIGHT), ("feet", Q.PRIV_AIR_TIME), ("feet", Q.PRIV_FORCE),
+    )  # fmt: skip
+    return Body((trunk, *legs), obs, privileged, _mirror(("joints", 0)))
 
 
 class QuadrupedEnv(ABEnv):
-    """N quadrupeds that should hold their centre of mass at a goal, level, whatever shoves them.
+    """N quadrupeds that do what cfg.command.kind says, whatever shoves them.
+
+    "stay": hold the centre of mass at a goal near the feet. "velocity": move at commanded velocities,
+    which are drawn anew now and then. "goal": go to places metres away, each followed by the next
+    when the centre of mass comes near.
 
     Observation (37), float32, all of it measurable on a robot:
       0-11   joint angle less home angle [rad], FL FR RL RR, each hip, thigh, calf
@@ -79,20 +118,33 @@ class QuadrupedEnv(ABEnv):
       24-27  foot contact: 1 if more than 1 N, else 0
       28-30  direction of gravity, base frame
       31-33  angular velocity [rad/s], base frame, x 0.25
-      34-36  goal less centre of mass [m], heading frame, x 5; horizontally shortened to goal.reach
+      34-36  what is asked, in the heading frame (x axis that of the base, projected on the ground):
+             "stay"      goal less centre of mass [m] x 5, horizontally shortened to goal.reach
+             "goal"      the same, horizontally x 1.5 / goal.reach
+             "velocity"  commanded velocity, forward and to the left [m/s] x 2, and yaw rate [rad/s]
     Action (12): with control "pd" joint targets, home + action_scale * action [rad], kept within the
     joint ranges, turned into torques kp (target - q) - kd qd at every physics step; with "torque"
     motor torques hold + torque_scale * action - torque_kd qd [N m], hold being what bears the home
     pose (Robot.hold_torques). Both are cut at the torque limits.
-    Privileged observation (16), info["privileged"], for the critic: base velocity, base frame [m/s]
-    (3), height less home height [m] x 10 (1), latest action (12).
+    Privileged observation (30), info["privileged"], for the critic:
+      0-2    base velocity, base frame [m/s]
+      3      height above the ground less home height [m] x 10
+      4-15   latest action
+      16-17  foot friction and trunk mass, times the model's; 1 where robots do not differ
+      18-21  height of each foot's lowest point above the ground [m] x 10
+      22-25  time that each foot has been in the air [s]
+      26-29  vertical contact force on each foot over the robot's weight
+
+    The robot looks alike from left and right, nearly: ``body`` holds the mirrors of all three.
+    Commands of "goal" lead straight to the goal, at min(cruise, gain * distance), with a yaw rate of
+    gain * bearing within command.turn; they serve the reward and are not observed.
     """
 
     num_obs, num_actions, num_privileged = Q.NUM_OBS, 12, Q.NUM_PRIVILEGED
-    body = _body()
 
     def __init__(self, num_envs: int, cfg: EnvCfg, threads: int = 0) -> None:
         self.cfg, self.num_envs = cfg, num_envs
+        self.body = _body(cfg.command.kind)
         self.robot = load_robot(cfg.physics.robot)
         self.terrain = _terrain(cfg.terrain)
         differ = cfg.vary != VaryCfg()
@@ -103,7 +155,7 @@ class QuadrupedEnv(ABEnv):
             self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
         torque = cfg.control == "torque"
         self.engine.model.world[C.KP], self.engine.model.world[C.KD] = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
-        self.constants = task_constants(cfg, self.robot.home_height)
+        self.constants = task_constants(cfg, self.robot.home_height, self.terrain)
         self._ranges = vary.pack(cfg.vary) if differ else None
         self._noise = np.array(dataclasses.astuple(cfg.noise), real) if cfg.noise != NoiseCfg() else None
         if self.terrain:
@@ -151,11 +203,42 @@ class QuadrupedEnv(ABEnv):
 
     def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
         self.engine.run(
-            quadruped_step.control_step, self.constants, self._ranges, self._noise, self.seed, self.clock, substeps, staggered, actions,
+            quadruped_step.control_step, self.constants, self._ranges, self._noise, self.seed, self.clock, self.engine.first_robot,
+            substeps, staggered, actions,
             s.obs, s.info["privileged"], s.info["final_obs"], s.info["final_privileged"], s.reward, s.terminated, s.truncated,
             s.info["episode_return"], s.info["episode_steps"],
         )  # fmt: skip
         return s
+
+    def split(self, parts: int, threads: int = 1) -> "list[QuadrupedEnv]":
+        """Return the robots as at most so many environments of whole blocks, in order; see ABEnv.
+
+        Each has a clock and a seed of its own, from this one's on; levels are common to all.
+
+        Raises ValueError if parts is below 1.
+        """
+        if parts < 1:
+            raise ValueError(f"parts: expected a whole number of at least 1, got {parts!r}")
+        blocks = self.engine.num_blocks
+        bounds = np.linspace(0, blocks, min(parts, blocks) + 1).astype(int).tolist()
+        result = []
+        for first, last in itertools.pairwise(bounds):
+            part = copy.copy(self)
+            part.engine = self.engine.part(first, last, threads)
+            part.num_envs = part.engine.num_envs
+            part._state = part.new_state()
+            result.append(part)
+        return result
+
+    def set_level(self, push: float = 1.0, command: float = 1.0) -> None:
+        """Scale pushes, and commands drawn from now on, or towards goals; see ABEnv.
+
+        Raises ValueError for a level that is not finite or below 0.
+        """
+        for name, level in (("push", push), ("command", command)):
+            if not 0 <= level < math.inf:
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {level}")
+        self.constants[[Q.PUSH_LEVEL, Q.COMMAND_LEVEL]] = push, command
 
     def set_spawns(self, places: np.ndarray) -> None:
         """Let episodes start over places of their own from the next one on, as a curriculum does; places: (N, 2) x, y in the world [m]."""
@@ -173,17 +256,38 @@ class QuadrupedEnv(ABEnv):
     def reward_terms(self) -> dict[str, np.ndarray]:
         """Return the latest reward, weighted, by term, (N) each."""
         terms = self.task_rows(Q.TERMS, Q.NUM_TERMS)
-        return {field.name: terms[:, i] for i, field in enumerate(dataclasses.fields(self.cfg.reward))}
+        return {name: terms[:, i] for i, name in enumerate(self.cfg.reward.weights)}
 
     def task_rows(self, start: int, count: int) -> np.ndarray:
         """Return (N, count), a copy of rows that the task keeps."""
         return self.engine.rows(L.STATE_ROWS + start, count)
 
     def errors(self) -> dict[str, np.ndarray]:
-        """Return goal_distance [m], the centre of mass from its goal, and speed [m/s], horizontal."""
-        offset = self.task_rows(Q.GOAL, 3) - self.task_rows(Q.COM, 3)
-        speed = self.engine.rows(L.VELOCITY, 2)
-        return {"goal_distance": np.linalg.norm(offset, axis=1), "speed": np.linalg.norm(speed, axis=1)}
+        """Return the task's errors of this instant, (N) each.
+
+        speed: horizontal [m/s]; "stay" and "goal": goal_distance, the centre of mass from its goal [m];
+        "goal": goals_per_minute, what one reached at this instant makes of it, so that its mean over time
+        is the rate [1/min]; "velocity": velocity_error, horizontal [m/s], and yaw_rate_error [rad/s].
+        """
+        kind = self.cfg.command.kind
+        errors = {}
+        if kind == "velocity":
+            missed = self.heading_velocity() - self.task_rows(Q.COMMAND, 3)
+            errors = {"velocity_error": np.linalg.norm(missed[:, :2], axis=1), "yaw_rate_error": np.abs(missed[:, 2])}
+        else:
+            errors["goal_distance"] = np.linalg.norm(self.task_rows(Q.GOAL, 3) - self.task_rows(Q.COM, 3), axis=1)
+        if kind == "goal":
+            errors["goals_per_minute"] = self.task_rows(Q.ARRIVED, 1)[:, 0] * (60.0 / self.cfg.control_dt)
+        return errors | {"speed": np.linalg.norm(self.engine.rows(L.VELOCITY, 2), axis=1)}
+
+    def heading_velocity(self) -> np.ndarray:
+        """Return (N, 3): forward and sideways velocity of the base, heading frame [m/s], and yaw rate [rad/s], as a command asks for them."""
+        w, x, y, z = self.engine.rows(L.QUATERNION, 4).T
+        ahead, aside = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z)
+        length = np.sqrt(ahead * ahead + aside * aside + 1e-12)
+        c, s = ahead / length, aside / length
+        vx, vy = self.engine.rows(L.VELOCITY, 2).T
+        return np.stack([c * vx + s * vy, c * vy - s * vx, self.engine.rows(L.SPIN + 2, 1)[:, 0]], axis=1)
 
     def push(self, velocity: np.ndarray) -> None:
         """Kick every robot at once; velocity (3) [m/s], world frame."""
@@ -194,12 +298,22 @@ class QuadrupedEnv(ABEnv):
         task[:, Q.PUSH_AGE] = 0.0
 
     def view(self, robot: int = 0) -> dict[str, np.ndarray | None]:
-        """Return what there is to draw of a robot: its state, goal (3) [m], push (3) [m/s] while recent, last_push (3)."""
-        state = self.engine.get_state()
+        """Return what there is to draw of a robot.
+
+        Its state; goal (3) [m], or None; push (3) [m/s] while recent, last_push (3); command and
+        velocity (3), forward, sideways [m/s] and yaw rate [rad/s], command None for "stay"; goals,
+        how many it has reached.
+        """
+        state, kind = self.engine.get_state(), self.cfg.command.kind
         goal = self.task_rows(Q.GOAL, 3)[robot].astype(np.float64)
         goal[:2] += self.engine.rows(L.ORIGIN, 2)[robot]
-        goal[2] += self.terrain.height(*state.base_position[robot, :2]) if self.terrain else 0.0
+        below = goal[:2] if kind == "goal" else state.base_position[robot, :2]
+        goal[2] += self.terrain.height(*below) if self.terrain else 0.0
         push = self.task_rows(Q.PUSH, 3)[robot]
-        recent = self.task_rows(Q.PUSH_AGE, 1)[robot, 0] < PUSH_SHOWN
+        recent = self.task_rows(Q.PUSH_AGE, 1)[robot, 0] < PUSH_SHOWN and push.any()
         arrays = {field.name: getattr(state, field.name)[robot] for field in dataclasses.fields(state)}
-        return arrays | {"goal": goal, "push": push if recent else None, "last_push": push}
+        return arrays | {
+            "goal": None if kind == "velocity" else goal, "push": push if recent else None, "last_push": push,
+            "command": None if kind == "stay" else self.task_rows(Q.COMMAND, 3)[robot], "velocity": self.heading_velocity()[robot],
+            "goals": int(self.task_rows(Q.GOALS, 1)[robot, 0]),
+        }  # fmt: skip

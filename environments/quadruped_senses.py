@@ -4,15 +4,20 @@ import numpy as np
 
 from environments.quadruped_rows import (
     ACTION,
+    ACTION_SUMS,
+    AIR_TIME,
     COM,
+    COMMAND,
     CONTACT_THRESHOLD,
     DRAW_NOISE,
     FEET,
     FIRST,
+    FOOT_HEIGHT,
+    FOOT_SUMS,
     GOAL,
     GOAL_REACH,
-    GOAL_SCALE,
     GROUND,
+    HEIGHT_SCALE,
     LAST_ACTION,
     LOWEST,
     NOISE_BIAS,
@@ -28,11 +33,25 @@ from environments.quadruped_rows import (
     OBS_JOINT,
     OBS_SPEED,
     OBS_SPIN,
+    OLDER_ACTION,
+    ON_GROUND,
     OUT,
+    PER_WEIGHT,
+    PRIV_ACTION,
+    PRIV_AIR_TIME,
+    PRIV_FOOT_HEIGHT,
+    PRIV_FORCE,
+    PRIV_FRICTION,
+    PRIV_HEIGHT,
+    PRIV_TRUNK_MASS,
+    PRIV_VELOCITY,
+    SENSE_COMMAND,
+    SENSE_GOAL,
     SPEED_SCALE,
     SPIN_SCALE,
     SUMS,
 )
+from environments.rewards import knee as knee_term
 from physics import constants as C
 from physics import layout as L
 from physics.actuator import motor_torque, own_gains
@@ -40,10 +59,10 @@ from physics.base import attitude, load_rotation, point_ground
 from physics.contact import per_metre, surface, upright
 from physics.jit import LANES, inline, real
 from physics.layout import load3, store3, vary
-from physics.leg import constant3, foot_in_hip, geometry, link, pose
+from physics.leg import constant3, foot_in_hip, geometry, link, lowered, pose
 from physics.random import errors3, robot_key
 from physics.simulation_step import leg_ground
-from physics.spatial import add, dot, rotate, scale, unrotate, x_rotate
+from physics.spatial import add, cross, dot, rotate, scale, unrotate, x_rotate, x_unrotate
 
 
 @inline
@@ -51,15 +70,16 @@ def measure(task, work, extra, model):
     """Find the centre of mass, the feet, the ground and the sums over joints that rewards and observations need."""
     world, base, legs, terrain, varied = model.world, model.base, model.legs, model.terrain, model.varied_blocks
     gains, cells = (world[C.KP], world[C.KD]), per_metre(terrain)
-    mass, moment = base[C.BASE_MASS], constant3(base, C.BASE_FIRST)
+    mass, moment, gravity = base[C.BASE_MASS], constant3(base, C.BASE_FIRST), world[C.GRAVITY]
     zero = real(0.0)
+    one = real(1.0)
     for lane in range(LANES):
         r = attitude(work, lane)
         store3(work, L.VELOCITY_B, lane, unrotate(r, load3(work, L.VELOCITY, lane)))
         extra[FEET * LANES + lane] = zero
         extra[(FEET + 1) * LANES + lane] = zero
         extra[LOWEST * LANES + lane] = real(1e3)
-        for k in range(4):
+        for k in range(6):  # SUMS and FOOT_SUMS
             extra[(SUMS + k) * LANES + lane] = zero
         store3(extra, FIRST, lane, own3(varied, work, lane, moment))
     for leg in range(4):
@@ -70,6 +90,7 @@ def measure(task, work, extra, model):
         (thigh_x, thigh_z), _ = link(c, C.THIGH_LINK)
         (calf_x, calf_z), _ = link(c, C.CALF_LINK)
         radius, limit, home = c[C.FOOT_RADIUS], constant3(c, C.TORQUE_LIMIT), constant3(c, C.HOME)
+        low, high = constant3(c, C.LOW), constant3(c, C.HIGH)
         leg_ground(work, rows, c, terrain, None)
         for lane in range(LANES):
             q, qd = load3(rows, L.JOINT, lane), load3(rows, L.JOINT_SPEED, lane)
@@ -78,30 +99,66 @@ def measure(task, work, extra, model):
             first = c2 * thigh_x + s2 * thigh_z + c3 * calf_x + s3 * calf_z, hip_y, hip_z + c2 * thigh_z - s2 * thigh_x + c3 * calf_z - s3 * calf_x
             first = scale(vary(varied, work, L.VARIED_BASE + L.V_LINK_MASS, lane, real(1.0)), x_rotate(s1, c1, first))
             store3(extra, FIRST, lane, add(load3(extra, FIRST, lane), first))
-            foot_B = add(hip_B, x_rotate(s1, c1, foot_in_hip(shape, knee, foot)))
+            centre = foot_in_hip(shape, knee, foot)
+            foot_B = add(hip_B, x_rotate(s1, c1, centre))
             gap, normal_B = surface(terrain, cells, work, L.PATCH, lane, foot_B)
-            foot = rotate(load_rotation(work, lane), foot_B)
-            extra[FEET * LANES + lane] += real(0.25) * foot[0]
-            extra[(FEET + 1) * LANES + lane] += real(0.25) * foot[1]
-            extra[LOWEST * LANES + lane] = min(upright(terrain, work, lane, gap - radius, normal_B), extra[LOWEST * LANES + lane])
+            at = rotate(load_rotation(work, lane), foot_B)
+            extra[FEET * LANES + lane] += real(0.25) * at[0]
+            extra[(FEET + 1) * LANES + lane] += real(0.25) * at[1]
+            height = upright(terrain, work, lane, gap - radius, normal_B)
+            shift_in(extra, FOOT_HEIGHT, lane, height)
+            extra[LOWEST * LANES + lane] = min(height, extra[LOWEST * LANES + lane])
             t = asked_torques(varied, work, rows, lane, q, qd, gains, limit)
             e = add(q, scale(real(-1.0), home))
             force = load3(rows, L.FORCE, lane)
             extra[SUMS * LANES + lane] += dot(t, t)
             extra[(SUMS + 1) * LANES + lane] += dot(qd, qd)
             extra[(SUMS + 2) * LANES + lane] += dot(e, e)
-            extra[(SUMS + 3) * LANES + lane] += real(0.25) if dot(force, force) > real(CONTACT_THRESHOLD**2) else zero
+            extra[(SUMS + 3) * LANES + lane] += knee_term(q, low, high)
+            touches = one if dot(force, force) > real(CONTACT_THRESHOLD**2) else zero
+            shift_in(extra, ON_GROUND, lane, touches)
+            # how the foot's lowest point moves over the ground
+            up = x_unrotate(s1, c1, load3(work, L.ROTATION + 6, lane))
+            point, arm = lowered(centre, radius, up), lowered((foot[0], shape[3], foot[1]), radius, up)
+            spin = load3(work, L.SPIN, lane)
+            v = x_unrotate(s1, c1, add(load3(work, L.VELOCITY_B, lane), cross(spin, hip_B)))
+            v = add(add(v, cross(x_unrotate(s1, c1, spin), point)), swing(qd, point, arm, shape[0]))
+            rising = dot(v, up)
+            extra[FOOT_SUMS * LANES + lane] += real(0.25) * touches
+            extra[(FOOT_SUMS + 1) * LANES + lane] += touches * max(dot(v, v) - rising * rising, zero)
     ground(work, extra, terrain)
     for lane in range(LANES):
         m = vary(varied, work, L.VARIED_BASE + L.V_MASS, lane, mass)
+        extra[PER_WEIGHT * LANES + lane] = one / max(m * vary(varied, work, L.VARIED_BASE + L.V_GRAVITY, lane, gravity), one)
         com = rotate(load_rotation(work, lane), scale(real(1.0) / m, load3(extra, FIRST, lane)))
         x, y, z = add(load3(work, L.POSITION, lane), com)
         store3(task, COM, lane, (x, y, z - extra[GROUND * LANES + lane]))
-        rate = zero
+        rate, bend = zero, zero
         for k in range(12):
-            change = task[(ACTION + k) * LANES + lane] - task[(LAST_ACTION + k) * LANES + lane]
+            last = task[(LAST_ACTION + k) * LANES + lane]
+            change = task[(ACTION + k) * LANES + lane] - last
+            bent = change - (last - task[(OLDER_ACTION + k) * LANES + lane])
             rate += change * change
-        extra[(SUMS + 4) * LANES + lane] = rate
+            bend += bent * bent
+        extra[ACTION_SUMS * LANES + lane] = rate
+        extra[(ACTION_SUMS + 1) * LANES + lane] = bend
+
+
+@inline
+def shift_in(extra, row, lane, value):
+    """Append a leg's value to four rows, which after all legs hold theirs in order: rows that depend on the leg would keep its loop from vectorising."""
+    i = row * LANES + lane
+    a, b, c = extra[i + LANES], extra[i + 2 * LANES], extra[i + 3 * LANES]
+    extra[i] = a
+    extra[i + LANES] = b
+    extra[i + 2 * LANES] = c
+    extra[i + 3 * LANES] = value
+
+
+@inline
+def swing(qd, point, arm, rise):
+    """Return how fast a point of the calf moves with the joints (3), hip frame [m/s]; point: from the hip's, arm: from the knee's origin."""
+    return qd[1] * (point[2] - rise) + qd[2] * arm[2], -qd[0] * point[2], qd[0] * point[1] - qd[1] * point[0] - qd[2] * arm[0]
 
 
 @inline
@@ -174,9 +231,39 @@ def offset3(varied, rows, lane, q):
 
 
 @inline
-def observe(task, work, extra, constants, model, noise, seed, clock, first):
-    """Set the rows of observation and privileged observation."""
+def to_heading(work, lane, x, y):
+    """Return a horizontal vector in the heading frame, whose x axis is the base's, projected on the ground."""
+    ahead_x, ahead_y = work[L.ROTATION * LANES + lane], work[(L.ROTATION + 3) * LANES + lane]
+    h = real(1.0) / np.sqrt(ahead_x * ahead_x + ahead_y * ahead_y + real(1e-12))
+    return h * (ahead_x * x + ahead_y * y), h * (ahead_x * y - ahead_y * x)
+
+
+@inline
+def from_heading(work, lane, x, y):
+    """Return a horizontal vector, given in the heading frame, in the world frame."""
+    ahead_x, ahead_y = work[L.ROTATION * LANES + lane], work[(L.ROTATION + 3) * LANES + lane]
+    h = real(1.0) / np.sqrt(ahead_x * ahead_x + ahead_y * ahead_y + real(1e-12))
+    return h * (ahead_x * x - ahead_y * y), h * (ahead_y * x + ahead_x * y)
+
+
+@inline
+def differences(varied, work, lane, model_numbers):
+    """Return foot friction and trunk mass of a robot, both times the model's."""
+    kinetic, trunk, whole = model_numbers
+    if varied is None:
+        return real(1.0), real(1.0)
+    i = L.VARIED_BASE
+    mass, links = work[(i + L.V_MASS) * LANES + lane], work[(i + L.V_LINK_MASS) * LANES + lane]
+    return work[(i + L.V_KINETIC) * LANES + lane] / max(kinetic, real(1e-6)), (mass - links * (whole - trunk)) / trunk
+
+
+@inline
+def observe(task, work, extra, constants, model, noise, seed, clock, number):
+    """Set the rows of observation and privileged observation; number: of the block's first robot."""
     reach, home_height, varied = constants[GOAL_REACH], model.base[C.HOME_HEIGHT], model.varied_blocks
+    across, upward = constants[SENSE_GOAL], constants[SENSE_GOAL + 1]
+    pace, turning = constants[SENSE_COMMAND], constants[SENSE_COMMAND + 1]
+    model_numbers = model.world[C.KINETIC], model.base[C.TRUNK], model.base[C.BASE_MASS]
     for leg in range(4):
         rows = L.leg_rows(work, leg)
         home = constant3(model.legs[leg], C.HOME)
@@ -185,7 +272,7 @@ def observe(task, work, extra, constants, model, noise, seed, clock, first):
         speed = extra[(OBS_SPEED + 3 * leg) * LANES : (OBS_SPEED + 3 * leg + 3) * LANES]
         contact = extra[(OBS_CONTACT + leg) * LANES : (OBS_CONTACT + leg + 1) * LANES]
         for lane in range(LANES):
-            key = robot_key(seed, clock, first + lane)
+            key = robot_key(seed, clock, number + lane)
             q, qd = offset3(varied, rows, lane, load3(rows, L.JOINT, lane)), load3(rows, L.JOINT_SPEED, lane)
             store3(joint, 0, lane, add(noisy3(noise, NOISE_JOINT, key, draw, q), scale(real(-1.0), home)))
             store3(speed, 0, lane, scale(real(SPEED_SCALE), noisy3(noise, NOISE_SPEED, key, draw + 1, qd)))
@@ -193,22 +280,31 @@ def observe(task, work, extra, constants, model, noise, seed, clock, first):
             contact[lane] = real(1.0) if dot(force, force) > real(CONTACT_THRESHOLD**2) else real(0.0)
     for lane in range(LANES):
         r = load_rotation(work, lane)
-        key = robot_key(seed, clock, first + lane)
+        key = robot_key(seed, clock, number + lane)
         down = biased3(noise, task, 3, lane, (-r[6], -r[7], -r[8]))
         spin = biased3(noise, task, 0, lane, load3(work, L.SPIN, lane))
         store3(extra, OBS_GRAVITY, lane, noisy3(noise, NOISE_GRAVITY, key, DRAW_NOISE + 8, down))
         store3(extra, OBS_SPIN, lane, scale(real(SPIN_SCALE), noisy3(noise, NOISE_SPIN, key, DRAW_NOISE + 9, spin)))
         offset = add(load3(task, GOAL, lane), scale(real(-1.0), load3(task, COM, lane)))
         height = work[(L.POSITION + 2) * LANES + lane] - extra[GROUND * LANES + lane]
-        # heading frame: the horizontal direction of the base's x axis
-        h = real(1.0) / np.sqrt(r[0] * r[0] + r[3] * r[3] + real(1e-12))
-        ahead, left = h * (r[0] * offset[0] + r[3] * offset[1]), h * (r[0] * offset[1] - r[3] * offset[0])
+        ahead, left = to_heading(work, lane, offset[0], offset[1])
         shrink = min(real(1.0), reach / np.sqrt(ahead * ahead + left * left + real(1e-12)))
-        store3(extra, OBS_GOAL, lane, scale(real(GOAL_SCALE), (shrink * ahead, shrink * left, offset[2])))
-        store3(extra, NUM_OBS, lane, load3(work, L.VELOCITY_B, lane))
-        extra[(NUM_OBS + 3) * LANES + lane] = real(10.0) * (height - home_height)
+        # of goal and command, the task scales one by 0
+        asked = load3(task, COMMAND, lane)
+        goal = across * (shrink * ahead), across * (shrink * left), upward * offset[2]
+        store3(extra, OBS_GOAL, lane, add(goal, (pace * asked[0], pace * asked[1], turning * asked[2])))
+        store3(extra, NUM_OBS + PRIV_VELOCITY, lane, load3(work, L.VELOCITY_B, lane))
+        extra[(NUM_OBS + PRIV_HEIGHT) * LANES + lane] = real(HEIGHT_SCALE) * (height - home_height)
+        friction, trunk_mass = differences(varied, work, lane, model_numbers)
+        extra[(NUM_OBS + PRIV_FRICTION) * LANES + lane] = friction
+        extra[(NUM_OBS + PRIV_TRUNK_MASS) * LANES + lane] = trunk_mass
         for k in range(12):
-            extra[(NUM_OBS + 4 + k) * LANES + lane] = task[(ACTION + k) * LANES + lane]
+            extra[(NUM_OBS + PRIV_ACTION + k) * LANES + lane] = task[(ACTION + k) * LANES + lane]
+        for leg in range(4):
+            force = work[L.leg_row(leg, L.FORCE + 2) * LANES + lane]
+            extra[(NUM_OBS + PRIV_FOOT_HEIGHT + leg) * LANES + lane] = real(HEIGHT_SCALE) * extra[(FOOT_HEIGHT + leg) * LANES + lane]
+            extra[(NUM_OBS + PRIV_AIR_TIME + leg) * LANES + lane] = task[(AIR_TIME + leg) * LANES + lane]
+            extra[(NUM_OBS + PRIV_FORCE + leg) * LANES + lane] = extra[PER_WEIGHT * LANES + lane] * force
 
 
 @inline

@@ -1,15 +1,32 @@
 """Tasks by name."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from config import ConfigError, EnvCfg, override, suggest
+from config import CommandCfg, ConfigError, EnvCfg, GoalCfg, PushCfg, RewardCfg, override, suggest
 from environments.contracts import ABEnv
 from environments.quadruped import QuadrupedEnv
 
+_BALANCE = EnvCfg()
+_WALK = dataclasses.replace(
+    _BALANCE,
+    command=CommandCfg(kind="velocity"),
+    push=PushCfg(speed=(0.0, 0.0), spin=0.0),
+    reward=RewardCfg(
+        sharp=12.0, goal=0.0, velocity=2.0, yaw_rate=1.0, vertical_velocity=-1.0, tumble=-0.02, orientation=-1.0, height=-20.0,
+        torque=-1e-4, action_rate=-0.01, pose=-0.1, stand_pose=-0.3, joint_speed=-2e-4, feet=0.0, trot=0.5, alive=0.2, air_time=0.01, fall=-1.0,
+    ),
+)  # fmt: skip
+_ROBUST = dataclasses.replace(_WALK, push=PushCfg(speed=(0.5, 1.0)))
+_GOAL = dataclasses.replace(_WALK, command=CommandCfg(kind="goal"), goal=GoalCfg(reach=3.0))
+
 # name: environment, its configuration, one line for --list
 _TASKS: dict[str, tuple[Callable[..., ABEnv], EnvCfg, str]] = {
-    "quadruped-balance": (QuadrupedEnv, EnvCfg(), "hold the centre of mass at a goal while being pushed"),
+    "quadruped-balance": (QuadrupedEnv, _BALANCE, "hold the centre of mass at a goal while being pushed"),
+    "quadruped-walk-flat": (QuadrupedEnv, _WALK, "move at commanded velocities on flat ground"),
+    "quadruped-walk-robust": (QuadrupedEnv, _ROBUST, "the same while being pushed"),
+    "quadruped-goal": (QuadrupedEnv, _GOAL, "go from goal to goal, 1 to 5 m apart"),
 }
 
 

@@ -12,6 +12,7 @@ for any number of threads.
 """
 
 import concurrent.futures
+import copy
 import itertools
 import os
 import warnings
@@ -97,7 +98,7 @@ class PhysicsEngine:
         self.robot, self.num_envs, self.timestep, self.cfg = robot, num_envs, timestep, cfg
         self.warn_of_stiffness(cfg.contact_stiffness)
         self.num_blocks = -(-num_envs // LANES)
-        self.threads = max(1, min(threads or available_cores(), self.num_blocks))
+        self.first_robot = 0  # its number in the whole of which this engine is a part
         self.blocks = aligned(self.num_blocks, (L.STATE_ROWS + extra_rows) * LANES)
         self.terrain = terrain
         motors = constants.motor_constants(cfg.motor, timestep) if cfg.motor.enabled else None
@@ -107,10 +108,7 @@ class PhysicsEngine:
             aligned(self.num_blocks, L.MOTOR_ROWS * LANES) if cfg.motor.enabled else None,
             aligned(self.num_blocks, L.VARIED_ROWS * LANES) if differ else None,
         )  # fmt: skip
-        self._work = [aligned((L.WORK_ROWS + extra_work_rows) * LANES) for _ in range(self.threads)]
-        self._lead = 0  # blocks that the calling thread takes beyond an even share
-        # the calling thread takes a share too
-        self._pool = concurrent.futures.ThreadPoolExecutor(self.threads - 1, "physics") if self.threads > 1 else None
+        self._start_threads(threads, L.WORK_ROWS + extra_work_rows)
         n = self.num_blocks * LANES
         home = np.tile(robot.home_joints.ravel(), (n, 1))
         spawns = np.zeros((1, 3)) if terrain is None else terrain.spawns.reshape(-1, 3)
@@ -122,6 +120,33 @@ class PhysicsEngine:
             self.model.motor_blocks.reshape(self.num_blocks, -1, LANES)[:, L.COMMAND_AGE] = 1e3
         if differ:
             self.vary(VaryCfg())
+
+    def _start_threads(self, threads: int, work_rows: int) -> None:
+        """Set up threads, 0 for every core, and their work buffers."""
+        self.threads = max(1, min(threads or available_cores(), self.num_blocks))
+        self._work = [aligned(work_rows * LANES) for _ in range(self.threads)]
+        self._lead = 0  # blocks that the calling thread takes beyond an even share
+        # the calling thread takes a share too
+        self._pool = concurrent.futures.ThreadPoolExecutor(self.threads - 1, "physics") if self.threads > 1 else None
+
+    def part(self, first: int, last: int, threads: int = 1) -> "PhysicsEngine":
+        """Return an engine of the robots of blocks first to last - 1 alone: the same state, not a copy, and threads of its own.
+
+        Parts without a block in common may be used at the same time; robots draw what they would draw in the whole.
+        threads: 0 for every core this process may use.
+
+        Raises ValueError if there are no such blocks.
+        """
+        if not 0 <= first < last <= self.num_blocks:
+            raise ValueError(f"part: expected blocks within 0 and {self.num_blocks}, got {first} to {last}")
+        part = copy.copy(self)
+        part.num_blocks, part.first_robot = last - first, self.first_robot + first * LANES
+        part.num_envs = min(self.num_envs - first * LANES, part.num_blocks * LANES)
+        part.blocks = self.blocks[first:last]
+        own = {name: blocks[first:last] for name in ("motor_blocks", "varied_blocks") if (blocks := getattr(self.model, name)) is not None}
+        part.model = self.model._replace(**own)
+        part._start_threads(threads, len(self._work[0]) // LANES)
+        return part
 
     def run(self, kernel: Callable, *arguments: object) -> None:
         """Call kernel(blocks, start, stop, work, model, *arguments) for every share of the blocks, in parallel.
@@ -163,7 +188,7 @@ class PhysicsEngine:
             raise ValueError("vary: expected an engine made with differ=True")
         if cfg.stiffness[1] > 1:
             self.warn_of_stiffness(cfg.stiffness[1] * self.cfg.contact_stiffness)
-        self.run(vary_step, pack(cfg), seed)
+        self.run(vary_step, pack(cfg), seed, self.first_robot)
 
     def step(self, substeps: int = 1) -> None:
         """Advance every robot by a number of time steps under the held motor torques.

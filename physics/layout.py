@@ -121,9 +121,15 @@ def choose3(rows, row, lane, condition, v):
 
 
 @inline
+def leg_row(leg, row):
+    """Return where a row of a leg is in a work buffer."""
+    return BASE_WORK_ROWS + leg * LEG_WORK_ROWS + row
+
+
+@inline
 def leg_rows(work, leg):
     """Return the rows of a leg in a work buffer."""
-    start = (BASE_WORK_ROWS + leg * LEG_WORK_ROWS) * LANES
+    start = leg_row(leg, 0) * LANES
     return work[start : start + LEG_WORK_ROWS * LANES]
 
 

@@ -85,6 +85,26 @@ def exp(x):
 
 
 @inline
+def atan2(y, x):
+    """Return the angle of (x, y) from the x axis, in [-pi, pi] [rad], with an error below 1e-6; 0 for (0, 0).
+
+    Abramowitz and Stegun 4.4.49 on the smaller of the two over the larger. As the library's function
+    it would be called lane by lane.
+    """
+    ax, ay = abs(x), abs(y)
+    t = min(ax, ay) / max(max(ax, ay), real(1e-30))
+    z = t * t
+    p = real(-0.0161657367) + z * real(0.0028662257)
+    p = real(-0.0752896400) + z * (real(0.0429096138) + z * p)
+    p = real(-0.1420889944) + z * (real(0.1065626393) + z * p)
+    p = real(-0.3333314528) + z * (real(0.1999355085) + z * p)
+    angle = t + t * z * p
+    angle = real(1.5707963267948966) - angle if ay > ax else angle
+    angle = real(3.141592653589793) - angle if x < real(0.0) else angle
+    return -angle if y < real(0.0) else angle
+
+
+@inline
 def quaternion_matrix(w, x, y, z):
     """Return the rotation matrix R_WB of a unit quaternion."""
     two = real(2.0)

@@ -114,12 +114,12 @@ def draw_varied(work, model, ranges, seed, clock, first_robot, marks):
 
 
 @kernel
-def vary_step(blocks, start, stop, work, model, ranges, seed):
-    """Draw what the robots of blocks[start:stop] differ in; ranges: pack(); seed: a whole number."""
+def vary_step(blocks, start, stop, work, model, ranges, seed, first_robot):
+    """Draw what the robots of blocks[start:stop] differ in; ranges: pack(); seed: a whole number; first_robot: number of blocks[0]'s first."""
     for b in range(start, stop):
         L.varied_in(model.varied_blocks, b, work)
         marks = work[L.MASS * LANES : (L.MASS + 1) * LANES]
         for lane in range(LANES):
             marks[lane] = real(1.0)
-        draw_varied(work, model, ranges, seed, 0, b * LANES, marks)
+        draw_varied(work, model, ranges, seed, 0, first_robot + b * LANES, marks)
         L.varied_out(work, model.varied_blocks, b)

@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 from oracle import ROBOTS, centre_of_mass, foot_positions, random_state, rotation
+from walking import goal, reward_terms
 
 from config import ConfigError, EnvCfg, NoiseCfg, VaryCfg
 from environments import EnvState, registry
 from environments import quadruped_rows as Q
 from physics import PhysicsEngine
+from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES
 
@@ -49,11 +51,6 @@ def wander(env, steps, scale=0.5, seed=0):
         actions = rng.normal(0, scale, (env.num_envs, 12)).astype(np.float32)
         state = env.step(actions)
     return state, actions
-
-
-def goal(env):
-    """Return (N, 3), world frame."""
-    return env.task_rows(Q.GOAL, 3) + np.pad(env.engine.rows(L.ORIGIN, 2), ((0, 0), (0, 1)))
 
 
 # Making one
@@ -107,6 +104,9 @@ def test_overrides_arrive_nested_or_dotted():
         ({"motor.enabled": True, "motor.delay": 0.01, "vary.delay": (0.0, 0.015)}, r"motor.delay: expected, with vary.delay, .* got 0.025"),
         ({"vary.delay": (0.0, 0.005)}, "vary.delay: expected motor.enabled true"),
         ({"vary.friction": (1.2, 0.8)}, "vary.friction"),
+        ({"command.kind": "walk"}, "command.kind: expected one of stay, velocity, goal"),
+        ({"command.distance": (0.2, 1.0)}, r"command.distance: expected more than command.reached = 0.3 m, got 0.2"),
+        ({"command.standing": 0.95}, r"command.turning: expected, with command.standing, at most 1, got 1.05"),
         ({"noise.spin": -0.1}, "noise.spin"),
         ({"terrain.kinds": "rough hills"}, "terrain.kinds: expected names among .*stairs_up.*hills"),
         ({"terrain.kinds": ""}, "terrain.kinds: expected names among"),
@@ -183,76 +183,44 @@ def test_every_observation_is_what_it_says(robot):
         np.testing.assert_allclose(state.obs[running, start : start + values.shape[1]], values[running], rtol=1e-5, atol=2e-5, err_msg=name)
         columns += values.shape[1]
     assert columns == env.num_obs == state.obs.shape[1]
-    velocity_B = np.einsum("nji,nj->ni", R, physics.base_linear_velocity)
-    privileged = np.concatenate([velocity_B, 10 * (physics.base_position[:, 2:] - env.robot.home_height), actions], axis=1)
-    np.testing.assert_allclose(state.info["privileged"][running], privileged[running], rtol=1e-5, atol=2e-5)
-    assert privileged.shape[1] == env.num_privileged
+    above = foot_positions(env.robot, physics)[..., 2] - env.robot.foot_radius
+    expected = {
+        "base velocity": (0, np.einsum("nji,nj->ni", R, physics.base_linear_velocity)),
+        "height": (3, 10 * (physics.base_position[:, 2:] - env.robot.home_height)),
+        "action": (4, actions),
+        "friction, trunk mass": (16, np.ones((64, 2))),
+        "feet's heights": (18, 10 * above),
+        "air times": (22, env.task_rows(Q.AIR_TIME, 4)),  # test_walking.py has them counted
+        "forces": (26, physics.foot_contact_force[..., 2] / (env.robot.total_mass * 9.81)),
+    }
+    columns = 0
+    for name, (start, values) in expected.items():
+        got = state.info["privileged"][running, start : start + values.shape[1]]
+        np.testing.assert_allclose(got, values[running], rtol=1e-5, atol=2e-5, err_msg=name)
+        columns += values.shape[1]
+    assert columns == env.num_privileged == state.info["privileged"].shape[1]
 
 
-def test_every_column_of_the_observation_is_read_once_by_the_body():
-    columns = sorted(c for node in make(1).body.nodes for c in node.columns)
-    assert columns == list(range(37))
-
-
-def test_a_mirrored_robot_sees_the_mirror_image():
-    env = make_with(2, CALM, NEVER_FALL, ONE_GOAL, EXACT_START, {"goal.radius": 0.0, "goal.height": 0.0})
-    env.init_state()
-    legs = np.array([1, 0, 3, 2])
-    sides = np.tile([-1, 1, 1], 4)
-
-    def mirror(joints):
-        return joints.reshape(-1, 4, 3)[:, legs].reshape(-1, 12) * sides
-
-    state = random_state(env.robot, 1, 3, height=0.0, speed=0.3)
-    state["joint_position"] = env.robot.home_joints.reshape(1, 12) + 0.1 * np.random.default_rng(4).normal(size=(1, 12))
-    state["base_quaternion"] = np.array([[1.0, 0.1, -0.05, 0.0]])
-    state["base_position"] = np.array([[0.0, 0.0, env.robot.home_height]])
-    flip = {
-        "base_position": [1, -1, 1], "base_linear_velocity": [1, -1, 1], "base_angular_velocity": [-1, 1, -1], "base_quaternion": [1, -1, 1, -1],
-    }  # fmt: skip
-    mirrored = {name: value * flip[name] if name in flip else mirror(value) for name, value in state.items()}
-    env.engine.set_state(**{name: np.concatenate([state[name], mirrored[name]]) for name in state})
-    action = 0.3 * np.random.default_rng(5).normal(size=(1, 12))
+def test_friction_and_mass_of_a_robot_are_told_to_the_critic_alone():
+    changes = {"vary.friction": (0.5, 1.5), "vary.trunk_mass": (0.8, 1.3), "vary.link_mass": (0.9, 1.1), "vary.gravity": (0.9, 1.1)}
+    env = make_with(64, changes)
+    state = env.init_state(seed=1)
+    friction, mass = state.info["privileged"][:, 16:18].T
+    for values, (low, high) in ((friction, (0.5, 1.5)), (mass, (0.8, 1.3))):
+        assert low <= values.min() < values.max() <= high
+        assert np.ptp(values) > 0.9 * (high - low)
+    rows = env.engine._lanes(env.engine.model.varied_blocks, 0, L.VARIED_ROWS).astype(float)
+    np.testing.assert_allclose(friction, rows[:, L.V_KINETIC] / 0.8, rtol=1e-6)
+    legs = env.robot.total_mass - env.engine.model.base[C.TRUNK]
+    np.testing.assert_allclose(mass * env.engine.model.base[C.TRUNK] + rows[:, L.V_LINK_MASS] * legs, rows[:, L.V_MASS], rtol=1e-5)
     for _ in range(3):
-        obs = env.step(np.concatenate([action, mirror(action)])).obs
-    # the trunk's own asymmetry is small, a few millimetres of its centre of mass
-    nodes = {i: node for i, node in enumerate(env.body.nodes) if node.kind == "leg"}
-    seen = [[obs[robot, list(node.columns)] * node.signs for node in nodes.values()] for robot in (0, 1)]
-    for leg, other in zip(seen[0], np.array(seen[1])[legs], strict=True):
-        np.testing.assert_allclose(leg, other, atol=0.05)
-    assert np.abs(np.array(seen[0]) - np.array(seen[1])).max() > 0.2
+        state = env.step(np.zeros((64, 12)))
+    force = env.engine.get_state().foot_contact_force[..., 2]
+    np.testing.assert_allclose(state.info["privileged"][:, 26:30], force / (rows[:, L.V_MASS] * rows[:, L.V_GRAVITY])[:, None], rtol=1e-5, atol=1e-6)
+    assert force.max() > 10
 
 
 # Rewarding
-
-
-def reward_terms(env, actions, last_actions):
-    """Return the reward's terms of this instant, unweighted, by name: (N) each."""
-    cfg, robot, state = env.cfg, env.robot, env.engine.get_state()
-    R, v, w = rotation(state.base_quaternion), state.base_linear_velocity.astype(np.float64), state.base_angular_velocity.astype(np.float64)
-    home = robot.home_joints.ravel()
-    low, high = robot.joint_range.reshape(12, 2).T
-    target = np.clip(home + cfg.action_scale * actions, low, high)
-    torque = np.clip(cfg.kp * (target - state.joint_position) - cfg.kd * state.joint_velocity, -robot.torque_limit.ravel(), robot.torque_limit.ravel())
-    offset2 = ((goal(env) - centre_of_mass(robot, state)) ** 2).sum(1)
-
-    def near(error2):
-        return (np.exp(-4 * error2) + np.exp(-error2)) / 2
-
-    return {
-        "goal": np.exp(-44.4 * offset2),
-        "stillness": near(v[:, 0] ** 2 + v[:, 1] ** 2),
-        "yaw": near(w[:, 2] ** 2),
-        "vertical_velocity": v[:, 2] ** 2,
-        "tumble": w[:, 0] ** 2 + w[:, 1] ** 2,
-        "orientation": R[:, 2, 0] ** 2 + R[:, 2, 1] ** 2,
-        "torque": (torque**2).sum(1),
-        "action_rate": ((actions - last_actions) ** 2).sum(1),
-        "pose": ((state.joint_position - home) ** 2).sum(1),
-        "joint_speed": (state.joint_velocity.astype(np.float64) ** 2).sum(1),
-        "feet": (np.linalg.norm(state.foot_contact_force, axis=2) > 1.0).mean(1),
-        "alive": np.ones(env.num_envs),
-    }
 
 
 @pytest.mark.parametrize("scale", [0.2, 2.0])
@@ -264,13 +232,15 @@ def test_every_reward_term_is_what_it_says(scale):
     running = ~state.done
     assert running.sum() > 10
     ours = env.reward_terms()
-    expected = reward_terms(env, actions, last_actions)
-    weights = dataclasses.asdict(env.cfg.reward)
+    expected = reward_terms(env, [actions, last_actions, last_actions])
+    weights = env.cfg.reward.weights
     assert list(ours) == list(weights) == [*expected, "fall"]
+    total = 0
     for name, values in expected.items():
-        np.testing.assert_allclose(ours[name][running], 0.02 * weights[name] * values[running], rtol=2e-4, atol=2e-6, err_msg=name)
-        assert np.ptp(values[running]) > 0 or name == "alive"
-    total = sum(0.02 * weights[name] * values for name, values in expected.items())
+        share = weights[name] * (1.0 if name == "air_time" else 0.02)
+        np.testing.assert_allclose(ours[name][running], share * values[running], rtol=2e-4, atol=2e-6, err_msg=name)
+        assert np.ptp(values[running]) > 0 or name in ("alive", "trot", "air_time", "knee")
+        total = total + share * values
     np.testing.assert_allclose(state.reward[running], np.maximum(total, 0)[running], rtol=1e-3, atol=1e-5)
 
 
@@ -446,7 +416,8 @@ def test_final_observation_is_the_ended_episode_s():
     assert not np.isclose(a.obs, b.obs).all(axis=1).any()
     joints = short.engine.get_state().joint_position - short.robot.home_joints.ravel()
     np.testing.assert_allclose(a.obs[:, :12], joints, atol=1e-6)
-    assert not a.info["privileged"][:, 4:].any()
+    assert not a.info["privileged"][:, 4:16].any()
+    assert not a.info["privileged"][:, 22:].any()
     assert not a.obs[:, 24:28].any()
 
 
