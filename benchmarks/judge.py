@@ -21,10 +21,10 @@ CPU = torch.device("cpu")
 
 
 def evaluation_times(seconds: float) -> list[float]:
-    """Return when to evaluate, up to a time [s]: every second at first, then every tenth of the time gone by."""
-    times = [1.0]
+    """Return when to evaluate, up to a time [s]: every half second at first, then every tenth of the time gone by."""
+    times = [0.5]
     while times[-1] < seconds:
-        times.append(max(times[-1] + 1.0, 1.1 * times[-1]))
+        times.append(max(times[-1] + 0.5, 1.1 * times[-1]))
     return [*(t for t in times if t < seconds), seconds]
 
 
@@ -111,6 +111,5 @@ def rate(rows: Sequence[dict[str, float]]) -> float:
 
 def median(values: Iterable[float | None]) -> float | None:
     """Return the median of seeds, None standing for never; None if the median is never."""
-    # of an even number the later one: a mean of a time and of never is no time
-    result = statistics.median_high(math.inf if v is None else v for v in values)
+    result = statistics.median(math.inf if v is None else v for v in values)
     return None if math.isinf(result) else result

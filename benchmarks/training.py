@@ -168,7 +168,7 @@ def print_table(task: str, result: Result, seconds: float, about: dict[str, obje
     for name, trainings in result.items():
         found = summary(trainings)
         ratio = f"{foals / found['env_steps_per_second']:.2f}" if foals and name != "foal" else ""
-        arrived = (f"{found['seconds']:.1f}", f"{found['env_steps']:,}") if found["seconds"] is not None else ("never", "")
+        arrived = (f"{found['seconds']:.1f}", f"{found['env_steps']:,.0f}") if found["seconds"] is not None else ("never", "")
         last = (f"{found['final_survival']:.1%}", *(f"{found[e]:.3f}" for e in errors))
         rows.append((NAMES[name], f"{found['env_steps_per_second']:,.0f}", ratio, *arrived, *last))
     target = f"{SURVIVAL:.0%} of episodes survived" + "".join(f", {n.replace('_', ' ')} at most {x:g}" for n, x in WALKING.items() if is_walking(result))
@@ -219,6 +219,7 @@ def plot(path: str, results: dict[str, Result]) -> None:
             axes.fill_between(times, low, high, color=colours[name], alpha=0.15, linewidth=0)
         axes.axhline(target, color="0.6", linewidth=0.8, zorder=0)
         axes.set(xscale="log", xlabel="training [s]", ylabel="velocity error [m/s]" if walking else "survival", title=task)
+        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

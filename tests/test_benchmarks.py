@@ -143,15 +143,15 @@ def test_the_median_of_seeds_counts_those_that_never_arrive():
     assert judge.median([3.0, None, 1.0]) == 3.0
     assert judge.median([None, None, 1.0]) is None
     assert judge.median([1.0, None]) is None
-    assert judge.median([2.0]) == 2.0
+    assert judge.median([2.0, 3.0]) == 2.5
 
 
 def test_evaluations_get_rarer_and_the_last_is_at_the_end():
     times = judge.evaluation_times(60.0)
-    assert times[0] == 1.0
+    assert times[0] == 0.5
     assert times[-1] == 60.0
     gaps = np.diff(times)[:-1]
-    assert gaps.min() >= 1.0 - 1e-9
+    assert gaps.min() >= 0.5 - 1e-9
     assert (np.diff(gaps) >= -1e-9).all()
 
 
