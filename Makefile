@@ -21,6 +21,7 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(RUN) -m benchmarks.physics
 	$(RUN) -m benchmarks.environment
+	$(RUN) -m benchmarks.training --quick
 
 setup: $(VENV)/.ready
 

@@ -1,13 +1,20 @@
 """The benchmarks count what they time."""
 
+import csv
+import dataclasses
+import json
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import agreement, environment, stiffness, trot
+import fused
+from benchmarks import agreement, environment, judge, machine, stiffness, training, trot
 from environments import registry
+from environments.gymnasium import GymVectorEnv
 from physics import load_robot
 
 
@@ -114,3 +121,191 @@ def test_limit_is_that_of_the_contact():
     assert stiffness.lands("go1", 0.0025, False, contact_stiffness=2e4, contact_damping=100.0)
     assert not stiffness.lands("go1", 0.02, False, contact_stiffness=1e6, contact_damping=100.0)
     assert stiffness.jitter("go1", 0.0025, contact_stiffness=2e4) < 1e-3 < stiffness.jitter("go1", 0.01, contact_stiffness=1e6)
+
+
+def rows_of(survivals, pace=1000, **errors):
+    """Return evaluations at 1, 2, 3 ... seconds."""
+    return [
+        {"seconds": float(t), "env_steps": pace * t, "episodes": 8, "survival": x, "mean_return": 1.0, "episode_seconds": 20 * x}
+        | {name: values[t - 1] for name, values in errors.items()}
+        for t, x in enumerate(survivals, 1)
+    ]
+
+
+def test_a_training_arrives_with_the_first_evaluation_past_the_threshold():
+    assert judge.arrival(rows_of([0.1, 0.95, 0.9, 1.0])) == (2.0, 2000)
+    assert judge.arrival(rows_of([0.1, 0.94])) is None
+    # walking is also to go where it is told to
+    assert judge.arrival(rows_of([1.0, 1.0, 0.9, 1.0], velocity_error=[0.2, 0.15, 0.1, 0.1], yaw_rate_error=[0.1, 0.2, 0.1, 0.1])) == (4.0, 4000)
+
+
+def test_the_median_of_seeds_counts_those_that_never_arrive():
+    assert judge.median([3.0, None, 1.0]) == 3.0
+    assert judge.median([None, None, 1.0]) is None
+    assert judge.median([1.0, None]) is None
+    assert judge.median([2.0, 3.0]) == 2.5
+
+
+def test_evaluations_get_rarer_and_the_last_is_at_the_end():
+    times = judge.evaluation_times(60.0)
+    assert times[0] == 0.5
+    assert times[-1] == 60.0
+    gaps = np.diff(times)[:-1]
+    assert gaps.min() >= 0.5 - 1e-9
+    assert (np.diff(gaps) >= -1e-9).all()
+
+
+def test_the_judge_stops_the_clock_while_he_looks(monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(judge, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def look(*_):
+        now[0] += 1000.0
+        return {"survival": 0.5}
+
+    monkeypatch.setattr(judge, "evaluate", look)
+    referee = judge.Judge("quadruped-balance", 0, seconds=10.0, times=[1.0, 3.5, 4.0, 10.0], episodes=1)
+    referee.start()
+    steps, over = 0, False
+    while not over:
+        now[0] += 2.0  # an iteration
+        steps += 100
+        over = referee.done(steps, None)
+    # the first iterations' ends after the times, each time looked at once
+    assert [(row["seconds"], row["env_steps"]) for row in referee.rows] == [(2.0, 100), (4.0, 200), (10.0, 500)]
+    assert judge.rate(referee.rows) == 50.0
+
+
+def test_a_policy_remembers_and_knows_where_episodes_begin():
+    seen = []
+
+    def act(obs, state, starts):
+        seen.append((state, starts.copy()))
+        return np.zeros((len(obs), 12)), (state or 0) + 1
+
+    referee = judge.Judge("quadruped-balance", 0, seconds=1e9, steps=1, times=[], episodes=4)
+    referee.start()
+    assert referee.done(1, judge.Policy(act))
+    states, starts = zip(*seen, strict=True)
+    assert states == (None, *range(1, len(seen)))
+    assert starts[0].all()
+    assert not np.any(starts[1:])
+
+
+def results():
+    balance = {
+        "foal": [rows_of([0.5, 1.0, 1.0], 3000), rows_of([1.0, 1.0, 1.0], 5000), rows_of([0.1, 0.1, 1.0], 4000)],
+        "recurrent-ppo": [rows_of([0.0, 0.1], 100), rows_of([0.0, 0.2], 100), rows_of([0.0, 1.0], 100)],
+        "recurrent-ppo-foal": [rows_of([0.0, 0.1], 1000)] * 3,
+    }
+    walk = {"foal": [rows_of([1.0, 1.0], velocity_error=[0.3, 0.1], yaw_rate_error=[0.3, 0.1])] * 3}
+    return {"quadruped-balance": balance, "walk": walk}
+
+
+def test_the_report_has_the_keys_that_others_read():
+    report = training.report(results())
+    json.dumps(report)
+    assert report["env_steps_per_second"] == 4000
+    assert report["recurrent_ppo_ratio"] == 4  # over the faster of its settings
+    assert report["ratios"] == {"recurrent-ppo": 40, "recurrent-ppo-foal": 4}
+    assert report["balance_seconds"] == 2.0
+    assert report["walk_seconds"] == 2.0
+    assert report["tasks"]["quadruped-balance"]["recurrent-ppo"]["seconds"] is None
+    alone = training.report({"quadruped-balance": {"ppo": [rows_of([1.0])]}})
+    assert {alone[key] for key in ("env_steps_per_second", "recurrent_ppo_ratio", "balance_seconds", "walk_seconds")} == {None}
+
+
+def test_table_csv_and_plot_of_trainings(tmp_path, capsys):
+    for task, result in results().items():
+        training.print_table(task, result, 3.0, machine.describe())
+    shown = capsys.readouterr().out
+    assert "never" in shown
+    assert "velocity error at most 0.15" in shown
+    training.write_csv(tmp_path / "a.csv", results())
+    with open(tmp_path / "a.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 9 + 6 + 6 + 6
+    assert lines[0] | {"task": "quadruped-balance", "contestant": "foal", "seed": "0", "seconds": "1.0", "survival": "0.5"} == lines[0]
+    training.plot(tmp_path / "a.png", results())
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_the_band_spans_seeds_between_their_evaluations():
+    a, b = rows_of([0.0, 0.0, 1.0, 1.0]), rows_of([1.0, 1.0])
+    times, (low, middle, high) = training.band([a, b], "survival")
+    assert times.tolist() == [1.0, 2.0]
+    assert (low.tolist(), middle.tolist(), high.tolist()) == ([0.0, 0.0], [0.5, 0.5], [1.0, 1.0])
+
+
+@pytest.fixture
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    fused.set_threads(before)
+
+
+@pytest.mark.parametrize("network", ["attention", "lstm", "mlp"])
+@pytest.mark.usefixtures("threads_as_before")
+def test_foal_trains_as_a_contestant(network):
+    referee = judge.Judge("quadruped-balance", 0, seconds=1e9, steps=64 * 16 * 2, times=[], episodes=16)
+    rows = training.train_foal("quadruped-balance", 0, referee, network, {"train.num_envs": 64})
+    assert len(rows) == 1
+    assert rows[0]["env_steps"] == 64 * 16 * 2
+
+
+def test_without_stable_baselines_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.stable_baselines", raising=False)
+    monkeypatch.delattr("benchmarks.stable_baselines", raising=False)
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    monkeypatch.setattr(sys, "argv", ["training"])
+    with pytest.raises(SystemExit) as stop:
+        training.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.count("\n") == 1
+    assert "pip install -r requirements-bench.txt" in error
+
+
+@pytest.mark.parametrize("option", [["--task", "fly"], ["--seconds", "0"], ["--seeds", "-1"]])
+def test_training_says_what_it_was_asked_wrongly(option, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["training", *option])
+    with pytest.raises(SystemExit) as stop:
+        training.main()
+    assert stop.value.code == 2
+    assert option[1].lstrip("-") in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_stable_baselines_sees_what_the_environment_does():
+    stable_baselines = pytest.importorskip("benchmarks.stable_baselines", exc_type=ImportError)
+    changes = {"episode_seconds": 0.6}
+    env = stable_baselines.FoalVecEnv(GymVectorEnv(registry.make("quadruped-balance", 48, changes, threads=1), 3, 100.0))
+    plain = registry.make("quadruped-balance", 48, changes, threads=1)
+    assert np.array_equal(env.reset(), plain.init_state(3, staggered=True).obs)
+    actions = np.random.default_rng(0).normal(size=(48, 12)).astype(np.float32)
+    ended = np.zeros(2, int)
+    for _ in range(40):
+        obs, rewards, dones, infos = env.step(actions)
+        state = plain.step(actions)
+        assert np.array_equal(obs, state.obs)
+        assert np.array_equal(rewards, state.reward)
+        assert np.array_equal(dones, state.done)
+        for i, info in enumerate(infos):
+            assert bool(info) == dones[i]
+            if info:
+                assert info["TimeLimit.truncated"] == state.truncated[i]
+                assert np.array_equal(info["terminal_observation"], state.info["final_obs"][i])
+        ended += state.truncated.sum(), state.terminated.sum()
+    assert ended.all()
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.usefixtures("threads_as_before")
+def test_stable_baselines_trains_under_the_judge(recurrent):
+    stable_baselines = pytest.importorskip("benchmarks.stable_baselines", exc_type=ImportError)
+    preset = stable_baselines.PRESETS["recurrent-ppo-foal" if recurrent else "ppo-foal"][1]
+    settings = dataclasses.replace(preset, robots=32, steps=8, batch=128, threads=1)
+    referee = judge.Judge("quadruped-balance", 0, seconds=1e9, steps=2 * 32 * 8, times=[], episodes=16)
+    rows = stable_baselines.train_sb3("quadruped-balance", 0, recurrent, settings, referee)
+    assert [row["env_steps"] for row in rows] == [2 * 32 * 8]
+    assert rows[0]["seconds"] > 0

@@ -1,0 +1,173 @@
+"""The contestants of benchmarks/training.py: PPO of stable-baselines3, RecurrentPPO of sb3-contrib.
+
+Both train on Foal's environment, stepped by Foal's kernel, on the same cores. For 1024 robots the
+way through Gymnasium's and stable-baselines3's interfaces adds 0.05 ms to a step of 0.43 ms.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import physics  # noqa: F401  sets what PyTorch reads when imported  # isort: skip
+import numpy as np
+import torch
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from benchmarks.judge import Judge, Policy
+from config import NetworkCfg, PPOCfg
+from environments import registry
+from environments.gymnasium import GymVectorEnv
+from physics.engine import available_cores
+
+ACTION_LIMIT = 100.0  # stable-baselines3 wants a bound; none that a policy meets
+NO_CRITIC_MEMORY = {"enable_critic_lstm": False}  # as in Foal; with one of its own, RecurrentPPO is a third slower
+
+
+class FoalVecEnv(VecEnv):
+    """Foal's environment as stable-baselines3 sees it; episodes start at random ages, as in Foal's own training."""
+
+    def __init__(self, env: GymVectorEnv) -> None:
+        self.env = env
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        # thousands of dicts made anew in every step would cost as much as the physics
+        self._nothing: list[dict[str, Any]] = [{} for _ in range(env.num_envs)]
+
+    def reset(self) -> np.ndarray:
+        """Start every episode; return the first observations (N, O)."""
+        obs, _ = self.env.reset(seed=self._seeds[0], options={"staggered": True})
+        self._reset_seeds()
+        return obs
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Take the actions (N, A) of the next step."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Return observations (N, O), rewards (N), dones (N) and infos, in which only robots whose episode ended have something."""
+        obs, rewards, terminations, truncations, infos = self.env.step(self._actions)
+        dones = terminations | truncations
+        told = self._nothing.copy()
+        for i in np.flatnonzero(dones):
+            told[i] = {"terminal_observation": infos["final_obs"][i], "TimeLimit.truncated": bool(truncations[i])}
+        return obs, rewards, dones, told
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute, the same for every robot."""
+        return [getattr(self.env, attr_name)] * len(self._indices(indices))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of all robots."""
+        setattr(self.env, attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Call a method, once for all robots."""
+        return [getattr(self.env, method_name)(*method_args, **method_kwargs)] * len(self._indices(indices))
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Return that no robot is wrapped."""
+        return [False] * len(self._indices(indices))
+
+    def _indices(self, indices: Any) -> Sequence[int]:
+        return range(self.num_envs) if indices is None else np.atleast_1d(indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a contestant trains.
+
+    robots; steps of a rollout; batch: samples of a minibatch; epochs; threads of PyTorch;
+    algorithm, policy: further arguments of the algorithm and of its policy.
+    """
+
+    robots: int
+    steps: int
+    batch: int
+    epochs: int
+    threads: int
+    algorithm: dict[str, Any] = dataclasses.field(default_factory=dict)
+    policy: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _foals(robots: int = 1024) -> Settings:
+    """Return Foal's own hyperparameters, as far as the contestants have them; the learning rate is the highest that Foal's adapts to."""
+    p = PPOCfg()
+    algorithm = {
+        "learning_rate": p.max_learning_rate, "gamma": p.gamma, "gae_lambda": p.gae_lambda, "clip_range": p.clip, "clip_range_vf": p.value_clip or None,
+        "ent_coef": p.entropy_coefficient, "vf_coef": p.value_coefficient, "max_grad_norm": p.max_gradient_norm,
+    }  # fmt: skip
+    policy = {"log_std_init": math.log(NetworkCfg().initial_std)}
+    return Settings(robots, p.rollout, robots * p.rollout // p.minibatches, p.epochs, available_cores(), algorithm, policy)
+
+
+# What was tried of robots x steps, minibatch, epochs; trained thousand env steps per second on two cores, untrained robots, evaluations left out:
+#
+#     PPO            16 x 128, 64, 10   256 x 16, 256, 10   1024 x 16, 64, 10   2048, 10   4096, 10   2048, 4   2048, 1
+#     2 threads      2.6                9.1                 3.2                 20.6       22.3       51.4      150
+#     1 thread       3.1                8.5                                     13.5                            99
+#
+#     RecurrentPPO   16 x 128, 128, 10  256 x 16, 2048, 10  1024 x 16, 128, 4   2048, 10   4096, 10   2048, 4   2048, 1
+#     2 threads      0.2                3.5                 1.2                 3.4                   8.4       31
+#     without the critic's LSTM                                                 5.2        5.9        13        46
+#     the same, 1 thread                                                                                        36
+#
+# Large minibatches are what makes RecurrentPPO fast: it cuts and pads every sequence of a minibatch in Python.
+# Their default hyperparameters are the libraries' but for a minibatch of 4096, which is seven times as fast as 64;
+# with batches that large, 10 epochs still are 40 updates to a rollout.
+PRESETS = {
+    "ppo": (False, Settings(1024, 16, 4096, 10, available_cores())),
+    "ppo-foal": (False, _foals()),
+    "recurrent-ppo": (True, Settings(1024, 16, 4096, 10, available_cores(), policy=NO_CRITIC_MEMORY)),
+    "recurrent-ppo-foal": (True, dataclasses.replace(_foals(), policy=_foals().policy | NO_CRITIC_MEMORY)),
+}
+
+
+def train_sb3(task: str, seed: int, recurrent: bool, settings: Settings, judge: Judge) -> list[dict[str, float]]:
+    """Train PPO (two layers of Foal's sizes, critic apart) or RecurrentPPO (an LSTM of Foal's size and a layer) until the judge ends it; return his rows."""
+    torch.set_num_threads(settings.threads)
+    env = FoalVecEnv(GymVectorEnv(registry.make(task, settings.robots, threads=available_cores()), seed, ACTION_LIMIT))
+    sizes = NetworkCfg()
+    if recurrent:
+        layers = {"pi": [sizes.encoder], "vf": [sizes.critic]}
+        network = {"net_arch": layers, "lstm_hidden_size": sizes.lstm, "n_lstm_layers": 1}
+    else:
+        network = {"net_arch": {"pi": [sizes.encoder, sizes.lstm], "vf": [sizes.critic, sizes.critic]}}
+    make, name = (RecurrentPPO, "MlpLstmPolicy") if recurrent else (PPO, "MlpPolicy")
+    model = make(
+        name, env, n_steps=settings.steps, batch_size=settings.batch, n_epochs=settings.epochs, seed=seed, device="cpu",
+        policy_kwargs=network | settings.policy, **settings.algorithm,
+    )  # fmt: skip
+    model.learn(10**12, callback=Clock(judge), log_interval=None)
+    return judge.rows
+
+
+def policy(model: BaseAlgorithm) -> Policy:
+    """Return a model's deterministic policy as the judge takes it."""
+    return Policy(lambda obs, state, starts: model.predict(obs, state, starts, deterministic=True))
+
+
+class Clock(BaseCallback):
+    """Tells the judge of every iteration; the next rollout's start is the first moment after learning."""
+
+    def __init__(self, judge: Judge) -> None:
+        super().__init__()
+        self.judge, self.over = judge, False
+
+    def _on_training_start(self) -> None:
+        self.judge.start()
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps > 0:
+            self.model.policy.set_training_mode(False)
+            self.over = self.judge.done(self.num_timesteps, policy(self.model))
+
+    def _on_step(self) -> bool:
+        return not self.over
