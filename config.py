@@ -176,7 +176,7 @@ class RewardCfg:
     trot: float = knob(0.0, "diagonal pairs of feet in turn while the command is not 0")
     alive: float = knob(2.0, "being up")
     air_time: float = knob(0.0, "each touchdown, once: duration of the flight up to 0.4 s less 0.2 s, while the command is not 0")
-    fall: float = knob(-5.0, "having fallen, once")
+    fall: float = knob(-20.0, "having fallen, once")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -230,8 +230,8 @@ class NetworkCfg:
     recurrent: bool = knob(True, "an LSTM, else a layer without memory")
     symmetric: bool = knob(True, "what it does in the mirror image of a situation is the mirror image of what it does")
     heads: int = knob(4, "attention heads", low=1, high=64)
-    head_size: int = knob(32, "features of an attention head", low=1, high=512)
-    encoder: int = knob(128, "features of the encoded body", low=1, high=4096)
+    head_size: int = knob(16, "features of an attention head", low=1, high=512)
+    encoder: int = knob(64, "features of the encoded body", low=1, high=4096)
     lstm: int = knob(128, "features of the recurrent state", low=1, high=4096)
     critic: int = knob(128, "features of each layer of the value head", low=1, high=4096)
     initial_std: float = knob(0.5, "initial standard deviation of an action", "1", low=0.01, high=5.0)

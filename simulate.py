@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from rich.console import Console
 
-import fused
 from config import Config, ConfigError, check, knobs, override, parse, sections, suggest
 from entity import Creature
 from environments import registry
@@ -26,7 +25,8 @@ from training import checkpoint as checkpoints
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export_onnx
-from training.resources import detect
+from training.presets import preset
+from training.resources import detect, keep_memory
 from training.run import Run
 
 
@@ -42,7 +42,8 @@ class System:
         self.resources = detect(cfg)
         if cfg.train.device == "cuda" and self.resources.device.type != "cuda":
             raise ConfigError("train.device: expected auto or cpu, PyTorch finds no GPU")
-        fused.set_threads(self.resources.threads)
+        torch.set_num_threads(1)  # threads have robots of their own: training/parallel.py
+        keep_memory()
         torch.manual_seed(cfg.seed)
 
     def say(self, text: str) -> None:
@@ -79,7 +80,7 @@ class System:
         creature = self.creature(env, loaded)
         require_writable(folder, "train.run_dir")
         require_writable(self.path.parent, "train.checkpoint_dir")
-        engine = TrainingEngine(env, creature, cfg, self.resources.device)
+        engine = TrainingEngine(env, creature, cfg, self.resources.device, self.resources.threads)
         judge = self.make_env(cfg.train.eval_episodes)
         with self.compiling():
             engine.warm_up()
@@ -99,7 +100,7 @@ class System:
         creature = self.creature(env, loaded)
         with self.compiling():
             env.init_state(0)
-        result = evaluate(creature, env, EVALUATION_SEED + self.cfg.seed, self.resources.device)
+        result = evaluate(creature, env, EVALUATION_SEED + self.cfg.seed, self.resources.device, self.resources.threads)
         return {"task": self.cfg.task, "checkpoint": str(self.path)} | result
 
     def export(self, path: str) -> None:
@@ -300,7 +301,7 @@ def run(arguments: list[str], console: Console) -> int:
         return 0
     wants_eval = options.get("eval") or options.get("render") or options.get("record")
     task = options.get("task", Config().task)
-    base = dataclasses.replace(Config(), task=task, env=registry.default_cfg(task))
+    base = preset(task)
     path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
     if wants_eval or options.get("resume") or options.get("export"):
         path = path or pathlib.Path(configure({}, fields, base).train.checkpoint_dir) / f"{task}.pt"

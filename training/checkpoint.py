@@ -11,7 +11,7 @@ from config import Config, ConfigError, override
 from entity import Creature
 from environments import ABEnv
 
-FORMAT = "foal-checkpoint-1"
+FORMAT = "foal-checkpoint-2"
 
 
 @dataclasses.dataclass(frozen=True)

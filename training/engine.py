@@ -69,10 +69,13 @@ class Share:
         final observation. One that ended in a fall is followed by nothing.
         """
         r, cfg, device = self.rollout, self.cfg.ppo, self.device
-        self.obs, self.privileged, self.action, self.mean, self.starts, self.std = (
-            x.to(device, non_blocking=True) for x in (r.obs, r.privileged, r.action, r.mean, r.starts, r.std)
+        self.obs, self.starts, self.action, self.mean, self.std = (
+            x.to(device, non_blocking=True) for x in (r.obs, r.starts, r.action, r.mean, r.std)
         )
-        values = self.belief.value(self.obs, self.privileged)
+        everything = torch.cat((self.obs, r.privileged.to(device, non_blocking=True)), dim=-1)
+        features = self.belief.value_features(everything.flatten(0, 1), self.belief.normaliser, self.belief.dtype)  # (sides, rows, S)
+        values = self.belief.value_of(features).unflatten(0, everything.shape[:2])
+        self.features = features.unflatten(-1, everything.shape[:2])[:, :, :-1]  # (sides, rows, T, N)
         self.value, next_value = values[:-1], values[1:].clone()
         cut = r.truncated
         if cut.any():
@@ -80,23 +83,22 @@ class Share:
         next_value[r.terminated.to(device)] = 0.0
         self.advantage = ppo.generalised_advantages(r.reward.to(device), self.value, next_value, r.done().to(device), cfg.gamma, cfg.gae_lambda)
         self.returns = self.advantage + self.value
-        self.log_prob = ppo.gaussian_log_prob(self.action, self.mean, self.std)
 
     def gradient(self, robots: slice, parameters: list[Tensor], average: Tensor, spread: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss's gradient of some of the robots, one vector, and metrics; advantages are normalised by average and spread."""
-        cfg, memory, steps = self.cfg.ppo, self.rollout.state, self.rollout.steps
-        obs, privileged, starts = (x[:steps, robots] for x in (self.obs, self.privileged, self.starts))
-        action, mean, log_prob, value, returns = (x[:, robots] for x in (self.action, self.mean, self.log_prob, self.value, self.returns))
+        cfg, memory = self.cfg.ppo, self.rollout.state
+        obs, starts = self.obs[:-1, robots], self.starts[:-1, robots]
+        action, mean, value, returns = (x[:, robots] for x in (self.action, self.mean, self.value, self.returns))
         advantage = (self.advantage[:, robots] - average) / (spread + 1e-8)
         new_mean, _ = self.belief(obs, BeliefState(memory.hidden[..., robots], memory.cell[..., robots]), starts)
+        new_value = self.belief.value_of(self.features[..., robots].flatten(2)).view_as(value)
         std = self.belief.std()
-        actor, metrics = ppo.policy_loss(ppo.gaussian_log_prob(action, new_mean, std), log_prob, advantage, cfg.clip)
-        critic, more = ppo.value_loss(self.belief.value(obs, privileged), value, returns, cfg.value_clip)
-        bonus = ppo.entropy(std)
-        gradients = torch.autograd.grad(actor + cfg.value_coefficient * critic - cfg.entropy_coefficient * bonus, parameters)
-        gradient = torch.cat([g.flatten() for g in gradients])
-        kl = ppo.gaussian_kl(mean, self.std, new_mean.detach(), std.detach()).mean()
-        return gradient, metrics | more | {"policy_loss": actor.detach(), "kl": kl, "entropy": bonus.detach()}
+        actor, clipped, kl = ppo.policy_loss(new_mean, std, action, mean, self.std, advantage, cfg.clip)
+        critic, bonus = ppo.value_loss(new_value, value, returns, cfg.value_clip), ppo.entropy(std)
+        loss = actor + cfg.value_coefficient * critic - cfg.entropy_coefficient * bonus
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+        metrics = {"policy_loss": actor, "value_loss": critic, "entropy": bonus, "clip_fraction": clipped, "kl": kl}
+        return gradient, {key: x.detach() for key, x in metrics.items()}
 
 
 def flatten(parameters: list[Tensor]) -> Tensor:
@@ -181,7 +183,7 @@ class TrainingEngine:
                     sums[key] = sums.get(key, 0.0) + x / (minibatches * cfg.epochs)
         result = sums | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
         for share in self.shares:
-            self.belief.normaliser.update(torch.cat((share.obs[0], share.privileged[0]), dim=-1))
+            self.belief.observe(share.obs[0], share.rollout.privileged[0].to(self.device))
             if self.world_model:
                 result |= self.world_model.train_on_trajectory(share.rollout, self.device)
         return result

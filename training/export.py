@@ -20,8 +20,9 @@ class _Policy(nn.Module):
         self.belief = belief
 
     def forward(self, observation: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, state = self.belief(observation[None], BeliefState(hidden, cell))
-        return mean[0], state.hidden, state.cell
+        sides = self.belief.sides
+        mean, state = self.belief(observation[None], BeliefState(hidden.view(sides, -1, 1), cell.view(sides, -1, 1)))
+        return mean[0], state.hidden.view(1, -1), state.cell.view(1, -1)
 
 
 def export_onnx(belief: EntityBelief, num_obs: int, path: str) -> None:

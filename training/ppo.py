@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+import fused
 from config import PPOCfg
 
 
@@ -39,21 +40,40 @@ def gaussian_kl(mean: Tensor, std: Tensor, new_mean: Tensor, new_std: Tensor) ->
     return 0.5 * (ratio * ratio + z * z - 1.0 - 2.0 * ratio.log()).sum(-1)
 
 
-def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the clipped surrogate loss (Schulman et al., 2017, eq. 7), negated."""
-    ratio = (log_prob - old_log_prob).exp()
+def policy_loss(
+    mean: Tensor, std: Tensor, action: Tensor, old_mean: Tensor, old_std: Tensor, advantage: Tensor, clip: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the clipped surrogate loss (Schulman et al., 2017, eq. 7), negated, the share of clipped ratios, and the divergence.
+
+    mean, action, old_mean: (T, N, A); std, old_std: (A); advantage: (T, N).
+    """
+    if mean.device.type == "cpu":
+        return fused.PolicyLoss.apply(mean, std, action, old_mean, old_std, advantage, clip)
+    return plain_policy_loss(mean, std, action, old_mean, old_std, advantage, clip)
+
+
+def plain_policy_loss(
+    mean: Tensor, std: Tensor, action: Tensor, old_mean: Tensor, old_std: Tensor, advantage: Tensor, clip: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what policy_loss does, in plain PyTorch."""
+    ratio = (gaussian_log_prob(action, mean, std) - gaussian_log_prob(action, old_mean, old_std)).exp()
     loss = -torch.min(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage).mean()
-    return loss, {"clip_fraction": ((ratio - 1.0).abs() > clip).float().mean().detach()}
+    clipped = ((ratio - 1.0).abs() > clip).float().mean()
+    return loss, clipped.detach(), gaussian_kl(old_mean, old_std, mean.detach(), std.detach()).mean()
 
 
-def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the squared error of the value; with clip > 0 the larger one of the clipped and unclipped value's."""
+def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Return half the squared error of the value; with clip > 0 the larger one of the clipped and unclipped value's. All (T, N)."""
+    return (fused.ValueLoss.apply if value.device.type == "cpu" else plain_value_loss)(value, old_value, returns, clip)
+
+
+def plain_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Return what value_loss does, in plain PyTorch."""
     error = (value - returns).square()
     if clip > 0.0:
         clipped = old_value + (value - old_value).clamp(-clip, clip)
         error = torch.max(error, (clipped - returns).square())
-    loss = 0.5 * error.mean()
-    return loss, {"value_loss": loss.detach()}
+    return 0.5 * error.mean()
 
 
 def entropy(std: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Run:
                 recent = [*recent[-19:], time.perf_counter() - start]
                 self.train_seconds += recent[-1]
                 self.iteration += 1
-                rate = engine.rollout.steps * engine.env.num_envs * len(recent) / sum(recent)
+                rate = self.cfg.ppo.rollout * engine.env.num_envs * len(recent) / sum(recent)
                 metrics |= {"iteration": self.iteration, "env_steps": engine.env_steps, "train_seconds": self.train_seconds, "rate": rate}
                 if cfg.eval_every and (self.iteration % cfg.eval_every == 0 or self.iteration == last):
                     metrics |= self.judge_now()
@@ -64,7 +64,7 @@ class Run:
 
     def judge_now(self) -> dict[str, Any]:
         """Evaluate the creature, keep it if it is the best so far, and save it."""
-        result = evaluate(self.engine.creature, self.judge, EVALUATION_SEED + self.iteration, self.engine.device)
+        result = evaluate(self.engine.creature, self.judge, EVALUATION_SEED + self.iteration, self.engine.device, len(self.engine.shares))
         progress = {"iteration": self.iteration, "env_steps": self.engine.env_steps, "train_seconds": self.train_seconds} | result
         if self.arrival is None and result["survival"] >= self.cfg.train.target_survival:
             self.arrival = self.train_seconds, self.engine.env_steps
