@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fused
-from config import NetworkCfg, WorldModelCfg
+from config import ConfigError, NetworkCfg, WorldModelCfg
 
 ROOT = math.sqrt(0.5)
 LEAST_SPREAD = 0.5  # by which observations are divided: divided by less, what a calm robot never sees would be huge
@@ -125,7 +125,8 @@ class BodyEncoder(nn.Module):
 
     body: nodes, each with its kind and the observation's columns it reads; with a mirror image they
     are those of the left half, and as many of the right half follow: a right leg is a left leg in
-    the mirror, and the trunk is seen from both sides.
+    the mirror, and the trunk is seen from both sides. Where the network is not symmetric, the trunk
+    is seen from one.
     """
 
     def __init__(self, body: Any, reflection: Reflection, cfg: NetworkCfg) -> None:
@@ -137,16 +138,19 @@ class BodyEncoder(nn.Module):
         columns = torch.tensor([list(node.columns) + [0] * (features - len(node.columns)) for node in body.nodes])
         signs = torch.tensor([[1.0] * len(node.columns) + [0.0] * (features - len(node.columns)) for node in body.nodes])
         kinds = torch.tensor([names.index(node.kind) for node in body.nodes])
-        if self.sides == 2:
-            signs = torch.cat((signs, signs * reflection.signs[columns]))
-            columns, kinds = torch.cat((columns, reflection.columns[columns])), kinds.repeat(2)
+        if body.obs is not None:
+            image = Reflection(len(reflection.signs), body.obs)
+            twice = torch.tensor([self.sides == 2 or {body.obs.columns[column] for column in node.columns} != set(node.columns) for node in body.nodes])
+            signs = torch.cat((signs, signs[twice] * image.signs[columns[twice]]))
+            columns, kinds = torch.cat((columns, image.columns[columns[twice]])), torch.cat((kinds, kinds[twice]))
         for name, value in (("columns", columns.int()), ("signs", signs), ("kinds", kinds.int())):
             self.register_buffer(name, value, persistent=False)
         self.register_buffer("scale", signs.clone())  # of every feature, and what is added then
         self.register_buffer("shift", torch.zeros_like(signs))
-        self.out_features = len(body.nodes) * cfg.heads * cfg.head_size  # of a side
+        per_side = len(kinds) // self.sides
+        self.out_features = per_side * cfg.heads * cfg.head_size  # of a side
         self.weight = nn.Parameter(torch.empty(len(names), cfg.heads, 2 * cfg.head_size, features).uniform_(-1, 1) / math.sqrt(features))
-        self.bias = nn.Parameter(torch.zeros(len(body.nodes), cfg.heads, 2 * cfg.head_size))
+        self.bias = nn.Parameter(torch.zeros(per_side, cfg.heads, 2 * cfg.head_size))
         self.attention = nn.Parameter(torch.randn(cfg.heads, cfg.head_size) / math.sqrt(cfg.head_size))
 
     def normalise(self, normaliser: Normaliser) -> None:
@@ -229,10 +233,14 @@ class EntityBelief(nn.Module):
         of_obs, of_actions = Reflection(num_obs, body.obs if mirrored else None), Reflection(num_actions, body.actions if mirrored else None)
         of_all = Reflection(num_obs + num_privileged, joined(body.obs, body.privileged) if mirrored else None)
         sides = self.sides = of_obs.sides
+        for name in ("encoder", "lstm", "critic"):
+            if getattr(cfg, name) % sides:
+                raise ConfigError(f"network.{name}: expected an even number, got {getattr(cfg, name)}")
         encoder, lstm, critic, actions = (size // sides for size in (cfg.encoder, cfg.lstm, cfg.critic, num_actions))
         self.normaliser = Normaliser(of_all)  # of observations and privileged observations
-        self.compilable = all(size % fused.ROWS == 0 for size in (encoder, lstm, critic))
         self.body_encoder = BodyEncoder(body, of_obs, cfg) if cfg.attention else None
+        inner = self.body_encoder.out_features if cfg.attention else 0
+        self.compilable = all(size % fused.ROWS == 0 for size in (inner, encoder, lstm, critic))
         if cfg.attention:
             self.encoder = pair_weight(sides, encoder, self.body_encoder.out_features)
         else:

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import datetime
 import json
 import pathlib
@@ -291,6 +290,16 @@ def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> 
     return override(base, changes)
 
 
+def keep_networks(cfg: Config, saved: Config, path: pathlib.Path) -> None:
+    """Raise ConfigError, naming the field, where networks are asked for that a checkpoint does not hold."""
+    for name in ("network", "world_model"):
+        asked, trained = getattr(cfg, name), getattr(saved, name)
+        for field in knobs(asked):
+            value, kept = getattr(asked, field.name), getattr(trained, field.name)
+            if field.name != "learning_rate" and value != kept:
+                raise ConfigError(f"{name}.{field.name}: expected {kept}, which {path} was trained with, got {value}")
+
+
 def run(arguments: list[str], console: Console) -> int:
     """Do what the command line asks for; return the exit code."""
     options, fields = read_command_line(arguments)
@@ -303,13 +312,16 @@ def run(arguments: list[str], console: Console) -> int:
     task = options.get("task", Config().task)
     base = preset(task)
     path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
-    if wants_eval or options.get("resume") or options.get("export"):
+    loads = wants_eval or options.get("resume") or options.get("export")
+    if loads:
         path = path or pathlib.Path(configure({}, fields, base).train.checkpoint_dir) / f"{task}.pt"
         saved = checkpoints.load(path).config
         if "task" in options and saved.task != task:
             raise ConfigError(f"--task: expected {saved.task}, which {path} was trained for, got {task}")
         base = saved
     cfg = configure(options, fields, base)
+    if loads:
+        keep_networks(cfg, base, path)
     system = System(cfg, path or pathlib.Path(cfg.train.checkpoint_dir) / f"{cfg.task}.pt", console)
     if options.get("export"):
         system.export(options["export"])

@@ -7,7 +7,6 @@ entity.BodyEncoder has the equations in plain PyTorch.
 import functools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -189,7 +188,7 @@ class BodyAttention(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple:
         """Return the gradients of weight, bias and attention."""
         weight, bias, attention, shares = ctx.saved_tensors
-        (heads, size), (nodes, features) = attention.shape, ctx.about[1].shape
+        size, (nodes, features) = attention.shape[1], ctx.about[1].shape
         work = scratch("attention", ((features + 2 * size) * GROUPS + 3 * size + nodes) * nodes * WIDTH)
         dweight, dbias, dattention = torch.zeros(*weight.shape, WIDTH), torch.zeros(*bias.shape, WIDTH), torch.zeros_like(attention)
         arrays = [bits(x) for x in (weight, bias, attention, dout.contiguous(), shares)]

@@ -71,7 +71,8 @@ def make_kernels(sides: int) -> tuple:
     @kernel
     def dense_forward(size, inner, samples, weight, bias, x, y, panel):
         for side in range(sides):
-            product(size, inner, weight[side * (len(weight) // sides) :], x[side * inner * samples :], samples, y[side * size * samples :], samples, samples, panel)
+            w, x_, y_ = weight[side * (len(weight) // sides) :], x[side * inner * samples :], y[side * size * samples :]
+            product(size, inner, w, x_, samples, y_, samples, samples, panel)
         other = size * samples
         for j in range(size):
             for place in range(j * samples, (j + 1) * samples, WIDTH):
@@ -213,7 +214,7 @@ class Dense(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple:
         """Return the gradients of x, if it needs one, weight and bias."""
         x, y, weight = ctx.saved_tensors
-        (sides, size, inner), samples = weight.shape, x.shape[-1]
+        (_, size, inner), samples = weight.shape, x.shape[-1]
         dz, dx = torch.empty_like(y), torch.empty_like(x) if ctx.needs_input_grad[0] else x.new_empty(0)
         dweight, dbias = torch.empty_like(weight), torch.empty(size)
         arrays = [bits(z) for z in (x, y, dy.contiguous(), dz, dx, dweight, dbias)]

@@ -1,6 +1,7 @@
 """Checkpoints: weights with the configuration they were trained under."""
 
 import dataclasses
+import math
 import os
 import pathlib
 from typing import Any
@@ -29,12 +30,12 @@ class Checkpoint:
     trainer: dict[str, Any]
 
     def creature(self, env: ABEnv) -> Creature:
-        """Return the creature for an environment; raise ConfigError if it was trained for another kind of body."""
+        """Return the creature for an environment; raise ConfigError, saying what differs, if the weights do not fit."""
         creature = Creature(env, self.config.network, self.config.world_model)
         try:
             creature.load_state_dict(self.weights)
         except RuntimeError:
-            raise ConfigError(f"checkpoint: {self.path}: expected weights for task {self.config.task!r} of this version") from None
+            raise ConfigError(f"checkpoint: {self.path}: {_difference(creature.state_dict(), self.weights)}") from None
         return creature
 
 
@@ -59,12 +60,24 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpo
     except Exception as error:  # whatever unpickling a foreign file may raise
         raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal ({type(error).__name__})") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal, format {FORMAT}")
+        found = f", got {data['format']}" if isinstance(data, dict) and "format" in data else ""
+        raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal, format {FORMAT}{found}")
     try:
         config = override(Config(), _flat(data["config"]))
     except ConfigError as error:
         raise ConfigError(f"checkpoint: {path}: {error}") from None
     return Checkpoint(str(path), config, data["weights"], data["progress"], data["trainer"])
+
+
+def _difference(expected: dict[str, Any], got: dict[str, Any]) -> str:
+    """Return in words where weights are not those expected: the robot's numbers, else the first shape that differs."""
+    shapes, found = ({name: tuple(x.shape) for name, x in weights.items()} for weights in (expected, got))
+    for what, name, axes in (("actions", "belief.policy", slice(2)), ("observations, privileged ones included", "belief.normaliser.mean", slice(1))):
+        sizes = [math.prod(s.get(name, ())[axes]) for s in (shapes, found)]
+        if name in found and sizes[0] != sizes[1]:
+            return f"expected {sizes[0]} {what}, got {sizes[1]}"
+    name = next(name for name in shapes | found if shapes.get(name) != found.get(name))
+    return f"expected {name} of shape {shapes.get(name, 'none')}, got {found.get(name, 'none')}"
 
 
 def _flat(values: dict[str, Any], section: str = "") -> dict[str, Any]:

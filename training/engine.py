@@ -1,13 +1,13 @@
 r"""TrainingEngine: collect a trajectory, learn from it.
 
-    robots      0 ............ n-1 | n ........... 2n-1
-               +-------------------+-------------------+
-    collect    | think move think .| think move think .|   a thread for each share of the robots: on the CPU it
-               +-------------------+-------------------+   does both; with a GPU one share moves while the GPU
-    update     | gradient          | gradient          |   thinks for the other
-               +---------+---------+---------+---------+
-                          \                 /
-                           sum, clip, step                 the only meeting point
+robots      0 ............ n-1 | n ........... 2n-1
+           +-------------------+-------------------+
+collect    | think move think .| think move think .|   a thread for each share of the robots: on the CPU it
+           +-------------------+-------------------+   does both; with a GPU one share moves while the GPU
+update     | gradient          | gradient          |   thinks for the other
+           +---------+---------+---------+---------+
+                      \                 /
+                       sum, clip, step                 the only meeting point
 """
 
 import time

@@ -1,0 +1,324 @@
+"""Compiled vectors, products, layers, heads and losses against NumPy in float64 and the same equations in plain PyTorch."""
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+import fused
+from config import NetworkCfg
+from entity import BodyEncoder, Reflection, dense, lstm_sequence, policy_head, value_head
+from environments.contracts import Body, Mirror, Node
+from fused import layers, product, vectors
+from fused.memory import bits, scratch, weights
+from fused.vectors import WIDTH, exponential, fma, largest, load, over_samples, store, store_sums, total
+from physics.jit import kernel
+from training import ppo
+
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def apart(a, b):
+    """Return the distance of two tensors relative to the second's size."""
+    return float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-12))
+
+
+def parameter(*shape, scale=1.0):
+    return (scale * torch.randn(shape)).requires_grad_()
+
+
+def results(function, inputs, directions):
+    """Return outputs of a function, and the gradients of inputs that have one, of the outputs' products with directions."""
+    for x in inputs:
+        x.grad = None
+    out = function()
+    outs = out if isinstance(out, tuple) else (out,)
+    sum((y.float() * d).sum() for y, d in zip(outs, directions, strict=False)).backward()
+    return [y.detach() for y in outs], [x.grad for x in inputs]
+
+
+def assert_alike(fast, plain, tolerance):
+    for a, b in zip(fast[0] + fast[1], plain[0] + plain[1], strict=True):
+        assert a.shape == b.shape
+        assert b.norm() > 0
+        assert apart(a, b) < tolerance
+
+
+# Vectors
+
+
+@kernel
+def combine(a, b, out):
+    x, y, one = load(a, 0, 2), load(b, 0, 2), load(b, 0, 1)
+    store(out, 0, x + y)
+    store(out, 32, x - y)
+    store(out, 64, x * y)
+    store(out, 96, x / y)
+    store(out, 128, one - x)
+    store(out, 160, np.float32(2) * x)
+    store(out, 192, fma(x, one, np.float32(0.5)))
+
+
+def test_arithmetic_works_element_by_element_and_with_single_numbers():
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-2, 2, (2, 2, WIDTH)).astype(np.float32)
+    out = np.zeros((7, 2, WIDTH), np.float32)
+    combine(a.ravel(), b.ravel(), out.reshape(-1))
+    expected = a + b, a - b, a * b, a / b, b[0] - a, 2 * a, a.astype(float) * b[0] + 0.5
+    for y, e in zip(out, expected, strict=True):
+        np.testing.assert_allclose(y, e, rtol=3e-7, atol=1e-7)
+
+
+@kernel
+def copy(x, out, count):
+    for i in range(0, count, 2 * WIDTH):
+        store(out, i, load(x, i, 2))
+
+
+def test_bfloat16_is_rounded_to_the_nearest_and_ties_to_even():
+    rng = np.random.default_rng(0)
+    high = rng.integers(0, 0x7F00, 1024, np.uint32) | (rng.integers(0, 2, 1024, np.uint32) << 15)
+    low = rng.choice([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], 1024).astype(np.uint32)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, 3.4028235e38, 1e-45, 1.0], np.float32)
+    x = np.concatenate([(high << 16 | low).view(np.float32), np.resize(special, 32)])
+    narrow, wide = np.zeros(len(x), np.uint16), np.zeros(len(x), np.float32)
+    copy(x, narrow, len(x))
+    expected = torch.from_numpy(x).bfloat16()
+    np.testing.assert_array_equal(narrow, bits(expected))
+    assert (low == 0x8000).sum() > 100
+    copy(narrow, wide, len(x))
+    np.testing.assert_array_equal(wide, expected.float().numpy())
+    copy(np.full(32, np.nan, np.float32), narrow, 32)
+    copy(narrow, wide, 32)
+    assert np.isnan(wide[:32]).all()
+
+
+@kernel
+def reduce(x, out):
+    v = load(x, 0, 5)
+    store(out, 0, total(v))
+    store(out, WIDTH, largest(v))
+    out[2 * WIDTH] = over_samples(load(x, 0, 1))
+
+
+def test_sums_and_largest_of_numbers_and_samples():
+    x = np.random.default_rng(0).normal(size=(5, WIDTH)).astype(np.float32)
+    out = np.zeros(2 * WIDTH + 1, np.float32)
+    reduce(x.ravel(), out)
+    np.testing.assert_allclose(out[:WIDTH], x.sum(0), atol=1e-6)
+    np.testing.assert_array_equal(out[WIDTH:-1], x.max(0))
+    np.testing.assert_allclose(out[-1], x[0].sum(), atol=1e-6)
+
+
+@kernel
+def sums_of_four(x, out, start, stride):
+    store_sums(out, start, stride, load(x, 0, 16), 4)
+
+
+@kernel
+def sums_of_eight(x, out, start, stride):
+    store_sums(out, start, stride, load(x, 0, 16), 8)
+
+
+@pytest.mark.parametrize(("function", "count"), [(sums_of_four, 4), (sums_of_eight, 8)])
+def test_sums_over_samples_are_stored_row_by_row(function, count):
+    x = np.random.default_rng(0).integers(-50, 50, (16, WIDTH)).astype(np.float32)
+    out = np.full(60, -1e6, np.float32)
+    expected = out.copy()
+    for i, value in enumerate(x.sum(1)):
+        expected[3 + i // count * 11 + i % count] = value
+    function(x.ravel(), out, 3, 11)
+    np.testing.assert_array_equal(out, expected)
+
+
+def pointwise(function):
+    """Return a function of one vector as a kernel over arrays."""
+
+    @numba.njit(error_model="numpy")
+    def run(x, out):
+        for i in range(0, len(x), WIDTH):
+            store(out, i, function(load(x, i, 1)))
+
+    return run
+
+
+def values(function, x):
+    x = np.pad(x.astype(np.float32), (0, -len(x) % WIDTH))
+    out = np.zeros_like(x)
+    pointwise(function)(x, out)
+    return x.astype(np.float64), out
+
+
+def test_exponential_is_accurate_and_bounded():
+    x, y = values(exponential, np.concatenate([np.linspace(-87, 88, 20001), np.random.default_rng(0).normal(size=10000)]))
+    np.testing.assert_allclose(y, np.exp(x), rtol=2e-7)
+    np.testing.assert_allclose(values(exponential, np.array([-1e3, -np.inf, 1e3, np.inf]))[1][:4], np.exp([-87.0, -87, 88, 88]), rtol=2e-7)
+
+
+def test_tanh_and_sigmoid_are_accurate():
+    around = np.concatenate([np.linspace(-30, 30, 20001), np.random.default_rng(0).normal(scale=0.01, size=5000), [-np.inf, np.inf, 1e30]])
+    x, y = values(layers.tanh, around)
+    np.testing.assert_allclose(y, np.tanh(x), rtol=5e-7)
+    x, y = values(layers.sigmoid, around)
+    np.testing.assert_allclose(y, 1 / (1 + np.exp(-x)), atol=2e-7)
+
+
+# Products
+
+
+def widened(x):
+    return x.float().double().numpy()
+
+
+@kernel
+def multiply(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
+    product.product(rows, inner, weight, x, x_stride, y, y_stride, columns, panel)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(4, 4, 16), (8, 12, 64), (12, 28, 80), (20, 64, 48), (256, 96, 160)])
+def test_products_are_numpys(rows, inner, columns, dtype):
+    weight, x = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns + 32).to(dtype)
+    y = torch.full((rows, columns + 16), 7.0, dtype=dtype)
+    multiply(rows, inner, weights(weight, dtype), bits(x), columns + 32, bits(y), columns + 16, columns, scratch("panel", inner * 4 * WIDTH))
+    a, b = widened(weight), widened(x[:, :columns])
+    error = np.abs(widened(y)[:, :columns] - a @ b)
+    rounding = 2.0**-8 * np.abs(a @ b) if dtype == torch.bfloat16 else 0.0
+    assert (error <= inner * 2.0**-23 * (np.abs(a) @ np.abs(b)) + 1.01 * rounding).all()
+    assert (y[:, columns:] == 7).all()
+
+
+@kernel
+def outer(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
+    product.weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(4, 4, 32), (8, 12, 96), (32, 20, 224)])
+def test_weight_gradients_are_numpys(rows, inner, columns, dtype):
+    dy, x = torch.randn(rows, columns + 16).to(dtype), torch.randn(inner, columns + 32).to(dtype)
+    dweight = torch.zeros(rows, inner)
+    outer(rows, inner, bits(dy), columns + 16, bits(x), columns + 32, columns, bits(dweight))
+    a, b = widened(dy[:, :columns]), widened(x[:, :columns]).T
+    assert (np.abs(dweight.double().numpy() - a @ b) <= columns * 2.0**-23 * (np.abs(a) @ np.abs(b))).all()
+
+
+@pytest.mark.parametrize("has_pairs", [False, vectors.HAS_PAIRS])
+def test_pairs_are_multiplied_with_and_without_the_instruction(has_pairs, monkeypatch):
+    monkeypatch.setattr(vectors, "HAS_PAIRS", has_pairs)
+    run = numba.njit(product.product.py_func)  # compiled anew
+    weight, x, y = torch.randn(8, 36).bfloat16(), torch.randn(36, 80).bfloat16(), torch.zeros(8, 80)
+    run(8, 36, weights(weight, torch.bfloat16), bits(x), 80, bits(y), 80, 80, scratch("panel", 36 * 4 * WIDTH))
+    assert ("dpbf16ps" in next(iter(run.inspect_llvm().values()))) == has_pairs
+    a, b = widened(weight), widened(x)
+    assert (np.abs(y.double().numpy() - a @ b) <= 36 * 2.0**-23 * (np.abs(a) @ np.abs(b))).all()
+
+
+# Layers
+
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize("samples", [32, 96])
+def test_dense_layers(samples, sides, dtype):
+    x, weight, bias = parameter(sides, 12, samples), parameter(sides, 8, 12, scale=0.4), parameter(8)
+    directions = [torch.randn(sides, 8, samples)]
+    plain = results(lambda: dense(x, weight, bias), (x, weight, bias), directions)
+    assert_alike(results(lambda: fused.Dense.apply(x.to(dtype), weight, bias), (x, weight, bias), directions), plain, TOLERANCE[dtype])
+    data = x.detach().to(dtype)
+    assert_alike(results(lambda: fused.Dense.apply(data, weight, bias), (weight, bias), directions), (plain[0], plain[1][1:]), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize(("steps", "n"), [(1, 32), (6, 48)])
+def test_lstm_sequences_with_resets_inside(steps, n, sides, dtype):
+    x, weight, bias = parameter(sides, 8, steps * n), parameter(sides, 48, 20, scale=0.3), parameter(48)
+    hidden, cell = 0.5 * torch.randn(sides, 12, n), torch.randn(sides, 12, n)
+    keep = (torch.rand(steps, n) < 0.7).float()
+    assert (keep == 0).any(1).all()
+    directions = [torch.randn(sides, 12, steps * n)]
+    plain = results(lambda: lstm_sequence(x, weight, bias, hidden, cell, keep), (x, weight, bias), directions)
+    fast = results(lambda: fused.LSTMSequence.apply(x.to(dtype), weight, bias, hidden, cell, keep), (x, weight, bias), directions)
+    assert_alike(fast, plain, TOLERANCE[dtype])
+
+
+def body_encoder(sides):
+    """Return the encoder of a trunk and legs of which one reads fewer numbers, not as it starts."""
+    mirror = Mirror((1, 0, 3, 2, 5, 4, 6, 7), (1.0, 1.0, -1.0, -1.0, 1.0, 1.0, 1.0, -1.0)) if sides == 2 else None
+    nodes = Node("trunk", (6, 7)), Node("leg", (0, 2, 4)), Node("leg", (4, 2, 0))
+    encoder = BodyEncoder(Body(nodes, mirror), Reflection(8, mirror), NetworkCfg(heads=3, head_size=5))
+    for x in (encoder.scale, encoder.shift):
+        x.copy_(torch.randn_like(x))
+    with torch.no_grad():
+        encoder.bias.normal_()
+    return encoder
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize("samples", [16, 144])
+def test_attention_among_the_parts_of_a_body(samples, sides, dtype):
+    encoder, obs = body_encoder(sides), torch.randn(samples, 8)
+    directions = [torch.randn(sides, 3 * 3 * 5, samples)]
+    plain = results(lambda: encoder(obs, torch.float32, False), list(encoder.parameters()), directions)
+    assert_alike(results(lambda: encoder(obs, dtype, True), list(encoder.parameters()), directions), plain, TOLERANCE[dtype])
+
+
+# Heads
+
+
+@pytest.mark.parametrize("samples", [16, 80])
+@pytest.mark.parametrize("sides", [1, 2])
+def test_policy_heads(sides, samples):
+    hidden, weight, bias = parameter(sides, 12, samples), parameter(sides, 6 // sides, 12), parameter(6 // sides)
+    columns, signs = torch.tensor([4, 1, 2, 0, 5, 3], dtype=torch.int32), torch.tensor([-1.0, 1, -1, 1, 1, -1])[: 6 // sides]
+    directions = [torch.randn(samples, 6)]
+    fast, plain = (results(lambda f=f: f(hidden, weight, bias, columns, signs), (hidden, weight, bias), directions) for f in (fused.PolicyHead.apply, policy_head))
+    assert_alike(fast, plain, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sides", [1, 2])
+def test_value_heads(sides, dtype):
+    x, weight, bias, directions = parameter(sides, 12, 96), parameter(1, 12), parameter(1), [torch.randn(96)]
+    fast, plain = (results(lambda f=f: f(x.to(dtype), weight, bias), (x, weight, bias), directions) for f in (fused.ValueHead.apply, value_head))
+    assert_alike(fast, plain, 1e-5 if dtype == torch.float32 else 0.005)
+
+
+# Losses
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_policy_losses(strided):
+    mean, std = parameter(5, 40, 7, scale=0.3), torch.rand(7).add(0.3).requires_grad_()
+    old_mean, old_std = mean.detach() + 0.1 * torch.randn(5, 40, 7), std.detach() * torch.linspace(0.9, 1.1, 7)
+    action, advantage = old_mean + old_std * torch.randn(5, 40, 7), torch.randn(5, 40)
+    some = slice(3, 36) if strided else slice(None)
+
+    def loss(f):
+        return f(mean[:, some], std, action[:, some], old_mean[:, some], old_std, advantage[:, some], 0.2)
+
+    fast, plain = (results(lambda f=f: loss(f), (mean, std), [torch.tensor(1.7)]) for f in (ppo.policy_loss, ppo.plain_policy_loss))
+    assert 0.2 < plain[0][1] < 0.8
+    assert_alike(fast, plain, 2e-5)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.2])
+@pytest.mark.parametrize("strided", [False, True])
+def test_value_losses(strided, clip):
+    value, old, returns = parameter(5, 40), torch.randn(5, 40), torch.randn(5, 40)
+    old = value.detach() + 0.3 * old
+    some = slice(3, 36) if strided else slice(None)
+    fast, plain = (
+        results(lambda f=f: f(value[:, some], old[:, some], returns[:, some], clip), (value,), [torch.tensor(1.7)]) for f in (ppo.value_loss, ppo.plain_value_loss)
+    )
+    assert_alike(fast, plain, 1e-5)
+    assert ((fast[1][0] == 0) == (plain[1][0] == 0)).all()
