@@ -154,7 +154,7 @@ def _policy_loss(action, old_mean, old_std, advantage, mean, std, clip, dmean, d
                 kl += real(0.5) * (wider * wider + moved * moved - one)
             ratio, gain = exp(change), advantage[t, n]
             clipped = min(max(ratio, one - clip), one + clip)
-            free = ratio * gain <= clipped * gain
+            free = not ratio * gain > clipped * gain  # what is not a number shows in the gradient
             sums[0] += min(ratio * gain, clipped * gain)
             sums[1] += one if abs(ratio - one) > clip else real(0.0)
             sums[2] += kl

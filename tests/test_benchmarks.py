@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import fused
 from benchmarks import agreement, environment, judge, machine, stiffness, training, trot
 from environments import registry
 from environments.gymnasium import GymVectorEnv
@@ -241,7 +240,7 @@ def test_the_band_spans_seeds_between_their_evaluations():
 def threads_as_before():
     before = torch.get_num_threads()
     yield
-    fused.set_threads(before)
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("network", ["attention", "lstm", "mlp"])

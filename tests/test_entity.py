@@ -1,17 +1,15 @@
-"""Belief and world model: compiled code against plain PyTorch, memory and resets, mirrored legs."""
+"""Belief and world model: compiled code against plain PyTorch, memory and resets, mirror images."""
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
-import fused
-from config import Config, NetworkCfg, TrainCfg, WorldModelCfg, override
-from entity import BeliefState, BodyEncoder, Creature, EntityBelief, WorldModel
+from config import Config, ConfigError, NetworkCfg, TrainCfg, WorldModelCfg, override
+from entity import BeliefState, BodyEncoder, Creature, EntityBelief, Normaliser, Reflection, WorldModel, change_over, graph_attention
 from environments import registry
-from environments.contracts import Body, Node
+from environments.contracts import Body, Mirror, Node
 from training import ppo
 from training.engine import TrainingEngine
 from training.world_model import world_model_loss
@@ -19,7 +17,13 @@ from training.world_model import world_model_loss
 CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=2, head_size=8, encoder=16, lstm=24, critic=16)
 BODY = registry.make("quadruped-balance", 1, threads=1).body
-SIZES = 37, 12, 16  # observations, actions, privileged
+SIZES = 37, 12, 30  # observations, actions, privileged
+VARIANTS = [
+    {"network.attention": attention, "network.recurrent": recurrent, "network.symmetric": symmetric}
+    for attention in (True, False)
+    for recurrent in (True, False)
+    for symmetric in (True, False)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +31,15 @@ def seeded():
     torch.manual_seed(0)
 
 
-def belief(cfg=SMALL, body=BODY, num_obs=37):
-    made = EntityBelief(body, num_obs, 12, 16, cfg)
-    with torch.no_grad():  # gradients that matter everywhere
-        made.policy_head.weight.normal_(0, 0.3)
-        for p in (made.body_encoder.bias, made.lstm_input.bias):
-            p.normal_(0, 0.2)
+def belief(changes=None, body=BODY, sizes=SIZES):
+    """Return a belief with parameters and scales that matter everywhere."""
+    made = EntityBelief(body, *sizes, override(Config(network=SMALL), changes or {}).network)
+    with torch.no_grad():
+        made.policy.normal_(0, 0.3)
+        for name, p in made.named_parameters():
+            if name.endswith("bias"):
+                p.normal_(0, 0.2)
+    made.observe(0.3 + 2 * torch.randn(500, sizes[0]), 3 * torch.randn(500, sizes[2]))
     return made
 
 
@@ -41,7 +48,8 @@ def sequence(steps=6, n=10, num_obs=37, starts=0.2):
 
 
 def some_state(model, n):
-    return BeliefState(0.5 * torch.randn(n, model.cfg.lstm), torch.randn(n, model.cfg.lstm))
+    zeros = model.initial_state(n)
+    return BeliefState(0.5 * torch.randn_like(zeros.hidden), torch.randn_like(zeros.cell))
 
 
 def apart(a, b):
@@ -49,57 +57,78 @@ def apart(a, b):
     return float((a.float() - b.float()).norm() / (b.float().norm() + 1e-12))
 
 
-def outputs_and_gradients(model, obs, state, starts, weights):
+def outputs_and_gradients(model, obs, privileged, state, starts, weights):
+    """Return means, values and state, and the gradients by name."""
     model.zero_grad(set_to_none=True)
-    mean, after = model(obs, state, starts)
-    (mean * weights).sum().backward()
+    (mean, after), value = model(obs, state, starts), model.value(obs, privileged)
+    ((mean * weights).sum() + (value * weights[..., 0]).sum()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return mean.detach(), after, gradients
+    return {"mean": mean.detach(), "value": value.detach(), "hidden": after.hidden, "cell": after.cell}, gradients
 
 
-@pytest.mark.parametrize("n", [10, 200])
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 2e-2)])
-def test_compiled_belief_equals_plain_pytorch(precision, tolerance, threads, n):
-    model = belief()
+def assert_compiled_equals_plain(model, tolerance, n=10, steps=6, sizes=SIZES):
+    obs, starts = sequence(steps, n, sizes[0])
+    given = obs, torch.randn(steps, n, sizes[2]), some_state(model, n), starts, torch.randn(steps, n, sizes[1])
+    assert model.compiled(obs)
+    fast = outputs_and_gradients(model, *given)
+    model.use_fused = False
+    plain = outputs_and_gradients(model, *given)
+    assert set(fast[1]) == set(plain[1]) == {name for name, _ in model.named_parameters()} - {"log_std"}
+    for a, b in zip(fast, plain, strict=True):
+        for name, x in b.items():
+            assert x.norm() > 0 or name == "body_encoder.attention", name
+            assert apart(a[name], x) < tolerance, name
+
+
+# Compiled and plain
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=lambda v: " ".join(name.split(".")[1] for name, on in v.items() if on))
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-5), ("bfloat16", 0.04)])
+def test_compiled_belief_equals_plain_pytorch(precision, tolerance, changes):
+    model = belief(changes)
     model.dtype = getattr(torch, precision)
-    obs, starts = sequence(n=n)
-    state, weights = some_state(model, n), torch.randn(6, n, 12)
-    before = torch.get_num_threads()
-    fused.set_threads(threads)
-    try:
-        fast = outputs_and_gradients(model, obs, state, starts, weights)
-        model.use_fused = False
-        plain = outputs_and_gradients(model, obs, state, starts, weights)
-    finally:
-        fused.set_threads(before)
-    assert apart(fast[0], plain[0]) < tolerance
-    assert apart(fast[1].hidden, plain[1].hidden) < tolerance
-    assert apart(fast[1].cell, plain[1].cell) < tolerance
-    assert set(fast[2]) == set(plain[2])
-    assert {"body_encoder.attention", "body_encoder.weight", "body_encoder.bias", "lstm_hidden.weight", "lstm_input.weight", "encoder.weight"} <= set(fast[2])
-    for name, gradient in plain[2].items():
-        assert gradient.norm() > 0
-        assert apart(fast[2][name], gradient) < tolerance, name
+    assert_compiled_equals_plain(model, tolerance)
 
 
-def test_gradients_are_those_of_finite_differences():
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 70])
+def test_any_number_of_robots_is_computed_alike(n):
+    assert_compiled_equals_plain(belief(), 2e-5, n, steps=3)
+
+
+def test_bfloat16_is_close_to_float32():
     model = belief()
-    obs, starts = sequence(4, 3)
-    state, weights = some_state(model, 3), torch.randn(4, 3, 12)
-    gradients = outputs_and_gradients(model, obs, state, starts, weights)[2]
-    for name in ("body_encoder.weight", "body_encoder.attention", "lstm_hidden.weight"):
-        p = dict(model.named_parameters())[name]
-        direction = torch.randn_like(p)
-        step = 1e-2 / direction.norm()
-        with torch.no_grad():
-            values = []
-            for sign in (1, -1):
-                p += sign * step * direction
-                values.append((model(obs, state, starts)[0].double() * weights).sum())
-                p -= sign * step * direction
-        slope = float((values[0] - values[1]) / (2 * step))
-        assert slope == pytest.approx(float((gradients[name] * direction).sum()), rel=0.02, abs=1e-3), name
+    obs, starts = sequence(n=40)
+    state, privileged, weights = some_state(model, 40), torch.randn(6, 40, 30), torch.randn(6, 40, 12)
+    exact = outputs_and_gradients(model, obs, privileged, state, starts, weights)
+    model.dtype = torch.bfloat16
+    rounded = outputs_and_gradients(model, obs, privileged, state, starts, weights)
+    for a, b in zip(rounded, exact, strict=True):
+        assert all(0 < apart(a[name], b[name]) < 0.04 for name in b if not (name.startswith("policy") or "value_bias" in name))
+
+
+@pytest.mark.parametrize("changes", [{"network.encoder": 100, "network.lstm": 42, "network.critic": 30}, {"network.heads": 1, "network.head_size": 3}])
+def test_sizes_that_compiled_code_does_not_take_are_computed_all_the_same(changes):
+    model = belief(changes)
+    obs, starts = sequence(4, 5)
+    assert not model.compiled(obs)
+    mean, after = model(obs, some_state(model, 5), starts)
+    value = model.value(obs, torch.randn(4, 5, 30))
+    (mean.sum() + value.sum()).backward()
+    assert mean.shape == (4, 5, 12)
+    assert value.shape == (4, 5)
+    assert after.hidden.shape == after.cell.shape == (2, model.cfg.lstm // 2, 5)
+    assert all(torch.isfinite(p.grad).all() for name, p in model.named_parameters() if name != "log_std")
+
+
+@pytest.mark.parametrize("name", ["encoder", "lstm", "critic"])
+def test_two_sides_share_even_numbers_of_features(name):
+    with pytest.raises(ConfigError, match=f"network.{name}: expected an even number, got 33"):
+        belief({f"network.{name}": 33})
+    assert belief({f"network.{name}": 33, "network.symmetric": False}).sides == 1
+
+
+# Memory
 
 
 @pytest.mark.parametrize("use_fused", [True, False])
@@ -109,16 +138,16 @@ def test_a_reset_inside_a_sequence_starts_a_new_one(use_fused):
     obs, _ = sequence(7, 5)
     starts = torch.zeros(7, 5)
     starts[3] = 1
-    weights = torch.randn(7, 5, 12)
+    weights, privileged = torch.randn(7, 5, 12), torch.randn(7, 5, 30)
     state = some_state(model, 5)
-    whole, after, gradients = outputs_and_gradients(model, obs, state, starts, weights)
-    first, _, gradients_a = outputs_and_gradients(model, obs[:3], state, starts[:3], weights[:3])
-    second, after_second, gradients_b = outputs_and_gradients(model, obs[3:], model.initial_state(5), None, weights[3:])
-    torch.testing.assert_close(whole, torch.cat((first, second)))
-    torch.testing.assert_close(after.hidden, after_second.hidden)
-    torch.testing.assert_close(after.cell, after_second.cell)
+    whole, gradients = outputs_and_gradients(model, obs, privileged, state, starts, weights)
+    first, gradients_a = outputs_and_gradients(model, obs[:3], privileged[:3], state, starts[:3], weights[:3])
+    second, gradients_b = outputs_and_gradients(model, obs[3:], privileged[3:], model.initial_state(5), None, weights[3:])
+    torch.testing.assert_close(whole["mean"], torch.cat((first["mean"], second["mean"])))
+    torch.testing.assert_close(whole["hidden"], second["hidden"])
+    torch.testing.assert_close(whole["cell"], second["cell"])
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, gradients_a[name] + gradients_b[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(gradient, gradients_a[name] + gradients_b[name], rtol=1e-4, atol=3e-5)
 
 
 @pytest.mark.parametrize("use_fused", [True, False])
@@ -126,6 +155,7 @@ def test_memory_carries_over_and_steps_equal_a_sequence(use_fused):
     model = belief()
     model.use_fused = use_fused
     obs, starts = sequence(8, 5)
+    assert starts[1:].any()
     state = some_state(model, 5)
     whole, after = model(obs, state, starts)
     means, memory = [], state
@@ -134,114 +164,192 @@ def test_memory_carries_over_and_steps_equal_a_sequence(use_fused):
         assert torch.equal(action, mean)
         means.append(mean)
     torch.testing.assert_close(torch.stack(means), whole.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(memory.hidden, after.hidden, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(memory.cell, after.cell, rtol=1e-5, atol=1e-5)
     forgetful = model.act(obs[-1], model.initial_state(5))[1]
     assert not torch.allclose(forgetful, means[-1], atol=1e-3)
 
 
-def training_engine(n=96, **changes):
-    cfg = override(Config(network=SMALL), {"env.episode_seconds": 0.5, "ppo.rollout": 20, **changes})
-    env = registry.make(cfg.task, n, cfg=cfg.env, threads=1)
-    return TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, CPU)
-
-
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.05)])
-def test_replayed_log_probabilities_equal_the_collected_ones(precision, tolerance):
-    engine = training_engine()
-    engine.creature.use_precision(precision)
-    with torch.no_grad():
-        engine.belief.policy_head.weight.normal_(0, 0.3)
-    for _ in range(3):
-        r = engine.collect_trajectory()
-        assert r.terminated.any() or r.truncated.any()
-        assert r.starts[1:].any()
-        mean, after = engine.belief(r.obs[:-1], r.state, r.starts[:-1])
-        collected = ppo.gaussian_log_prob(r.action, r.mean, r.std)
-        replayed = ppo.gaussian_log_prob(r.action, mean, engine.belief.std())
-        assert (replayed - collected).abs().max() < tolerance * 10
-        assert (replayed - collected).abs().mean() < tolerance
-        torch.testing.assert_close(after.cell, engine.memory.cell, rtol=tolerance, atol=tolerance)
-    forgotten = engine.belief(r.obs[:-1], r.state, torch.zeros_like(r.starts[:-1]))[0]
-    assert (ppo.gaussian_log_prob(r.action, forgotten, r.std) - collected).abs().max() > 0.05
-    assert r.truncated.any()
+def test_without_memory_the_past_does_not_matter():
+    model = belief({"network.recurrent": False})
+    obs, _ = sequence(3, 5)
+    whole, after = model(obs, model.initial_state(5))
+    torch.testing.assert_close(whole[2], model.act(obs[2], some_state(model, 5))[1], rtol=1e-5, atol=1e-5)
+    assert not after.hidden.any()
 
 
 def test_actions_are_means_and_noise():
-    engine = training_engine(n=32)
-    r = engine.collect_trajectory()
-    torch.testing.assert_close(r.action, r.mean + r.std * r.noise)
-    noise = r.noise.flatten()
-    assert abs(float(noise.mean())) < 0.05
-    assert float(noise.std()) == pytest.approx(1, abs=0.05)
-    # every robot and step has its own
-    assert len(torch.unique(r.noise.flatten(0, 1), dim=0)) == 20 * 32
+    model = belief()
+    obs, noise = torch.randn(5, 37), torch.randn(5, 12)
+    action, mean, _ = model.act(obs, model.initial_state(5), noise=noise)
+    torch.testing.assert_close(action, mean + model.std().detach() * noise)
 
 
-# Body
+# Mirror images
 
 
-def test_a_right_leg_is_a_left_leg_in_the_mirror():
-    encoder = BodyEncoder(BODY, SMALL)
+def reflected(mirror, x):
+    return x[..., list(mirror.columns)] * torch.tensor(mirror.signs)
+
+
+@pytest.mark.parametrize("use_fused", [True, False])
+@pytest.mark.parametrize("changes", [v for v in VARIANTS if v["network.symmetric"]])
+def test_the_mirror_image_of_a_situation_is_met_by_the_mirror_image_of_an_action(changes, use_fused):
+    model = belief(changes)
+    model.use_fused = use_fused
+    obs, starts = sequence(4, 7)
+    privileged, (hidden, cell) = torch.randn(4, 7, 30), some_state(model, 7)
+    mean, after = model(obs, BeliefState(hidden, cell), starts)
+    other = BeliefState(hidden * torch.tensor([1.0, -1.0])[:, None, None], cell.flip(0))
+    mirrored, mirrored_after = model(reflected(BODY.obs, obs), other, starts)
+    torch.testing.assert_close(mirrored, reflected(BODY.actions, mean), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(mirrored, mean, atol=0.01)
+    if model.cfg.recurrent:
+        torch.testing.assert_close(change_over(mirrored_after.hidden), change_over(after.hidden).flip(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mirrored_after.cell, after.cell.flip(0), rtol=1e-4, atol=1e-5)
+    values = model.value(obs, privileged), model.value(reflected(BODY.obs, obs), reflected(BODY.privileged, privileged))
+    torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
+    assert values[0].std() > 0.01
+    std = model.std().detach()
+    torch.testing.assert_close(std, std[list(BODY.actions.columns)])
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=lambda v: " ".join(name.split(".")[1] for name, on in v.items() if on))
+def test_every_observation_counts_in_every_action_and_value(changes):
+    model = belief(changes)
+    seen = torch.randn(67) + torch.cat((torch.zeros(1, 67), torch.eye(67)))  # observations, privileged ones behind
     with torch.no_grad():
-        encoder.bias[1:] = encoder.bias[1].clone()  # the places of legs are told apart by it alone
-    obs = torch.randn(4, 37)
-    mirrored = obs.clone()
-    legs = [1, 0, 3, 2]
-    sides = torch.tensor([-1.0, 1, 1]).repeat(4)
-    for start in (0, 12):
-        mirrored[:, start : start + 12] = obs[:, start : start + 12].unflatten(1, (4, 3))[:, legs].flatten(1) * sides
-    mirrored[:, 24:28] = obs[:, 24:28][:, legs]
-    for use_fused in (True, False):
-        seen = encoder(obs, torch.float32, use_fused).unflatten(-1, (5, encoder.width))
-        other = encoder(mirrored, torch.float32, use_fused).unflatten(-1, (5, encoder.width))
-        torch.testing.assert_close(other[:, 1:], seen[:, 1:][:, legs], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(other[:, 0], seen[:, 0], rtol=1e-4, atol=1e-5)
-        assert not torch.allclose(seen[:, 1], seen[:, 2], atol=1e-3)
+        mean = model.act(seen[:38, :37], model.initial_state(38))[1]
+        value = model.value(seen[:, :37], seen[:, 37:])
+    assert ((mean[1:] - mean[0]).abs().amin(1) > 1e-6).all()
+    assert ((value[1:] - value[0]).abs() > 1e-6).all()
 
 
-def test_attention_by_hand():
-    encoder = BodyEncoder(Body((Node("a", (0, 1), (1.0, 1.0)), Node("b", (2,), (-1.0,)))), NetworkCfg(heads=1, head_size=3))
-    with torch.no_grad():
-        encoder.bias.normal_()
-    obs = torch.randn(1, 3)
-    x = [torch.tensor([obs[0, 0], obs[0, 1]]), torch.tensor([-obs[0, 2], 0.0])]
-    left, right = [], []
-    for node in range(2):
-        both = x[node] @ encoder.weight[node] + encoder.bias[node]
-        left.append(both[:3])
-        right.append(both[3:])
-    expected = []
-    for i in range(2):
-        scores = torch.stack([encoder.attention[0] @ torch.nn.functional.leaky_relu(left[i] + right[j], 0.2) for j in range(2)])
-        alpha = scores.exp() / scores.exp().sum()
-        expected.append(alpha[0] * right[0] + alpha[1] * right[1])
-    for use_fused in (True, False):
-        torch.testing.assert_close(encoder(obs, torch.float32, use_fused)[0], torch.cat(expected), rtol=1e-5, atol=1e-6)
-
-
-def test_a_body_of_one_part_is_a_linear_map():
-    body = Body((Node("ball", (0, 1, 2, 3), (1.0, -1.0, 1.0, 1.0)),))
-    model = belief(body=body, num_obs=4)
-    encoder = model.body_encoder
-    assert not hasattr(encoder, "attention")
-    obs = torch.randn(3, 2, 4)
-    expected = (obs * torch.tensor([1.0, -1, 1, 1])) @ encoder.weight[0] + encoder.bias[0]
-    torch.testing.assert_close(encoder(obs, torch.float32, True), expected)
-    fast = outputs_and_gradients(model, obs, model.initial_state(2), None, torch.ones(3, 2, 12))
-    model.use_fused = False
-    plain = outputs_and_gradients(model, obs, model.initial_state(2), None, torch.ones(3, 2, 12))
-    assert apart(fast[0], plain[0]) < 1e-5
-    for name, gradient in plain[2].items():
-        assert apart(fast[2][name], gradient) < 1e-4, name
+def test_what_is_not_symmetric_may_act_otherwise_in_the_mirror():
+    model = belief({"network.symmetric": False})
+    obs, state = torch.randn(9, 37), model.initial_state(9)
+    mean, mirrored = (model.act(x, state)[1] for x in (obs, reflected(BODY.obs, obs)))
+    assert not torch.allclose(mirrored, reflected(BODY.actions, mean), atol=0.01)
 
 
 def test_the_policy_sees_no_privileged_observation():
     model = belief()
     model(*sequence()[:1], model.initial_state(10))[0].sum().backward()
-    assert all(p.grad is None for p in model.value_head.parameters())
-    obs, privileged = torch.randn(7, 37), torch.randn(7, 16)
-    assert model.value(obs, privileged).shape == (7,)
+    assert all(p.grad is None for name, p in model.named_parameters() if name.startswith("value"))
+    obs, privileged = torch.randn(7, 37), torch.randn(7, 30)
     assert not torch.allclose(model.value(obs, privileged), model.value(obs, privileged + 1))
+
+
+# Scales
+
+
+def test_the_normaliser_knows_mean_and_variance_of_all_observations_and_their_mirror_images():
+    reflection = Reflection(37, BODY.obs)
+    normaliser = Normaliser(reflection)
+    parts = [offset + scale * torch.randn(n, 37) for offset, scale, n in ((0.0, 1.0, 50), (4.0, 0.1, 200), (-1.0, 3.0, 7), (0.0, 0.0, 1))]
+    for part in parts:
+        normaliser.update(part)
+    x = torch.cat(parts).double()
+    x = torch.cat((x, reflected(BODY.obs, x))).numpy()
+    np.testing.assert_allclose(normaliser.mean, x.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(normaliser.variance, x.var(0), rtol=1e-4)
+    np.testing.assert_allclose(normaliser.scale, 1 / np.maximum(x.std(0), 0.5), rtol=1e-4)
+    assert normaliser.count == len(x)
+    torch.testing.assert_close(reflection(normaliser.mean), normaliser.mean)
+    torch.testing.assert_close(normaliser.variance[reflection.columns], normaliser.variance)
+
+
+def test_what_hardly_varies_is_not_blown_up():
+    normaliser = Normaliser(Reflection(3, None))
+    normaliser.update(torch.tensor([5.0, 0.0, 0.0]) + torch.tensor([1e-3, 0.0, 4.0]) * torch.randn(1000, 3))
+    assert normaliser.scale.max() <= 2
+    np.testing.assert_allclose(normaliser.scale, [2, 2, 0.25], rtol=0.1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"network.attention": False}])
+def test_what_has_been_observed_changes_what_the_networks_see(changes):
+    model = belief(changes)
+    obs, privileged = torch.randn(5, 37), torch.randn(5, 30)
+
+    def outcomes():
+        return model.act(obs, model.initial_state(5))[1], model.value(obs, privileged).detach()
+
+    before = outcomes()
+    model.observe(10 * torch.randn(1000, 37) + 3, 10 * torch.randn(1000, 30))
+    for was, now in zip(before, outcomes(), strict=True):
+        assert not torch.allclose(was, now, atol=1e-3)
+    if model.body_encoder:
+        encoder = model.body_encoder
+        seen, x = obs[:, encoder.columns.long()] * encoder.scale + encoder.shift, (obs - model.normaliser.mean[:37]) * model.normaliser.scale[:37]
+        torch.testing.assert_close(seen, x[:, encoder.columns.long()] * encoder.signs, rtol=1e-4, atol=1e-4)
+
+
+# Body
+
+
+def test_attention_by_hand():
+    encoder = BodyEncoder(Body((Node("a", (0, 1)), Node("b", (2,)))), Reflection(3, None), NetworkCfg(heads=1, head_size=3))
+    with torch.no_grad():
+        encoder.bias.normal_()
+    obs = torch.randn(16, 3)
+    expected = []
+    for seen in obs:
+        x = [seen[:2], torch.tensor([seen[2], 0.0])]
+        both = [encoder.weight[node, 0] @ x[node] + encoder.bias[node, 0] for node in range(2)]
+        left, right = [b[:3] for b in both], [b[3:] for b in both]
+        rows = []
+        for i in range(2):
+            scores = torch.stack([encoder.attention[0] @ torch.nn.functional.leaky_relu(left[i] + right[j], 0.2) for j in range(2)])
+            alpha = scores.exp() / scores.exp().sum()
+            rows.append(alpha[0] * right[0] + alpha[1] * right[1])
+        expected.append(torch.cat(rows))
+    for use_fused in (True, False):
+        torch.testing.assert_close(encoder(obs, torch.float32, use_fused)[0].T, torch.stack(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_attention_of_equal_scores_is_a_mean():
+    left, right = torch.randn(4, 3, 2, 5), torch.randn(4, 3, 2, 5)
+    torch.testing.assert_close(graph_attention(left, right, torch.zeros(2, 5)), right.mean(1, keepdim=True).expand(-1, 3, -1, -1))
+    # one that outweighs all others
+    right[:, 1] += 1e4
+    torch.testing.assert_close(graph_attention(left, right, torch.ones(2, 5)), right[:, 1:2].expand(-1, 3, -1, -1))
+
+
+def test_legs_share_weights_and_a_right_leg_is_a_left_leg_in_the_mirror():
+    encoder = BodyEncoder(BODY, Reflection(37, BODY.obs), SMALL)
+    assert encoder.weight.shape[0] == 2
+    with torch.no_grad():
+        encoder.bias[1:] = 0.3  # the places of legs are told apart by it alone
+    obs = torch.randn(16, 37)
+    swapped = obs.clone()
+    for start, size in ((0, 3), (12, 3), (24, 1)):  # front and rear legs
+        legs = obs[:, start : start + 4 * size].unflatten(1, (4, size))
+        swapped[:, start : start + 4 * size] = legs[:, [2, 3, 0, 1]].flatten(1)
+    for use_fused in (True, False):
+        seen, other, mirrored = (encoder(x, torch.float32, use_fused).unflatten(1, (3, -1)) for x in (obs, swapped, reflected(BODY.obs, obs)))
+        torch.testing.assert_close(other[:, [0, 2, 1]], seen, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mirrored, seen * torch.tensor([1.0, -1.0])[:, None, None, None], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(seen[:, 1], seen[:, 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("mirror", [None, Mirror((0, 1, 2, 3), (1.0, -1.0, 1.0, -1.0))])
+def test_a_body_of_one_part(mirror):
+    body = Body((Node("ball", (0, 1, 2, 3)),), mirror, mirror and Mirror((), ()), mirror and Mirror((1, 0), (1.0, 1.0)))
+    sizes = 4, 2, 0
+    model = belief(body=body, sizes=sizes)
+    assert model.sides == (2 if mirror else 1)
+    if not mirror:
+        encoder = model.body_encoder
+        obs = torch.randn(3, 4)
+        expected = torch.einsum("sk,hfk->shf", obs * encoder.scale[0] + encoder.shift[0], encoder.weight[0])[..., 8:] + encoder.bias[0, :, 8:]
+        torch.testing.assert_close(encoder(obs, torch.float32, False)[0].T, expected.flatten(1))
+    assert_compiled_equals_plain(model, 2e-5, sizes=sizes)
+
+
+def test_any_body_without_a_mirror_image():
+    body = Body((Node("wheel", (0, 1, 2)), Node("wheel", (3, 4, 5)), Node("cart", (6,))))
+    sizes = 7, 3, 2
+    assert_compiled_equals_plain(belief({"network.head_size": 4}, body=body, sizes=sizes), 2e-5, sizes=sizes)
 
 
 # Spread
@@ -263,7 +371,7 @@ def test_spread_stays_positive_and_finite(extreme):
 
 
 def test_spread_starts_as_configured_and_actions_near_zero():
-    model = EntityBelief(BODY, *SIZES, dataclasses.replace(SMALL, initial_std=0.7))
+    model = EntityBelief(BODY, *SIZES, override(Config(network=SMALL), {"network.initial_std": 0.7}).network)
     torch.testing.assert_close(model.std().detach(), torch.full((12,), 0.7))
     assert model(*sequence()[:1], model.initial_state(10))[0].abs().max() < 0.1
 
@@ -303,7 +411,9 @@ def test_world_model_learns_a_fixed_batch():
 
 
 def test_world_model_learns_from_rollouts_with_their_final_observations():
-    engine = training_engine(**{"world_model.enabled": True, "world_model.latent": 16, "world_model.hidden": 32})
+    cfg = override(Config(network=SMALL), {"env.episode_seconds": 0.5, "ppo.rollout": 20, **{"world_model.enabled": True, "world_model.latent": 16, "world_model.hidden": 32}})
+    env = registry.make(cfg.task, 96, cfg=cfg.env, threads=1)
+    engine = TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, CPU)
     batches = []
     trainer = engine.world_model
     real = trainer.model.forward
@@ -313,7 +423,7 @@ def test_world_model_learns_from_rollouts_with_their_final_observations():
         return real(obs, action)
 
     trainer.model.forward = watched
-    r = engine.collect_trajectory()
+    (r,) = engine.collect_trajectory()
     before = [p.clone() for p in trainer.model.parameters()]
     metrics = trainer.train_on_trajectory(r, CPU)
     assert len(batches) == r.steps // 2

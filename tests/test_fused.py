@@ -10,7 +10,6 @@ from config import NetworkCfg
 from entity import BodyEncoder, Reflection, dense, lstm_sequence, policy_head, value_head
 from environments.contracts import Body, Mirror, Node
 from fused import layers, product, vectors
-from fused.memory import bits, scratch, weights
 from fused.vectors import WIDTH, exponential, fma, largest, load, over_samples, store, store_sums, total
 from physics.jit import kernel
 from training import ppo
@@ -21,6 +20,20 @@ DTYPES = [torch.float32, torch.bfloat16]
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+def bits(x):
+    """Return a tensor's memory as a flat array: float32 as it is, bfloat16 as its 16 bits."""
+    return (x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()).reshape(-1)
+
+
+def pairs(x):
+    """Return weights as products take them: float32, or two bfloat16 numbers to an int32."""
+    return (x.view(torch.int32) if x.dtype == torch.bfloat16 else x).numpy().reshape(-1)
+
+
+def panel(inner):
+    return np.zeros(inner * product.REGISTERS * WIDTH, np.float32)
 
 
 def apart(a, b):
@@ -185,7 +198,7 @@ def multiply(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
 def test_products_are_numpys(rows, inner, columns, dtype):
     weight, x = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns + 32).to(dtype)
     y = torch.full((rows, columns + 16), 7.0, dtype=dtype)
-    multiply(rows, inner, weights(weight, dtype), bits(x), columns + 32, bits(y), columns + 16, columns, scratch("panel", inner * 4 * WIDTH))
+    multiply(rows, inner, pairs(weight), bits(x), columns + 32, bits(y), columns + 16, columns, panel(inner))
     a, b = widened(weight), widened(x[:, :columns])
     error = np.abs(widened(y)[:, :columns] - a @ b)
     rounding = 2.0**-8 * np.abs(a @ b) if dtype == torch.bfloat16 else 0.0
@@ -213,7 +226,7 @@ def test_pairs_are_multiplied_with_and_without_the_instruction(has_pairs, monkey
     monkeypatch.setattr(vectors, "HAS_PAIRS", has_pairs)
     run = numba.njit(product.product.py_func)  # compiled anew
     weight, x, y = torch.randn(8, 36).bfloat16(), torch.randn(36, 80).bfloat16(), torch.zeros(8, 80)
-    run(8, 36, weights(weight, torch.bfloat16), bits(x), 80, bits(y), 80, 80, scratch("panel", 36 * 4 * WIDTH))
+    run(8, 36, pairs(weight), bits(x), 80, bits(y), 80, 80, panel(36))
     assert ("dpbf16ps" in next(iter(run.inspect_llvm().values()))) == has_pairs
     a, b = widened(weight), widened(x)
     assert (np.abs(y.double().numpy() - a @ b) <= 36 * 2.0**-23 * (np.abs(a) @ np.abs(b))).all()
@@ -309,6 +322,17 @@ def test_policy_losses(strided):
     fast, plain = (results(lambda f=f: loss(f), (mean, std), [torch.tensor(1.7)]) for f in (ppo.policy_loss, ppo.plain_policy_loss))
     assert 0.2 < plain[0][1] < 0.8
     assert_alike(fast, plain, 2e-5)
+
+
+@pytest.mark.parametrize("function", [ppo.policy_loss, ppo.plain_policy_loss])
+@pytest.mark.parametrize("broken", ["mean", "advantage"])
+def test_what_is_not_a_number_shows_in_the_gradient(broken, function):
+    values = {"mean": torch.zeros(2, 3, 4), "advantage": torch.ones(2, 3)}
+    values[broken][1, 2] = np.nan
+    mean, std = values["mean"].requires_grad_(), torch.ones(4, requires_grad=True)
+    function(mean, std, torch.randn(2, 3, 4), torch.zeros(2, 3, 4), torch.ones(4), values["advantage"], 0.2)[0].backward()
+    assert mean.grad[1, 2].isnan().all()
+    assert std.grad.isnan().all()
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.2])

@@ -13,7 +13,7 @@ FORBIDDEN = {
     "renderer": {"torch", *LEARNING},
     "environments": {"torch", "renderer", *(LEARNING - {"environments"})},
     "entity.py": {"renderer", *(LEARNING - {"entity", "fused"})},
-    "fused.py": {"renderer", *(LEARNING - {"fused"})},
+    "fused": {"renderer", *(LEARNING - {"fused"})},
     "training": {"simulate"},
 }
 
@@ -51,7 +51,7 @@ def test_the_search_finds_every_way_to_import():
 
 
 def test_kernels_are_compiled_with_the_two_decorators_only():
-    for file in sources("physics") + sources("environments"):
+    for file in sources("physics") + sources("environments") + sources("fused"):
         if file.name == "jit.py":
             continue
         text = file.read_text()

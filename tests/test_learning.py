@@ -1,8 +1,8 @@
 """Whether it learns: a short training run against the untrained policy, on episodes that neither has seen."""
 
+import pytest
 import torch
 
-import fused
 from config import Config
 from entity import Creature
 from environments import registry
@@ -14,22 +14,19 @@ CPU = torch.device("cpu")
 ITERATIONS = 45  # seeds 0, 1 and 2 survive 95 % or more of their episodes after 40; untrained ones 3 %
 
 
-def test_a_short_training_learns_to_stand_against_pushes():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_short_training_learns_to_stand_against_pushes(precision):
     cores = available_cores()
-    before = torch.get_num_threads()
-    fused.set_threads(cores)
-    try:
-        torch.manual_seed(0)
-        cfg = Config()
-        env, trial = (registry.make(cfg.task, n, threads=cores) for n in (256, 128))
-        creature = Creature(env, cfg.network, cfg.world_model)
-        untrained = evaluate(creature, trial, 1000, CPU)
-        engine = TrainingEngine(env, creature, cfg, CPU)
-        for _ in range(ITERATIONS):
-            metrics = engine.iterate()
-        trained = evaluate(creature, trial, 1000, CPU)
-    finally:
-        fused.set_threads(before)
+    torch.manual_seed(0)
+    cfg = Config()
+    env, trial = (registry.make(cfg.task, n, threads=cores) for n in (256, 128))
+    creature = Creature(env, cfg.network, cfg.world_model)
+    creature.use_precision(precision)
+    untrained = evaluate(creature, trial, 1000, CPU, cores)
+    engine = TrainingEngine(env, creature, cfg, CPU, cores)
+    for _ in range(ITERATIONS):
+        metrics = engine.iterate()
+    trained = evaluate(creature, trial, 1000, CPU, cores)
     assert untrained["survival"] < 0.2
     assert trained["survival"] > 0.6
     assert trained["mean_return"] > 1.5 * untrained["mean_return"]

@@ -1,15 +1,17 @@
-"""Proximal policy optimisation against arithmetic by hand and torch.distributions."""
+"""Proximal policy optimisation against arithmetic by hand and torch.distributions; the engine, with one share of the robots or several."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from config import Config, NetworkCfg, PPOCfg, override
-from entity import Creature
+from entity import BeliefState, Creature
 from environments import registry
-from training import ppo
+from training import checkpoint, ppo
 from training.engine import TrainingEngine
+from training.evaluation import evaluate
 
 CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=1, head_size=4, encoder=8, lstm=8, critic=8)
@@ -65,29 +67,41 @@ def test_log_probability_divergence_and_entropy_are_those_of_torch():
     assert ppo.gaussian_kl(old_mean, old_std, old_mean, old_std).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("function", [ppo.policy_loss, ppo.plain_policy_loss])
 @pytest.mark.parametrize(
     ("ratio", "advantage", "loss", "slope"),
     [(1.1, 2.0, -2.2, True), (1.5, 2.0, -2.4, False), (0.5, 2.0, -1.0, True), (1.5, -2.0, 3.0, True), (0.5, -2.0, 1.6, False)],
 )
-def test_policy_loss_by_hand(ratio, advantage, loss, slope):
-    log_prob = torch.tensor([math.log(ratio) - 3.0], requires_grad=True)
-    ours, metrics = ppo.policy_loss(log_prob, torch.tensor([-3.0]), torch.tensor([advantage]), 0.2)
+def test_policy_loss_by_hand(ratio, advantage, loss, slope, function):
+    # old mean 0, mean 1/2, deviation 1: the log-probability changes by a/2 - 1/8
+    a = 2 * (math.log(ratio) + 0.125)
+    mean, std = torch.full((1, 1, 1), 0.5, requires_grad=True), torch.ones(1, requires_grad=True)
+    ours, clipped, kl = function(mean, std, torch.full((1, 1, 1), a), torch.zeros(1, 1, 1), torch.ones(1), torch.full((1, 1), advantage), 0.2)
     assert float(ours.detach()) == pytest.approx(loss, rel=1e-5)
     ours.backward()
     # inside the clip, d loss / d log_prob = -ratio * advantage; outside, the better side learns nothing
-    assert float(log_prob.grad) == pytest.approx(-ratio * advantage if slope else 0.0, rel=1e-5)
-    assert float(metrics["clip_fraction"]) == (abs(ratio - 1) > 0.2)
+    gain = -ratio * advantage if slope else 0.0
+    assert float(mean.grad) == pytest.approx(gain * (a - 0.5), rel=1e-4)
+    assert float(std.grad) == pytest.approx(gain * ((a - 0.5) ** 2 - 1), rel=1e-4)
+    assert float(clipped) == (abs(ratio - 1) > 0.2)
+    assert float(kl) == pytest.approx(0.125, rel=1e-5)
 
 
+@pytest.mark.parametrize("function", [ppo.value_loss, ppo.plain_value_loss])
 @pytest.mark.parametrize(
-    ("value", "clip", "loss"),
-    [(1.1, 0.2, 0.5 * 0.9**2), (1.5, 0.2, 0.5 * 0.8**2), (1.5, 0.0, 0.5 * 0.5**2), (0.0, 0.2, 0.5 * 2.0**2), (3.0, 0.2, 0.5 * 1.0**2)],
-)
-def test_value_loss_by_hand(value, clip, loss):
+    ("value", "clip", "loss", "slope"),
+    [
+        (1.1, 0.2, 0.5 * 0.9**2, -0.9), (1.5, 0.2, 0.5 * 0.8**2, 0.0), (1.5, 0.0, 0.5 * 0.5**2, -0.5),
+        (0.0, 0.2, 0.5 * 2.0**2, -2.0), (3.0, 0.2, 0.5 * 1.0**2, 1.0),
+    ],
+)  # fmt: skip
+def test_value_loss_by_hand(value, clip, loss, slope, function):
     # the old value is 1, the return 2
-    ours, metrics = ppo.value_loss(torch.tensor([value]), torch.tensor([1.0]), torch.tensor([2.0]), clip)
-    assert float(ours) == pytest.approx(loss, rel=1e-5)
-    assert float(metrics["value_loss"]) == float(ours)
+    x = torch.full((1, 1), value, requires_grad=True)
+    ours = function(x, torch.full((1, 1), 1.0), torch.full((1, 1), 2.0), clip)
+    assert float(ours.detach()) == pytest.approx(loss, rel=1e-5)
+    ours.backward()
+    assert float(x.grad) == pytest.approx(slope, rel=1e-5)
 
 
 def test_learning_rate_follows_the_divergence_within_its_bounds():
@@ -103,42 +117,96 @@ def test_learning_rate_follows_the_divergence_within_its_bounds():
     assert ppo.adapt_learning_rate(0.5, 9.0, PPOCfg(target_kl=0.0)) == 0.5
 
 
-def engine(n=64, **changes):
+# The engine
+
+
+def engine(n=64, threads=1, precision="float32", **changes):
+    """Return an engine whose policy does more than a new one."""
     cfg = override(Config(network=SMALL), {"env.episode_seconds": 0.3, "ppo.rollout": 24, **changes})
     env = registry.make(cfg.task, n, cfg=cfg.env, threads=1)
-    return TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, CPU)
+    creature = Creature(env, cfg.network, cfg.world_model)
+    creature.use_precision(precision)
+    made = TrainingEngine(env, creature, cfg, CPU, threads)
+    with torch.no_grad():
+        made.belief.policy.normal_(0, 0.3)
+    return made
+
+
+def weights(made):
+    return made.flat.detach().clone()
+
+
+def recorded(made):
+    """Return the list of gradients that an engine would step along, which it does not."""
+    gradients = []
+    made.step = gradients.append
+    return gradients
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
+    made = engine(80, threads, precision, **{"ppo.minibatches": 1})
+    assert [share.env.num_envs for share in made.shares] == ([80] if threads == 1 else [32, 48])
+    for _ in range(2):
+        for share, r in zip(made.shares, made.collect_trajectory(), strict=True):
+            assert r.starts[1:].any()
+            mean, after = made.belief(r.obs[:-1], r.state, r.starts[:-1])
+            torch.testing.assert_close(mean, r.mean, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(after.cell, share.memory.cell, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close((r.action - r.mean).flatten().std(), made.belief.std().detach().mean(), rtol=0.05, atol=0)
+            forgotten = made.belief(r.obs[:-1], r.state, torch.zeros_like(r.starts[:-1]))[0]
+            assert (forgotten - r.mean).abs().max() > 1e-3
+            share.estimate()
+            average, spread = share.advantage.mean(), share.advantage.std()
+            metrics = share.gradient(slice(None), made.parameters, average, spread)[1]
+            assert float(metrics["kl"]) == pytest.approx(0, abs=tolerance**1.2)
+            assert metrics["clip_fraction"] < (1e-6 if precision == "float32" else 0.01)
+            # of normalised advantages, whose mean is 0
+            assert float(metrics["policy_loss"]) == pytest.approx(0, abs=10 * tolerance)
+        made.train_on_trajectory()
+
+
+def test_noise_is_another_for_every_robot_and_step():
+    made = engine(64, 2)
+    noise = torch.cat([((r.action - r.mean) / r.std).flatten(0, 1) for r in made.collect_trajectory()])
+    assert len(torch.unique(noise, dim=0)) == 24 * 64
+    assert abs(float(noise.mean())) < 0.05
+    assert float(noise.std()) == pytest.approx(1, abs=0.05)
 
 
 def test_ended_episodes_are_followed_by_their_final_value_or_nothing():
     made = engine(**{"env.fall_tilt": 0.15})
-    r = made.collect_trajectory()
+    (r,) = made.collect_trajectory()
     assert r.truncated.sum() > 20
     assert r.terminated.sum() > 20
     assert not (r.truncated & r.terminated).any()
-    advantage, value = made.advantages(r)
+    (share,) = made.shares
+    share.estimate()
     with torch.no_grad():
         values = made.belief.value(r.obs, r.privileged)
         final = made.belief.value(r.final_obs, r.final_privileged)
-    torch.testing.assert_close(value, values[:-1])
+    torch.testing.assert_close(share.value, values[:-1])
     following = torch.where(r.truncated, final, torch.where(r.terminated, 0.0, values[1:]))
     delta = r.reward + made.cfg.ppo.gamma * following - values[:-1]
     ended = r.truncated | r.terminated
-    torch.testing.assert_close(advantage[ended], delta[ended])
+    torch.testing.assert_close(share.advantage[ended], delta[ended], rtol=1e-5, atol=1e-6)
     expected, last = torch.zeros_like(delta), torch.zeros(64)
     for t in reversed(range(24)):
         last = delta[t] + made.cfg.ppo.gamma * made.cfg.ppo.gae_lambda * torch.where(ended[t], 0.0, last)
         expected[t] = last
-    torch.testing.assert_close(advantage, expected)
+    torch.testing.assert_close(share.advantage, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(share.returns, expected + values[:-1], rtol=1e-5, atol=1e-6)
     # the new episode's first value would have been another
     assert (final - values[1:])[r.truncated].abs().max() > 1e-3
 
 
 def test_rollouts_go_on_where_the_last_one_ended():
     made = engine()
-    r = made.collect_trajectory()
+    (r,) = made.collect_trajectory()
     last = [x[-1].clone() for x in (r.obs, r.privileged, r.starts)]
-    memory = made.memory
-    r = made.collect_trajectory()
+    memory = made.shares[0].memory
+    (r,) = made.collect_trajectory()
     for was, now in zip(last, (r.obs[0], r.privileged[0], r.starts[0]), strict=True):
         assert torch.equal(was, now)
     assert torch.equal(r.state.hidden, memory.hidden)
@@ -147,33 +215,161 @@ def test_rollouts_go_on_where_the_last_one_ended():
 
 
 def test_first_update_is_no_step_off_the_policy():
-    made = engine(**{"ppo.minibatches": 1})
-    r = made.collect_trajectory()
-    metrics = made.train_on_trajectory(r)
+    made = engine(threads=2, **{"ppo.minibatches": 1})
+    made.collect_trajectory()
+    metrics = made.train_on_trajectory()
     assert metrics["kl"] == pytest.approx(0, abs=1e-5)
     assert metrics["clip_fraction"] == 0
-    # of normalised advantages, whose mean is 0
     assert metrics["policy_loss"] == pytest.approx(0, abs=1e-4)
     assert metrics["learning_rate"] == pytest.approx(min(1.5 * made.cfg.ppo.learning_rate, made.cfg.ppo.max_learning_rate))
 
 
+def joined(whole, parts):
+    """Write the rollouts of shares into that of one which has all their robots."""
+    for name, x in vars(whole).items():
+        if isinstance(x, torch.Tensor) and x.dim() > 1:
+            x.copy_(torch.cat([getattr(r, name) for r in parts], dim=1))
+    whole.std.copy_(parts[0].std)
+    whole.state = BeliefState(*(torch.cat(x, dim=-1) for x in zip(*(r.state for r in parts), strict=True)))
+
+
+def test_shares_learn_together_what_one_learns_from_the_same_rollout():
+    several, one = engine(96, 2, **{"ppo.minibatches": 1}), engine(96, **{"ppo.minibatches": 1})
+    one.creature.load_state_dict(several.creature.state_dict())
+    several.collect_trajectory()
+    parts = several.collect_trajectory()
+    assert [share.env.num_envs for share in several.shares] == [32, 64]
+    joined(one.shares[0].rollout, parts)
+    gradients = [recorded(made) for made in (several, one)]
+    metrics = [made.train_on_trajectory() for made in (several, one)]
+    ((ours,), (theirs,)) = gradients
+    assert theirs.norm() > 0.1
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    for name in metrics[0]:
+        assert metrics[0][name] == pytest.approx(metrics[1][name], rel=1e-4, abs=1e-6)
+    for a, b in zip(several.belief.buffers(), one.belief.buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_number_of_threads_does_not_change_what_robots_do():
+    made = engine(96, 3)
+    parts = made.collect_trajectory()
+    assert len(parts) == 3
+    env = registry.make(made.cfg.task, 96, cfg=made.cfg.env, threads=1)
+    state = env.init_state(made.cfg.seed + 1, staggered=True)
+    memory, starts = made.belief.initial_state(96), torch.ones(96)
+    for t in range(24):
+        obs, mean, action, reward = (torch.cat([getattr(r, name)[t] for r in parts]) for name in ("obs", "mean", "action", "reward"))
+        assert torch.equal(torch.from_numpy(state.obs), obs)
+        _, ours, memory = made.belief.act(obs, memory, starts)
+        assert torch.equal(ours, mean)
+        state = env.step(action.numpy())
+        assert np.array_equal(state.reward, reward)
+        starts = torch.from_numpy(state.done).float()
+    results = [evaluate(made.creature, env, 5, CPU, threads) for threads in (1, 2, 3)]
+    assert results[0]["episodes"] == 96
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=1e-5)
+        assert all(result[name] == results[0][name] for name in ("survival", "mean_return", "episode_seconds"))
+
+
+def test_every_robot_is_learned_from_once_in_a_pass():
+    made, seen = engine(80, 2, **{"ppo.minibatches": 7, "ppo.epochs": 3}), {0: [], 1: []}
+    for i, share in enumerate(made.shares):
+        share.gradient = lambda robots, *rest, i=i, real=share.gradient: (seen[i].append(robots), real(robots, *rest))[1]
+    made.iterate()
+    for i, share in enumerate(made.shares):
+        assert len(seen[i]) == 3 * 7
+        for epoch in range(3):
+            robots = sorted(r for part in seen[i][7 * epoch : 7 * epoch + 7] for r in range(part.start, part.stop))
+            assert robots == list(range(share.env.num_envs))
+    assert seen[0][:7] != seen[0][7:14]
+
+
+@pytest.mark.parametrize(
+    ("n", "threads", "changes"),
+    [
+        (37, 1, {"ppo.minibatches": 5}), (50, 2, {"ppo.minibatches": 64}), (3, 4, {}), (40, 1, {"ppo.rollout": 1}), (1, 1, {"ppo.rollout": 1}),
+        (33, 2, {"ppo.minibatches": 1, "ppo.epochs": 2}),
+    ],
+)  # fmt: skip
+def test_odd_numbers_of_robots_minibatches_and_steps_are_learned_from(n, threads, changes):
+    made = engine(n, threads, **changes)
+    before = weights(made)
+    for _ in range(2):
+        metrics = made.iterate()
+    assert all(math.isfinite(x) for x in metrics.values())
+    assert torch.isfinite(made.flat).all()
+    assert not torch.equal(made.flat, before)
+
+
 def test_broken_gradients_take_no_step():
+    made = engine(threads=2)
+    made.collect_trajectory()
+    before, reward = weights(made), made.shares[1].rollout.reward
+    reward[3, 5] = math.nan
+    made.train_on_trajectory()
+    assert torch.equal(made.flat, before)
+    assert not made.optimizer.state
+    reward[3, 5] = 0.0
+    made.train_on_trajectory()
+    assert not torch.equal(made.flat, before)
+    assert torch.isfinite(made.flat).all()
+
+
+def test_gradients_are_clipped():
+    made = engine(**{"ppo.max_gradient_norm": 2.0})
+    gradient = torch.randn_like(made.flat)
+    made.step(100 * gradient)
+    torch.testing.assert_close(made.flat.grad, 2 * gradient / gradient.norm())
+    made.step(0.01 * gradient / gradient.norm())
+    torch.testing.assert_close(made.flat.grad, 0.01 * gradient / gradient.norm())
+
+
+def test_parameters_are_views_of_one_vector_and_stay_so():
     made = engine()
-    r = made.collect_trajectory()
-    r.reward[3, 5] = math.nan
-    before = [p.clone() for p in made.belief.parameters()]
-    made.train_on_trajectory(r)
-    for was, now in zip(before, made.belief.parameters(), strict=True):
-        assert torch.equal(was, now)
+    other = engine()
+    made.creature.load_state_dict(other.creature.state_dict())
+    made.iterate()
+    assert torch.equal(torch.cat([p.detach().flatten() for p in made.belief.parameters()]), made.flat)
+    assert {p.untyped_storage().data_ptr() for p in made.belief.parameters()} == {made.flat.untyped_storage().data_ptr()}
 
 
-def test_same_seed_same_weights():
+def test_training_resumes_from_a_checkpoint_where_it_was(tmp_path):
+    made = engine()
+    for _ in range(2):
+        made.iterate()
+    checkpoint.save(tmp_path / "c.pt", made.creature, made.cfg, {}, made.state())
+    loaded = checkpoint.load(tmp_path / "c.pt")
+    again = TrainingEngine(made.env, loaded.creature(made.env), loaded.config, CPU)
+    again.load_state(loaded.trainer)
+    assert torch.equal(again.flat, made.flat)
+    assert again.learning_rate == made.learning_rate
+    gradient = torch.randn_like(made.flat)
+    for each in (made, again):
+        each.step(gradient)
+    assert torch.equal(again.flat, made.flat)
+    for a, b in zip(made.belief.buffers(), again.belief.buffers(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_warming_up_leaves_no_trace():
+    made, cold = engine(threads=2), engine(threads=2)
+    cold.creature.load_state_dict(made.creature.state_dict())
+    made.warm_up()
+    for each in (made, cold):
+        each.iterate()
+    assert torch.equal(made.flat, cold.flat)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_seed_same_weights(threads):
     results = []
     for _ in range(2):
         torch.manual_seed(3)
-        made = engine(n=32)
+        made = engine(64, threads)
         for _ in range(3):
             metrics = made.iterate()
-        results.append((torch.cat([p.detach().flatten() for p in made.belief.parameters()]), metrics["reward"]))
+        results.append((weights(made), metrics["reward"]))
     assert torch.equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]

@@ -163,7 +163,7 @@ class TrainingEngine:
         """Update the creature from the latest rollout; return the metrics' means over minibatches."""
         cfg = self.cfg.ppo
         side_by_side(Share.estimate, self.shares)
-        spread, average = torch.std_mean(torch.cat([share.advantage.flatten() for share in self.shares]))
+        spread, average = torch.std_mean(torch.cat([share.advantage.flatten() for share in self.shares]), correction=0)
         counts = [share.env.num_envs for share in self.shares]
         minibatches = min(cfg.minibatches, *counts)
         weights = [count / sum(counts) for count in counts]
