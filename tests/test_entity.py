@@ -411,7 +411,8 @@ def test_world_model_learns_a_fixed_batch():
 
 
 def test_world_model_learns_from_rollouts_with_their_final_observations():
-    cfg = override(Config(network=SMALL), {"env.episode_seconds": 0.5, "ppo.rollout": 20, **{"world_model.enabled": True, "world_model.latent": 16, "world_model.hidden": 32}})
+    world_model = {"world_model.enabled": True, "world_model.latent": 16, "world_model.hidden": 32}
+    cfg = override(Config(network=SMALL), {"env.episode_seconds": 0.5, "ppo.rollout": 20, **world_model})
     env = registry.make(cfg.task, 96, cfg=cfg.env, threads=1)
     engine = TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, CPU)
     batches = []

@@ -294,7 +294,8 @@ def test_policy_heads(sides, samples):
     hidden, weight, bias = parameter(sides, 12, samples), parameter(sides, 6 // sides, 12), parameter(6 // sides)
     columns, signs = torch.tensor([4, 1, 2, 0, 5, 3], dtype=torch.int32), torch.tensor([-1.0, 1, -1, 1, 1, -1])[: 6 // sides]
     directions = [torch.randn(samples, 6)]
-    fast, plain = (results(lambda f=f: f(hidden, weight, bias, columns, signs), (hidden, weight, bias), directions) for f in (fused.PolicyHead.apply, policy_head))
+    inputs = hidden, weight, bias
+    fast, plain = (results(lambda f=f: f(*inputs, columns, signs), inputs, directions) for f in (fused.PolicyHead.apply, policy_head))
     assert_alike(fast, plain, 1e-5)
 
 
@@ -338,11 +339,10 @@ def test_what_is_not_a_number_shows_in_the_gradient(broken, function):
 @pytest.mark.parametrize("clip", [0.0, 0.2])
 @pytest.mark.parametrize("strided", [False, True])
 def test_value_losses(strided, clip):
-    value, old, returns = parameter(5, 40), torch.randn(5, 40), torch.randn(5, 40)
-    old = value.detach() + 0.3 * old
+    value, returns = parameter(5, 40), torch.randn(5, 40)
+    old = value.detach() + 0.3 * torch.randn(5, 40)
     some = slice(3, 36) if strided else slice(None)
-    fast, plain = (
-        results(lambda f=f: f(value[:, some], old[:, some], returns[:, some], clip), (value,), [torch.tensor(1.7)]) for f in (ppo.value_loss, ppo.plain_value_loss)
-    )
+    given = value[:, some], old[:, some], returns[:, some], clip
+    fast, plain = (results(lambda f=f: f(*given), (value,), [torch.tensor(1.7)]) for f in (ppo.value_loss, ppo.plain_value_loss))
     assert_alike(fast, plain, 1e-5)
     assert ((fast[1][0] == 0) == (plain[1][0] == 0)).all()

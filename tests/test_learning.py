@@ -6,27 +6,26 @@ import torch
 from config import Config
 from entity import Creature
 from environments import registry
-from physics.engine import available_cores
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
 
 CPU = torch.device("cpu")
-ITERATIONS = 45  # seeds 0, 1 and 2 survive 95 % or more of their episodes after 40; untrained ones 3 %
+ITERATIONS = 40  # seeds 0, 1 and 2 survive 100 %, 99 % and 77 % of their episodes then; untrained ones 6 %
+SHARES = 2  # on any machine: every share has noise of its own
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_short_training_learns_to_stand_against_pushes(precision):
-    cores = available_cores()
     torch.manual_seed(0)
     cfg = Config()
-    env, trial = (registry.make(cfg.task, n, threads=cores) for n in (256, 128))
+    env, trial = (registry.make(cfg.task, n, threads=SHARES) for n in (256, 128))
     creature = Creature(env, cfg.network, cfg.world_model)
     creature.use_precision(precision)
-    untrained = evaluate(creature, trial, 1000, CPU, cores)
-    engine = TrainingEngine(env, creature, cfg, CPU, cores)
+    untrained = evaluate(creature, trial, 1000, CPU, SHARES)
+    engine = TrainingEngine(env, creature, cfg, CPU, SHARES)
     for _ in range(ITERATIONS):
         metrics = engine.iterate()
-    trained = evaluate(creature, trial, 1000, CPU, cores)
+    trained = evaluate(creature, trial, 1000, CPU, SHARES)
     assert untrained["survival"] < 0.2
     assert trained["survival"] > 0.6
     assert trained["mean_return"] > 1.5 * untrained["mean_return"]

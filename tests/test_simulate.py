@@ -1,3 +1,5 @@
+"""The command line from training to evaluation, checkpoints, and what it says when used wrongly."""
+
 import json
 import pathlib
 import re
@@ -8,10 +10,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from config import Config, ConfigError, check, knobs, override, sections
 from entity import Creature
 from environments import registry
+from environments.contracts import Body, Node
+from simulate import run
 from training import checkpoint
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
@@ -129,13 +134,50 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
     engine.iterate()
 
 
-def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("env_changes", "cfg_changes", "words"),
+    [
+        ({"num_actions": 8, "body": Body((Node("all", (0, 1)),))}, {}, "expected 8 actions, got 12"),
+        ({"num_privileged": 28, "body": Body((Node("all", (0, 1)),))}, {}, "expected 65 observations, privileged ones included, got 67"),
+        ({}, {"network.lstm": 64}, "expected belief.lstm of shape (2, 128, 64), got (2, 256, 96)"),
+        ({}, {"network.recurrent": False}, "expected belief.hidden of shape (2, 64, 32), got none"),
+        ({}, {"world_model.enabled": True}, "expected world_model.encoder.0.weight of shape (256, 37), got none"),
+    ],
+)
+def test_a_checkpoint_of_another_robot_or_network_says_what_differs(env_changes, cfg_changes, words, tmp_path):
     cfg = Config()
     env = registry.make(cfg.task, 16)
-    creature = Creature(env, cfg.network, cfg.world_model)
-    checkpoint.save(tmp_path / "c.pt", creature, override(cfg, {"network.lstm": 64}), {})
-    with pytest.raises(ConfigError, match=r"c\.pt: expected weights for task"):
+    checkpoint.save(tmp_path / "c.pt", Creature(env, cfg.network, cfg.world_model), override(cfg, cfg_changes), {})
+    for name, value in env_changes.items():
+        setattr(env, name, value)
+    with pytest.raises(ConfigError, match=f"^checkpoint: {re.escape(str(tmp_path / 'c.pt'))}: {re.escape(words)}$"):
         checkpoint.load(tmp_path / "c.pt").creature(env)
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path):
+    torch.save({"format": "foal-checkpoint-1"}, tmp_path / "old.pt")
+    with pytest.raises(ConfigError, match=r"old\.pt: expected a checkpoint of Foal, format foal-checkpoint-\d+, got foal-checkpoint-1$"):
+        checkpoint.load(tmp_path / "old.pt")
+    data = {"format": checkpoint.FORMAT, "config": {"network": {"layers": 3}}, "weights": {}, "progress": {}, "trainer": {}}
+    torch.save(data, tmp_path / "new.pt")
+    with pytest.raises(ConfigError, match=r"new\.pt: network\.layers: unknown field"):
+        checkpoint.load(tmp_path / "new.pt")
+
+
+def test_networks_stay_as_a_checkpoint_has_them(trained):
+    path = str(trained[0] / "checkpoints" / "quadruped-balance.pt")
+    for options, words in (
+        (["--network.lstm", "64"], "network.lstm: expected 128, which"),
+        (["--network.symmetric", "false"], "network.symmetric: expected True, which"),
+        (["--world_model.enabled", "false"], "world_model.enabled: expected True, which"),
+        (["--task", "quadruped-goal"], "--task: expected quadruped-balance, which"),
+    ):
+        for what in (["--eval"], ["--resume"], ["--export", "p.onnx"]):
+            with pytest.raises(ConfigError, match=words):
+                run([*what, "--checkpoint", path, *options], Console(stderr=True))
+    code, out, err = simulate("--eval", "--checkpoint", path, "--network.lstm", 64)
+    assert code == 2 and out == ""
+    assert err == f"simulate.py: network.lstm: expected 128, which {path} was trained with, got 64\n"
 
 
 def test_the_default_configuration_is_valid_and_every_knob_is_explained():
