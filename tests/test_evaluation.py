@@ -1,0 +1,56 @@
+"""Evaluation: one episode of each robot, counted by hand."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from environments import EnvState
+from training.evaluation import evaluate
+
+ENDS = {0: {2: "fall", 4: "time"}, 1: {5: "time"}, 2: {3: "time", 4: "fall"}}  # of robots, by step
+
+
+class Scripted:
+    """Three robots whose episodes end as written; robot i gets i + 1 a step and is off by 10 i + step."""
+
+    num_envs, cfg = 3, types.SimpleNamespace(control_dt=0.5)
+
+    def init_state(self, seed):
+        self.seed, self.clock, self.began = seed, 0, np.zeros(3, int)
+        return EnvState(np.zeros((3, 1), np.float32), np.zeros(3), np.zeros(3, bool), np.zeros(3, bool))
+
+    def step(self, actions):
+        self.clock += 1
+        terminated, truncated = (np.array([ENDS[i].get(self.clock) == how for i in range(3)]) for how in ("fall", "time"))
+        steps = self.clock - self.began
+        self.began[terminated | truncated] = self.clock
+        info = {"episode_return": steps * np.arange(1.0, 4.0), "episode_steps": steps}
+        return EnvState(actions, np.arange(1.0, 4.0), terminated, truncated, info)
+
+    def errors(self):
+        return {"distance": 10.0 * np.arange(3) + self.clock}
+
+
+class Still:
+    def initial_state(self, num_envs):
+        return 0
+
+    def act(self, obs, state):
+        return torch.zeros(len(obs), 1), None, state + 1
+
+
+def test_an_evaluation_counts_the_first_episode_of_every_robot_alone():
+    env = Scripted()
+    result = evaluate(types.SimpleNamespace(belief=Still()), env, 7, torch.device("cpu"))
+    assert env.seed == 7
+    assert env.clock == 5
+    assert result == {
+        "episodes": 3,
+        "survival": pytest.approx(2 / 3),
+        "mean_return": pytest.approx((2 * 1 + 5 * 2 + 3 * 3) / 3),
+        "episode_seconds": pytest.approx(0.5 * (2 + 5 + 3) / 3),
+        # after every step but the last of an episode
+        "distance": pytest.approx((1 + (11 + 12 + 13 + 14) + (21 + 22)) / 7),
+    }
