@@ -7,14 +7,15 @@ actions on the same 256 fresh episodes, with the clock stopped. The clock runs f
 the first rollout on; imports and compiling come before. Each contestant trains in a process of its
 own, so that the threads of one do not wait for those of another; seeds go round A B C A B C.
 
-The networks are alike in size: Foal's has 64 features into an LSTM of 128, RecurrentPPO's an LSTM of
-128, then 128, PPO's two layers of 128; all have a critic of two layers of 128 without memory. Foal's
-critic also reads what the simulator knows; the contestants have no place for that. They start their
-episodes at random ages, as Foal does. Their settings are benchmarks/stable_baselines.py's PRESETS.
+The networks have the same sizes: an LSTM of 128 (RecurrentPPO: then a layer of 128) or two layers of
+128, and a critic of two layers of 128 without memory. Foal's critic also
+reads what the simulator knows; the contestants have no place for that. They start their episodes at
+random ages, as Foal does. Their settings are benchmarks/stable_baselines.py's PRESETS.
 """
 
 import argparse
 import csv
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -47,37 +48,37 @@ NAMES = {
     "recurrent-ppo-foal": "RecurrentPPO, Foal's settings",
 }
 
-NETWORKS = {"attention": {}, "lstm": {"network.attention": False}, "mlp": {"network.attention": False, "network.recurrent": False}}
-
 Rows = list[dict[str, float]]  # of one training: Judge.rows
 Result = dict[str, list[Rows]]  # by contestant, one training per seed
 
 
-def train_foal(task: str, seed: int, judge: Judge, network: str = "attention", overrides: dict[str, Any] | None = None) -> Rows:
-    """Train as simulate.py does until the judge ends it; return his rows.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "foal": {},
+    "foal-lstm": {"network.attention": False},
+    "foal-mlp": {"network.attention": False, "network.recurrent": False, "network.encoder": 128},
+}
 
-    network: "attention", the whole EntityBelief; "lstm", without attention; "mlp", without memory
-    either; overrides: of configuration fields, by name.
-    """
-    changes = {"train.device": "cpu", "seed": seed} | NETWORKS[network] | (overrides or {})
-    system = System(override(preset(task), changes), Path(), Console(stderr=True))
+
+def train_foal(task: str, seed: int, judge: Judge, overrides: dict[str, Any] | None = None) -> Rows:
+    """Train as simulate.py does until the judge ends it; return his rows; overrides: of configuration fields, by name."""
+    cfg = override(dataclasses.replace(preset(task), seed=seed), {"train.device": "cpu"} | (overrides or {}))
+    system = System(cfg, Path(), Console(stderr=True))
     env = system.make_env(system.resources.num_envs)
-    creature = system.creature(env)
-    engine = TrainingEngine(env, creature, system.cfg, system.resources.device, system.resources.threads)
+    engine = TrainingEngine(env, system.creature(env), cfg, system.resources.device, system.resources.threads)
     engine.warm_up()
     judge.start()
     over = False
     while not over:
         engine.iterate()
-        over = judge.done(engine.env_steps, creature)
+        over = judge.done(engine.env_steps, engine.creature)
     return judge.rows
 
 
 def train(contestant: str, task: str, seed: int, seconds: float) -> Rows:
     """Train a contestant in this process; return the judge's rows."""
     judge = Judge(task, seed, seconds)
-    if contestant in ("foal", "foal-lstm", "foal-mlp"):
-        return train_foal(task, seed, judge, contestant.removeprefix("foal").removeprefix("-") or "attention")
+    if contestant in NETWORKS:
+        return train_foal(task, seed, judge, NETWORKS[contestant])
     from benchmarks import stable_baselines
 
     return stable_baselines.train_sb3(task, seed, *stable_baselines.PRESETS[contestant], judge)

@@ -264,7 +264,7 @@ def main() -> None:
     args = options.parse_args()
     if args.episodes < 0:
         options.error(f"--episodes: expected a whole number of at least 1, got {args.episodes}")
-    torch.set_num_threads(available_cores())
+    torch.set_num_threads(1)
     try:
         saved = checkpoint.load(args.checkpoint)
         creature = saved.creature(registry.make(saved.config.task, 1, cfg=saved.config.env))

@@ -243,11 +243,11 @@ def threads_as_before():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("network", ["attention", "lstm", "mlp"])
+@pytest.mark.parametrize("contestant", training.NETWORKS)
 @pytest.mark.usefixtures("threads_as_before")
-def test_foal_trains_as_a_contestant(network):
+def test_foal_trains_as_a_contestant(contestant):
     referee = judge.Judge("quadruped-balance", 0, seconds=1e9, steps=64 * 16 * 2, times=[], episodes=16)
-    rows = training.train_foal("quadruped-balance", 0, referee, network, {"train.num_envs": 64})
+    rows = training.train_foal("quadruped-balance", 0, referee, training.NETWORKS[contestant] | {"train.num_envs": 64})
     assert len(rows) == 1
     assert rows[0]["env_steps"] == 64 * 16 * 2
 
