@@ -1,5 +1,6 @@
 """Belief and world model: compiled code against plain PyTorch, memory and resets, mirror images."""
 
+import copy
 import math
 
 import numpy as np
@@ -194,14 +195,17 @@ def reflected(mirror, x):
 
 @pytest.mark.parametrize("use_fused", [True, False])
 @pytest.mark.parametrize("changes", [v for v in VARIANTS if v["network.symmetric"]])
-def test_the_mirror_image_of_a_situation_is_met_by_the_mirror_image_of_an_action(changes, use_fused):
+def test_the_mirror_image_of_a_creature_meets_that_of_a_situation_with_that_of_an_action(changes, use_fused):
     model = belief(changes)
     model.use_fused = use_fused
     obs, starts = sequence(4, 7)
     privileged, (hidden, cell) = torch.randn(4, 7, 30), some_state(model, 7)
     mean, after = model(obs, BeliefState(hidden, cell), starts)
     other = BeliefState(hidden * torch.tensor([1.0, -1.0])[:, None, None], cell.flip(0))
-    mirrored, mirrored_after = model(reflected(BODY.obs, obs), other, starts)
+    twin = copy.deepcopy(model)
+    if model.cfg.recurrent:
+        twin.lstm_bias.data = model.lstm_bias.data.flip(0)
+    mirrored, mirrored_after = twin(reflected(BODY.obs, obs), other, starts)
     torch.testing.assert_close(mirrored, reflected(BODY.actions, mean), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(mirrored, mean, atol=0.01)
     if model.cfg.recurrent:

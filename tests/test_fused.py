@@ -253,7 +253,7 @@ def test_dense_layers(samples, sides, dtype):
 @pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize(("steps", "n"), [(1, 32), (6, 48)])
 def test_lstm_sequences_with_resets_inside(steps, n, sides, dtype):
-    x, weight, bias = parameter(sides, 8, steps * n), parameter(sides, 48, 20, scale=0.3), parameter(48)
+    x, weight, bias = parameter(sides, 8, steps * n), parameter(sides, 48, 20, scale=0.3), parameter(sides, 48)
     hidden, cell = 0.5 * torch.randn(sides, 12, n), torch.randn(sides, 12, n)
     keep = (torch.rand(steps, n) < 0.7).float()
     assert (keep == 0).any(1).all()
