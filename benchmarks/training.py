@@ -7,8 +7,8 @@ actions on the same 256 fresh episodes, with the clock stopped. The clock runs f
 the first rollout on; imports and compiling come before. Each contestant trains in a process of its
 own, so that the threads of one do not wait for those of another; seeds go round A B C A B C.
 
-The networks have the same sizes: 128 features into an LSTM of 128 (RecurrentPPO: an LSTM of 128,
-then 128) or two layers of 128, and a critic of two layers of 128 without memory. Foal's critic also
+The networks have the same sizes: an LSTM of 128 (RecurrentPPO: then a layer of 128) or two layers of
+128, and a critic of two layers of 128 without memory. Foal's critic also
 reads what the simulator knows; the contestants have no place for that. They start their episodes at
 random ages, as Foal does. Their settings are benchmarks/stable_baselines.py's PRESETS.
 """
@@ -26,18 +26,15 @@ from typing import Any
 
 import physics  # noqa: F401  sets what PyTorch reads when imported  # isort: skip
 import numpy as np
-import torch
 from rich.console import Console
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from benchmarks import machine
 from benchmarks.judge import SURVIVAL, WALKING, Judge, arrival, median, rate
-from config import Config, ConfigError, NetworkCfg, override
-from entity import BeliefState, EntityBelief, product
-from environments import ABEnv, Body, Node, registry
+from config import ConfigError, override
+from environments import registry
 from simulate import System
 from training.engine import TrainingEngine
+from training.presets import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 BALANCE = "quadruped-balance"
@@ -55,61 +52,33 @@ Rows = list[dict[str, float]]  # of one training: Judge.rows
 Result = dict[str, list[Rows]]  # by contestant, one training per seed
 
 
-class Reflex(EntityBelief):
-    """EntityBelief without attention or memory: two layers, and the critic as it is."""
-
-    def __init__(self, env: ABEnv, cfg: NetworkCfg) -> None:
-        super().__init__(one_part(env), env.num_obs, env.num_actions, env.num_privileged, cfg)
-        del self.body_encoder, self.encoder, self.lstm_input, self.lstm_hidden
-        self.layers = nn.ModuleList([nn.Linear(env.num_obs, cfg.encoder), nn.Linear(cfg.encoder, cfg.lstm)])
-
-    def initial_state(self, num_envs: int) -> BeliefState:
-        """Return the state of a robot that remembers nothing."""
-        return BeliefState(torch.zeros(num_envs, 1), torch.zeros(num_envs, 1))
-
-    def forward(self, obs: Tensor, state: BeliefState, starts: Tensor | None = None) -> tuple[Tensor, BeliefState]:
-        """Return mean actions (T, N, A) and the state as it was."""
-        x = obs
-        for layer in self.layers:
-            x = F.elu(product(x, layer, self.dtype))
-        return self.policy_head(x.float()), state
+NETWORKS: dict[str, dict[str, Any]] = {
+    "foal": {},
+    "foal-lstm": {"network.attention": False},
+    "foal-mlp": {"network.attention": False, "network.recurrent": False, "network.encoder": 128},
+}
 
 
-def one_part(env: ABEnv) -> Body:
-    """Return a body of a single part, which needs no attention."""
-    return Body((Node("all", tuple(range(env.num_obs)), (1.0,) * env.num_obs),))
-
-
-def train_foal(task: str, seed: int, judge: Judge, network: str = "attention", overrides: dict[str, Any] | None = None) -> Rows:
-    """Train as simulate.py does until the judge ends it; return his rows.
-
-    network: "attention", the whole EntityBelief; "lstm", its body in one part; "mlp", a Reflex;
-    overrides: of configuration fields, by name.
-    """
-    base = dataclasses.replace(Config(), task=task, env=registry.default_cfg(task), seed=seed)
-    system = System(override(base, {"train.device": "cpu"} | (overrides or {})), Path(), Console(stderr=True))
+def train_foal(task: str, seed: int, judge: Judge, overrides: dict[str, Any] | None = None) -> Rows:
+    """Train as simulate.py does until the judge ends it; return his rows; overrides: of configuration fields, by name."""
+    cfg = override(dataclasses.replace(preset(task), seed=seed), {"train.device": "cpu"} | (overrides or {}))
+    system = System(cfg, Path(), Console(stderr=True))
     env = system.make_env(system.resources.num_envs)
-    if network == "lstm":
-        env.body = one_part(env)
-    creature = system.creature(env)
-    if network == "mlp":
-        creature.belief = Reflex(env, system.cfg.network)
-        creature.use_precision(system.resources.precision)
-    engine = TrainingEngine(env, creature, system.cfg, system.resources.device)
+    engine = TrainingEngine(env, system.creature(env), cfg, system.resources.device, system.resources.threads)
     engine.warm_up()
     judge.start()
     over = False
     while not over:
         engine.iterate()
-        over = judge.done(engine.env_steps, creature)
+        over = judge.done(engine.env_steps, engine.creature)
     return judge.rows
 
 
 def train(contestant: str, task: str, seed: int, seconds: float) -> Rows:
     """Train a contestant in this process; return the judge's rows."""
     judge = Judge(task, seed, seconds)
-    if contestant in ("foal", "foal-lstm", "foal-mlp"):
-        return train_foal(task, seed, judge, contestant.removeprefix("foal").removeprefix("-") or "attention")
+    if contestant in NETWORKS:
+        return train_foal(task, seed, judge, NETWORKS[contestant])
     from benchmarks import stable_baselines
 
     return stable_baselines.train_sb3(task, seed, *stable_baselines.PRESETS[contestant], judge)

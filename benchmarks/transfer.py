@@ -21,7 +21,6 @@ import mujoco
 import numpy as np
 import torch
 
-import fused
 from benchmarks import machine
 from config import ConfigError, EnvCfg, NoiseCfg, VaryCfg
 from entity import Creature
@@ -265,7 +264,7 @@ def main() -> None:
     args = options.parse_args()
     if args.episodes < 0:
         options.error(f"--episodes: expected a whole number of at least 1, got {args.episodes}")
-    fused.set_threads(available_cores())
+    torch.set_num_threads(1)
     try:
         saved = checkpoint.load(args.checkpoint)
         creature = saved.creature(registry.make(saved.config.task, 1, cfg=saved.config.env))
