@@ -259,6 +259,16 @@ class PPOCfg:
 
 
 @dataclass(frozen=True)
+class CurriculumCfg:
+    """What grows while training: shares, from their beginnings to 1, of the task's pushes and commands. Evaluations have all of them."""
+
+    push: float = knob(1.0, "share of the pushes' strength at first", "1", low=0.0, high=1.0)
+    command: float = knob(1.0, "share of the commands' range at first", "1", low=0.0, high=1.0)
+    growth: float = knob(0.005, "what is added in an iteration", "1", low=0.0, high=1.0)
+    falls: float = knob(1.2, "falls per 1000 control steps above which nothing grows", "1", low=0.0, high=1000.0)
+
+
+@dataclass(frozen=True)
 class WorldModelCfg:
     """The latent dynamics model."""
 
@@ -301,6 +311,7 @@ class Config:
     env: EnvCfg = EnvCfg()
     network: NetworkCfg = NetworkCfg()
     ppo: PPOCfg = PPOCfg()
+    curriculum: CurriculumCfg = CurriculumCfg()
     world_model: WorldModelCfg = WorldModelCfg()
     train: TrainCfg = TrainCfg()
     render: RenderCfg = RenderCfg()

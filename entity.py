@@ -186,13 +186,13 @@ def lstm_sequence(x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell:
     """Return hidden states (sides, H, S), sums and differences, and the last cell (sides, H, N), of the sides, float32.
 
     x: (sides, E, S) sums and differences; weight: (sides, 4 H, E + H), of input, forget and output
-    gate and candidate, products in x's dtype; bias: (4 H); hidden, cell: (sides, H, N); keep: (T, N),
+    gate and candidate, products in x's dtype; bias: (sides, 4 H); hidden, cell: (sides, H, N); keep: (T, N),
     0 where the state is forgotten before a step.
     """
     weight, outputs = weight.to(x.dtype), []
     for k, x_t in zip(keep, x.unflatten(-1, keep.shape).unbind(2), strict=True):
         g = torch.bmm(weight, torch.cat((x_t, (hidden * k).to(x.dtype)), dim=1))
-        i, f, o, a = (change_over(g.float()) + bias[:, None]).chunk(4, dim=1)  # (sides, H, N)
+        i, f, o, a = (change_over(g.float()) + bias[:, :, None]).chunk(4, dim=1)  # (sides, H, N)
         cell = f.sigmoid() * (cell * k) + i.sigmoid() * a.tanh()
         hidden = change_over(o.sigmoid() * cell.tanh())
         outputs.append(hidden)
@@ -248,7 +248,8 @@ class EntityBelief(nn.Module):
             self.encoder = pair_weight(sides, encoder, self.features.rows)
         self.encoder_bias = nn.Parameter(torch.zeros(encoder))
         if cfg.recurrent:
-            self.lstm, self.lstm_bias = pair_weight(sides, 4 * lstm, encoder + lstm), nn.Parameter(torch.zeros(4 * lstm))
+            # sides with the same biases could not decide, standing still, which foot to lift first
+            self.lstm, self.lstm_bias = pair_weight(sides, 4 * lstm, encoder + lstm), nn.Parameter(0.1 * torch.randn(sides, 4 * lstm))
         else:
             self.hidden, self.hidden_bias = pair_weight(sides, lstm, encoder), nn.Parameter(torch.zeros(lstm))
         self.policy, self.policy_bias = pair_weight(sides, actions, lstm), nn.Parameter(torch.zeros(actions))
@@ -266,7 +267,7 @@ class EntityBelief(nn.Module):
             if cfg.recurrent:
                 for weight in self.lstm:
                     nn.init.orthogonal_(weight[:, encoder:])
-                self.lstm_bias[lstm : 2 * lstm].fill_(1.0)  # remember at first
+                self.lstm_bias[:, lstm : 2 * lstm] += 1.0  # remember at first
 
     def initial_state(self, num_envs: int) -> BeliefState:
         """Return the state of a robot that has seen nothing, for N robots."""

@@ -7,10 +7,11 @@ entity.BodyEncoder has the equations in plain PyTorch.
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fused.memory import bits, scratch
+from fused.memory import scratch, view
 from fused.vectors import WIDTH, dot, exponential, fma, largest, load, magnitude, over_samples, store, total, where_positive, zeros
 from physics.jit import inline, kernel, real
 
@@ -18,14 +19,12 @@ GROUPS = 4  # of WIDTH samples: the weights' gradients go through the cache once
 
 
 @inline
-def gather(obs, first, columns, scale, shift, x):
-    """Set x[(n * features + k) * WIDTH + lane] to feature k of part n, normalised, of WIDTH rows of obs."""
-    nodes, features = columns.shape
-    for n in range(nodes):
-        for k in range(features):
-            row, column, a, b = x[(n * features + k) * WIDTH :], columns[n, k], scale[n, k], shift[n, k]
-            for lane in range(WIDTH):
-                row[lane] = a * obs[first + lane, column] + b
+def gather(obs, width, first, nodes, features, columns, scale, shift, x):
+    """Set x[(n * features + k) * WIDTH + lane] to feature k of part n, normalised, of WIDTH rows of obs, width numbers each."""
+    for i in range(nodes * features):
+        row, column, a, b = x[i * WIDTH : (i + 1) * WIDTH], columns[i], scale[i], shift[i]
+        for lane in range(WIDTH):
+            row[lane] = a * obs[(first + lane) * width + column] + b
 
 
 @inline
@@ -41,12 +40,13 @@ def embed(per_side, nodes, features, heads, size, h, x, kinds, weight, bias, lef
 
 
 @functools.cache
-def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int) -> tuple:
+def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, half: bool) -> tuple:
     """Return the compiled passes for a body.
 
     sides: 2 for a body with a mirror image, whose output is the sum and the difference of both
     sides' parts, else 1; nodes: parts, the second half the mirror image of the first where there
-    are two sides; features: numbers that describe a part; size: features of a head.
+    are two sides; features: numbers that describe a part; size: features of a head; half: whether the output is
+    bfloat16.
 
     With LeakyReLU(t) = 0.6 t + 0.4 |t|, and softmax over j blind to what does not depend on j, the
     score is 0.6 a . r_j + 0.4 a . |l_i + r_j|. As the gradients ds_ij of a row's scores sum to 0,
@@ -55,16 +55,18 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int) -
     """
     per_side = nodes // sides
     both = 2 * size  # l and r
-    root = real(0.5**0.5)
+    root, kind = real(0.5**0.5), np.uint16 if half else np.float32
 
     @kernel
-    def forward(obs, columns, scale, shift, kinds, weight, bias, attention, out, shares, work):
-        samples = len(obs)
+    def forward(samples, width, obs, columns, scale, shift, kinds, weight, bias, attention, out, shares, work):
+        obs, columns, scale, shift = view(obs, np.float32), view(columns, np.int32), view(scale, np.float32), view(shift, np.float32)
+        kinds, weight, bias, attention = view(kinds, np.int32), view(weight, np.float32), view(bias, np.float32), view(attention, np.float32)
+        out, shares, work = view(out, kind), view(shares, np.float32), view(work, np.float32)
         x = work[: nodes * features * WIDTH]
-        left = work[len(x) : len(x) + nodes * size * WIDTH]
-        right = work[len(x) + len(left) : len(x) + 2 * len(left)]
+        left = work[nodes * features * WIDTH :]
+        right = left[nodes * size * WIDTH :]
         for first in range(0, samples, WIDTH):
-            gather(obs, first, columns, scale, shift, x)
+            gather(obs, width, first, nodes, features, columns, scale, shift, x)
             for h in range(heads):
                 embed(per_side, nodes, features, heads, size, h, x, kinds, weight, bias, left, right)
                 a = attention[h * size : (h + 1) * size]
@@ -93,17 +95,20 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int) -
                             store(out, row * samples + first, total(mine * r))
 
     @kernel
-    def backward(obs, columns, scale, shift, kinds, weight, bias, attention, dout, shares, work, dweight, dbias, dattention):
-        samples = len(obs)
+    def backward(samples, width, obs, columns, scale, shift, kinds, weight, bias, attention, dout, shares, work, dweight, dbias, dattention):
+        obs, columns, scale, shift = view(obs, np.float32), view(columns, np.int32), view(scale, np.float32), view(shift, np.float32)
+        kinds, weight, bias, attention = view(kinds, np.int32), view(weight, np.float32), view(bias, np.float32), view(attention, np.float32)
+        dout, shares, work = view(dout, kind), view(shares, np.float32), view(work, np.float32)
+        dweight, dbias, dattention = view(dweight, np.float32), view(dbias, np.float32), view(dattention, np.float32)
         of_x, of_left, of_pairs = nodes * features * WIDTH, nodes * size * WIDTH, nodes * nodes * WIDTH
         xs = work[: GROUPS * of_x]
-        dlrs = work[len(xs) : len(xs) + GROUPS * 2 * of_left]
-        rest = work[len(xs) + len(dlrs) :]
+        dlrs = work[GROUPS * of_x :]
+        rest = dlrs[GROUPS * 2 * of_left :]
         left, right, dy, ds = rest[:of_left], rest[of_left : 2 * of_left], rest[2 * of_left : 3 * of_left], rest[3 * of_left : 3 * of_left + of_pairs]
         for start in range(0, samples, GROUPS * WIDTH):
             groups = min(GROUPS, (samples - start) // WIDTH)
             for g in range(groups):
-                gather(obs, start + g * WIDTH, columns, scale, shift, xs[g * of_x : (g + 1) * of_x])
+                gather(obs, width, start + g * WIDTH, nodes, features, columns, scale, shift, xs[g * of_x : (g + 1) * of_x])
             for h in range(heads):
                 a = attention[h * size : (h + 1) * size]
                 for g in range(groups):
@@ -174,23 +179,23 @@ class BodyAttention(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         """See entity.BodyEncoder."""
         (nodes, features), (heads, size), samples = columns.shape, attention.shape, len(obs)
-        kernels = make_kernels(sides, nodes, features, heads, size)
+        obs, weight, bias, attention = (x.contiguous() for x in (obs, weight, bias, attention))
         out = torch.empty(sides, nodes // sides * heads * size, samples, dtype=dtype)
         shares = torch.empty(samples * heads * nodes * nodes)
-        work = scratch("attention", (nodes * features + 2 * nodes * size) * WIDTH)
-        about = [x.numpy() for x in (obs, columns, scale, shift, kinds)]
-        kernels[0](*about, bits(weight), bits(bias), bits(attention), bits(out), bits(shares), work)
-        ctx.save_for_backward(weight, bias, attention, shares)
-        ctx.about, ctx.backward_pass = about, kernels[1]
+        addresses = [x.data_ptr() for x in (obs, columns, scale, shift, kinds, weight, bias, attention, out, shares)]
+        ctx.passes = make_kernels(sides, nodes, features, heads, size, dtype == torch.bfloat16)
+        ctx.passes[0](samples, obs.shape[1], *addresses, scratch("attention", (features + 2 * size) * nodes * WIDTH))
+        ctx.save_for_backward(obs, columns, scale, shift, kinds, weight, bias, attention, shares)
         return out
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor) -> tuple:
         """Return the gradients of weight, bias and attention."""
-        weight, bias, attention, shares = ctx.saved_tensors
-        size, (nodes, features) = attention.shape[1], ctx.about[1].shape
-        work = scratch("attention", ((features + 2 * size) * GROUPS + 3 * size + nodes) * nodes * WIDTH)
+        *about, weight, bias, attention, shares = ctx.saved_tensors
+        size, (nodes, features), samples = attention.shape[1], about[1].shape, len(about[0])
+        dout = dout.contiguous()
         dweight, dbias, dattention = torch.zeros(*weight.shape, WIDTH), torch.zeros(*bias.shape, WIDTH), torch.zeros_like(attention)
-        arrays = [bits(x) for x in (weight, bias, attention, dout.contiguous(), shares)]
-        ctx.backward_pass(*ctx.about, *arrays, work, bits(dweight), bits(dbias), bits(dattention))
+        addresses = [x.data_ptr() for x in (*about, weight, bias, attention, dout, shares)]
+        work = scratch("attention", ((features + 2 * size) * GROUPS + 3 * size + nodes) * nodes * WIDTH)
+        ctx.passes[1](samples, about[0].shape[1], *addresses, work, dweight.data_ptr(), dbias.data_ptr(), dattention.data_ptr())
         return None, None, None, None, None, dweight.sum(-1), dbias.sum(-1), dattention, None, None

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fused.memory import bits, scratch
+from fused.memory import scratch, view
 from fused.vectors import WIDTH, fma, load, multiply_up, over_samples, store, store_block, zeros
 from physics.jit import kernel, real
 from physics.spatial import exp
@@ -19,7 +19,9 @@ def make_kernels(sides: int, rows: int) -> tuple:
 
     @kernel
     def forward(size, samples, weight, bias, hidden, columns, signs, mean, work):
-        root = real(0.5**0.5)
+        weight, bias, hidden, work = view(weight, np.float32), view(bias, np.float32), view(hidden, np.float32), view(work, np.float32)
+        columns, signs, mean = view(columns, np.int32), view(signs, np.float32), view(mean, np.float32)
+        root, actions = real(0.5**0.5), sides * rows
         for s in range(0, samples, WIDTH):
             for side in range(sides):
                 y = zeros(rows)
@@ -32,21 +34,24 @@ def make_kernels(sides: int, rows: int) -> tuple:
                 for lane in range(WIDTH):
                     if sides == 2:
                         total, difference = root * (a[lane] + b[lane]), root * (a[lane] - b[lane])
-                        mean[s + lane, columns[r]] = total + bias[r]
-                        mean[s + lane, columns[rows + r]] = signs[r] * (difference + bias[r])
+                        mean[(s + lane) * actions + columns[r]] = total + bias[r]
+                        mean[(s + lane) * actions + columns[rows + r]] = signs[r] * (difference + bias[r])
                     else:
-                        mean[s + lane, columns[r]] = a[lane] + bias[r]
+                        mean[(s + lane) * actions + columns[r]] = a[lane] + bias[r]
 
     @kernel
     def backward(size, samples, weight, hidden, columns, signs, dmean, dhidden, dweight, dbias, work):
-        root = real(0.5**0.5)
+        weight, hidden, work, dmean = view(weight, np.float32), view(hidden, np.float32), view(work, np.float32), view(dmean, np.float32)
+        columns, signs = view(columns, np.int32), view(signs, np.float32)
+        dhidden, dweight, dbias = view(dhidden, np.float32), view(dweight, np.float32), view(dbias, np.float32)
+        root, actions = real(0.5**0.5), sides * rows
         for s in range(0, samples, WIDTH):
             for r in range(rows):
                 a, b = work[r * WIDTH : (r + 1) * WIDTH], work[(rows + r) * WIDTH : (rows + r + 1) * WIDTH]
                 for lane in range(WIDTH):
-                    left = dmean[s + lane, columns[r]]
+                    left = dmean[(s + lane) * actions + columns[r]]
                     if sides == 2:
-                        right = signs[r] * dmean[s + lane, columns[rows + r]]
+                        right = signs[r] * dmean[(s + lane) * actions + columns[rows + r]]
                         a[lane], b[lane] = root * (left + right), root * (left - right)
                     else:
                         a[lane] = left
@@ -78,7 +83,9 @@ class PolicyHead(torch.autograd.Function):
         (sides, rows, size), samples = weight.shape, hidden.shape[-1]
         forward_pass, ctx.backward_pass = make_kernels(sides, rows)
         mean = torch.empty(samples, sides * rows)
-        forward_pass(size, samples, bits(weight), bits(bias), bits(hidden), columns.numpy(), signs.numpy(), mean.numpy(), scratch("head", 2 * rows * WIDTH))
+        hidden, weight = hidden.contiguous(), weight.contiguous()
+        addresses = [x.data_ptr() for x in (weight, bias, hidden, columns, signs, mean)]
+        forward_pass(size, samples, *addresses, scratch("head", 2 * rows * WIDTH))
         ctx.save_for_backward(hidden, weight, columns, signs)
         return mean
 
@@ -88,29 +95,41 @@ class PolicyHead(torch.autograd.Function):
         hidden, weight, columns, signs = ctx.saved_tensors
         (_, rows, size), samples = weight.shape, hidden.shape[-1]
         dhidden, dweight, dbias = torch.empty_like(hidden), torch.zeros(*weight.shape, WIDTH), torch.zeros(rows)
-        arrays = bits(weight), bits(hidden), columns.numpy(), signs.numpy(), dmean.contiguous().numpy(), bits(dhidden), bits(dweight), dbias.numpy()
-        ctx.backward_pass(size, samples, *arrays, scratch("head", 2 * rows * WIDTH))
+        dmean = dmean.contiguous()
+        addresses = [x.data_ptr() for x in (weight, hidden, columns, signs, dmean, dhidden, dweight, dbias)]
+        ctx.backward_pass(size, samples, *addresses, scratch("head", 2 * rows * WIDTH))
         return dhidden, dweight.sum(-1), dbias, None, None
 
 
-@kernel
-def _value_forward(size, samples, weight, bias, x, value):
-    for s in range(0, samples, WIDTH):
-        y = zeros(1)
-        for j in range(size):
-            y = fma(weight[j], load(x, j * samples + s, 1), y)
-        store(value, s, y + bias[0])
+@functools.cache
+def make_value_kernels(half: bool) -> tuple:
+    """Return the compiled value head and its backward pass; half: whether features are bfloat16."""
+    kind = np.uint16 if half else np.float32
 
-
-@kernel
-def _value_backward(size, samples, weight, x, dvalue, dx, dweight):
-    for j in range(size):
-        total = zeros(1)
+    @kernel
+    def forward(size, samples, weight, bias, x, value):
+        weight, bias, x, value = view(weight, np.float32), view(bias, np.float32), view(x, kind), view(value, np.float32)
         for s in range(0, samples, WIDTH):
-            d = load(dvalue, s, 1)
-            total = fma(d, load(x, j * samples + s, 1), total)
-            store(dx, j * samples + s, weight[j] * d)
-        dweight[j] = over_samples(total)
+            y = zeros(1)
+            for j in range(size):
+                y = fma(weight[j], load(x, j * samples + s, 1), y)
+            store(value, s, y + bias[0])
+
+    @kernel
+    def backward(size, samples, weight, x, dvalue, dx, dweight, dbias):
+        weight, x, dvalue = view(weight, np.float32), view(x, kind), view(dvalue, np.float32)
+        dx, dweight, dbias = view(dx, kind), view(dweight, np.float32), view(dbias, np.float32)
+        for j in range(size):
+            total, everything = zeros(1), zeros(1)
+            for s in range(0, samples, WIDTH):
+                d = load(dvalue, s, 1)
+                everything = everything + d
+                total = fma(d, load(x, j * samples + s, 1), total)
+                store(dx, j * samples + s, weight[j] * d)
+            dweight[j] = over_samples(total)
+            dbias[0] = over_samples(everything)
+
+    return forward, backward
 
 
 class ValueHead(torch.autograd.Function):
@@ -120,8 +139,8 @@ class ValueHead(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the values."""
         _, size, samples = x.shape
-        value = torch.empty(samples)
-        _value_forward(size, samples, bits(weight), bits(bias), bits(x), bits(value))
+        x, value = x.contiguous(), torch.empty(samples)
+        make_value_kernels(x.dtype == torch.bfloat16)[0](size, samples, weight.data_ptr(), bias.data_ptr(), x.data_ptr(), value.data_ptr())
         ctx.save_for_backward(x, weight)
         return value
 
@@ -130,9 +149,10 @@ class ValueHead(torch.autograd.Function):
         """Return the gradients of x, weight and bias."""
         x, weight = ctx.saved_tensors
         _, size, samples = x.shape
-        dx, dweight = torch.zeros_like(x), torch.empty_like(weight)
-        _value_backward(size, samples, bits(weight), bits(x), bits(dvalue.contiguous()), bits(dx), bits(dweight))
-        return dx, dweight, dvalue.sum()[None]
+        dvalue, dx, dweight, dbias = dvalue.contiguous(), torch.zeros_like(x), torch.empty_like(weight), torch.empty(1)
+        addresses = [y.data_ptr() for y in (weight, x, dvalue, dx, dweight, dbias)]
+        make_value_kernels(x.dtype == torch.bfloat16)[1](size, samples, *addresses)
+        return dx, dweight, dbias
 
 
 @kernel

@@ -7,11 +7,12 @@ and (a - b) / sqrt 2, and gates and activations of the sides themselves; changin
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fused.memory import bits, scratch, weights
-from fused.product import REGISTERS, product, weight_gradient
+from fused.memory import scratch, view
+from fused.product import REGISTERS, pack, pack_transposed, product, weight_gradient
 from fused.vectors import WIDTH, bounded, choose_positive, exponential, fma, load, over_samples, store, zeros
 from physics.jit import inline, kernel, real
 
@@ -60,19 +61,25 @@ def keep_sides(sides, array, place, other, a, b):
 
 
 @functools.cache
-def make_kernels(sides: int) -> tuple:
+def make_kernels(sides: int, half: bool) -> tuple:
     """Return the compiled passes: a dense layer with ELU and its backward, the LSTM over a sequence and its backward.
 
-    size, inner: features of a side, out of a layer and into it; samples: columns. The LSTM's columns
-    are steps * n, a step's next to each other; its inputs hold what enters a step above the hidden
-    state before it, and a step more; gates are in the order input, forget, output, candidate.
+    half: whether products are of bfloat16 numbers; size, inner: features of a side, out of a layer
+    and into it; samples: columns; everything else is the address of an array. The LSTM's columns are
+    steps * n, a step's next to each other; its inputs hold what enters a step above the hidden state
+    before it, and a step more; gates are in the order input, forget, output, candidate.
     """
+    kind, packed_kind = (np.uint16, np.int32) if half else (np.float32, np.float32)
+    share = 2 if half else 1  # numbers to an element of packed weights
 
     @kernel
-    def dense_forward(size, inner, samples, weight, bias, x, y, panel):
+    def dense_forward(size, inner, samples, weight, bias, x, y, packed, panel):
+        weight, bias, x, y, panel = view(weight, np.float32), view(bias, np.float32), view(x, kind), view(y, kind), view(panel, np.float32)
+        pack(weight, sides * size * inner, view(packed, kind))
+        weights = view(packed, packed_kind)
         for side in range(sides):
-            w, x_, y_ = weight[side * (len(weight) // sides) :], x[side * inner * samples :], y[side * size * samples :]
-            product(size, inner, w, x_, samples, y_, samples, samples, panel)
+            w = weights[side * (size * inner // share) :]
+            product(size, inner, w, x[side * inner * samples :], samples, y[side * size * samples :], samples, samples, panel)
         other = size * samples
         for j in range(size):
             for place in range(j * samples, (j + 1) * samples, WIDTH):
@@ -85,7 +92,9 @@ def make_kernels(sides: int) -> tuple:
                 keep_sides(sides, y, place, other, a, b)
 
     @kernel
-    def dense_backward(size, inner, samples, transposed, x, y, dy, dz, dx, dweight, dbias, panel):
+    def dense_backward(size, inner, samples, weight, x, y, dy, wants_dx, dz, dx, dweight, dbias, packed, panel):
+        weight, dweight, dbias, panel = view(weight, np.float32), view(dweight, np.float32), view(dbias, np.float32), view(panel, np.float32)
+        x, y, dy, dz, dx = view(x, kind), view(y, kind), view(dy, kind), view(dz, kind), view(dx, kind)
         other = size * samples
         for j in range(size):
             db = zeros(1)
@@ -101,33 +110,48 @@ def make_kernels(sides: int) -> tuple:
                 keep_sides(sides, dz, place, other, da, d)
             dbias[j] = over_samples(db)
         for side in range(sides):
-            dz_, x_ = dz[side * size * samples :], x[side * inner * samples :]
-            weight_gradient(size, inner, dz_, samples, x_, samples, samples, dweight[side * size * inner :])
-            if len(dx) > 0:
-                w = transposed[side * (len(transposed) // sides) :]
-                product(inner, size, w, dz_, samples, dx[side * inner * samples :], samples, samples, panel)
+            d = dz[side * other :]
+            weight_gradient(size, inner, d, samples, x[side * inner * samples :], samples, samples, dweight[side * size * inner :])
+            if wants_dx:
+                pack_transposed(weight[side * size * inner :], size, inner, view(packed, kind))
+                product(inner, size, view(packed, packed_kind), d, samples, dx[side * inner * samples :], samples, samples, panel)
 
     @kernel
-    def lstm_forward(size, inner, steps, n, weight, bias, keep, inputs, cells, acts, hidden, gates, panel):
+    def lstm_forward(size, inner, steps, n, weight, bias, x, hidden, cell, keep, inputs, cells, acts, outputs, packed, gates, panel):
+        weight, bias, keep, cells = view(weight, np.float32), view(bias, np.float32), view(keep, np.float32), view(cells, np.float32)
+        x, inputs, acts, outputs = view(x, kind), view(inputs, kind), view(acts, kind), view(outputs, np.float32)
+        hidden, cell, gates, panel = view(hidden, np.float32), view(cell, np.float32), view(gates, np.float32), view(panel, np.float32)
         samples, both = steps * n, inner + size
         ahead, step = samples + n, size * steps * n
+        pack(weight, sides * 4 * size * both, view(packed, kind))
+        weights = view(packed, packed_kind)
+        for side in range(sides):
+            for k in range(inner):
+                for s in range(0, samples, WIDTH):
+                    store(inputs, (side * both + k) * ahead + s, load(x, (side * inner + k) * samples + s, 1))
+            for j in range(size):
+                for s in range(0, n, WIDTH):
+                    store(inputs, (side * both + inner + j) * ahead + s, load(keep, s, 1) * load(hidden, (side * size + j) * n + s, 1))
+        for i in range(0, sides * size * n, WIDTH):
+            store(cells, i, load(cell, i, 1))
         for t in range(steps):
             first = t * n
             for side in range(sides):
-                w, x = weight[side * (len(weight) // sides) :], inputs[side * both * ahead + first :]
-                product(4 * size, both, w, x, ahead, gates[side * 4 * size * n :], n, n, panel)
-            cell, next_cell = cells[t * sides * size * n :], cells[(t + 1) * sides * size * n :]
+                w = weights[side * (4 * size * both // share) :]
+                product(4 * size, both, w, inputs[side * both * ahead + first :], ahead, gates[side * 4 * size * n :], n, n, panel)
+            before, after = cells[t * sides * size * n :], cells[(t + 1) * sides * size * n :]
             for j in range(size):
                 for s in range(0, n, WIDTH):
                     h0, h1 = zeros(1), zeros(1)
                     for side in range(sides):
-                        i = sigmoid(side_of(sides, side, gates, j * n + s, 4 * size * n) + bias[j])
-                        f = sigmoid(side_of(sides, side, gates, (size + j) * n + s, 4 * size * n) + bias[size + j])
-                        o = sigmoid(side_of(sides, side, gates, (2 * size + j) * n + s, 4 * size * n) + bias[2 * size + j])
-                        a = tanh(side_of(sides, side, gates, (3 * size + j) * n + s, 4 * size * n) + bias[3 * size + j])
+                        own = bias[4 * side * size :]
+                        i = sigmoid(side_of(sides, side, gates, j * n + s, 4 * size * n) + own[j])
+                        f = sigmoid(side_of(sides, side, gates, (size + j) * n + s, 4 * size * n) + own[size + j])
+                        o = sigmoid(side_of(sides, side, gates, (2 * size + j) * n + s, 4 * size * n) + own[2 * size + j])
+                        a = tanh(side_of(sides, side, gates, (3 * size + j) * n + s, 4 * size * n) + own[3 * size + j])
                         place = (side * size + j) * n + s
-                        c = f * load(keep, first + s, 1) * load(cell, place, 1) + i * a
-                        store(next_cell, place, c)
+                        c = f * load(keep, first + s, 1) * load(before, place, 1) + i * a
+                        store(after, place, c)
                         place = (4 * side * size + j) * samples + first + s
                         store(acts, place, i)
                         store(acts, place + step, f)
@@ -137,19 +161,31 @@ def make_kernels(sides: int) -> tuple:
                             h0 = o * tanh(c)
                         else:
                             h1 = o * tanh(c)
-                    k = load(keep, first + n + s, 1)
-                    keep_sides(sides, hidden, j * samples + first + s, step, h0, h1)
+                    k = load(keep, first + n + s, 1) if t + 1 < steps else zeros(1)
+                    keep_sides(sides, outputs, j * samples + first + s, step, h0, h1)
                     keep_sides(sides, inputs, (inner + j) * ahead + first + n + s, both * ahead, k * h0, k * h1)
 
     @kernel
-    def lstm_backward(size, inner, steps, n, transposed, keep, inputs, cells, acts, dhidden, dx, dinput, dcell, dgates, dweight, dbias, panel):
+    def lstm_backward(size, inner, steps, n, weight, keep, inputs, cells, acts, doutputs, dx, dgates, dweight, dbias, dinput, dcell, packed, panel):
+        weight, keep, cells, doutputs = view(weight, np.float32), view(keep, np.float32), view(cells, np.float32), view(doutputs, np.float32)
+        inputs, acts, dx, dgates = view(inputs, kind), view(acts, kind), view(dx, kind), view(dgates, kind)
+        dweight, dbias, dinput = view(dweight, np.float32), view(dbias, np.float32), view(dinput, np.float32)
+        dcell, panel, weights = view(dcell, np.float32), view(panel, np.float32), view(packed, packed_kind)
         samples, both = steps * n, inner + size
         step, other = size * samples, 4 * size * samples
+        for side in range(sides):
+            pack_transposed(weight[side * 4 * size * both :], 4 * size, both, view(packed, kind)[side * 4 * size * both :])
+        for i in range(sides * size * n):
+            dinput[i] = real(0.0)
+            dcell[i] = real(0.0)
+        for j in range(sides * 4 * size):
+            dbias[j] = real(0.0)
         for t in range(steps - 1, -1, -1):
             first = t * n
-            cell, next_cell = cells[t * sides * size * n :], cells[(t + 1) * sides * size * n :]
+            before, after = cells[t * sides * size * n :], cells[(t + 1) * sides * size * n :]
             for j in range(size):
-                di, df, do, da = zeros(1), zeros(1), zeros(1), zeros(1)
+                sum_i0, sum_f0, sum_o0, sum_a0 = zeros(1), zeros(1), zeros(1), zeros(1)
+                sum_i1, sum_f1, sum_o1, sum_a1 = zeros(1), zeros(1), zeros(1), zeros(1)
                 for s in range(0, n, WIDTH):
                     i0, f0, o0, a0 = zeros(1), zeros(1), zeros(1), zeros(1)
                     i1, f1, o1, a1 = zeros(1), zeros(1), zeros(1), zeros(1)
@@ -158,9 +194,10 @@ def make_kernels(sides: int) -> tuple:
                         i, f = load(acts, place, 1), load(acts, place + step, 1)
                         o, a = load(acts, place + 2 * step, 1), load(acts, place + 3 * step, 1)
                         place = (side * size + j) * n + s
-                        c, th, k = load(cell, place, 1), tanh(load(next_cell, place, 1)), load(keep, first + s, 1)
-                        dh = load(keep, first + n + s, 1) * side_of(sides, side, dinput, j * n + s, size * n)
-                        dh = dh + side_of(sides, side, dhidden, j * samples + first + s, step)
+                        c, th, k = load(before, place, 1), tanh(load(after, place, 1)), load(keep, first + s, 1)
+                        dh = side_of(sides, side, doutputs, j * samples + first + s, step)
+                        if t + 1 < steps:
+                            dh = dh + load(keep, first + n + s, 1) * side_of(sides, side, dinput, j * n + s, size * n)
                         dc = load(dcell, place, 1) + dh * o * (real(1.0) - th * th)
                         store(dcell, place, dc * f * k)
                         gi, gf = dc * a * i * (real(1.0) - i), dc * k * c * f * (real(1.0) - f)
@@ -174,20 +211,25 @@ def make_kernels(sides: int) -> tuple:
                     keep_sides(sides, dgates, place + step, other, f0, f1)
                     keep_sides(sides, dgates, place + 2 * step, other, o0, o1)
                     keep_sides(sides, dgates, place + 3 * step, other, a0, a1)
-                    di, df, do, da = di + i0 + i1, df + f0 + f1, do + o0 + o1, da + a0 + a1
-                dbias[j] += over_samples(di)
-                dbias[size + j] += over_samples(df)
-                dbias[2 * size + j] += over_samples(do)
-                dbias[3 * size + j] += over_samples(da)
+                    sum_i0, sum_f0, sum_o0, sum_a0 = sum_i0 + i0, sum_f0 + f0, sum_o0 + o0, sum_a0 + a0
+                    sum_i1, sum_f1, sum_o1, sum_a1 = sum_i1 + i1, sum_f1 + f1, sum_o1 + o1, sum_a1 + a1
+                dbias[j] += over_samples(sum_i0)
+                dbias[size + j] += over_samples(sum_f0)
+                dbias[2 * size + j] += over_samples(sum_o0)
+                dbias[3 * size + j] += over_samples(sum_a0)
+                if sides == 2:
+                    dbias[4 * size + j] += over_samples(sum_i1)
+                    dbias[5 * size + j] += over_samples(sum_f1)
+                    dbias[6 * size + j] += over_samples(sum_o1)
+                    dbias[7 * size + j] += over_samples(sum_a1)
             for side in range(sides):
-                w, d = transposed[side * (len(transposed) // sides) :], dgates[side * other + first :]
+                w, d = weights[side * (4 * size * both // share) :], dgates[side * other + first :]
                 product(inner, 4 * size, w, d, samples, dx[side * inner * samples + first :], samples, n, panel)
                 if t > 0:
-                    w = w[inner * (len(transposed) // sides // both) :]
-                    product(size, 4 * size, w, d, samples, dinput[side * size * n :], n, n, panel)
+                    product(size, 4 * size, w[inner * (4 * size // share) :], d, samples, dinput[side * size * n :], n, n, panel)
         for side in range(sides):
-            x, d = inputs[side * both * (samples + n) :], dgates[side * other :]
-            weight_gradient(4 * size, both, d, samples, x, samples + n, samples, dweight[side * 4 * size * both :])
+            x = inputs[side * both * (samples + n) :]
+            weight_gradient(4 * size, both, dgates[side * other :], samples, x, samples + n, samples, dweight[side * 4 * size * both :])
 
     return dense_forward, dense_backward, lstm_forward, lstm_backward
 
@@ -195,18 +237,18 @@ def make_kernels(sides: int) -> tuple:
 class Dense(torch.autograd.Function):
     """entity.dense: ELU(weight x + bias), sums and differences (sides, F, S) in dtype.
 
-    x: (sides, K, S); weight: (sides, F, K); bias: (F); F and K whole
-    numbers of product.ROWS, S of 2 WIDTH.
+    x: (sides, K, S); weight: (sides, F, K); bias: (F); F and K whole numbers of product.ROWS, S of 2 WIDTH.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the layer's output in x's dtype."""
         (sides, size, inner), samples = weight.shape, x.shape[-1]
-        forward_pass, ctx.backward_pass = make_kernels(sides)[:2]
-        x, y = x.contiguous(), torch.empty(sides, size, samples, dtype=x.dtype)
-        panel = scratch("panel", inner * REGISTERS * WIDTH)
-        forward_pass(size, inner, samples, weights(weight, x.dtype), bits(bias), bits(x), bits(y), panel)
+        x, weight = x.contiguous(), weight.contiguous()
+        y = torch.empty(sides, size, samples, dtype=x.dtype)
+        work = scratch("weights", weight.numel()), scratch("panel", inner * REGISTERS * WIDTH)
+        forward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[0]
+        forward_pass(size, inner, samples, weight.data_ptr(), bias.data_ptr(), x.data_ptr(), y.data_ptr(), *work)
         ctx.save_for_backward(x, y, weight)
         return y
 
@@ -214,20 +256,21 @@ class Dense(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple:
         """Return the gradients of x, if it needs one, weight and bias."""
         x, y, weight = ctx.saved_tensors
-        (_, size, inner), samples = weight.shape, x.shape[-1]
-        dz, dx = torch.empty_like(y), torch.empty_like(x) if ctx.needs_input_grad[0] else x.new_empty(0)
+        (sides, size, inner), samples, wants_dx = weight.shape, x.shape[-1], ctx.needs_input_grad[0]
+        dy, dz, dx = dy.contiguous(), torch.empty_like(y), torch.empty_like(x) if wants_dx else x
         dweight, dbias = torch.empty_like(weight), torch.empty(size)
-        arrays = [bits(z) for z in (x, y, dy.contiguous(), dz, dx, dweight, dbias)]
-        panel = scratch("panel", size * REGISTERS * WIDTH)
-        ctx.backward_pass(size, inner, samples, weights(weight.transpose(1, 2), x.dtype), *arrays, panel)
-        return dx if ctx.needs_input_grad[0] else None, dweight, dbias
+        addresses = [z.data_ptr() for z in (dz, dx, dweight, dbias)]
+        work = scratch("weights", weight.numel()), scratch("panel", size * REGISTERS * WIDTH)
+        backward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[1]
+        backward_pass(size, inner, samples, weight.data_ptr(), x.data_ptr(), y.data_ptr(), dy.data_ptr(), wants_dx, *addresses, *work)
+        return dx if wants_dx else None, dweight, dbias
 
 
 class LSTMSequence(torch.autograd.Function):
     """entity.lstm_sequence: hidden states (sides, H, S), sums and differences, and the last cell (sides, H, N), of the sides, float32.
 
     x: (sides, E, S) in dtype, S = T N columns, time before robot, N a whole number of WIDTH, S of 2
-    WIDTH; weight: (sides, 4 H, E + H), E and H whole numbers of product.ROWS; bias: (4 H); hidden,
+    WIDTH; weight: (sides, 4 H, E + H), E and H whole numbers of product.ROWS; bias: (sides, 4 H); hidden,
     cell: (sides, H, N) before the first step; keep: (T, N), 0 where the state is forgotten before a
     step. Gradients reach x, weight and bias; the state before the sequence is data.
     """
@@ -236,19 +279,15 @@ class LSTMSequence(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Run T steps."""
         (sides, inner, samples), (size, n), steps = x.shape, cell.shape[1:], len(keep)
-        forward_pass, ctx.backward_pass = make_kernels(sides)[2:]
-        keep = torch.cat((keep, keep.new_ones(1, n)))
+        x, weight, bias, hidden, cell, keep = (z.contiguous() for z in (x, weight, bias, hidden, cell, keep))
         inputs = torch.empty(sides, inner + size, samples + n, dtype=x.dtype)
-        inputs[:, :inner, :samples] = x
-        inputs[:, inner:, :n] = hidden * keep[0]
-        cells = torch.empty(steps + 1, sides, size, n)
-        cells[0] = cell
-        acts, outputs = torch.empty(sides, 4 * size, samples, dtype=x.dtype), torch.empty(sides, size, samples)
-        work = scratch("gates", sides * 4 * size * n), scratch("panel", (inner + size) * REGISTERS * WIDTH)
-        arrays = [bits(z) for z in (bias, keep, inputs, cells, acts, outputs)]
-        forward_pass(size, inner, steps, n, weights(weight, x.dtype), *arrays, *work)
+        cells, outputs = torch.empty(steps + 1, sides, size, n), torch.empty(sides, size, samples)
+        acts = torch.empty(sides, 4 * size, samples, dtype=x.dtype)
+        addresses = [z.data_ptr() for z in (weight, bias, x, hidden, cell, keep, inputs, cells, acts, outputs)]
+        work = scratch("weights", weight.numel()), scratch("gates", sides * 4 * size * n), scratch("panel", (inner + size) * REGISTERS * WIDTH)
+        make_kernels(sides, x.dtype == torch.bfloat16)[2](size, inner, steps, n, *addresses, *work)
         ctx.save_for_backward(weight, keep, inputs, cells, acts)
-        last = cells[-1].clone()
+        last = cells[-1]
         ctx.mark_non_differentiable(last)
         return outputs, last
 
@@ -256,11 +295,14 @@ class LSTMSequence(torch.autograd.Function):
     def backward(ctx: Any, doutputs: Tensor, _: Tensor) -> tuple:
         """Return the gradients of x, weight and bias."""
         weight, keep, inputs, cells, acts = ctx.saved_tensors
-        (steps, sides, size, n), samples = cells[1:].shape, acts.shape[-1]
+        (steps, sides, size, n), samples = (len(keep), *cells.shape[1:]), acts.shape[-1]
         inner = weight.shape[-1] - size
-        dx, dgates = acts.new_empty(sides, inner, samples), torch.empty_like(acts)
-        dinput, dcell = torch.zeros(sides, size, n), torch.zeros(sides, size, n)
-        dweight, dbias = torch.empty_like(weight), torch.zeros(4 * size)
-        arrays = [bits(z) for z in (keep, inputs, cells, acts, doutputs.contiguous(), dx, dinput, dcell, dgates, dweight, dbias)]
-        ctx.backward_pass(size, inner, steps, n, weights(weight.transpose(1, 2), acts.dtype), *arrays, scratch("panel", 4 * size * REGISTERS * WIDTH))
+        doutputs, dx, dgates = doutputs.contiguous(), acts.new_empty(sides, inner, samples), torch.empty_like(acts)
+        dweight, dbias = torch.empty_like(weight), torch.empty(sides, 4 * size)
+        addresses = [z.data_ptr() for z in (weight, keep, inputs, cells, acts, doutputs, dx, dgates, dweight, dbias)]
+        work = (
+            scratch("dinput", sides * size * n), scratch("dcell", sides * size * n), scratch("weights", weight.numel()),
+            scratch("panel", 4 * size * REGISTERS * WIDTH),
+        )  # fmt: skip
+        make_kernels(sides, acts.dtype == torch.bfloat16)[3](size, inner, steps, n, *addresses, *work)
         return dx, dweight, dbias, None, None, None

@@ -6,7 +6,7 @@ float32. On a core of Zen 4, whose limit is 221 GFLOP/s, 256 x 64 times 64 x 48 
 GFLOP/s; PyTorch takes 26 us for 64 columns.
 """
 
-from fused.vectors import WIDTH, load, load_pairs, load_rows, multiply_all, multiply_up, pairs_of, store, store_block, store_sums, zeros
+from fused.vectors import WIDTH, load, load_pairs, load_rows, multiply_all, multiply_up, pairs_of, put, store, store_block, store_sums, zeros
 from physics.jit import inline
 
 ROWS = 4  # computed at once, of REGISTERS * WIDTH samples
@@ -58,7 +58,15 @@ def weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
 
 
 @inline
-def to_bfloat(x, start, count, out):
-    """Set out (uint16) to count float32 numbers of x, rounded to the nearest; count a whole number of WIDTH."""
+def pack(weight, count, out):
+    """Copy count weights, a whole number of WIDTH, rounded where out holds bfloat16."""
     for i in range(0, count, WIDTH):
-        store(out, i, load(x, start + i, 1))
+        store(out, i, load(weight, i, 1))
+
+
+@inline
+def pack_transposed(weight, rows, inner, out):
+    """Set out (inner, rows) to weight (rows, inner) transposed, rounded where out holds bfloat16."""
+    for k in range(inner):
+        for r in range(rows):
+            put(out, k * rows + r, weight[r * inner + k])

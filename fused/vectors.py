@@ -153,6 +153,24 @@ def store(typing, array, index, vector):
 
 
 @intrinsic
+def put(typing, array, index, x):
+    """Set array[index] to one float32 number, rounded where the array holds bfloat16."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        kind, (array, index, number) = signature.args[0], values
+        if kind.dtype == types.uint16:
+            u = builder.bitcast(number, _INT)
+            odd = builder.and_(builder.lshr(u, ir.Constant(_INT, 16)), ir.Constant(_INT, 1))
+            u = builder.add(builder.add(u, ir.Constant(_INT, 0x7FFF)), odd)
+            number = builder.trunc(builder.lshr(u, ir.Constant(_INT, 16)), _SHORT)
+        data = context.make_array(kind)(context, builder, array).data
+        builder.store(number, builder.gep(data, [index]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.float32), code
+
+
+@intrinsic
 def pairs_of(typing, array):
     """Return how many numbers lie in 32 bits: 1 of an array of float32, 2 of uint16."""
     count = 1 if array.dtype == types.float32 else 2

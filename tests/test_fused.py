@@ -307,6 +307,27 @@ def test_value_heads(sides, dtype):
     assert_alike(fast, plain, 1e-5 if dtype == torch.float32 else 0.005)
 
 
+@pytest.mark.parametrize("sides", [1, 2])
+def test_memory_may_lie_in_any_order(sides):
+    def turned(*shape):
+        return torch.randn(*reversed(shape)).permute(*reversed(range(len(shape)))).requires_grad_()
+
+    x, weight, bias, keep = turned(sides, 12, 96), turned(sides, 48, 24), turned(sides, 48), turned(2, 48).detach().sign().clamp(min=0)
+    hidden, cell, columns, signs = turned(sides, 12, 48).detach(), turned(sides, 12, 48).detach(), torch.randperm(6).int(), torch.ones(6 // sides)
+    encoder, obs = body_encoder(sides), turned(32, 8).detach()
+    cases = (
+        (fused.Dense.apply, dense, (x, turned(sides, 8, 12), turned(8)), ()),
+        (fused.LSTMSequence.apply, lstm_sequence, (x, weight, bias), (hidden, cell, keep)),
+        (fused.PolicyHead.apply, policy_head, (x, turned(sides, 6 // sides, 12), turned(6 // sides)), (columns, signs)),
+        (fused.ValueHead.apply, value_head, (x, turned(1, 12), turned(1)), ()),
+    )
+    one = [torch.tensor(1.0)]  # a gradient that is one number everywhere
+    for fast, plain, inputs, given in cases:
+        assert_alike(*(results(lambda f=f, inputs=inputs, given=given: f(*inputs, *given), inputs, one) for f in (fast, plain)), 1e-5)
+    parameters = list(encoder.parameters())
+    assert_alike(*(results(lambda compiled=compiled: encoder(obs, torch.float32, compiled), parameters, one) for compiled in (True, False)), 1e-5)
+
+
 # Losses
 
 

@@ -130,6 +130,8 @@ class TrainingEngine:
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
         self.shares = [Share(part, self.belief, cfg, device, i) for i, part in enumerate(parts)]
         self.env_steps = 0
+        self.levels = cfg.curriculum.push, cfg.curriculum.command
+        env.set_level(*self.levels)
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
 
     def warm_up(self) -> None:
@@ -143,13 +145,15 @@ class TrainingEngine:
 
     def state(self) -> dict[str, Any]:
         """Return what resuming needs beside the weights."""
-        state = {"optimizer": self.optimizer.state_dict(), "learning_rate": self.learning_rate}
+        state = {"optimizer": self.optimizer.state_dict(), "learning_rate": self.learning_rate, "levels": self.levels}
         return state | ({"world_model": self.world_model.optimizer.state_dict()} if self.world_model else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up where state() was."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.learning_rate = state["learning_rate"]
+        self.levels = tuple(state["levels"])
+        self.env.set_level(*self.levels)
         if self.world_model:
             self.world_model.optimizer.load_state_dict(state["world_model"])
 
@@ -197,6 +201,13 @@ class TrainingEngine:
         self.optimizer.param_groups[0]["lr"] = self.learning_rate
         self.optimizer.step()
 
+    def grow(self, falls: float) -> None:
+        """Take the curriculum a step on unless robots fall too often; falls: per 1000 control steps."""
+        cfg = self.cfg.curriculum
+        if min(self.levels) < 1.0 and falls <= cfg.falls:
+            self.levels = tuple(min(level + cfg.growth, 1.0) for level in self.levels)
+            self.env.set_level(*self.levels)
+
     def iterate(self) -> dict[str, float]:
         """Collect and learn once; return metrics, with the seconds of both."""
         start = time.perf_counter()
@@ -208,6 +219,8 @@ class TrainingEngine:
             torch.cat([x(r).flatten() for r in rollouts])
             for x in (lambda r: r.reward, lambda r: r.terminated, lambda r: r.done().bool(), lambda r: r.episode_return, lambda r: r.episode_steps)
         )
+        self.grow(1000.0 * float(terminated.float().mean()))
+        metrics |= {"push_level": self.levels[0], "command_level": self.levels[1]} if min(self.levels) < 1.0 else {}
         metrics |= {"reward": float(reward.mean()), "falls": float(terminated.sum()), "episodes": float(ended.sum())}
         if ended.any():
             metrics |= {"return": float(returns[ended].mean()), "episode_steps": float(steps[ended].mean())}

@@ -6,11 +6,8 @@ from typing import Any
 from config import Config, override
 from environments import registry
 
-_PRESETS: dict[str, dict[str, Any]] = {
-    "quadruped-walk-flat": {"ppo.gamma": 0.97},
-    "quadruped-walk-robust": {"ppo.gamma": 0.97},
-    "quadruped-goal": {"ppo.gamma": 0.97},
-}
+_WALK = {"ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 0.8}
+_PRESETS: dict[str, dict[str, Any]] = {"quadruped-walk-flat": _WALK, "quadruped-walk-robust": _WALK, "quadruped-goal": _WALK}
 
 
 def preset(task: str) -> Config:
