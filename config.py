@@ -249,7 +249,7 @@ class PPOCfg:
     min_learning_rate: float = knob(1e-5, "smallest learning rate", low=0.0, high=1.0)
     max_learning_rate: float = knob(5e-4, "largest learning rate", low=0.0, high=1.0)
     target_kl: float = knob(0.02, "divergence per update that the learning rate aims at, 0 for a fixed rate", "nat", low=0.0, high=10.0)
-    gamma: float = knob(0.98, "discount", low=0.0, high=1.0)
+    gamma: float = knob(0.995, "discount", low=0.0, high=1.0)
     gae_lambda: float = knob(0.95, "decay of generalised advantage estimation", low=0.0, high=1.0)
     clip: float = knob(0.2, "clipping of the probability ratio", low=0.001, high=10.0)
     value_clip: float = knob(0.2, "clipping of the value's change, 0 for none", low=0.0, high=1e6)

@@ -249,7 +249,7 @@ class EntityBelief(nn.Module):
         self.encoder_bias = nn.Parameter(torch.zeros(encoder))
         if cfg.recurrent:
             # sides with the same biases could not decide, standing still, which foot to lift first
-            self.lstm, self.lstm_bias = pair_weight(sides, 4 * lstm, encoder + lstm), nn.Parameter(0.1 * torch.randn(sides, 4 * lstm))
+            self.lstm, self.lstm_bias = pair_weight(sides, 4 * lstm, encoder + lstm), nn.Parameter(0.03 * torch.randn(sides, 4 * lstm))
         else:
             self.hidden, self.hidden_bias = pair_weight(sides, lstm, encoder), nn.Parameter(torch.zeros(lstm))
         self.policy, self.policy_bias = pair_weight(sides, actions, lstm), nn.Parameter(torch.zeros(actions))

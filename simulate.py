@@ -25,7 +25,7 @@ from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export_onnx
 from training.presets import preset
-from training.resources import detect, keep_memory
+from training.resources import detect
 from training.run import Run
 
 
@@ -42,7 +42,6 @@ class System:
         if cfg.train.device == "cuda" and self.resources.device.type != "cuda":
             raise ConfigError("train.device: expected auto or cpu, PyTorch finds no GPU")
         torch.set_num_threads(1)  # threads have robots of their own: training/parallel.py
-        keep_memory()
         torch.manual_seed(cfg.seed)
 
     def say(self, text: str) -> None:

@@ -122,8 +122,11 @@ class TrainingEngine:
     def __init__(self, env: ABEnv, creature: Creature, cfg: Config, device: torch.device, threads: int = 1) -> None:
         self.env, self.creature, self.cfg, self.device = env, creature.to(device), cfg, device
         self.belief = creature.belief
-        self.parameters = list(self.belief.parameters())
+        named = list(self.belief.named_parameters())
+        policy, critic = ([p for name, p in named if name.startswith("value_") == of_critic] for of_critic in (False, True))
+        self.parameters = policy + critic
         self.flat = flatten(self.parameters)
+        self.sizes = [sum(p.numel() for p in part) for part in (policy, critic)]
         self.optimizer = torch.optim.Adam([self.flat], lr=cfg.ppo.learning_rate, eps=1e-5, fused=True)
         self.learning_rate = cfg.ppo.learning_rate
         self.world_model = WorldModelTrainer(creature.world_model, cfg.world_model) if creature.world_model else None
@@ -193,11 +196,12 @@ class TrainingEngine:
         return result
 
     def step(self, gradient: Tensor) -> None:
-        """Step along a gradient, clipped."""
-        norm = gradient.norm()
-        if not torch.isfinite(norm):  # a step along a broken gradient would end the run
+        """Step along a gradient, policy and critic clipped apart: a fall surprises the critic most, and should not still the policy."""
+        if not torch.isfinite(gradient).all():  # a step along a broken gradient would end the run
             return
-        self.flat.grad = gradient * (self.cfg.ppo.max_gradient_norm / norm.clamp(min=self.cfg.ppo.max_gradient_norm))
+        for part in gradient.split(self.sizes):
+            part *= self.cfg.ppo.max_gradient_norm / part.norm().clamp(min=self.cfg.ppo.max_gradient_norm)
+        self.flat.grad = gradient
         self.optimizer.param_groups[0]["lr"] = self.learning_rate
         self.optimizer.step()
 

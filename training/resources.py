@@ -1,7 +1,5 @@
 """What this machine has, and what a run makes of it."""
 
-import contextlib
-import ctypes
 import dataclasses
 import importlib
 import sys
@@ -10,6 +8,7 @@ import time
 import psutil
 import torch
 
+import fused
 from config import Config
 from physics.engine import available_cores
 
@@ -50,20 +49,10 @@ def detect(cfg: Config) -> Resources:
     return Resources(cores, memory, _gpu_name() if cuda else "", device, precision, threads, cfg.train.num_envs or wanted)
 
 
-def keep_memory() -> None:
-    """Have the C library keep freed memory: mapped anew by every allocation of an update, it costs a page fault for each 4 KB.
-
-    Training on two cores made 128 k env steps/s with this, KEEPNOT k without.
-    """
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            c = ctypes.CDLL("libc.so.6")
-            c.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-            c.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-
-
 def fastest_precision(device: torch.device) -> str:
     """Return "bfloat16" where products of the update's size are at least a fifth faster in it, else "float32"."""
+    if device.type == "cpu" and not fused.HAS_PAIRS:
+        return "float32"  # compiled code would have to take the pairs apart
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.ones(2048, 640, dtype=dtype, device=device), torch.ones(640, 512, dtype=dtype, device=device)
