@@ -29,10 +29,11 @@ TIMESTEP = 0  # [s]
 GRAVITY = 1  # [m/s^2]
 STIFFNESS, CONTACT_DAMPING, RESTITUTION = 2, 3, 4  # contact [N/m], [N s/m], [1]
 KINETIC, STATIC, STRIBECK_SPEED, VISCOUS, SLIP_SPEED = 5, 6, 7, 8, 9  # friction [1], what static adds [1], [m/s], [N s/m], [m/s]
-FRICTION_SPEED = 10  # dry friction of a joint [rad/s]
-LIMIT_STIFFNESS, LIMIT_DAMPING = 11, 12  # end stop of a joint [N m/rad], [N m s/rad]
-KP, KD = 13, 14  # PD law [N m/rad], [N m s/rad]
-WORLD_CONSTANTS = 15
+GRIP_TIME, GRIP_MASS = 10, 11  # in which friction stops what slips [s], of a foot that it does so with [kg]
+FRICTION_SPEED = 12  # dry friction of a joint [rad/s]
+LIMIT_STIFFNESS, LIMIT_DAMPING = 13, 14  # end stop of a joint [N m/rad], [N m s/rad]
+KP, KD = 15, 16  # PD law [N m/rad], [N m s/rad]
+WORLD_CONSTANTS = 17
 
 # Motors: motor_constants()
 LAG = 0  # share of the way to the commanded torque that a time step covers [1]
@@ -181,14 +182,14 @@ def base_constants(robot: Robot) -> np.ndarray:
     return np.array([*whole.pack(), *trunk.pack(), *robot.trunk_half_extents, robot.home_height], dtype=real)
 
 
-def world_constants(cfg: PhysicsCfg, timestep: float) -> np.ndarray:
-    """Return the constants of the world, (WORLD_CONSTANTS); without a PD law."""
+def world_constants(cfg: PhysicsCfg, timestep: float, foot_mass: float) -> np.ndarray:
+    """Return the constants of the world, (WORLD_CONSTANTS), without a PD law; foot_mass: Robot.foot_mass() [kg]."""
     static = 0.0 if cfg.friction_model == "simple" else cfg.static_friction - cfg.foot_friction
     viscous = cfg.viscous_friction if cfg.friction_model == "coulomb+viscous" else 0.0
     world = np.zeros(WORLD_CONSTANTS, dtype=real)
     world[:KP] = (
         timestep, cfg.gravity, cfg.contact_stiffness, cfg.contact_damping, cfg.restitution,
-        cfg.foot_friction, static, cfg.stribeck_speed, viscous, cfg.slip_speed,
+        cfg.foot_friction, static, cfg.stribeck_speed, viscous, cfg.slip_speed, cfg.grip_time, foot_mass,
         cfg.friction_speed, cfg.limit_stiffness, cfg.limit_damping,
     )  # fmt: skip
     return world

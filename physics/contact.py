@@ -38,7 +38,8 @@ def contact_force(gap, normal, v, law, dt):
 
     fn = max(0, -k gap - r k p - cn vn),  cn = d + k dt / 2 + r k p / sqrt(vn^2 + vs^2)
     ct = min(mu fn / sqrt(vt^2 + vs^2) + cv, (mu_k + mu_s) fn / sqrt(vt^2 + vs^2)),
-    mu = mu_k + mu_s w^2 / (w^2 + vt^2),  f = fn n - ct vt
+    mu = mu_k + mu_s w^2 / (w^2 + vt^2),  f = fn n - s ct vt
+    s = g + (1 - g) vt^2 / (vt^2 + (mu fn T / m)^2),  g = min(1, dt / T)
 
     p = max(0, -gap) is the depth and r = (1 - e^2) / 2: the spring pushes with k p on the way in and
     e^2 k p on the way out, so that a bounce without damper gives back the share e of the speed,
@@ -49,15 +50,20 @@ def contact_force(gap, normal, v, law, dt):
     Speeds not far above vs bounce higher than e asks, 1 m/s with 0.12 for e = 0. Friction never leaves
     the cone of its static coefficient.
 
+    With s = 1, a grip time T of 0, a step brings a foot to rest that friction can hold. With s = dt / T the
+    matrix still makes friction bear what pushes the foot, but takes a slip away only within T, as MuJoCo's
+    does: there at a rate of 2 / (0.95 x 20 ms), unless a model says otherwise. A foot of mass m that slips
+    faster than mu fn T / m meets all of the friction there is.
+
     gap: of the link's surface above the ground [m]; normal: unit, of the ground; v: velocity of the
     contact point [m/s]; law: stiffness k [N/m], damping d [N s/m], restitution e, kinetic friction
-    mu_k, what static friction adds mu_s, Stribeck speed w [m/s], viscous friction cv [N s/m], and vs
-    [m/s], at which friction reaches 70 % of its limit; dt [s].
+    mu_k, what static friction adds mu_s, Stribeck speed w [m/s], viscous friction cv [N s/m], vs [m/s], at
+    which friction reaches 70 % of its limit, grip time T [s] and m [kg]; dt [s].
 
     Returns force f (3) [N], alpha = dt ct and beta = dt (cn - ct) [kg], so that the matrix is
     alpha 1 + beta n n^T.
     """
-    stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed = law
+    stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed, grip_time, mass = law
     zero = real(0.0)
     loss = real(0.5) - real(0.5) * restitution * restitution
     vn = dot(v, normal)
@@ -71,7 +77,10 @@ def contact_force(gap, normal, v, law, dt):
     per_speed = fn / np.sqrt(vt2 + vs2)
     ct = min(mu * per_speed + viscous, (kinetic + static) * per_speed)
     cn = cn if fn > zero else zero
-    force = add(scale(fn + ct * vn, normal), scale(-ct, v))
+    at_once = dt / max(dt, grip_time)
+    held = mu * fn * grip_time / mass
+    hold = ct * (at_once + (real(1.0) - at_once) * vt2 / (vt2 + held * held + real(1e-9)))
+    force = add(scale(fn + hold * vn, normal), scale(-hold, v))
     return force, dt * ct, dt * (cn - ct)
 
 
@@ -158,14 +167,15 @@ def look_up(heights, nx, work, patch):
 def contact_law(world):
     """Return the world's constants of contact, in the order of contact_force()."""
     friction = world[C.KINETIC], world[C.STATIC], world[C.STRIBECK_SPEED], world[C.VISCOUS], world[C.SLIP_SPEED]
-    return (world[C.STIFFNESS], world[C.CONTACT_DAMPING], world[C.RESTITUTION]), friction
+    return (world[C.STIFFNESS], world[C.CONTACT_DAMPING], world[C.RESTITUTION]), friction, (world[C.GRIP_TIME], world[C.GRIP_MASS])
 
 
 @inline
 def own_law(varied, work, lane, law):
     """Return the contact law of a robot, in the order of contact_force()."""
-    (stiffness, damping, restitution), (kinetic, static, stribeck_speed, viscous, slip_speed) = law
+    (stiffness, damping, restitution), (kinetic, static, stribeck_speed, viscous, slip_speed), (grip_time, mass) = law
     i = L.VARIED_BASE
     stiffness, restitution = vary(varied, work, i + L.V_STIFFNESS, lane, stiffness), vary(varied, work, i + L.V_RESTITUTION, lane, restitution)
     kinetic, static = vary(varied, work, i + L.V_KINETIC, lane, kinetic), vary(varied, work, i + L.V_STATIC, lane, static)
-    return stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed
+    grip_time = vary(varied, work, i + L.V_GRIP_TIME, lane, grip_time)
+    return stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed, grip_time, mass

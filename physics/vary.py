@@ -11,17 +11,17 @@ from physics.leg import constant3
 from physics.random import robot_key, uniform
 
 # Ranges: pack()
-FRICTION, RESTITUTION, STIFFNESS, TRUNK_MASS, TRUNK_SHIFT, LINK_MASS, STRENGTH, KP, KD, JOINT_OFFSET, DELAY, GRAVITY = range(0, 24, 2)  # lowest, highest
+FRICTION, RESTITUTION, STIFFNESS, TRUNK_MASS, TRUNK_SHIFT, LINK_MASS, STRENGTH, KP, KD, JOINT_OFFSET, DELAY, GRAVITY, GRIP = range(0, 26, 2)  # lowest, highest
 
 # Draws of a robot's key
 DRAW_BASE, DRAW_LEG = 256, 272
 
 
 def pack(cfg: VaryCfg) -> np.ndarray:
-    """Return the ranges, lowest and highest of each, (24)."""
+    """Return the ranges, lowest and highest of each, (26)."""
     ranges = [
         *cfg.friction, *cfg.restitution, *cfg.stiffness, *cfg.trunk_mass, -cfg.trunk_shift, cfg.trunk_shift, *cfg.link_mass,
-        *cfg.strength, *cfg.kp, *cfg.kd, -cfg.joint_offset, cfg.joint_offset, *cfg.delay, *cfg.gravity,
+        *cfg.strength, *cfg.kp, *cfg.kd, -cfg.joint_offset, cfg.joint_offset, *cfg.delay, *cfg.gravity, *cfg.grip_time,
     ]  # fmt: skip
     return np.array(ranges, dtype=real)
 
@@ -31,7 +31,7 @@ def draw_base(work, model, ranges, seed, clock, first_robot, marks):
     """Draw what the whole robot has, where marks (LANES) are above 0; first_robot: the number of the block's first."""
     world, base = model.world, model.base
     gravity, stiffness, restitution = world[C.GRAVITY], world[C.STIFFNESS], world[C.RESTITUTION]
-    kinetic, static, delay = world[C.KINETIC], world[C.STATIC], motor_delay(model.motors)
+    kinetic, static, delay, grip = world[C.KINETIC], world[C.STATIC], motor_delay(model.motors), world[C.GRIP_TIME]
     whole_mass, whole_first = base[C.BASE_MASS], constant3(base, C.BASE_FIRST)
     mass, (fx, fy, fz) = base[C.TRUNK], constant3(base, C.TRUNK + 1)
     whole_second = constant3(base, C.BASE_SECOND) + constant3(base, C.BASE_SECOND + 3)
@@ -48,6 +48,7 @@ def draw_base(work, model, ranges, seed, clock, first_robot, marks):
         choose(rows, L.V_KD, lane, now, uniform(key, DRAW_BASE + 4, ranges[KD], ranges[KD + 1]))
         choose(rows, L.V_DELAY, lane, now, delay + uniform(key, DRAW_BASE + 5, ranges[DELAY], ranges[DELAY + 1]))
         choose(rows, L.V_GRAVITY, lane, now, gravity * uniform(key, DRAW_BASE + 6, ranges[GRAVITY], ranges[GRAVITY + 1]))
+        choose(rows, L.V_GRIP_TIME, lane, now, grip + uniform(key, DRAW_BASE + 12, ranges[GRIP], ranges[GRIP + 1]))
         links = uniform(key, DRAW_BASE + 7, ranges[LINK_MASS], ranges[LINK_MASS + 1])
         choose(rows, L.V_LINK_MASS, lane, now, links)
         # the trunk's moments about a shifted centre, scaled, and what the legs hand it

@@ -13,7 +13,10 @@ from physics import PhysicsEngine, contact, load_robot, terrain
 from physics.robot import LEGS
 
 GAINS = {"go1": (60.0, 1.0), "go2": (60.0, 1.0), "anymal_c": (400.0, 6.0), "spot": (400.0, 6.0)}
-LAW = {"stiffness": 2e4, "damping": 100.0, "restitution": 1.0, "kinetic": 0.6, "static": 0.3, "stribeck": 0.1, "viscous": 20.0, "slip": 0.02}
+LAW = {
+    "stiffness": 2e4, "damping": 100.0, "restitution": 1.0, "kinetic": 0.6, "static": 0.3, "stribeck": 0.1, "viscous": 20.0, "slip": 0.02,
+    "grip": 0.0, "mass": 0.2,
+}  # fmt: skip
 contact_force = contact.contact_force
 STANDING_TORQUES = (0.0, -1.0, 12.0)  # of go1's hip, thigh and calf: a knee that carries more than the weight [N m]
 
@@ -132,6 +135,21 @@ def test_the_force_of_the_instant_is_the_documented_one(model):
     along, across = split(f, normal)
     assert (along >= -1e-9).all()
     assert (np.linalg.norm(across, axis=1) <= (p["kinetic"] + p["static"]) * along + 1e-9).all()
+
+
+def test_grip_takes_a_slip_away_in_its_time_and_bears_what_pushes_at_once():
+    v = np.array([[1e-3, 0.0, 0.0], [0.0, 0.3, 0.0], [30.0, 0.0, 0.0]])
+    up, still = np.array([[0.0, 0.0, 1.0]]), {"static": 0.0, "viscous": 0.0}
+    at_once, alpha, beta = contacts(-1e-3, up, v, dt=2e-3, **still)
+    slow, slow_alpha, slow_beta = contacts(-1e-3, up, v, dt=2e-3, grip=0.01, **still)
+    np.testing.assert_array_equal(slow_alpha, alpha)
+    np.testing.assert_array_equal(slow_beta, beta)
+    np.testing.assert_allclose(slow[:, 2], at_once[:, 2])
+    vt2, held = (v * v).sum(1), LAW["kinetic"] * at_once[:, 2] * 0.01 / LAW["mass"]
+    share = 0.2 + 0.8 * vt2 / (vt2 + held**2)
+    np.testing.assert_allclose(slow[:, :2], share[:, None] * at_once[:, :2], rtol=1e-5)
+    assert share[0] < 0.2001
+    assert share[2] > 0.99
 
 
 def test_friction_is_the_same_in_every_direction_of_any_plane():

@@ -13,12 +13,12 @@ from physics import layout as L
 from physics.robot import Link
 
 MOTOR = MotorCfg(enabled=True, lag=0.004, delay=0.005, rated_speed=10.0, no_load_speed=40.0)
-CFG = PhysicsCfg(body_contact=True, motor=MOTOR, friction_model="coulomb", restitution=0.8)
+CFG = PhysicsCfg(body_contact=True, motor=MOTOR, friction_model="coulomb", restitution=0.8, grip_time=0.002)
 N, DT = 32, 0.0025
 KP, KD = 50.0, 1.0
 EVERYTHING = VaryCfg(
-    friction=(0.5, 1.2), restitution=(0.3, 1.0), stiffness=(0.5, 2.0), trunk_mass=(0.8, 1.3), trunk_shift=0.03, link_mass=(0.7, 1.4), strength=(0.6, 1.1),
-    kp=(0.8, 1.2), kd=(0.5, 1.5), joint_offset=0.05, delay=(0.0, 0.01), gravity=(0.9, 1.1),
+    friction=(0.5, 1.2), restitution=(0.3, 1.0), stiffness=(0.5, 2.0), grip_time=(0.0, 0.02), trunk_mass=(0.8, 1.3), trunk_shift=0.03,
+    link_mass=(0.7, 1.4), strength=(0.6, 1.1), kp=(0.8, 1.2), kd=(0.5, 1.5), joint_offset=0.05, delay=(0.0, 0.01), gravity=(0.9, 1.1),
 )  # fmt: skip
 
 
@@ -84,6 +84,7 @@ CHANGES = {
     "friction": ({"friction": (0.4, 0.4)}, {"cfg": dataclasses.replace(CFG, foot_friction=0.32, static_friction=0.36)}),
     "restitution": ({"restitution": (0.5, 0.5)}, {"cfg": dataclasses.replace(CFG, restitution=0.4)}),
     "stiffness": ({"stiffness": (3.0, 3.0)}, {"cfg": dataclasses.replace(CFG, contact_stiffness=6e4)}),
+    "grip_time": ({"grip_time": (0.01, 0.01)}, {"cfg": dataclasses.replace(CFG, grip_time=0.012)}),
     "trunk_mass": ({"trunk_mass": (1.5, 1.5)}, {"robot": dataclasses.replace(GO1, base=scaled(GO1.base, 1.5))}),
     "link_mass": ({"link_mass": (0.5, 0.5)}, {"robot": with_links(GO1, 0.5)}),
     "strength": ({"strength": (0.3, 0.3)}, {"robot": dataclasses.replace(GO1, torque_limit=0.3 * GO1.torque_limit)}),
@@ -172,7 +173,7 @@ def test_robots_that_differ_in_nothing_are_alike():
 
 
 def drawn(engine):
-    """Return (N, 36) everything that was drawn, as shares of the ranges, 0 to 1; of the trunk's second moments nothing."""
+    """Return (N, 37) everything that was drawn, as shares of the ranges, 0 to 1; of the trunk's second moments nothing."""
     plain = C.base_constants(GO1).astype(float)
     mass = plain[C.TRUNK]
     links = base(engine, L.V_LINK_MASS)
@@ -184,6 +185,7 @@ def drawn(engine):
         (base(engine, L.V_KINETIC) / CFG.foot_friction, e.friction), (base(engine, L.V_RESTITUTION) / CFG.restitution, e.restitution),
         (base(engine, L.V_STIFFNESS) / CFG.contact_stiffness, e.stiffness), (base(engine, L.V_KP), e.kp), (base(engine, L.V_KD), e.kd),
         (base(engine, L.V_DELAY) - MOTOR.delay, e.delay), (base(engine, L.V_GRAVITY) / CFG.gravity, e.gravity),
+        (base(engine, L.V_GRIP_TIME) - CFG.grip_time, e.grip_time),
         (links, e.link_mass), (trunk, e.trunk_mass), (shift, (-e.trunk_shift, e.trunk_shift)),
         (leg(engine, L.V_TORQUE_LIMIT).reshape(-1, 12) / GO1.torque_limit.ravel(), e.strength),
         (leg(engine, L.V_OFFSET).reshape(-1, 12), (-e.joint_offset, e.joint_offset)),
@@ -196,7 +198,7 @@ def test_draws_are_uniform_within_their_ranges_and_independent():
     engine = made(n=n)
     engine.vary(EVERYTHING, seed=7)
     shares = drawn(engine)
-    assert shares.shape == (n, 36)
+    assert shares.shape == (n, 37)
     assert (shares > -2e-3).all()
     assert (shares < 1 + 2e-3).all()
     np.testing.assert_allclose(shares.mean(0), 0.5, atol=0.025)
@@ -205,7 +207,7 @@ def test_draws_are_uniform_within_their_ranges_and_independent():
     np.testing.assert_allclose(shares.max(0), 1, atol=5e-3)
     for share in shares.T:
         np.testing.assert_allclose(np.histogram(share, 5, (0, 1))[0], n / 5, atol=0.12 * n / 5)
-    assert np.abs(np.corrcoef(shares.T) - np.eye(36)).max() < 0.08
+    assert np.abs(np.corrcoef(shares.T) - np.eye(37)).max() < 0.08
     # static friction is drawn with kinetic friction
     np.testing.assert_allclose(base(engine, L.V_STATIC) / base(engine, L.V_KINETIC), 0.1 / 0.8, rtol=1e-5)
 
