@@ -12,7 +12,9 @@ acts on sums and differences of the pairs separately:
 
 half of the multiplications of a layer that does not, and half of its parameters. What is not linear
 acts on the sides. Features (sides, F, S) are sums and differences between layers; a body without a
-mirror image has one side, and nothing is exchanged.
+mirror image has one side, and nothing is exchanged. Only the LSTM's biases are of each side: they
+start out a little different, since a robot that stood exactly symmetric could never decide which
+foot to lift first.
 """
 
 import math
@@ -248,7 +250,6 @@ class EntityBelief(nn.Module):
             self.encoder = pair_weight(sides, encoder, self.features.rows)
         self.encoder_bias = nn.Parameter(torch.zeros(encoder))
         if cfg.recurrent:
-            # sides with the same biases could not decide, standing still, which foot to lift first
             self.lstm, self.lstm_bias = pair_weight(sides, 4 * lstm, encoder + lstm), nn.Parameter(0.03 * torch.randn(sides, 4 * lstm))
         else:
             self.hidden, self.hidden_bias = pair_weight(sides, lstm, encoder), nn.Parameter(torch.zeros(lstm))

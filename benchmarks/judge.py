@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from environments import registry
-from training.evaluation import EVALUATION_SEED, evaluate
+from training.evaluation import EVALUATION_SEED, evaluate, reaches
 
 EPISODES = 256  # of an evaluation
 SURVIVAL = 0.95
-WALKING = {"velocity_error": 0.15, "yaw_rate_error": 0.15}  # [m/s], [rad/s], of the tasks that have them
 CPU = torch.device("cpu")
 
 
@@ -96,7 +95,7 @@ class Arrival(NamedTuple):
 
 def reached(row: dict[str, float]) -> bool:
     """Return whether a row is past the thresholds: survival, and the tracking errors if the task has them."""
-    return row["survival"] >= SURVIVAL and all(row[name] <= limit for name, limit in WALKING.items() if name in row)
+    return reaches(row, SURVIVAL)
 
 
 def arrival(rows: Sequence[dict[str, float]]) -> Arrival | None:

@@ -10,6 +10,17 @@ from environments import ABEnv
 from training.parallel import side_by_side
 
 EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never uses
+TARGET_ERRORS = {"velocity_error": 0.15, "yaw_rate_error": 0.15}  # [m/s], [rad/s], where a task has them
+
+
+def reaches(result: dict[str, float], survival: float) -> bool:
+    """Return whether an evaluation's survival and errors are good enough for the task to count as learnt."""
+    return result["survival"] >= survival and all(result[name] <= limit for name, limit in TARGET_ERRORS.items() if name in result)
+
+
+def target(result: dict[str, float], survival: float) -> str:
+    """Return what reaches() asks, in words."""
+    return f"{survival:.0%} survival" + "".join(f", {name.replace('_', ' ')} {limit:g}" for name, limit in TARGET_ERRORS.items() if name in result)
 
 
 def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1) -> dict[str, float]:

@@ -32,7 +32,6 @@ class Rollout:
         self.episode_steps = zeros(steps, n)
         self.action = zeros(steps, n, env.num_actions)
         self.mean = zeros(steps, n, env.num_actions)
-        self.noise = zeros(steps, n, env.num_actions)
         self.std = zeros(env.num_actions)
         self.starts = zeros(steps + 1, n)  # 1 where the observation is the first of its episode
         self.state: BeliefState | None = None  # before the first step
