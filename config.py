@@ -254,19 +254,18 @@ class PPOCfg:
     gamma: float = knob(0.995, "discount", low=0.0, high=1.0)
     gae_lambda: float = knob(0.95, "decay of generalised advantage estimation", low=0.0, high=1.0)
     clip: float = knob(0.2, "clipping of the probability ratio", low=0.001, high=10.0)
-    value_clip: float = knob(0.2, "clipping of the value's change, 0 for none", low=0.0, high=1e6)
-    value_coefficient: float = knob(1.0, "weight of the value loss", low=0.0, high=100.0)
+    critic_rate: float = knob(3.0, "learning rate of the critic, times the policy's", low=0.0, high=1e3)
     entropy_coefficient: float = knob(0.001, "weight of the entropy bonus", low=0.0, high=10.0)
     max_gradient_norm: float = knob(1.0, "clipping of the gradient", low=1e-6, high=1e6)
 
 
 @dataclass(frozen=True)
 class CurriculumCfg:
-    """What grows while training: shares, from their beginnings to 1, of the task's pushes and commands. Evaluations have all of them."""
+    """How hard pushes and commands are while training, from a first to a last level, times the task's. In evaluations they are as the task says."""
 
-    push: float = knob(1.0, "share of the pushes' strength at first", "1", low=0.0, high=1.0)
-    command: float = knob(1.0, "share of the commands' range at first", "1", low=0.0, high=1.0)
-    growth: float = knob(0.005, "what is added in an iteration", "1", low=0.0, high=1.0)
+    push: tuple[float, float] = knob((1.0, 1.2), "strength of pushes, at first and in the end", "1", low=0.0, high=10.0)
+    command: tuple[float, float] = knob((1.0, 1.0), "velocities of commands, at first and in the end", "1", low=0.0, high=10.0)
+    growth: float = knob(0.005, "what an iteration adds to either level", "1", low=0.0, high=1.0)
     falls: float = knob(1.2, "falls per 1000 control steps above which nothing grows", "1", low=0.0, high=1000.0)
 
 

@@ -101,8 +101,8 @@ def _foals(robots: int = 1024) -> Settings:
     """Return Foal's own hyperparameters, as far as the contestants have them; the learning rate is the highest that Foal's adapts to."""
     p = PPOCfg()
     algorithm = {
-        "learning_rate": p.max_learning_rate, "gamma": p.gamma, "gae_lambda": p.gae_lambda, "clip_range": p.clip, "clip_range_vf": p.value_clip or None,
-        "ent_coef": p.entropy_coefficient, "vf_coef": p.value_coefficient, "max_grad_norm": p.max_gradient_norm,
+        "learning_rate": p.max_learning_rate, "gamma": p.gamma, "gae_lambda": p.gae_lambda, "clip_range": p.clip,
+        "ent_coef": p.entropy_coefficient, "max_grad_norm": p.max_gradient_norm,
     }  # fmt: skip
     policy = {"log_std_init": math.log(NetworkCfg().initial_std)}
     return Settings(robots, p.rollout, robots * p.rollout // p.minibatches, p.epochs, available_cores(), algorithm, policy)

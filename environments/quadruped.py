@@ -101,6 +101,7 @@ def _body(kind: str) -> Body:
     privileged = _mirror(
         ("vector", Q.PRIV_VELOCITY), ("number", Q.PRIV_HEIGHT), ("joints", Q.PRIV_ACTION), ("number", Q.PRIV_FRICTION), ("number", Q.PRIV_TRUNK_MASS),
         ("feet", Q.PRIV_FOOT_HEIGHT), ("feet", Q.PRIV_AIR_TIME), ("feet", Q.PRIV_FORCE),
+        ("vector", Q.PRIV_PUSH), ("turn", Q.PRIV_KICK), ("number", Q.PRIV_PUSH_IN),
     )  # fmt: skip
     return Body((trunk, *legs), obs, privileged, _mirror(("joints", 0)))
 
@@ -126,7 +127,7 @@ class QuadrupedEnv(ABEnv):
     joint ranges, turned into torques kp (target - q) - kd qd at every physics step; with "torque"
     motor torques hold + torque_scale * action - torque_kd qd [N m], hold being what bears the home
     pose (Robot.hold_torques). Both are cut at the torque limits.
-    Privileged observation (30), info["privileged"], for the critic:
+    Privileged observation (37), info["privileged"], for the critic:
       0-2    base velocity, base frame [m/s]
       3      height above the ground less home height [m] x 10
       4-15   latest action
@@ -134,6 +135,7 @@ class QuadrupedEnv(ABEnv):
       18-21  height of each foot's lowest point above the ground [m] x 10
       22-25  time that each foot has been in the air [s]
       26-29  vertical contact force on each foot over the robot's weight
+      30-36  velocity, base frame [m/s], and angular velocity [rad/s] that the next push will add, and the time until then [s]
 
     The robot looks alike from left and right, nearly: ``body`` holds the mirrors of all three.
     Commands of "goal" lead straight to the goal, at min(cruise, gain * distance), with a yaw rate of
@@ -148,9 +150,7 @@ class QuadrupedEnv(ABEnv):
         self.robot = load_robot(cfg.physics.robot)
         self.terrain = _terrain(cfg.terrain)
         differ = cfg.vary != VaryCfg()
-        self.engine = PhysicsEngine(
-            self.robot, num_envs, cfg.physics.timestep, threads, cfg.physics, self.terrain, differ, Q.TASK_ROWS, Q.TASK_WORK_ROWS
-        )
+        self.engine = PhysicsEngine(self.robot, num_envs, cfg.physics.timestep, threads, cfg.physics, self.terrain, differ, Q.TASK_ROWS, Q.TASK_WORK_ROWS)
         if differ:
             self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
         torque = cfg.control == "torque"

@@ -32,6 +32,7 @@ from environments.quadruped_rows import (
     GOAL_REACHED,
     GOALS,
     GROUND,
+    NEXT_PUSH,
     PURSUIT,
     PUSH,
     PUSH_AGE,
@@ -45,7 +46,7 @@ from environments.quadruped_senses import to_heading
 from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES, inline, real
-from physics.layout import load3, store3
+from physics.layout import choose3, load3, store3
 from physics.random import robot_key, uniform
 from physics.spatial import add, atan2, scale, sincos
 
@@ -54,21 +55,30 @@ from physics.spatial import add, atan2, scale, sincos
 def push(task, work, constants, seed, clock, number):
     """Kick the robots whose time has come; number: of the block's first robot."""
     dt, level = constants[CONTROL_DT], constants[PUSH_LEVEL]
-    slow, fast, kick = constants[PUSH_SPEED], constants[PUSH_SPEED + 1], constants[PUSH_SPIN]
-    soon, late = constants[PUSH_INTERVAL], constants[PUSH_INTERVAL + 1]
     for lane in range(LANES):
-        key = robot_key(seed, clock, number + lane)
         left = task[PUSH_IN * LANES + lane] - dt
         now = real(1.0) if left <= real(0.0) else real(0.0)
-        s, c = sincos(uniform(key, DRAW_PUSH, real(0.0), real(6.2831853)))
-        speed = now * level * uniform(key, DRAW_PUSH + 1, slow, fast)
-        v = speed * c, speed * s, real(0.0)
+        v, w = scale(now * level, load3(task, NEXT_PUSH, lane)), scale(now * level, load3(task, NEXT_PUSH + 3, lane))
         store3(work, L.VELOCITY, lane, add(load3(work, L.VELOCITY, lane), v))
-        w = uniform(key, DRAW_PUSH + 2, -kick, kick), uniform(key, DRAW_PUSH + 3, -kick, kick), uniform(key, DRAW_PUSH + 4, -kick, kick)
-        store3(work, L.SPIN, lane, add(load3(work, L.SPIN, lane), scale(now * level, w)))
-        task[PUSH_IN * LANES + lane] = uniform(key, DRAW_PUSH + 5, soon, late) if left <= real(0.0) else left
+        store3(work, L.SPIN, lane, add(load3(work, L.SPIN, lane), w))
+        task[PUSH_IN * LANES + lane] = left
         store3(task, PUSH, lane, add(scale(real(1.0) - now, load3(task, PUSH, lane)), v))
         task[PUSH_AGE * LANES + lane] = (real(1.0) - now) * (task[PUSH_AGE * LANES + lane] + dt)
+        draw_push(task, constants, robot_key(seed, clock, number + lane), lane, left <= real(0.0))
+
+
+@inline
+def draw_push(task, constants, key, lane, now):
+    """Decide on a robot's next push, and when, if now: ahead of time, so that the critic can know of it."""
+    slow, fast, kick = constants[PUSH_SPEED], constants[PUSH_SPEED + 1], constants[PUSH_SPIN]
+    soon, late = constants[PUSH_INTERVAL], constants[PUSH_INTERVAL + 1]
+    s, c = sincos(uniform(key, DRAW_PUSH, real(0.0), real(6.2831853)))
+    speed = uniform(key, DRAW_PUSH + 1, slow, fast)
+    w = uniform(key, DRAW_PUSH + 2, -kick, kick), uniform(key, DRAW_PUSH + 3, -kick, kick), uniform(key, DRAW_PUSH + 4, -kick, kick)
+    choose3(task, NEXT_PUSH, lane, now, (speed * c, speed * s, real(0.0)))
+    choose3(task, NEXT_PUSH + 3, lane, now, w)
+    i = PUSH_IN * LANES + lane
+    task[i] = uniform(key, DRAW_PUSH + 5, soon, late) if now else task[i]
 
 
 @inline

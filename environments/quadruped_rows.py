@@ -17,7 +17,8 @@ SPAWN = 56  # (2) x, y in the world where episodes start [m]
 NOISE_BIAS = 58  # (6) of this episode, on the observed angular velocity [rad/s] and direction of gravity
 AIR_TIME = 64  # (4) how long each foot has been in the air, 0 on the ground [s]
 LANDED = 68  # (4) how long each foot that touched down at this instant was, else 0 [s]
-TERMS = 72  # latest reward, term by term, weighted, in the order of config.RewardCfg.weights
+NEXT_PUSH = 72  # (6) velocity, world frame [m/s], and spin, base frame [rad/s], that the next push will add
+TERMS = 78  # latest reward, term by term, weighted, in the order of config.RewardCfg.weights
 NUM_TERMS = 20
 TASK_ROWS = TERMS + NUM_TERMS
 
@@ -35,7 +36,8 @@ CONTACT_THRESHOLD = 1.0  # [N]
 PRIV_VELOCITY, PRIV_HEIGHT, PRIV_ACTION = 0, 3, 4
 PRIV_FRICTION, PRIV_TRUNK_MASS = 16, 17
 PRIV_FOOT_HEIGHT, PRIV_AIR_TIME, PRIV_FORCE = 18, 22, 26  # (4) each
-NUM_PRIVILEGED = 30
+PRIV_PUSH, PRIV_KICK, PRIV_PUSH_IN = 30, 33, 36
+NUM_PRIVILEGED = 37
 HEIGHT_SCALE = 10.0  # of base and feet
 
 # Rows of the work buffer, after the physics'

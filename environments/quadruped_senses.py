@@ -20,6 +20,7 @@ from environments.quadruped_rows import (
     HEIGHT_SCALE,
     LAST_ACTION,
     LOWEST,
+    NEXT_PUSH,
     NOISE_BIAS,
     NOISE_GRAVITY,
     NOISE_JOINT,
@@ -43,8 +44,13 @@ from environments.quadruped_rows import (
     PRIV_FORCE,
     PRIV_FRICTION,
     PRIV_HEIGHT,
+    PRIV_KICK,
+    PRIV_PUSH,
+    PRIV_PUSH_IN,
     PRIV_TRUNK_MASS,
     PRIV_VELOCITY,
+    PUSH_IN,
+    PUSH_LEVEL,
     SENSE_COMMAND,
     SENSE_GOAL,
     SPEED_SCALE,
@@ -305,6 +311,10 @@ def observe(task, work, extra, constants, model, noise, seed, clock, number):
             extra[(NUM_OBS + PRIV_FOOT_HEIGHT + leg) * LANES + lane] = real(HEIGHT_SCALE) * extra[(FOOT_HEIGHT + leg) * LANES + lane]
             extra[(NUM_OBS + PRIV_AIR_TIME + leg) * LANES + lane] = task[(AIR_TIME + leg) * LANES + lane]
             extra[(NUM_OBS + PRIV_FORCE + leg) * LANES + lane] = extra[PER_WEIGHT * LANES + lane] * force
+        level = constants[PUSH_LEVEL]
+        store3(extra, NUM_OBS + PRIV_PUSH, lane, unrotate(r, scale(level, load3(task, NEXT_PUSH, lane))))
+        store3(extra, NUM_OBS + PRIV_KICK, lane, scale(level, load3(task, NEXT_PUSH + 3, lane)))
+        extra[(NUM_OBS + PRIV_PUSH_IN) * LANES + lane] = task[PUSH_IN * LANES + lane]
 
 
 @inline

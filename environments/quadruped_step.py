@@ -7,7 +7,7 @@ asked once per block.
 
 import numpy as np
 
-from environments.quadruped_commands import new_commands, new_goals, push
+from environments.quadruped_commands import draw_push, new_commands, new_goals, push
 from environments.quadruped_rewards import feel_ground, reward, total_reward
 from environments.quadruped_rows import (
     ACTION,
@@ -38,8 +38,6 @@ from environments.quadruped_rows import (
     OLDER_ACTION,
     PUSH,
     PUSH_AGE,
-    PUSH_IN,
-    PUSH_INTERVAL,
     RESET_JOINT,
     RESET_SPEED,
     RESET_SPIN,
@@ -140,7 +138,6 @@ def restart(task, work, extra, constants, model, ranges, noise, seed, clock, num
     oldest = constants[EPISODE_STEPS] if staggered else real(0.0)
     spread, speed, tilt = constants[RESET_JOINT], constants[RESET_SPEED], constants[RESET_TILT]
     velocity, turn = constants[RESET_VELOCITY], constants[RESET_SPIN]
-    soon, late = constants[PUSH_INTERVAL], constants[PUSH_INTERVAL + 1]
     zero = real(0.0)
     none = (zero, zero, zero)
     marks = extra[ENDED * LANES : (ENDED + 1) * LANES]
@@ -167,7 +164,7 @@ def restart(task, work, extra, constants, model, ranges, noise, seed, clock, num
         task[AGE * LANES + j] = np.floor(uniform(key, DRAW_AGE, zero, oldest)) if now else task[AGE * LANES + j]
         task[RETURN * LANES + j] = zero if now else task[RETURN * LANES + j]
         task[PUSH_AGE * LANES + j] = real(1e3) if now else task[PUSH_AGE * LANES + j]
-        task[PUSH_IN * LANES + j] = uniform(key, DRAW_RESET + 8, soon, late) if now else task[PUSH_IN * LANES + j]
+        draw_push(task, constants, key, lane, now)
         task[GOAL_IN * LANES + j] = zero if now else task[GOAL_IN * LANES + j]
         task[COMMAND_IN * LANES + j] = zero if now else task[COMMAND_IN * LANES + j]
         task[GOALS * LANES + j] = zero if now else task[GOALS * LANES + j]

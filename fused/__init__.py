@@ -7,9 +7,9 @@ gives each thread robots of its own.
 """
 
 from fused.attention import BodyAttention
-from fused.heads import PolicyHead, PolicyLoss, ValueHead, ValueLoss
+from fused.heads import PolicyHead, PolicyLoss, ValueHead
 from fused.layers import Dense, LSTMSequence
 from fused.product import ROWS
 from fused.vectors import HAS_PAIRS, WIDTH
 
-__all__ = ["HAS_PAIRS", "ROWS", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "PolicyHead", "PolicyLoss", "ValueHead", "ValueLoss"]
+__all__ = ["HAS_PAIRS", "ROWS", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "PolicyHead", "PolicyLoss", "ValueHead"]

@@ -207,37 +207,3 @@ class PolicyLoss(torch.autograd.Function):
         """Return the gradients of mean and std."""
         dmean, dstd = ctx.saved_tensors
         return dloss * dmean, dloss * dstd, None, None, None, None, None
-
-
-@kernel
-def _value_loss(value, old_value, returns, clip, dvalue):
-    samples = value.shape[0] * value.shape[1]
-    total, share = real(0.0), real(1.0) / real(samples)
-    for t in range(value.shape[0]):
-        for n in range(value.shape[1]):
-            error = value[t, n] - returns[t, n]
-            change = value[t, n] - old_value[t, n]
-            bounded = min(max(change, -clip), clip)
-            other = old_value[t, n] + bounded - returns[t, n]
-            use_other = (clip > real(0.0)) & (other * other > error * error)
-            total += real(0.5) * share * (other * other if use_other else error * error)
-            dvalue[t, n] = share * ((other if abs(change) <= clip else real(0.0)) if use_other else error)
-    return total
-
-
-class ValueLoss(torch.autograd.Function):
-    """ppo.value_loss on the CPU; value, old_value, returns: (T, N)."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, old_value: Tensor, returns: Tensor, clip: float) -> Tensor:
-        """Return the loss."""
-        dvalue = torch.empty(value.shape)
-        loss = _value_loss(*(x.detach().numpy() for x in (value, old_value, returns)), np.float32(clip), dvalue.numpy())
-        ctx.save_for_backward(dvalue)
-        return value.new_tensor(loss)
-
-    @staticmethod
-    def backward(ctx: Any, dloss: Tensor) -> tuple:
-        """Return the gradient of value."""
-        (dvalue,) = ctx.saved_tensors
-        return dloss * dvalue, None, None, None

@@ -18,7 +18,7 @@ from training.world_model import world_model_loss
 CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=2, head_size=8, encoder=16, lstm=24, critic=16)
 BODY = registry.make("quadruped-balance", 1, threads=1).body
-SIZES = 37, 12, 30  # observations, actions, privileged
+SIZES = 37, 12, 37  # observations, actions, privileged
 VARIANTS = [
     {"network.attention": attention, "network.recurrent": recurrent, "network.symmetric": symmetric}
     for attention in (True, False)
@@ -100,7 +100,7 @@ def test_any_number_of_robots_is_computed_alike(n):
 def test_bfloat16_is_close_to_float32():
     model = belief()
     obs, starts = sequence(n=40)
-    state, privileged, weights = some_state(model, 40), torch.randn(6, 40, 30), torch.randn(6, 40, 12)
+    state, privileged, weights = some_state(model, 40), torch.randn(6, 40, 37), torch.randn(6, 40, 12)
     exact = outputs_and_gradients(model, obs, privileged, state, starts, weights)
     model.dtype = torch.bfloat16
     rounded = outputs_and_gradients(model, obs, privileged, state, starts, weights)
@@ -114,7 +114,7 @@ def test_sizes_that_compiled_code_does_not_take_are_computed_all_the_same(change
     obs, starts = sequence(4, 5)
     assert not model.compiled(obs)
     mean, after = model(obs, some_state(model, 5), starts)
-    value = model.value(obs, torch.randn(4, 5, 30))
+    value = model.value(obs, torch.randn(4, 5, 37))
     (mean.sum() + value.sum()).backward()
     assert mean.shape == (4, 5, 12)
     assert value.shape == (4, 5)
@@ -139,7 +139,7 @@ def test_a_reset_inside_a_sequence_starts_a_new_one(use_fused):
     obs, _ = sequence(7, 5)
     starts = torch.zeros(7, 5)
     starts[3] = 1
-    weights, privileged = torch.randn(7, 5, 12), torch.randn(7, 5, 30)
+    weights, privileged = torch.randn(7, 5, 12), torch.randn(7, 5, 37)
     state = some_state(model, 5)
     whole, gradients = outputs_and_gradients(model, obs, privileged, state, starts, weights)
     first, gradients_a = outputs_and_gradients(model, obs[:3], privileged[:3], state, starts[:3], weights[:3])
@@ -199,7 +199,7 @@ def test_the_mirror_image_of_a_creature_meets_that_of_a_situation_with_that_of_a
     model = belief(changes)
     model.use_fused = use_fused
     obs, starts = sequence(4, 7)
-    privileged, (hidden, cell) = torch.randn(4, 7, 30), some_state(model, 7)
+    privileged, (hidden, cell) = torch.randn(4, 7, 37), some_state(model, 7)
     mean, after = model(obs, BeliefState(hidden, cell), starts)
     other = BeliefState(hidden * torch.tensor([1.0, -1.0])[:, None, None], cell.flip(0))
     twin = copy.deepcopy(model)
@@ -221,7 +221,7 @@ def test_the_mirror_image_of_a_creature_meets_that_of_a_situation_with_that_of_a
 @pytest.mark.parametrize("changes", VARIANTS, ids=lambda v: " ".join(name.split(".")[1] for name, on in v.items() if on))
 def test_every_observation_counts(changes):
     model = belief(changes)
-    seen = torch.randn(67) + torch.cat((torch.zeros(1, 67), torch.eye(67)))  # observations, privileged ones behind
+    seen = torch.randn(74) + torch.cat((torch.zeros(1, 74), torch.eye(74)))  # observations, privileged ones behind
     with torch.no_grad():
         mean = model.act(seen[:38, :37], model.initial_state(38))[1]
         value = model.value(seen[:, :37], seen[:, 37:])
@@ -240,7 +240,7 @@ def test_the_policy_sees_no_privileged_observation():
     model = belief()
     model(*sequence()[:1], model.initial_state(10))[0].sum().backward()
     assert all(p.grad is None for name, p in model.named_parameters() if name.startswith("value"))
-    obs, privileged = torch.randn(7, 37), torch.randn(7, 30)
+    obs, privileged = torch.randn(7, 37), torch.randn(7, 37)
     assert not torch.allclose(model.value(obs, privileged), model.value(obs, privileged + 1))
 
 
@@ -273,13 +273,13 @@ def test_what_hardly_varies_is_not_blown_up():
 @pytest.mark.parametrize("changes", [{}, {"network.attention": False}])
 def test_what_has_been_observed_changes_what_the_networks_see(changes):
     model = belief(changes)
-    obs, privileged = torch.randn(5, 37), torch.randn(5, 30)
+    obs, privileged = torch.randn(5, 37), torch.randn(5, 37)
 
     def outcomes():
         return model.act(obs, model.initial_state(5))[1], model.value(obs, privileged).detach()
 
     before = outcomes()
-    model.observe(10 * torch.randn(1000, 37) + 3, 10 * torch.randn(1000, 30))
+    model.observe(10 * torch.randn(1000, 37) + 3, 10 * torch.randn(1000, 37))
     for was, now in zip(before, outcomes(), strict=True):
         assert not torch.allclose(was, now, atol=1e-3)
     if model.body_encoder:

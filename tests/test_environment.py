@@ -192,6 +192,9 @@ def test_every_observation_is_what_it_says(robot):
         "feet's heights": (18, 10 * above),
         "air times": (22, env.task_rows(Q.AIR_TIME, 4)),  # test_walking.py has them counted
         "forces": (26, physics.foot_contact_force[..., 2] / (env.robot.total_mass * 9.81)),
+        "push": (30, np.einsum("nji,nj->ni", R, env.task_rows(Q.NEXT_PUSH, 3))),  # that they come true, a test below asks
+        "kick": (33, env.task_rows(Q.NEXT_PUSH + 3, 3)),
+        "time to push": (36, env.task_rows(Q.PUSH_IN, 1)),
     }
     columns = 0
     for name, (start, values) in expected.items():
@@ -329,6 +332,32 @@ def test_pushes_turn_the_robot_too():
     assert (np.abs(kick.mean(0)) < 0.2).all()
 
 
+def test_the_critic_knows_the_next_push():
+    env = make_with(64, EXACT_START, {"physics.gravity": 0.0, "push.interval": (0.1, 0.3)})
+    env.set_level(push=0.7)
+    told = env.init_state(seed=8).info["privileged"].copy()
+    spins, kicks = [], []
+    before = env.engine.get_state()
+    for _ in range(40):
+        now = env.step(np.zeros((64, 12))).info["privileged"].copy()
+        after = env.engine.get_state()
+        due = told[:, Q.PRIV_PUSH_IN] - np.float32(env.cfg.control_dt) <= 0
+        # weightless and unmoved, a robot moves as it is pushed
+        kick = after.base_linear_velocity - before.base_linear_velocity
+        turned = rotation(before.base_quaternion)
+        announced = np.einsum("nij,nj->ni", turned, told[:, Q.PRIV_PUSH : Q.PRIV_PUSH + 3])
+        np.testing.assert_allclose(kick[due], announced[due], atol=0.1)
+        np.testing.assert_allclose(kick[~due], 0.0, atol=0.1)
+        spins.append((after.base_angular_velocity - before.base_angular_velocity)[due])
+        kicks.append(told[due, Q.PRIV_KICK : Q.PRIV_KICK + 3])
+        np.testing.assert_allclose(now[~due, Q.PRIV_PUSH_IN], told[~due, Q.PRIV_PUSH_IN] - env.cfg.control_dt, atol=1e-5)
+        told, before = now, after
+    spins, kicks = np.concatenate(spins), np.concatenate(kicks)
+    assert len(kicks) > 64 * 2
+    for axis in range(3):  # the legs, which swing, take back some of it until the step's end
+        assert np.corrcoef(spins[:, axis], kicks[:, axis])[0, 1] > 0.9
+
+
 def test_goals_are_new_now_and_then_and_within_reach():
     env = make_with(64, CALM, {"goal.radius": 0.1, "goal.height": 0.02, "goal.interval": (1.0, 2.0)})
     env.init_state(seed=7)
@@ -417,7 +446,7 @@ def test_final_observation_is_the_ended_episode_s():
     joints = short.engine.get_state().joint_position - short.robot.home_joints.ravel()
     np.testing.assert_allclose(a.obs[:, :12], joints, atol=1e-6)
     assert not a.info["privileged"][:, 4:16].any()
-    assert not a.info["privileged"][:, 22:].any()
+    assert not a.info["privileged"][:, 22:30].any()
     assert not a.obs[:, 24:28].any()
 
 

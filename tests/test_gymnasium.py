@@ -39,7 +39,7 @@ def test_spaces_and_shapes():
     assert env.single_observation_space.dtype == env.single_action_space.dtype == np.float32
     obs, infos = env.reset(seed=1)
     assert obs in env.observation_space
-    assert infos["privileged"].shape == (N, 30)
+    assert infos["privileged"].shape == (N, 37)
     obs, rewards, terminations, truncations, infos = env.step(env.action_space.sample())
     assert obs in env.observation_space
     assert rewards.shape == terminations.shape == truncations.shape == (N,)
@@ -126,7 +126,7 @@ def test_final_observation_of_episodes_that_time_ends():
             assert infos["final_info"]["_episode_steps"].all()
             returns = sum(rewards for _, rewards, *_ in steps[i - 9 : i + 1])
             assert infos["final_info"]["episode_return"] == pytest.approx(returns, rel=1e-5)
-            assert infos["final_info"]["privileged"].shape == (N, 30)
+            assert infos["final_info"]["privileged"].shape == (N, 37)
             assert not np.array_equal(infos["final_obs"], obs)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from config import Config, NetworkCfg, PPOCfg, override
 from entity import BeliefState, Creature
+from environments import quadruped_rows as Q
 from environments import registry
 from training import checkpoint, ppo
 from training.engine import TrainingEngine
@@ -87,23 +88,6 @@ def test_policy_loss_by_hand(ratio, advantage, loss, slope, function):
     assert float(kl) == pytest.approx(0.125, rel=1e-5)
 
 
-@pytest.mark.parametrize("function", [ppo.value_loss, ppo.plain_value_loss])
-@pytest.mark.parametrize(
-    ("value", "clip", "loss", "slope"),
-    [
-        (1.1, 0.2, 0.5 * 0.9**2, -0.9), (1.5, 0.2, 0.5 * 0.8**2, 0.0), (1.5, 0.0, 0.5 * 0.5**2, -0.5),
-        (0.0, 0.2, 0.5 * 2.0**2, -2.0), (3.0, 0.2, 0.5 * 1.0**2, 1.0),
-    ],
-)  # fmt: skip
-def test_value_loss_by_hand(value, clip, loss, slope, function):
-    # the old value is 1, the return 2
-    x = torch.full((1, 1), value, requires_grad=True)
-    ours = function(x, torch.full((1, 1), 1.0), torch.full((1, 1), 2.0), clip)
-    assert float(ours.detach()) == pytest.approx(loss, rel=1e-5)
-    ours.backward()
-    assert float(x.grad) == pytest.approx(slope, rel=1e-5)
-
-
 def test_learning_rate_follows_the_divergence_within_its_bounds():
     cfg = PPOCfg(target_kl=0.01, min_learning_rate=1e-5, max_learning_rate=1e-2)
     assert ppo.adapt_learning_rate(1e-3, 0.03, cfg) == pytest.approx(1e-3 / 1.5)
@@ -133,7 +117,7 @@ def engine(n=64, threads=1, precision="float32", **changes):
 
 
 def weights(made):
-    return made.flat.detach().clone()
+    return torch.cat([p.detach().flatten() for p in made.parameters])
 
 
 def recorded(made):
@@ -299,8 +283,8 @@ def test_odd_numbers_of_robots_minibatches_and_steps_are_learned_from(n, threads
     for _ in range(2):
         metrics = made.iterate()
     assert all(math.isfinite(x) for x in metrics.values())
-    assert torch.isfinite(made.flat).all()
-    assert not torch.equal(made.flat, before)
+    assert torch.isfinite(weights(made)).all()
+    assert not torch.equal(weights(made), before)
 
 
 def test_broken_gradients_take_no_step():
@@ -309,28 +293,48 @@ def test_broken_gradients_take_no_step():
     before, reward = weights(made), made.shares[1].rollout.reward
     reward[3, 5] = math.nan
     made.train_on_trajectory()
-    assert torch.equal(made.flat, before)
+    assert torch.equal(weights(made), before)
     assert not made.optimizer.state
     reward[3, 5] = 0.0
     made.train_on_trajectory()
-    assert not torch.equal(made.flat, before)
-    assert torch.isfinite(made.flat).all()
+    assert not torch.equal(weights(made), before)
+    assert torch.isfinite(weights(made)).all()
 
 
-def test_gradients_of_policy_and_critic_are_clipped_apart():
-    made = engine(**{"ppo.max_gradient_norm": 2.0})
-    policy, critic = torch.randn_like(made.flat).split(made.sizes)
+def flats(made):
+    return [group["params"][0] for group in made.optimizer.param_groups]
+
+
+def test_gradients_of_policy_and_critic_are_clipped_apart_and_the_critics_steps_are_longer():
+    made = engine(**{"ppo.max_gradient_norm": 2.0, "ppo.critic_rate": 4.0})
+    policy, critic = (torch.randn_like(flat) for flat in flats(made))
+    before = [flat.detach().clone() for flat in flats(made)]
     made.step(torch.cat((100 * policy, 0.01 * critic / critic.norm())))
-    torch.testing.assert_close(made.flat.grad, torch.cat((2 * policy / policy.norm(), 0.01 * critic / critic.norm())))
+    for flat, gradient in zip(flats(made), (2 * policy / policy.norm(), 0.01 * critic / critic.norm()), strict=True):
+        torch.testing.assert_close(flat.grad, gradient)
+    # Adam's first step is as long as the learning rate
+    lengths = [float((flat.detach() - old).abs().median()) for flat, old in zip(flats(made), before, strict=True)]
+    assert lengths[0] == pytest.approx(made.learning_rate, rel=0.1)
+    assert lengths[1] == pytest.approx(4 * made.learning_rate, rel=0.2)
 
 
-def test_parameters_are_views_of_one_vector_and_stay_so():
+def test_parameters_are_views_of_two_vectors_and_stay_so():
     made = engine()
     other = engine()
     made.creature.load_state_dict(other.creature.state_dict())
     made.iterate()
-    assert torch.equal(torch.cat([p.detach().flatten() for p in made.parameters]), made.flat)
-    assert {p.untyped_storage().data_ptr() for p in made.parameters} == {made.flat.untyped_storage().data_ptr()}
+    assert torch.equal(weights(made), torch.cat([flat.detach() for flat in flats(made)]))
+    assert {p.untyped_storage().data_ptr() for p in made.parameters} == {flat.untyped_storage().data_ptr() for flat in flats(made)}
+
+
+def test_levels_grow_from_first_to_last_unless_robots_fall_too_often():
+    made = engine(**{"curriculum.push": (0.5, 1.2), "curriculum.command": (1.0, 1.1), "curriculum.growth": 0.4, "curriculum.falls": 2.0})
+    seen = [made.levels]
+    for falls in (2.1, 1.9, 0.0, 9.0, 0.0):
+        made.grow(falls)
+        seen.append(made.levels)
+        assert made.env.constants[[Q.PUSH_LEVEL, Q.COMMAND_LEVEL]].tolist() == pytest.approx(made.levels)
+    assert seen == [pytest.approx(pair) for pair in [(0.5, 1.0), (0.5, 1.0), (0.9, 1.1), (1.2, 1.1), (1.2, 1.1), (1.2, 1.1)]]
 
 
 def test_training_resumes_from_a_checkpoint_where_it_was(tmp_path):
@@ -341,12 +345,12 @@ def test_training_resumes_from_a_checkpoint_where_it_was(tmp_path):
     loaded = checkpoint.load(tmp_path / "c.pt")
     again = TrainingEngine(made.env, loaded.creature(made.env), loaded.config, CPU)
     again.load_state(loaded.trainer)
-    assert torch.equal(again.flat, made.flat)
+    assert torch.equal(weights(again), weights(made))
     assert again.learning_rate == made.learning_rate
-    gradient = torch.randn_like(made.flat)
+    gradient = torch.randn_like(weights(made))
     for each in (made, again):
         each.step(gradient)
-    assert torch.equal(again.flat, made.flat)
+    assert torch.equal(weights(again), weights(made))
     for a, b in zip(made.belief.buffers(), again.belief.buffers(), strict=True):
         assert torch.equal(a, b)
 
@@ -357,7 +361,7 @@ def test_warming_up_leaves_no_trace():
     made.warm_up()
     for each in (made, cold):
         each.iterate()
-    assert torch.equal(made.flat, cold.flat)
+    assert torch.equal(weights(made), weights(cold))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -95,7 +95,9 @@ def test_a_mirrored_robot_does_and_sees_the_mirror_image(task, tmp_path):
     goals = np.random.default_rng(4).uniform(-1, 1, (n, 3)) + [0, 0, 0.25]
     goals[:, :2] += 2 * np.sign(goals[:, :2])  # not to be reached
     commands = np.random.default_rng(5).uniform(-1, 1, (n, 3)) * (task != STAY)
-    for row, values, sign in ((Q.GOAL, goals, flip), (Q.COMMAND, commands, [1, -1, -1])):
+    push, kick = np.random.default_rng(7).uniform(-1, 1, (2, n, 3))
+    put(env, Q.PUSH_IN, np.full((2 * n, 1), 2.0))
+    for row, values, sign in ((Q.GOAL, goals, flip), (Q.COMMAND, commands, [1, -1, -1]), (Q.NEXT_PUSH, push, flip), (Q.NEXT_PUSH + 3, kick, -flip)):
         put(env, row, np.concatenate([values, values * sign]))
     for row in (Q.ACTION, Q.LAST_ACTION, Q.OLDER_ACTION):
         old = env.task_rows(row, 12)[:n]

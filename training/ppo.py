@@ -40,9 +40,7 @@ def gaussian_kl(mean: Tensor, std: Tensor, new_mean: Tensor, new_std: Tensor) ->
     return 0.5 * (ratio * ratio + z * z - 1.0 - 2.0 * ratio.log()).sum(-1)
 
 
-def policy_loss(
-    mean: Tensor, std: Tensor, action: Tensor, old_mean: Tensor, old_std: Tensor, advantage: Tensor, clip: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def policy_loss(mean: Tensor, std: Tensor, action: Tensor, old_mean: Tensor, old_std: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the clipped surrogate loss (Schulman et al., 2017, eq. 7), negated, the share of clipped ratios, and the divergence.
 
     mean, action, old_mean: (T, N, A); std, old_std: (A); advantage: (T, N).
@@ -60,20 +58,6 @@ def plain_policy_loss(
     loss = -torch.min(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage).mean()
     clipped = ((ratio - 1.0).abs() > clip).float().mean()
     return loss, clipped.detach(), gaussian_kl(old_mean, old_std, mean.detach(), std.detach()).mean()
-
-
-def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """Return half the squared error of the value; with clip > 0 the larger one of the clipped and unclipped value's. All (T, N)."""
-    return (fused.ValueLoss.apply if value.device.type == "cpu" else plain_value_loss)(value, old_value, returns, clip)
-
-
-def plain_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """Return what value_loss does, in plain PyTorch."""
-    error = (value - returns).square()
-    if clip > 0.0:
-        clipped = old_value + (value - old_value).clamp(-clip, clip)
-        error = torch.max(error, (clipped - returns).square())
-    return 0.5 * error.mean()
 
 
 def entropy(std: Tensor) -> Tensor:
