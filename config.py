@@ -167,7 +167,7 @@ class RewardCfg:
     orientation: float = knob(-0.5, "tilt squared")
     height: float = knob(0.0, "base height less home height, squared")
     torque: float = knob(-1e-4, "motor torque squared")
-    action_rate: float = knob(-0.01, "change of action squared")
+    action_rate: float = knob(-0.03, "change of action squared")
     smoothness: float = knob(0.0, "change of the change of action squared")
     pose: float = knob(-0.05, "joint angle error squared")
     stand_pose: float = knob(0.0, "the same while the command is 0")
