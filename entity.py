@@ -123,7 +123,9 @@ class BodyEncoder(nn.Module):
 
     GATv2 (Brody et al., 2022, eq. 7) over the complete graph with self loops, H heads:
 
-        e_ij = a . LeakyReLU(W_l x_i + W_r x_j),  alpha_i = softmax_j(e_ij),  y_i = sum_j alpha_ij W_r x_j
+        e_ij = a . LeakyReLU(W_l x_i + W_r x_j),  alpha_i = softmax_j(e_ij),  y_i = W_l x_i + sum_j alpha_ij W_r x_j
+
+    W_l x_i in y_i lets a part be known beside the mixture that attention makes of all.
 
     body: nodes, each with its kind and the observation's columns it reads; with a mirror image they
     are those of the left half, and as many of the right half follow: a right leg is a left leg in
@@ -174,14 +176,14 @@ class BodyEncoder(nn.Module):
 
 
 def graph_attention(left: Tensor, right: Tensor, attention: Tensor) -> Tensor:
-    """Return sum_j alpha_ij right_j, the equations of BodyEncoder.
+    """Return left_i + sum_j alpha_ij right_j, the equations of BodyEncoder.
 
     left, right: (B, nodes, heads, size); attention: (heads, size). Returns (B, nodes, heads, size).
     """
     pairs = F.leaky_relu(left[:, :, None] + right[:, None], 0.2)  # (B, i, j, heads, size)
     scores = (pairs * attention.to(pairs.dtype)).sum(-1, dtype=torch.float32)  # (B, i, j, heads)
     alpha = scores.softmax(dim=2).to(right.dtype)
-    return torch.einsum("bijh,bjhd->bihd", alpha, right)
+    return left + torch.einsum("bijh,bjhd->bihd", alpha, right)
 
 
 def lstm_sequence(x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
 
     With LeakyReLU(t) = 0.6 t + 0.4 |t|, and softmax over j blind to what does not depend on j, the
     score is 0.6 a . r_j + 0.4 a . |l_i + r_j|. As the gradients ds_ij of a row's scores sum to 0,
-    those of l_i and r_j are 0.8 a sum_j p_ij and a sum_i (0.2 ds_ij + 0.8 p_ij), with p_ij = ds_ij
+    those of l_i, but for dy_i, and r_j are 0.8 a sum_j p_ij and a sum_i (0.2 ds_ij + 0.8 p_ij), with p_ij = ds_ij
     where l_i + r_j > 0, else 0.
     """
     per_side = nodes // sides
@@ -87,12 +87,13 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
                         others = load(share, (i + per_side) * nodes * WIDTH, nodes)
                     for d in range(size):
                         r, row = load(right, d * nodes * WIDTH, nodes), (i * heads + h) * size + d
+                        y = load(left, (i * size + d) * WIDTH, 1) + total(mine * r)
                         if sides == 2:
-                            y, z = total(mine * r), total(others * r)
+                            z = load(left, ((i + per_side) * size + d) * WIDTH, 1) + total(others * r)
                             store(out, row * samples + first, root * (y + z))
                             store(out, (row + per_side * heads * size) * samples + first, root * (y - z))
                         else:
-                            store(out, row * samples + first, total(mine * r))
+                            store(out, row * samples + first, y)
 
     @kernel
     def backward(samples, width, obs, columns, scale, shift, kinds, weight, bias, attention, dout, shares, work, dweight, dbias, dattention):
@@ -144,8 +145,9 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
                             p = p + active
                             dl = real(0.8) * total(active)
                             da = fma(l, dl, da)
-                            store(dlr, (d * nodes + i) * WIDTH, a[d] * dl)
-                            dr = fma(load(dy, (i * size + d) * WIDTH, 1), load(share, i * nodes * WIDTH, nodes), dr)
+                            dy_i = load(dy, (i * size + d) * WIDTH, 1)
+                            store(dlr, (d * nodes + i) * WIDTH, fma(a[d], dl, dy_i))
+                            dr = fma(dy_i, load(share, i * nodes * WIDTH, nodes), dr)
                         p = real(0.8) * p + real(0.2) * dscores
                         dattention[h * size + d] += over_samples(da + total(p * r))
                         store(dlr, (size + d) * nodes * WIDTH, fma(a[d], p, dr))
