@@ -244,7 +244,7 @@ class NetworkCfg:
 class PPOCfg:
     """Proximal policy optimisation."""
 
-    rollout: int = knob(16, "control steps between updates", low=1, high=1024)
+    rollout: int = knob(16, "control steps between updates", low=2, high=1024)
     epochs: int = knob(1, "passes over a rollout", low=1, high=100)
     minibatches: int = knob(8, "minibatches of a pass, split over robots", low=1, high=1024)
     learning_rate: float = knob(5e-4, "initial learning rate", low=1e-8, high=1.0)
@@ -395,6 +395,8 @@ def check(cfg: Any, prefix: str = "") -> None:
         raise ConfigError(f"motor.delay: expected, with vary.delay, less than env.control_dt = {cfg.control_dt:g} s, got {longest:g}")
     if isinstance(cfg, EnvCfg) and cfg.vary.delay[1] > 0 and not cfg.physics.motor.enabled:
         raise ConfigError("vary.delay: expected motor.enabled true, or 0 0")
+    if isinstance(cfg, Config) and cfg.train.num_envs % cfg.ppo.minibatches:
+        raise ConfigError(f"train.num_envs: expected a multiple of ppo.minibatches = {cfg.ppo.minibatches}, got {cfg.train.num_envs}")
     if isinstance(cfg, EnvCfg) and not math.isclose(cfg.substeps * cfg.physics.timestep, cfg.control_dt, rel_tol=1e-6):
         raise ConfigError(f"physics.timestep: expected a whole share of env.control_dt = {cfg.control_dt:g} s, got {cfg.physics.timestep:g}")
 

@@ -68,8 +68,8 @@ class System:
         if cold:
             self.say(f"compiled in {time.perf_counter() - start:.1f} s")
 
-    def train(self, resume: bool = False) -> int:
-        """Train for the configured iterations; return an exit code: 0, or 130 if interrupted."""
+    def train(self, resume: bool = False, profile: bool = False) -> int:
+        """Train for the configured iterations; return an exit code: 0, or 130 if interrupted. profile: say where the time went."""
         cfg, begin = self.cfg, time.perf_counter()
         folder = pathlib.Path(cfg.train.run_dir) / f"{cfg.task}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
         loaded = checkpoints.load(self.path, self.resources.device) if resume else None
@@ -89,6 +89,8 @@ class System:
         self.say(f"ready after {time.perf_counter() - begin:.1f} s; logs in {folder}")
         interrupted = run.go()
         run.finish(self.path)
+        if profile:
+            run.say_profile()
         return 130 if interrupted else 0
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
@@ -234,6 +236,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--episodes", metavar="N", help="with --eval: episodes to evaluate (256) or to record (1)")
     add("--checkpoint", metavar="PATH", help="checkpoint to write or read (checkpoints/TASK.pt)")
     add("--resume", action="store_true", help="go on from the checkpoint")
+    add("--profile", action="store_true", help="after training, say where the time went")
     add("--export", metavar="FILE", help="write a checkpoint's policy as .onnx")
     add("--list", action="store_true", help="list tasks and robots")
     add("--json", action="store_true", help="with --eval: print one JSON object")
@@ -289,14 +292,19 @@ def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> 
     return override(base, changes)
 
 
-def keep_networks(cfg: Config, saved: Config, path: pathlib.Path) -> None:
-    """Raise ConfigError, naming the field, where networks are asked for that a checkpoint does not hold."""
-    for name in ("network", "world_model"):
-        asked, trained = getattr(cfg, name), getattr(saved, name)
-        for field in knobs(asked):
-            value, kept = getattr(asked, field.name), getattr(trained, field.name)
-            if field.name != "learning_rate" and value != kept:
-                raise ConfigError(f"{name}.{field.name}: expected {kept}, which {path} was trained with, got {value}")
+# A policy means nothing to another robot, nor where its observations or actions mean something else
+LEARNT_FOR = "physics.robot", "env.control", "command.kind"
+
+
+def keep_what_was_learnt(cfg: Config, saved: Config, path: pathlib.Path) -> None:
+    """Raise ConfigError, naming the field, where networks are asked for that a checkpoint does not hold, or what they were not trained for."""
+    asked, trained = sections(cfg), sections(saved)
+    networks = [f"{name}.{field.name}" for name in ("network", "world_model") for field in knobs(asked[name]) if field.name != "learning_rate"]
+    for key in (*LEARNT_FOR, *networks):
+        name, field = key.split(".")
+        value, kept = getattr(asked[name], field), getattr(trained[name], field)
+        if value != kept:
+            raise ConfigError(f"{key}: expected {kept}, which {path} was trained with, got {value}")
 
 
 def run(arguments: list[str], console: Console) -> int:
@@ -320,14 +328,14 @@ def run(arguments: list[str], console: Console) -> int:
         base = saved
     cfg = configure(options, fields, base)
     if loads:
-        keep_networks(cfg, base, path)
+        keep_what_was_learnt(cfg, base, path)
     system = System(cfg, path or pathlib.Path(cfg.train.checkpoint_dir) / f"{cfg.task}.pt", console)
     if options.get("export"):
         system.export(options["export"])
         if not wants_eval:
             return 0
     if not wants_eval:
-        return system.train(bool(options.get("resume")))
+        return system.train(bool(options.get("resume")), bool(options.get("profile")))
     episodes = whole_number(options, "episodes")
     if options.get("json") or not (options.get("render") or options.get("record")):
         result = system.evaluate(episodes or cfg.train.eval_episodes)

@@ -273,7 +273,7 @@ def test_every_robot_is_learned_from_once_in_a_pass():
 @pytest.mark.parametrize(
     ("n", "threads", "changes"),
     [
-        (37, 1, {"ppo.minibatches": 5}), (50, 2, {"ppo.minibatches": 64}), (3, 4, {}), (40, 1, {"ppo.rollout": 1}), (1, 1, {"ppo.rollout": 1}),
+        (37, 1, {"ppo.minibatches": 5}), (50, 2, {"ppo.minibatches": 64}), (3, 4, {}), (40, 1, {"ppo.rollout": 2}), (1, 1, {"ppo.rollout": 2}),
         (33, 2, {"ppo.minibatches": 1, "ppo.epochs": 2}),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from config import Config, ConfigError, override
 from entity import Creature
 from environments import ABEnv
 
-FORMAT = "foal-checkpoint-2"
+FORMAT = "foal-checkpoint-3"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Share:
         self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda")
         self.memory: BeliefState | None = None
         self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
-        self.seconds = {"think": 0.0, "move": 0.0}
+        self.seconds = dict.fromkeys(("move", "infer", "value", "gradient"), 0.0)  # spent on each so far
 
     @torch.no_grad()
     def collect(self) -> None:
@@ -48,7 +48,6 @@ class Share:
         r.std.copy_(self.belief.std())
         noise = torch.randn(r.action.shape, generator=self.generator, device=device)
         start = time.perf_counter()
-        self.seconds = {"think": 0.0, "move": 0.0}
         for t in range(r.steps):
             obs, starts = r.obs[t].to(device, non_blocking=True), r.starts[t].to(device, non_blocking=True)
             action, mean, self.memory = self.belief.act(obs, self.memory, starts, noise[t])
@@ -57,7 +56,7 @@ class Share:
             state = self.env.step(r.action[t].numpy(), out=r.states[t])
             r.starts[t + 1] = torch.from_numpy(state.done)
             end = time.perf_counter()
-            self.seconds["think"] += middle - start
+            self.seconds["infer"] += middle - start
             self.seconds["move"] += end - middle
             start = end
 
@@ -68,7 +67,7 @@ class Share:
         An episode ended by time goes on in truth: its last reward is followed by the value of its
         final observation. One that ended in a fall is followed by nothing.
         """
-        r, cfg, device = self.rollout, self.cfg.ppo, self.device
+        r, cfg, device, start = self.rollout, self.cfg.ppo, self.device, time.perf_counter()
         self.obs, self.starts, self.action, self.mean, self.std = (x.to(device, non_blocking=True) for x in (r.obs, r.starts, r.action, r.mean, r.std))
         everything = torch.cat((self.obs, r.privileged.to(device, non_blocking=True)), dim=-1)
         features = self.belief.value_features(everything.flatten(0, 1), self.belief.normaliser, self.belief.dtype)  # (sides, rows, S)
@@ -81,10 +80,11 @@ class Share:
         next_value[r.terminated.to(device)] = 0.0
         self.advantage = ppo.generalised_advantages(r.reward.to(device), self.value, next_value, r.done().to(device), cfg.gamma, cfg.gae_lambda)
         self.returns = self.advantage + self.value
+        self.seconds["value"] += time.perf_counter() - start
 
     def gradient(self, robots: slice, parameters: list[Tensor], average: Tensor, spread: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss's gradient of some of the robots, one vector, and metrics; advantages are normalised by average and spread."""
-        cfg, memory = self.cfg.ppo, self.rollout.state
+        cfg, memory, start = self.cfg.ppo, self.rollout.state, time.perf_counter()
         obs, starts = self.obs[:-1, robots], self.starts[:-1, robots]
         action, mean, returns = (x[:, robots] for x in (self.action, self.mean, self.returns))
         advantage = (self.advantage[:, robots] - average) / (spread + 1e-8)
@@ -96,6 +96,7 @@ class Share:
         loss = actor + critic - cfg.entropy_coefficient * bonus
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
         metrics = {"policy_loss": actor, "value_loss": critic, "entropy": bonus, "clip_fraction": clipped, "kl": kl}
+        self.seconds["gradient"] += time.perf_counter() - start
         return gradient, {key: x.detach() for key, x in metrics.items()}
 
 
@@ -128,7 +129,7 @@ class TrainingEngine:
         self.world_model = WorldModelTrainer(creature.world_model, cfg.world_model) if creature.world_model else None
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
         self.shares = [Share(part, self.belief, cfg, device, i) for i, part in enumerate(parts)]
-        self.env_steps = 0
+        self.env_steps, self.seconds = 0, 0.0  # taken so far, spent on them
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
         env.set_level(*self.levels)
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
@@ -191,6 +192,11 @@ class TrainingEngine:
                 result |= self.world_model.train_on_trajectory(share.rollout, self.device)
         return result
 
+    def profile(self) -> dict[str, float]:
+        """Return the seconds that went into each part so far: mean of the shares, and the rest, which is the optimiser, waiting and book-keeping."""
+        parts = {name: sum(share.seconds[name] for share in self.shares) / len(self.shares) for name in self.shares[0].seconds}
+        return parts | {"rest": self.seconds - sum(parts.values())}
+
     def step(self, gradient: Tensor) -> None:
         """Step along a gradient, policy and critic clipped apart: a fall surprises the critic most, and should not still the policy.
 
@@ -229,4 +235,5 @@ class TrainingEngine:
         metrics |= {"reward": float(reward.mean()), "falls": float(terminated.sum()), "episodes": float(ended.sum())}
         if ended.any():
             metrics |= {"return": float(returns[ended].mean()), "episode_steps": float(steps[ended].mean())}
+        self.seconds += end - start
         return metrics | {"collect_seconds": middle - start, "update_seconds": end - middle}

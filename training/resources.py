@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import sys
 import time
 
@@ -10,6 +11,7 @@ import torch
 
 import fused
 from config import Config
+from entity import dense
 from physics.engine import available_cores
 
 BYTES_PER_ROBOT = 64 * 1024  # state, a rollout of 16 steps and an update's activations, measured at 1024 robots
@@ -46,22 +48,24 @@ def detect(cfg: Config) -> Resources:
     while wanted > 64 and wanted * BYTES_PER_ROBOT > memory // 2:
         wanted //= 2
     precision = cfg.train.precision if cfg.train.precision != "auto" else fastest_precision(device)
+    wanted = max(wanted - wanted % cfg.ppo.minibatches, cfg.ppo.minibatches)
     return Resources(cores, memory, _gpu_name() if cuda else "", device, precision, threads, cfg.train.num_envs or wanted)
 
 
 def fastest_precision(device: torch.device) -> str:
-    """Return "bfloat16" where products of the update's size are at least a fifth faster in it, else "float32"."""
-    if device.type == "cpu" and not fused.HAS_PAIRS:
+    """Return "bfloat16" where a layer of the update's size is at least a fifth faster in it, else "float32"."""
+    cpu = device.type == "cpu"
+    if cpu and not fused.HAS_PAIRS:
         return "float32"  # compiled code would have to take the pairs apart
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(2048, 640, dtype=dtype, device=device), torch.ones(640, 512, dtype=dtype, device=device)
-        times = []
-        for _ in range(5):
+    layer = fused.Dense.apply if cpu else dense
+    weight, bias = torch.ones(2, 64, 64, device=device), torch.ones(64, device=device)
+    inputs = {dtype: torch.ones(2, 64, 2048, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16)}
+    seconds = dict.fromkeys(inputs, math.inf)
+    for _ in range(10):  # in turn and the best of ten, as other work on the machine slows some of them
+        for dtype, x in inputs.items():
             start = time.perf_counter()
-            (a @ b)[0, 0].item()
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = min(times)
+            layer(x, weight, bias)[0, 0, 0].item()
+            seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
     return "bfloat16" if seconds[torch.bfloat16] * 1.2 < seconds[torch.float32] else "float32"
 
 

@@ -27,6 +27,7 @@ class Run:
         self.cfg, self.engine, self.judge, self.folder, self.console = cfg, engine, judge, folder, console
         self.logger = Logger(folder, self.cfg)
         self.iteration, self.train_seconds = 0, 0.0
+        self.first_step = 0  # env steps that others took before this run
         self.best: dict[str, Any] = {}
         self.arrival: tuple[float, int] | None = None  # training seconds and env steps at the target survival
         self.stop = False
@@ -35,7 +36,7 @@ class Run:
         """Go on where a checkpoint was saved."""
         self.engine.load_state(loaded.trainer)
         self.iteration, self.train_seconds = loaded.progress["iteration"], loaded.progress["train_seconds"]
-        self.engine.env_steps = loaded.progress["env_steps"]
+        self.engine.env_steps = self.first_step = loaded.progress["env_steps"]
 
     def go(self) -> bool:
         """Iterate to the end or until Ctrl-C; return whether it was interrupted."""
@@ -106,6 +107,13 @@ class Run:
             self.say(f"best: {100 * self.best['survival']:.1f} % of {self.best['episodes']} episodes survived, at iteration {self.best['iteration']}")
         self.say(f"peak memory {peak_memory() / 2**30:.2f} GB; logs in {self.folder}" + (f", learning curve {curve}" if curve else ""))
         self.say(f"checkpoint {path}; watch it: python simulate.py --eval --render")
+
+    def say_profile(self) -> None:
+        """Say where the time of training went."""
+        steps, profile = self.engine.env_steps - self.first_step, self.engine.profile()
+        total = sum(profile.values())
+        for name, seconds in profile.items():
+            self.say(f"{name:>10}  {100 * seconds / total:5.1f} %  {1e6 * seconds / steps:7.3f} us per env step")
 
     def _interrupt(self, number: int, frame: types.FrameType | None) -> None:
         """Stop after this iteration; a second Ctrl-C stops at once."""
