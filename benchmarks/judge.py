@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from environments import registry
+from physics.engine import available_cores
 from training.evaluation import EVALUATION_SEED, evaluate, reaches
 
 EPISODES = 256  # of an evaluation
@@ -80,7 +81,8 @@ class Judge:
         over = seconds >= self.seconds or env_steps >= self.steps
         if over or (self.times and seconds >= self.times[0]):
             self.times = [t for t in self.times if t > seconds]
-            result = evaluate(policy, self.env, EVALUATION_SEED + 1000 * self.seed + len(self.rows), CPU)
+            threads = 1 if isinstance(policy, Policy) else available_cores()
+            result = evaluate(policy, self.env, EVALUATION_SEED + 1000 * self.seed + len(self.rows), CPU, threads)
             self.rows.append({"seconds": seconds, "env_steps": env_steps} | result)
             self._began += time.perf_counter() - now
         return over

@@ -19,10 +19,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.judge import Judge, Policy
-from config import NetworkCfg, PPOCfg
+from config import NetworkCfg
 from environments import registry
 from environments.gymnasium import GymVectorEnv
 from physics.engine import available_cores
+from training.presets import preset
 
 ACTION_LIMIT = 100.0  # stable-baselines3 wants a bound; none that a policy meets
 NO_CRITIC_MEMORY = {"enable_critic_lstm": False}  # as in Foal; with one of its own, RecurrentPPO is a third slower
@@ -97,14 +98,15 @@ class Settings:
     policy: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _foals(robots: int = 1024) -> Settings:
-    """Return Foal's own hyperparameters, as far as the contestants have them; the learning rate is the highest that Foal's adapts to."""
-    p = PPOCfg()
+def _foals(task: str, robots: int = 1024) -> Settings:
+    """Return Foal's own hyperparameters for a task, as far as the contestants have them; the learning rate is the highest that Foal's adapts to."""
+    cfg = preset(task)
+    p = cfg.ppo
     algorithm = {
         "learning_rate": p.max_learning_rate, "gamma": p.gamma, "gae_lambda": p.gae_lambda, "clip_range": p.clip,
         "ent_coef": p.entropy_coefficient, "max_grad_norm": p.max_gradient_norm,
     }  # fmt: skip
-    policy = {"log_std_init": math.log(NetworkCfg().initial_std)}
+    policy = {"log_std_init": math.log(cfg.network.initial_std)}
     return Settings(robots, p.rollout, robots * p.rollout // p.minibatches, p.epochs, available_cores(), algorithm, policy)
 
 
@@ -120,14 +122,18 @@ def _foals(robots: int = 1024) -> Settings:
 #     the same, 1 thread                                                                                        36
 #
 # Large minibatches are what makes RecurrentPPO fast: it cuts and pads every sequence of a minibatch in Python.
-# Their default hyperparameters are the libraries' but for a minibatch of 4096, which is seven times as fast as 64;
-# with batches that large, 10 epochs still are 40 updates to a rollout.
-PRESETS = {
-    "ppo": (False, Settings(1024, 16, 4096, 10, available_cores())),
-    "ppo-foal": (False, _foals()),
-    "recurrent-ppo": (True, Settings(1024, 16, 4096, 10, available_cores(), policy=NO_CRITIC_MEMORY)),
-    "recurrent-ppo-foal": (True, dataclasses.replace(_foals(), policy=_foals().policy | NO_CRITIC_MEMORY)),
-}
+# The first ones' hyperparameters are the libraries' but for a minibatch of 4096, which is seven times as fast as 64;
+# with batches that large, 10 epochs still are 40 updates to a rollout. The last one is as its library leaves it.
+def presets(task: str) -> dict[str, tuple[bool, Settings]]:
+    """Return the contestants for a task by name: whether recurrent, and settings."""
+    foals = _foals(task)
+    return {
+        "ppo": (False, Settings(1024, 16, 4096, 10, available_cores())),
+        "ppo-foal": (False, foals),
+        "recurrent-ppo": (True, Settings(1024, 16, 4096, 10, available_cores(), policy=NO_CRITIC_MEMORY)),
+        "recurrent-ppo-foal": (True, dataclasses.replace(foals, policy=foals.policy | NO_CRITIC_MEMORY)),
+        "recurrent-ppo-default": (True, Settings(16, 128, 128, 10, available_cores())),
+    }
 
 
 def train_sb3(task: str, seed: int, recurrent: bool, settings: Settings, judge: Judge) -> list[dict[str, float]]:

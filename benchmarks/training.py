@@ -10,7 +10,7 @@ own, so that the threads of one do not wait for those of another; seeds go round
 The networks have the same sizes: an LSTM of 128 (RecurrentPPO: then a layer of 128) or two layers of
 128, and a critic of two layers of 128 without memory. Foal's critic also
 reads what the simulator knows; the contestants have no place for that. They start their episodes at
-random ages, as Foal does. Their settings are benchmarks/stable_baselines.py's PRESETS.
+random ages, as Foal does. Their settings are benchmarks/stable_baselines.py's presets().
 """
 
 import argparse
@@ -47,6 +47,7 @@ NAMES = {
     "ppo-foal": "SB3 PPO, Foal's settings",
     "recurrent-ppo": "RecurrentPPO, 10 epochs",
     "recurrent-ppo-foal": "RecurrentPPO, Foal's settings",
+    "recurrent-ppo-default": "RecurrentPPO, 16 robots, all defaults",
 }
 
 Rows = list[dict[str, float]]  # of one training: Judge.rows
@@ -82,7 +83,7 @@ def train(contestant: str, task: str, seed: int, seconds: float) -> Rows:
         return train_foal(task, seed, judge, NETWORKS[contestant])
     from benchmarks import stable_baselines
 
-    return stable_baselines.train_sb3(task, seed, *stable_baselines.PRESETS[contestant], judge)
+    return stable_baselines.train_sb3(task, seed, *stable_baselines.presets(task)[contestant], judge)
 
 
 def train_apart(contestant: str, task: str, seed: int, seconds: float) -> Rows:

@@ -18,7 +18,7 @@ _WALK = dataclasses.replace(
         torque=-1e-4, action_rate=-0.01, pose=-0.1, stand_pose=-0.3, joint_speed=-2e-4, feet=0.0, trot=2.0, alive=0.2, air_time=0.01, fall=-1.0,
     ),
     # contacts of other engines bounce less and grip more slowly: known to a policy, they cost it little velocity error there
-    vary=dataclasses.replace(_BALANCE.vary, stiffness=(0.25, 1.5), restitution=(0.0, 1.0), grip_time=(0.0, 0.02)),
+    vary=dataclasses.replace(_BALANCE.vary, stiffness=(0.25, 1.5), restitution=(0.0, 1.0), grip_time=(0.0, 0.03)),
 )  # fmt: skip
 _ROBUST = dataclasses.replace(_WALK, push=PushCfg(speed=(0.5, 1.0)))
 _GOAL = dataclasses.replace(_WALK, command=CommandCfg(kind="goal"), goal=GoalCfg(reach=3.0))

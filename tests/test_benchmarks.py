@@ -302,7 +302,7 @@ def test_stable_baselines_sees_what_the_environment_does():
 @pytest.mark.usefixtures("threads_as_before")
 def test_stable_baselines_trains_under_the_judge(recurrent):
     stable_baselines = pytest.importorskip("benchmarks.stable_baselines", exc_type=ImportError)
-    preset = stable_baselines.PRESETS["recurrent-ppo-foal" if recurrent else "ppo-foal"][1]
+    preset = stable_baselines.presets("quadruped-balance")["recurrent-ppo-foal" if recurrent else "ppo-foal"][1]
     settings = dataclasses.replace(preset, robots=32, steps=8, batch=128, threads=1)
     referee = judge.Judge("quadruped-balance", 0, seconds=1e9, steps=2 * 32 * 8, times=[], episodes=16)
     rows = stable_baselines.train_sb3("quadruped-balance", 0, recurrent, settings, referee)

@@ -5,9 +5,13 @@ import types
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from config import Config, override
 from environments import EnvState
+from training import run
 from training.evaluation import evaluate
+from training.run import Run
 
 ENDS = {0: {2: "fall", 4: "time"}, 1: {5: "time"}, 2: {3: "time", 4: "fall"}}  # of robots, by step
 
@@ -54,3 +58,20 @@ def test_an_evaluation_counts_the_first_episode_of_every_robot_alone():
         # after every step but the last of an episode
         "distance": pytest.approx((1 + (11 + 12 + 13 + 14) + (21 + 22)) / 7),
     }
+
+
+def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypatch):
+    # mean returns by level of pushes; the second passes the task best, the third the hardest pushes
+    returns = [{1.0: 50.0, 1.3: 20.0}, {1.0: 90.0, 1.3: 10.0}, {1.0: 70.0, 1.3: 30.0}, {1.0: 80.0, 1.3: 25.0}]
+    levels, saved = [], []
+    judge = types.SimpleNamespace(set_level=lambda push, command: levels.append((push, command)))
+    engine = types.SimpleNamespace(creature=None, device=None, shares=[None], env_steps=0)
+    trained = Run(override(Config(), {"curriculum.push": (0.5, 1.3), "curriculum.command": (0.3, 1.0)}), engine, judge, tmp_path, Console())
+    monkeypatch.setattr(trained, "save", lambda name, progress: saved.append(progress["mean_return"]))
+    for i, by_level in enumerate(returns):
+        trained.iteration = i
+        monkeypatch.setattr(run, "evaluate", lambda *_, by_level=by_level: {"survival": 1.0, "episodes": 1, "mean_return": by_level[levels[-1][0]]})
+        assert trained.judge_now()["eval_mean_return"] == by_level[1.0]
+    assert levels == [(1.0, 1.0), (1.3, 1.0)] * 4
+    assert saved == [50.0, 70.0]
+    trained.logger.close()

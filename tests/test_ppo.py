@@ -1,6 +1,7 @@
 """Proximal policy optimisation against arithmetic by hand and torch.distributions; the engine, with one share of the robots or several."""
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from environments import registry
 from training import checkpoint, ppo
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
+from training.inference import Inference
 
 CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=1, head_size=4, encoder=8, lstm=8, critic=8)
@@ -137,7 +139,7 @@ def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
             assert r.starts[1:].any()
             mean, after = made.belief(r.obs[:-1], r.state, r.starts[:-1])
             torch.testing.assert_close(mean, r.mean, rtol=tolerance, atol=tolerance)
-            torch.testing.assert_close(after.cell, share.memory.cell, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(after.cell, share.infer.memory.cell, rtol=tolerance, atol=tolerance)
             torch.testing.assert_close((r.action - r.mean).flatten().std(), made.belief.std().detach().mean(), rtol=0.05, atol=0)
             forgotten = made.belief(r.obs[:-1], r.state, torch.zeros_like(r.starts[:-1]))[0]
             assert (forgotten - r.mean).abs().max() > 1e-3
@@ -189,7 +191,7 @@ def test_rollouts_go_on_where_the_last_one_ended():
     made = engine()
     (r,) = made.collect_trajectory()
     last = [x[-1].clone() for x in (r.obs, r.privileged, r.starts)]
-    memory = made.shares[0].memory
+    memory = made.shares[0].infer.memory
     (r,) = made.collect_trajectory()
     for was, now in zip(last, (r.obs[0], r.privileged[0], r.starts[0]), strict=True):
         assert torch.equal(was, now)
@@ -285,6 +287,37 @@ def test_odd_numbers_of_robots_minibatches_and_steps_are_learned_from(n, threads
     assert all(math.isfinite(x) for x in metrics.values())
     assert torch.isfinite(weights(made)).all()
     assert not torch.equal(weights(made), before)
+
+
+def test_inference_over_a_graphs_buffers_is_inference():
+    made = engine(n=24)
+    plain, recorded = (Inference(made.belief, 24, 37, CPU) for _ in range(2))
+    # a GPU's graph repeats step(); here it is called
+    recorded.graph = types.SimpleNamespace(replay=recorded.step)
+    starts = torch.zeros(24)
+    for i in range(4):
+        obs, noise = torch.randn(24, 37), torch.randn(24, 12)
+        starts[i] = 1.0
+        before = recorded.remembered()
+        for a, b in zip(plain(obs, starts, noise), recorded(obs, starts, noise), strict=True):
+            assert torch.equal(a, b)
+        for a, b, old in zip(plain.memory, recorded.memory, before, strict=True):
+            assert torch.equal(a, b)
+            assert not torch.equal(b, old)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_graph_does_what_its_steps_do():
+    made = engine(n=24)
+    cuda = torch.device("cuda")
+    belief = made.belief.to(cuda)
+    plain, recorded = (Inference(belief, 24, 37, cuda) for _ in range(2))
+    recorded.record()
+    assert not recorded.memory.cell.any()
+    for _ in range(4):
+        obs, starts, noise = torch.randn(24, 37), (torch.rand(24) < 0.2).float(), torch.randn(24, 12, device=cuda)
+        for a, b in zip(plain(obs, starts, noise), recorded(obs, starts, noise), strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_broken_gradients_take_no_step():

@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     code, out, err = simulate(
         "--iterations", 4, "--train.num_envs", 64, "--train.eval_every", 2, "--train.eval_episodes", 16, "--env.episode_seconds", 2,
-        "--train.run_dir", folder / "runs", "--train.checkpoint_dir", folder / "checkpoints", "--world_model.enabled", "true",
+        "--train.run_dir", folder / "runs", "--train.checkpoint_dir", folder / "checkpoints", "--world_model.enabled", "true", "--profile",
     )  # fmt: skip
     assert code == 0, err
     return folder, out, err
@@ -50,6 +50,13 @@ def test_training_leaves_metrics_events_curve_and_checkpoint(trained):
     assert list(run.glob("events*")) and json.loads((run / "config.json").read_text())["train"]["iterations"] == 4
     assert (folder / "checkpoints" / "quadruped-balance.pt").exists()
     assert out == "" and re.search(r"64 robots, \d+ threads", err) and "peak memory" in err
+
+
+def test_a_profile_says_where_all_the_time_went(trained):
+    shares = dict(re.findall(r"^ +(\w+) +([\d.]+) % +[\d.]+ us per env step$", trained[2], re.MULTILINE))
+    assert list(shares) == ["move", "infer", "value", "gradient", "rest"]
+    assert all(float(share) > 0 for share in shares.values())
+    assert sum(map(float, shares.values())) == pytest.approx(100, abs=0.3)
 
 
 def test_evaluation_prints_one_json_object(trained):
@@ -85,6 +92,9 @@ def test_resuming_goes_on_and_keeps_the_previous_checkpoint(trained, tmp_path):
         (["--train.iterations", "2.5"], "train.iterations: expected a whole number"),
         (["--push.speed", "2", "1"], "push.speed: expected two numbers, low and high"),
         (["--env.control", "magic"], "env.control: expected one of pd, torque"),
+        (["--ppo.rollout", "1"], "ppo.rollout: expected a whole number between 2 and"),
+        (["--train.num_envs", "100"], "train.num_envs: expected a multiple of ppo.minibatches = 8, got 100"),
+        pytest.param(["--train.device", "cuda"], "train.device: expected auto or cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")),
         (["--physics.timestep", "0.003"], "physics.timestep: expected a whole share of env.control_dt"),
         (["--task", "chess"], "task: unknown task 'chess'"),
         (["--seed", "-1"], "seed: expected a whole number"),
@@ -171,6 +181,9 @@ def test_networks_stay_as_a_checkpoint_has_them(trained):
         (["--network.symmetric", "false"], "network.symmetric: expected True, which"),
         (["--world_model.enabled", "false"], "world_model.enabled: expected True, which"),
         (["--task", "quadruped-goal"], "--task: expected quadruped-balance, which"),
+        (["--physics.robot", "spot"], "physics.robot: expected go1, which"),
+        (["--env.control", "torque"], "env.control: expected pd, which"),
+        (["--command.kind", "velocity"], "command.kind: expected stay, which"),
     ):
         for what in (["--eval"], ["--resume"], ["--export", "p.onnx"]):
             with pytest.raises(ConfigError, match=words):

@@ -20,6 +20,7 @@ from config import Config
 from entity import BeliefState, Creature, EntityBelief
 from environments import ABEnv
 from training import ppo
+from training.inference import Inference
 from training.parallel import side_by_side
 from training.rollout import Rollout
 from training.world_model import WorldModelTrainer
@@ -31,7 +32,8 @@ class Share:
     def __init__(self, env: ABEnv, belief: EntityBelief, cfg: Config, device: torch.device, number: int) -> None:
         self.env, self.belief, self.cfg, self.device = env, belief, cfg, device
         self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda")
-        self.memory: BeliefState | None = None
+        self.infer = Inference(belief, env.num_envs, env.num_obs, device)
+        self.begun = False
         self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
         self.seconds = dict.fromkeys(("move", "infer", "value", "gradient"), 0.0)  # spent on each so far
 
@@ -39,19 +41,13 @@ class Share:
     def collect(self) -> None:
         """Act for a rollout, every robot with its own noise."""
         r, device = self.rollout, self.device
-        if self.memory is None:
-            self.memory = self.belief.initial_state(self.env.num_envs)
-            r.begin(self.env.init_state(self.cfg.seed + 1, staggered=True))
-        else:
-            r.begin(None)
-        r.state = self.memory
+        r.begin(None if self.begun else self.env.init_state(self.cfg.seed + 1, staggered=True))
+        self.begun, r.state = True, self.infer.remembered()
         r.std.copy_(self.belief.std())
         noise = torch.randn(r.action.shape, generator=self.generator, device=device)
         start = time.perf_counter()
         for t in range(r.steps):
-            obs, starts = r.obs[t].to(device, non_blocking=True), r.starts[t].to(device, non_blocking=True)
-            action, mean, self.memory = self.belief.act(obs, self.memory, starts, noise[t])
-            r.action[t], r.mean[t] = action, mean  # from a GPU: waits for it
+            r.action[t], r.mean[t] = self.infer(r.obs[t], r.starts[t], noise[t])  # from a GPU: waits for it
             middle = time.perf_counter()
             state = self.env.step(r.action[t].numpy(), out=r.states[t])
             r.starts[t + 1] = torch.from_numpy(state.done)
@@ -141,6 +137,9 @@ class TrainingEngine:
         mean, _ = self.belief(obs, self.belief.initial_state(n))
         value = self.belief.value(obs, torch.zeros(1, n, self.env.num_privileged, device=self.device))
         torch.autograd.grad(mean.sum() + value.sum(), self.parameters, allow_unused=True)
+        if self.device.type == "cuda":
+            for share in self.shares:
+                share.infer.record()
         self.env.init_state(self.cfg.seed)
 
     def state(self) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from environments import registry
 
 _WALK = {
     "ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 0.8, "train.iterations": 600, "train.eval_every": 20,
-    "curriculum.command": (0.3, 1.0), "curriculum.growth": 0.01,
+    "curriculum.push": (1.0, 1.0), "curriculum.command": (0.3, 1.0), "curriculum.growth": 0.01,
 }  # fmt: skip
-_PRESETS: dict[str, dict[str, Any]] = {"quadruped-walk-flat": _WALK, "quadruped-walk-robust": _WALK, "quadruped-goal": _WALK}
+_ROBUST = _WALK | {"curriculum.push": (1.0, 1.2)}
+_PRESETS: dict[str, dict[str, Any]] = {"quadruped-walk-flat": _WALK, "quadruped-walk-robust": _ROBUST, "quadruped-goal": _WALK}
 
 
 def preset(task: str) -> Config:

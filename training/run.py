@@ -29,6 +29,7 @@ class Run:
         self.iteration, self.train_seconds = 0, 0.0
         self.first_step = 0  # env steps that others took before this run
         self.best: dict[str, Any] = {}
+        self.rank = 0.0, 0.0  # the best one's
         self.arrival: tuple[float, int] | None = None  # training seconds and env steps at the target survival
         self.stop = False
 
@@ -65,16 +66,25 @@ class Run:
 
     def judge_now(self) -> dict[str, Any]:
         """Evaluate the creature, keep it if it is the best so far, and save it."""
-        result = evaluate(self.engine.creature, self.judge, EVALUATION_SEED + self.iteration, self.engine.device, len(self.engine.shares))
+        result = self.examine(1.0, 1.0)
+        # as hard as training becomes: of policies that pass the task as it is, this tells the robust ones
+        hardest = self.cfg.curriculum.push[1], self.cfg.curriculum.command[1]
+        hard = result if hardest == (1.0, 1.0) else self.examine(*hardest)
         progress = {"iteration": self.iteration, "env_steps": self.engine.env_steps, "train_seconds": self.train_seconds} | result
         least = self.cfg.train.target_survival
         if self.arrival is None and reaches(result, least):
             self.arrival = self.train_seconds, self.engine.env_steps
         # among those that survive well enough the return tells: who stands still survives, too
-        if not self.best or (min(result["survival"], least), result["mean_return"]) >= (min(self.best["survival"], least), self.best["mean_return"]):
-            self.best = progress
+        rank = min(hard["survival"], least), hard["mean_return"]
+        if not self.best or rank >= self.rank:
+            self.best, self.rank = progress, rank
             self.save("best.pt", progress)
         return {f"eval_{key}": value for key, value in result.items()}
+
+    def examine(self, push: float, command: float) -> dict[str, float]:
+        """Return an evaluation with pushes and commands at some level; see ABEnv.set_level."""
+        self.judge.set_level(push, command)
+        return evaluate(self.engine.creature, self.judge, EVALUATION_SEED + self.iteration, self.engine.device, len(self.engine.shares))
 
     def save(self, name: str, progress: dict[str, Any]) -> None:
         """Write a checkpoint of this instant to the run's folder."""

@@ -1,0 +1,64 @@
+"""What robots do next: the policy, step by step, with its memory."""
+
+import torch
+from torch import Tensor
+
+from entity import BeliefState, EntityBelief
+
+
+class Inference:
+    """The policy of N robots and what they remember.
+
+    On a GPU a step is some fifty kernels of microseconds each, which take longer to launch than to
+    run; record() makes one CUDA graph of them, which lives on buffers that stay where they are.
+    """
+
+    def __init__(self, belief: EntityBelief, num_envs: int, num_obs: int, device: torch.device) -> None:
+        self.belief, self.device = belief, device
+        self.memory = belief.initial_state(num_envs)
+        shapes = (num_envs, num_obs), (num_envs,), (num_envs, belief.num_actions)
+        self.inputs = [torch.zeros(*shape, device=device) for shape in shapes]
+        self.outputs: tuple[Tensor, Tensor] | None = None
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def remembered(self) -> BeliefState:
+        """Return a copy of what robots remember now."""
+        return BeliefState(*(x.clone() for x in self.memory))
+
+    @torch.no_grad()
+    def __call__(self, obs: Tensor, starts: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return actions and their means, (N, A) on the device; obs: (N, O), starts: (N), anywhere; noise: (N, A).
+
+        With a graph both are overwritten by the next call.
+        """
+        if self.graph is None:
+            obs, starts = obs.to(self.device, non_blocking=True), starts.to(self.device, non_blocking=True)
+            action, mean, self.memory = self.belief.act(obs, self.memory, starts, noise)
+            return action, mean
+        for buffer, x in zip(self.inputs, (obs, starts, noise), strict=True):
+            buffer.copy_(x, non_blocking=True)
+        self.graph.replay()
+        return self.outputs
+
+    def step(self) -> None:
+        """Act on the buffers: what the graph repeats."""
+        obs, starts, noise = self.inputs
+        action, mean, memory = self.belief.act(obs, self.memory, starts, noise)
+        for kept, new in zip(self.memory, memory, strict=True):
+            kept.copy_(new)
+        self.outputs = action, mean
+
+    def record(self) -> None:
+        """Make the graph, leaving no trace in the memory; not while another thread uses the GPU."""
+        before, stream = self.remembered(), torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # libraries allocate what they need in their first runs, which a graph must not
+            for _ in range(3):
+                self.step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        for kept, old in zip(self.memory, before, strict=True):
+            kept.copy_(old)
+        self.graph = graph
