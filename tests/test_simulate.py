@@ -148,7 +148,7 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
     ("env_changes", "cfg_changes", "words"),
     [
         ({"num_actions": 8, "body": Body((Node("all", (0, 1)),))}, {}, "expected 8 actions, got 12"),
-        ({"num_privileged": 28, "body": Body((Node("all", (0, 1)),))}, {}, "expected 65 observations, privileged ones included, got 67"),
+        ({"num_privileged": 35, "body": Body((Node("all", (0, 1)),))}, {}, "expected 72 observations, privileged ones included, got 74"),
         ({}, {"network.lstm": 64}, "expected belief.lstm of shape (2, 128, 64), got (2, 256, 96)"),
         ({}, {"network.recurrent": False}, "expected belief.hidden of shape (2, 64, 32), got none"),
         ({}, {"world_model.enabled": True}, "expected world_model.encoder.0.weight of shape (256, 37), got none"),
