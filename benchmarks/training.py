@@ -47,7 +47,7 @@ NAMES = {
     "ppo-foal": "SB3 PPO, Foal's settings",
     "recurrent-ppo": "RecurrentPPO, 10 epochs",
     "recurrent-ppo-foal": "RecurrentPPO, Foal's settings",
-    "recurrent-ppo-default": "RecurrentPPO, 16 robots, all defaults",
+    "recurrent-ppo-default": "RecurrentPPO, 16 robots, its own settings",
 }
 
 Rows = list[dict[str, float]]  # of one training: Judge.rows
