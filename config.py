@@ -271,12 +271,31 @@ class CurriculumCfg:
 
 @dataclass(frozen=True)
 class WorldModelCfg:
-    """The latent dynamics model."""
+    """The recurrent state-space model: what it is for, how large it is, how it learns."""
 
-    enabled: bool = knob(False, "train it on the same rollouts")
-    latent: int = knob(128, "features of the latent state", low=1, high=4096)
-    hidden: int = knob(256, "features of hidden layers", low=1, high=8192)
-    learning_rate: float = knob(3e-4, "learning rate", low=1e-8, high=1.0)
+    role: str = knob("off", "off: there is none; imagination: policy and critic also learn from what it imagines", choices=("off", "imagination"))
+    privileged: bool = knob(False, "it also sees what only the simulator knows; else it only predicts that")
+    deter: int = knob(128, "features of the deterministic state", low=1, high=8192)
+    groups: int = knob(16, "categorical variables of the stochastic state", low=1, high=32)
+    classes: int = knob(16, "values of each", low=2, high=32)
+    hidden: int = knob(128, "features of hidden layers", low=1, high=8192)
+    bins: int = knob(41, "bins of the distribution over rewards", low=3, high=255)
+    reward_scale: float = knob(50.0, "rewards are predicted times this", "1", low=1e-6, high=1e6)
+    learning_rate: float = knob(1e-3, "learning rate", low=1e-8, high=1.0)
+    updates: int = knob(10, "batches per rollout", low=1, high=10**6)
+    batch: int = knob(64, "sequences in a batch", low=1, high=1 << 20)
+    sequence: int = knob(2, "rollouts in a sequence", low=1, high=1024)
+    capacity: int = knob(128, "rollouts in the replay buffer", low=1, high=1 << 20)
+    dynamics: float = knob(1.0, "weight of the divergence that teaches the prior", "1", low=0.0, high=100.0)
+    representation: float = knob(0.1, "weight of the divergence that makes the posterior predictable", "1", low=0.0, high=100.0)
+    free_nats: float = knob(1.0, "divergence below which neither teaches", "nat", low=0.0, high=1e3)
+    overshoot: int = knob(0, "steps predicted on end without looking, 0 for none", low=0, high=1024)
+    overshoot_decay: float = knob(0.9, "weight of a step over that of the one before it", "1", low=0.0, high=1.0)
+    mask: float = knob(0.1, "share of observations withheld", "1", low=0.0, high=1.0)
+    horizon: int = knob(15, "steps of an imagined rollout", low=1, high=1024)
+    patience: int = knob(8, "rollouts before the first that is imagined", low=1, high=10**9)
+    imagined: int = knob(1024, "imagined rollouts per rollout", low=1, high=1 << 20)
+    weight: float = knob(0.5, "weight of what is imagined in an update, of 1 for all experience", "1", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)

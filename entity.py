@@ -26,9 +26,10 @@ from torch.nn import functional as F
 
 import fused
 from config import ConfigError, NetworkCfg, WorldModelCfg
+from observation import Normaliser, Reflection, change_over, joined
+from world_model import WorldModel
 
-ROOT = math.sqrt(0.5)
-LEAST_SPREAD = 0.5  # by which observations are divided: divided by less, what a calm robot never sees would be huge
+__all__ = ["BeliefState", "BodyEncoder", "Creature", "EntityBelief", "Normaliser", "Reflection", "WorldModel", "change_over", "graph_attention"]
 
 
 class BeliefState(NamedTuple):
@@ -38,11 +39,6 @@ class BeliefState(NamedTuple):
     cell: Tensor
 
 
-def change_over(x: Tensor) -> Tensor:
-    """Return sums and differences of what is of the sides, or the other way around: (sides, ...)."""
-    return x if len(x) == 1 else torch.stack((x[0] + x[1], x[0] - x[1])) * ROOT
-
-
 def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return ELU(W x + b), sums and differences (sides, F, S), the product in x's dtype.
 
@@ -50,51 +46,6 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     y = torch.bmm(weight.to(x.dtype), x)
     return change_over(F.elu(change_over(y) + bias[:, None].to(x.dtype)))
-
-
-class Reflection(nn.Module):
-    """The mirror image of vectors of a kind: signs * x[columns], or none."""
-
-    def __init__(self, size: int, mirror: Any) -> None:
-        super().__init__()
-        self.sides = 2 if mirror else 1
-        columns, signs = (mirror.columns, mirror.signs) if mirror else (range(size), [1.0] * size)
-        self.register_buffer("columns", torch.tensor(list(columns)), persistent=False)
-        self.register_buffer("signs", torch.tensor(list(signs)), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the mirror image of x (..., size)."""
-        return x[..., self.columns] * self.signs
-
-    def sums_and_differences(self) -> Tensor:
-        """Return (sides, size, size): the matrices from x to the sum and the difference of x and its mirror image."""
-        identity = torch.eye(len(self.columns), device=self.signs.device)
-        return identity[None] if self.sides == 1 else change_over(torch.stack((identity, self(identity).T)))
-
-
-class Normaliser(nn.Module):
-    """Mean and standard deviation of all observations so far, the same for their mirror images."""
-
-    def __init__(self, reflection: Reflection) -> None:
-        super().__init__()
-        self.reflection = reflection
-        size = len(reflection.signs)
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("variance", torch.ones(size))
-        self.register_buffer("scale", torch.ones(size))  # what to multiply by; what hardly varies is not blown up
-        self.register_buffer("count", torch.zeros(()))
-
-    @torch.no_grad()
-    def update(self, x: Tensor) -> None:
-        """Take in observations x (B, size); Chan et al., 1979, join means and variances."""
-        x = torch.cat((x, self.reflection(x)))
-        variance, mean = torch.var_mean(x, dim=0, correction=0)
-        share = len(x) / (self.count + len(x))
-        shift = mean - self.mean
-        self.variance += share * (variance - self.variance) + share * (1.0 - share) * shift.square()
-        self.mean += share * shift
-        self.count += len(x)
-        self.scale.copy_(self.variance.sqrt().clamp(min=LEAST_SPREAD).reciprocal())
 
 
 def pair_weight(sides: int, outputs: int, inputs: int) -> nn.Parameter:
@@ -340,65 +291,6 @@ class EntityBelief(nn.Module):
         return head(x, self.value_weight, self.value_bias)[:samples]
 
 
-def joined(first: Any, second: Any) -> Any:
-    """Return the mirror image of two vectors behind one another, as there is one of each."""
-    size = len(first.columns)
-    return type(first)((*first.columns, *(size + column for column in second.columns)), (*first.signs, *second.signs))
-
-
-class WorldModel(nn.Module):
-    """A latent dynamics model: what an observation means, what follows from an action.
-
-    latent z (B, latent) = encode(obs); the next latent, the reward and the end of the episode are
-    predicted from latent and action.
-    """
-
-    def __init__(self, num_obs: int, num_actions: int, cfg: WorldModelCfg) -> None:
-        super().__init__()
-
-        def mlp(inputs: int, outputs: int) -> nn.Sequential:
-            return nn.Sequential(nn.Linear(inputs, cfg.hidden), nn.SiLU(), nn.Linear(cfg.hidden, cfg.hidden), nn.SiLU(), nn.Linear(cfg.hidden, outputs))
-
-        self.encoder = mlp(num_obs, cfg.latent)
-        self.decoder = mlp(cfg.latent, num_obs)
-        self.dynamics = mlp(cfg.latent + num_actions, cfg.latent)
-        self.reward = mlp(cfg.latent + num_actions, 1)
-        self.done = mlp(cfg.latent + num_actions, 1)
-
-    def encode(self, obs: Tensor) -> Tensor:
-        """Return the latent (B, latent) of observations (B, O)."""
-        return self.encoder(obs).tanh()
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Return observations (B, O) of latents (B, latent)."""
-        return self.decoder(latent)
-
-    def predict_next(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Return the latent one control step later."""
-        return (latent + self.dynamics(torch.cat((latent, action), dim=-1))).tanh()
-
-    def predict_reward(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Return the reward (B) of an action."""
-        return self.reward(torch.cat((latent, action), dim=-1)).squeeze(-1)
-
-    def predict_done(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Return the logit (B) of the episode ending in a fall."""
-        return self.done(torch.cat((latent, action), dim=-1)).squeeze(-1)
-
-    def forward(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
-        """Return latent, reconstruction, next_latent, next_obs, reward and done of observations and actions."""
-        latent = self.encode(obs)
-        next_latent = self.predict_next(latent, action)
-        return {
-            "latent": latent,
-            "reconstruction": self.decode(latent),
-            "next_latent": next_latent,
-            "next_obs": self.decode(next_latent),
-            "reward": self.predict_reward(latent, action),
-            "done": self.predict_done(latent, action),
-        }
-
-
 class Creature(nn.Module):
     """What learns: a belief that acts and, when enabled, a world model that expects.
 
@@ -408,7 +300,7 @@ class Creature(nn.Module):
     def __init__(self, env: Any, network: NetworkCfg, world_model: WorldModelCfg) -> None:
         super().__init__()
         self.belief = EntityBelief(env.body, env.num_obs, env.num_actions, env.num_privileged, network)
-        self.world_model = WorldModel(env.num_obs, env.num_actions, world_model) if world_model.enabled else None
+        self.world_model = WorldModel(env.num_obs, env.num_actions, world_model, env.num_privileged, env.body) if world_model.role != "off" else None
 
     def use_precision(self, precision: str) -> None:
         """Take the belief's products in "float32" or "bfloat16"; parameters stay float32."""

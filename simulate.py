@@ -294,13 +294,13 @@ def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> 
 
 # A policy means nothing to another robot, nor where its observations or actions mean something else
 LEARNT_FOR = "physics.robot", "env.control", "command.kind"
+WORLD_MODEL = "role", "privileged", "deter", "groups", "classes", "hidden", "bins", "reward_scale"  # what it is made of
 
 
 def keep_what_was_learnt(cfg: Config, saved: Config, path: pathlib.Path) -> None:
     """Raise ConfigError, naming the field, where networks are asked for that a checkpoint does not hold, or what they were not trained for."""
     asked, trained = sections(cfg), sections(saved)
-    networks = [f"{name}.{field.name}" for name in ("network", "world_model") for field in knobs(asked[name]) if field.name != "learning_rate"]
-    for key in (*LEARNT_FOR, *networks):
+    for key in (*LEARNT_FOR, *(f"network.{field.name}" for field in knobs(asked["network"])), *(f"world_model.{name}" for name in WORLD_MODEL)):
         name, field = key.split(".")
         value, kept = getattr(asked[name], field), getattr(trained[name], field)
         if value != kept:
@@ -317,7 +317,7 @@ def run(arguments: list[str], console: Console) -> int:
         return 0
     wants_eval = options.get("eval") or options.get("render") or options.get("record")
     task = options.get("task", Config().task)
-    base = preset(task)
+    base = preset(task, fields.get("world_model.role", "off"))
     path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
     loads = wants_eval or options.get("resume") or options.get("export")
     if loads:

@@ -54,13 +54,16 @@ class Judge:
     task: its name; seed: of the training, whose evaluations' episodes are the same for every
     contestant; seconds, steps: the training's end, whichever comes first; times: of evaluations [s],
     by default evaluation_times(); one is made at the end in any case. Each adds to rows: seconds of
-    training, env_steps and what training.evaluation.evaluate() returns.
+    training, env_steps and what training.evaluation.evaluate() returns. every: env steps between
+    evaluations, beside those at times.
     """
 
     def __init__(
-        self, task: str, seed: int, seconds: float, steps: float = math.inf, times: Iterable[float] | None = None, episodes: int = EPISODES
-    ) -> None:
+        self, task: str, seed: int, seconds: float, steps: float = math.inf, times: Iterable[float] | None = None, episodes: int = EPISODES,
+        every: float = math.inf,
+    ) -> None:  # fmt: skip
         self.task, self.seed, self.seconds, self.steps = task, seed, seconds, steps
+        self.every = self.mark = every
         self.times = list(evaluation_times(seconds) if times is None else times)
         self.env = registry.make(task, episodes)
         self.env.init_state(0)  # compiled, if it was not
@@ -79,7 +82,8 @@ class Judge:
         now = time.perf_counter()
         seconds = now - self._began
         over = seconds >= self.seconds or env_steps >= self.steps
-        if over or (self.times and seconds >= self.times[0]):
+        if over or (self.times and seconds >= self.times[0]) or env_steps >= self.mark:
+            self.mark = env_steps - env_steps % self.every + self.every if env_steps >= self.mark else self.mark
             self.times = [t for t in self.times if t > seconds]
             threads = 1 if isinstance(policy, Policy) else available_cores()
             result = evaluate(policy, self.env, EVALUATION_SEED + 1000 * self.seed + len(self.rows), CPU, threads)

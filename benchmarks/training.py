@@ -63,7 +63,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 def train_foal(task: str, seed: int, judge: Judge, overrides: dict[str, Any] | None = None) -> Rows:
     """Train as simulate.py does until the judge ends it; return his rows; overrides: of configuration fields, by name."""
-    cfg = override(dataclasses.replace(preset(task), seed=seed), {"train.device": "cpu"} | (overrides or {}))
+    overrides = overrides or {}
+    base = preset(task, overrides.get("world_model.role", "off"))
+    cfg = override(dataclasses.replace(base, seed=seed), {"train.device": "cpu"} | overrides)
     system = System(cfg, Path(), Console(stderr=True))
     env = system.make_env(system.resources.num_envs)
     engine = TrainingEngine(env, system.creature(env), cfg, system.resources.device, system.resources.threads)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import agreement, environment, judge, machine, stiffness, training, trot
+from benchmarks import agreement, environment, judge, machine, stiffness, training, trot, world_model
 from environments import registry
 from environments.gymnasium import GymVectorEnv
 from physics import load_robot
@@ -173,6 +173,45 @@ def test_the_judge_stops_the_clock_while_he_looks(monkeypatch):
     # the first iterations' ends after the times, each time looked at once
     assert [(row["seconds"], row["env_steps"]) for row in referee.rows] == [(2.0, 100), (4.0, 200), (10.0, 500)]
     assert judge.rate(referee.rows) == 50.0
+
+
+def test_the_judge_looks_again_after_some_env_steps(monkeypatch):
+    monkeypatch.setattr(judge, "evaluate", lambda *_: {"survival": 0.5})
+    referee = judge.Judge("quadruped-balance", 0, 3600.0, 1000, (), 1, every=300)
+    referee.start()
+    for steps in range(120, 1081, 120):
+        assert referee.done(steps, None) == (steps >= 1000)
+    assert [row["env_steps"] for row in referee.rows] == [360, 600, 960, 1080]
+
+
+def test_two_evaluations_in_a_row_are_an_arrival_at_the_first():
+    assert world_model.arrival(rows_of([0.95, 0.9, 0.97, 0.99, 0.5]))["env_steps"] == 3000
+    assert world_model.arrival(rows_of([0.95, 0.9, 0.97])) is None
+    summary = world_model.summary([rows_of([1.0, 1.0]), rows_of([0.0, 0.5]), rows_of([0.0, 1.0, 1.0])])
+    assert summary["env_steps"] == [1000, None, 2000] and summary["median"] == 2000
+
+
+def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
+    monkeypatch.setattr(world_model, "PAST", 6)
+    loaded = world_model.checkpoints.load(world_model.WALK)
+    cfg = world_model.override(loaded.config, world_model.OPEN_LOOP)
+    s = world_model.Walkers(loaded, cfg, 32, 3, None).record(10)
+    assert s.obs.shape[0] == s.action.shape[0] == 10 and s.obs.shape[2] == 74 and s.obs.shape[1] > 16
+    env = registry.make(cfg.task, 1, cfg=cfg.env)
+    model = world_model.WorldModel(37, 12, cfg.world_model, 37, env.body)
+    model.normaliser.update(s.obs.flatten(0, 1))
+    one_step, results = world_model.OneStep(37, 12), []
+    for future in (s.obs[6:], torch.zeros_like(s.obs[6:])):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            results.append(world_model.foresee(model, s._replace(obs=torch.cat((s.obs[:6], future)))))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+    with torch.no_grad():
+        errors, velocity = world_model.examine(model, one_step, s, 37)
+    assert set(errors) == {"world model", "one-step model", "the last observation"} and velocity > 0
+    held = (s.obs[-1] - s.obs[5])[:, :37] / s.obs.flatten(0, 1).std(0)[:37].clamp(min=1e-6)
+    assert errors["the last observation"]["all"] == pytest.approx(float(held.square().mean().sqrt()), rel=1e-5)
 
 
 def test_a_policy_remembers_and_knows_where_episodes_begin():

@@ -1,19 +1,16 @@
-"""Belief and world model: compiled code against plain PyTorch, memory and resets, mirror images."""
+"""Belief: compiled code against plain PyTorch, memory and resets, mirror images."""
 
 import copy
-import math
 
 import numpy as np
 import pytest
 import torch
 
 from config import Config, ConfigError, NetworkCfg, TrainCfg, WorldModelCfg, override
-from entity import BeliefState, BodyEncoder, Creature, EntityBelief, Normaliser, Reflection, WorldModel, change_over, graph_attention
+from entity import BeliefState, BodyEncoder, Creature, EntityBelief, Normaliser, Reflection, change_over, graph_attention
 from environments import registry
 from environments.contracts import Body, Mirror, Node
 from training import ppo
-from training.engine import TrainingEngine
-from training.world_model import world_model_loss
 
 CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=2, head_size=8, encoder=16, lstm=24, critic=16)
@@ -380,66 +377,9 @@ def test_spread_starts_as_configured_and_actions_near_zero():
     assert model(*sequence()[:1], model.initial_state(10))[0].abs().max() < 0.1
 
 
-# World model
-
-
-def test_world_model_shapes():
-    cfg = WorldModelCfg(latent=8, hidden=16)
-    model = WorldModel(37, 12, cfg)
-    obs, action = torch.randn(5, 37), torch.randn(5, 12)
-    out = model(obs, action)
-    shapes = {"latent": (5, 8), "reconstruction": (5, 37), "next_latent": (5, 8), "next_obs": (5, 37), "reward": (5,), "done": (5,)}
-    assert {name: tuple(x.shape) for name, x in out.items()} == shapes
-    torch.testing.assert_close(out["next_latent"], model.predict_next(model.encode(obs), action))
-    torch.testing.assert_close(out["next_obs"], model.decode(out["next_latent"]))
-    torch.testing.assert_close(out["reward"], model.predict_reward(out["latent"], action))
-    assert out["latent"].abs().max() <= 1
-
-
-def test_world_model_learns_a_fixed_batch():
-    model = WorldModel(37, 12, WorldModelCfg(latent=16, hidden=64))
-    obs, action = torch.randn(64, 37), torch.randn(64, 12)
-    following, reward = obs + 0.1 * action[:, :1], action.sum(1) / 12
-    terminated = (obs[:, 0] > 1).float()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(60):
-        loss, metrics = world_model_loss(model, obs, action, reward, terminated, following)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append({"loss": float(loss.detach())} | {name: float(x) for name, x in metrics.items()})
-    for name in ("loss", "world_reconstruction", "world_next_obs", "world_reward", "world_done"):
-        assert losses[-1][name] < 0.8 * losses[0][name], name
-    assert losses[0]["loss"] == pytest.approx(sum(value for name, value in losses[0].items() if name != "loss"), rel=1e-5)
-
-
-def test_world_model_learns_from_rollouts_with_their_final_observations():
-    world_model = {"world_model.enabled": True, "world_model.latent": 16, "world_model.hidden": 32}
-    cfg = override(Config(network=SMALL), {"env.episode_seconds": 0.5, "ppo.rollout": 20, **world_model})
-    env = registry.make(cfg.task, 96, cfg=cfg.env, threads=1)
-    engine = TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, CPU)
-    batches = []
-    trainer = engine.world_model
-    real = trainer.model.forward
-
-    def watched(obs, action):
-        batches.append(obs)
-        return real(obs, action)
-
-    trainer.model.forward = watched
-    (r,) = engine.collect_trajectory()
-    before = [p.clone() for p in trainer.model.parameters()]
-    metrics = trainer.train_on_trajectory(r, CPU)
-    assert len(batches) == r.steps // 2
-    torch.testing.assert_close(torch.cat(batches), r.obs[:-1].flatten(0, 1))
-    assert all(math.isfinite(x) for x in metrics.values())
-    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
-
-
 def test_creature_has_a_world_model_only_when_asked():
     env = registry.make("quadruped-balance", 1, threads=1)
     assert Creature(env, SMALL, WorldModelCfg()).world_model is None
-    assert Creature(env, SMALL, WorldModelCfg(enabled=True)).world_model is not None
+    assert Creature(env, SMALL, WorldModelCfg(role="imagination")).world_model is not None
     assert np.isfinite(sum(float(p.detach().sum()) for p in Creature(env, NetworkCfg(), WorldModelCfg()).parameters()))
     assert TrainCfg().precision == "auto"

@@ -6,13 +6,15 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LEARNING = {"environments", "training", "entity", "fused", "motion", "simulate"}
+LEARNING = {"environments", "training", "entity", "world_model", "observation", "fused", "motion", "simulate"}
 FORBIDDEN = {
     "config.py": {"physics", "renderer", "torch", "numpy", "numba", *LEARNING},
     "physics": {"torch", "renderer", *LEARNING},
     "renderer": {"torch", *LEARNING},
     "environments": {"torch", "renderer", *(LEARNING - {"environments"})},
-    "entity.py": {"renderer", *(LEARNING - {"entity", "fused"})},
+    "entity.py": {"renderer", *(LEARNING - {"entity", "world_model", "observation", "fused"})},
+    "world_model.py": {"renderer", *(LEARNING - {"observation"})},
+    "observation.py": {"renderer", *LEARNING},
     "fused": {"renderer", *(LEARNING - {"fused"})},
     "training": {"simulate"},
 }

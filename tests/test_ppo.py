@@ -144,8 +144,8 @@ def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
             forgotten = made.belief(r.obs[:-1], r.state, torch.zeros_like(r.starts[:-1]))[0]
             assert (forgotten - r.mean).abs().max() > 1e-3
             share.estimate()
-            average, spread = share.advantage.mean(), share.advantage.std()
-            metrics = share.gradient(slice(None), made.parameters, average, spread)[1]
+            average, spread = share.lived.advantage.mean(), share.lived.advantage.std()
+            metrics = share.gradient(share.lived, slice(None), made.parameters, average, spread)[1]
             assert float(metrics["kl"]) == pytest.approx(0, abs=tolerance**1.2)
             assert metrics["clip_fraction"] < (1e-6 if precision == "float32" else 0.01)
             # of normalised advantages, whose mean is 0
@@ -172,17 +172,16 @@ def test_ended_episodes_are_followed_by_their_final_value_or_nothing():
     with torch.no_grad():
         values = made.belief.value(r.obs, r.privileged)
         final = made.belief.value(r.final_obs, r.final_privileged)
-    torch.testing.assert_close(share.value, values[:-1])
+    torch.testing.assert_close(share.lived.value, values[:-1])
     following = torch.where(r.truncated, final, torch.where(r.terminated, 0.0, values[1:]))
     delta = r.reward + made.cfg.ppo.gamma * following - values[:-1]
     ended = r.truncated | r.terminated
-    torch.testing.assert_close(share.advantage[ended], delta[ended], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(share.lived.advantage[ended], delta[ended], rtol=1e-5, atol=1e-6)
     expected, last = torch.zeros_like(delta), torch.zeros(64)
     for t in reversed(range(24)):
         last = delta[t] + made.cfg.ppo.gamma * made.cfg.ppo.gae_lambda * torch.where(ended[t], 0.0, last)
         expected[t] = last
-    torch.testing.assert_close(share.advantage, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(share.returns, expected + values[:-1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(share.lived.advantage, expected, rtol=1e-5, atol=1e-6)
     # the new episode's first value would have been another
     assert (final - values[1:])[r.truncated].abs().max() > 1e-3
 
@@ -262,7 +261,7 @@ def test_the_number_of_threads_does_not_change_what_robots_do():
 def test_every_robot_is_learned_from_once_in_a_pass():
     made, seen = engine(80, 2, **{"ppo.minibatches": 7, "ppo.epochs": 3}), {0: [], 1: []}
     for i, share in enumerate(made.shares):
-        share.gradient = lambda robots, *rest, i=i, real=share.gradient: (seen[i].append(robots), real(robots, *rest))[1]
+        share.gradient = lambda x, robots, *rest, i=i, real=share.gradient: (seen[i].append(robots), real(x, robots, *rest))[1]
     made.iterate()
     for i, share in enumerate(made.shares):
         assert len(seen[i]) == 3 * 7

@@ -35,7 +35,8 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     code, out, err = simulate(
         "--iterations", 4, "--train.num_envs", 64, "--train.eval_every", 2, "--train.eval_episodes", 16, "--env.episode_seconds", 2,
-        "--train.run_dir", folder / "runs", "--train.checkpoint_dir", folder / "checkpoints", "--world_model.enabled", "true", "--profile",
+        "--train.run_dir", folder / "runs", "--train.checkpoint_dir", folder / "checkpoints", "--profile",
+        "--world_model.role", "imagination", "--world_model.patience", 2, "--world_model.updates", 2, "--world_model.imagined", 64,
     )  # fmt: skip
     assert code == 0, err
     return folder, out, err
@@ -45,7 +46,7 @@ def test_training_leaves_metrics_events_curve_and_checkpoint(trained):
     folder, out, err = trained
     (run,) = (folder / "runs").iterdir()
     rows = (run / "metrics.csv").read_text().splitlines()
-    assert len(rows) == 5 and {"iteration", "env_steps", "return", "eval_survival", "world_reward", "kl"} <= set(rows[0].split(","))
+    assert len(rows) == 5 and {"iteration", "env_steps", "return", "eval_survival", "world_reward", "imagined_kl", "kl"} <= set(rows[0].split(","))
     assert (run / "curve.png").stat().st_size > 5000
     assert list(run.glob("events*")) and json.loads((run / "config.json").read_text())["train"]["iterations"] == 4
     assert (folder / "checkpoints" / "quadruped-balance.pt").exists()
@@ -54,7 +55,7 @@ def test_training_leaves_metrics_events_curve_and_checkpoint(trained):
 
 def test_a_profile_says_where_all_the_time_went(trained):
     shares = dict(re.findall(r"^ +(\w+) +([\d.]+) % +[\d.]+ us per env step$", trained[2], re.MULTILINE))
-    assert list(shares) == ["move", "infer", "value", "gradient", "rest"]
+    assert list(shares) == ["move", "infer", "value", "gradient", "follow", "imagine", "world", "rest"]
     assert all(float(share) > 0 for share in shares.values())
     assert sum(map(float, shares.values())) == pytest.approx(100, abs=0.3)
 
@@ -151,7 +152,7 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
         ({"num_privileged": 35, "body": Body((Node("all", (0, 1)),))}, {}, "expected 72 observations, privileged ones included, got 74"),
         ({}, {"network.lstm": 64}, "expected belief.lstm of shape (2, 128, 64), got (2, 256, 96)"),
         ({}, {"network.recurrent": False}, "expected belief.hidden of shape (2, 64, 32), got none"),
-        ({}, {"world_model.enabled": True}, "expected world_model.encoder.0.weight of shape (256, 37), got none"),
+        ({}, {"world_model.role": "imagination"}, "expected world_model.seen_weight of shape (128, 128), got none"),
     ],
 )
 def test_a_checkpoint_of_another_robot_or_network_says_what_differs(env_changes, cfg_changes, words, tmp_path):
@@ -179,7 +180,8 @@ def test_networks_stay_as_a_checkpoint_has_them(trained):
     for options, words in (
         (["--network.lstm", "64"], "network.lstm: expected 128, which"),
         (["--network.symmetric", "false"], "network.symmetric: expected True, which"),
-        (["--world_model.enabled", "false"], "world_model.enabled: expected True, which"),
+        (["--world_model.role", "off"], "world_model.role: expected imagination, which"),
+        (["--world_model.deter", "64"], "world_model.deter: expected 128, which"),
         (["--task", "quadruped-goal"], "--task: expected quadruped-balance, which"),
         (["--physics.robot", "spot"], "physics.robot: expected go1, which"),
         (["--env.control", "torque"], "env.control: expected pd, which"),

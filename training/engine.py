@@ -17,83 +17,13 @@ import torch
 from torch import Tensor
 
 from config import Config
-from entity import BeliefState, Creature, EntityBelief
+from entity import Creature
 from environments import ABEnv
 from training import ppo
-from training.inference import Inference
 from training.parallel import side_by_side
 from training.rollout import Rollout
+from training.share import Experience, Share
 from training.world_model import WorldModelTrainer
-
-
-class Share:
-    """Robots that a thread moves, thinks for and learns from, with a rollout of their own."""
-
-    def __init__(self, env: ABEnv, belief: EntityBelief, cfg: Config, device: torch.device, number: int) -> None:
-        self.env, self.belief, self.cfg, self.device = env, belief, cfg, device
-        self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda")
-        self.infer = Inference(belief, env.num_envs, env.num_obs, device)
-        self.begun = False
-        self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
-        self.seconds = dict.fromkeys(("move", "infer", "value", "gradient"), 0.0)  # spent on each so far
-
-    @torch.no_grad()
-    def collect(self) -> None:
-        """Act for a rollout, every robot with its own noise."""
-        r, device = self.rollout, self.device
-        r.begin(None if self.begun else self.env.init_state(self.cfg.seed + 1, staggered=True))
-        self.begun, r.state = True, self.infer.remembered()
-        r.std.copy_(self.belief.std())
-        noise = torch.randn(r.action.shape, generator=self.generator, device=device)
-        start = time.perf_counter()
-        for t in range(r.steps):
-            r.action[t], r.mean[t] = self.infer(r.obs[t], r.starts[t], noise[t])  # from a GPU: waits for it
-            middle = time.perf_counter()
-            state = self.env.step(r.action[t].numpy(), out=r.states[t])
-            r.starts[t + 1] = torch.from_numpy(state.done)
-            end = time.perf_counter()
-            self.seconds["infer"] += middle - start
-            self.seconds["move"] += end - middle
-            start = end
-
-    @torch.no_grad()
-    def estimate(self) -> None:
-        """Find values, advantages and the old log-probabilities of the rollout.
-
-        An episode ended by time goes on in truth: its last reward is followed by the value of its
-        final observation. One that ended in a fall is followed by nothing.
-        """
-        r, cfg, device, start = self.rollout, self.cfg.ppo, self.device, time.perf_counter()
-        self.obs, self.starts, self.action, self.mean, self.std = (x.to(device, non_blocking=True) for x in (r.obs, r.starts, r.action, r.mean, r.std))
-        everything = torch.cat((self.obs, r.privileged.to(device, non_blocking=True)), dim=-1)
-        features = self.belief.value_features(everything.flatten(0, 1), self.belief.normaliser, self.belief.dtype)  # (sides, rows, S)
-        values = self.belief.value_of(features).unflatten(0, everything.shape[:2])
-        self.features = features.unflatten(-1, everything.shape[:2])[:, :, :-1]  # (sides, rows, T, N)
-        self.value, next_value = values[:-1], values[1:].clone()
-        cut = r.truncated
-        if cut.any():
-            next_value[cut.to(device)] = self.belief.value(r.final_obs[cut].to(device), r.final_privileged[cut].to(device))
-        next_value[r.terminated.to(device)] = 0.0
-        self.advantage = ppo.generalised_advantages(r.reward.to(device), self.value, next_value, r.done().to(device), cfg.gamma, cfg.gae_lambda)
-        self.returns = self.advantage + self.value
-        self.seconds["value"] += time.perf_counter() - start
-
-    def gradient(self, robots: slice, parameters: list[Tensor], average: Tensor, spread: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss's gradient of some of the robots, one vector, and metrics; advantages are normalised by average and spread."""
-        cfg, memory, start = self.cfg.ppo, self.rollout.state, time.perf_counter()
-        obs, starts = self.obs[:-1, robots], self.starts[:-1, robots]
-        action, mean, returns = (x[:, robots] for x in (self.action, self.mean, self.returns))
-        advantage = (self.advantage[:, robots] - average) / (spread + 1e-8)
-        new_mean, _ = self.belief(obs, BeliefState(memory.hidden[..., robots], memory.cell[..., robots]), starts)
-        new_value = self.belief.value_of(self.features[..., robots].flatten(2)).view_as(returns)
-        std = self.belief.std()
-        actor, clipped, kl = ppo.policy_loss(new_mean, std, action, mean, self.std, advantage, cfg.clip)
-        critic, bonus = 0.5 * (new_value - returns).square().mean(), ppo.entropy(std)
-        loss = actor + critic - cfg.entropy_coefficient * bonus
-        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
-        metrics = {"policy_loss": actor, "value_loss": critic, "entropy": bonus, "clip_fraction": clipped, "kl": kl}
-        self.seconds["gradient"] += time.perf_counter() - start
-        return gradient, {key: x.detach() for key, x in metrics.items()}
 
 
 def flatten(parameters: list[Tensor]) -> Tensor:
@@ -122,10 +52,11 @@ class TrainingEngine:
         self.parameters = policy + critic
         self.optimizer = torch.optim.Adam([{"params": [flatten(part)]} for part in (policy, critic)], eps=1e-5, fused=True)
         self.learning_rate = cfg.ppo.learning_rate
-        self.world_model = WorldModelTrainer(creature.world_model, cfg.world_model) if creature.world_model else None
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
-        self.shares = [Share(part, self.belief, cfg, device, i) for i, part in enumerate(parts)]
+        self.shares = [Share(part, creature, cfg, device, i) for i, part in enumerate(parts)]
+        self.world_model = WorldModelTrainer(creature.world_model, [share.dreamer.replay for share in self.shares]) if creature.world_model else None
         self.env_steps, self.seconds = 0, 0.0  # taken so far, spent on them
+        self.world_seconds = 0.0  # of these, spent on training the world model
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
         env.set_level(*self.levels)
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
@@ -164,36 +95,66 @@ class TrainingEngine:
 
     def train_on_trajectory(self) -> dict[str, float]:
         """Update the creature from the latest rollout; return the metrics' means over minibatches."""
-        cfg = self.cfg.ppo
         side_by_side(Share.estimate, self.shares)
-        spread, average = torch.std_mean(torch.cat([share.advantage.flatten() for share in self.shares]), correction=0)
+        sources, more = {"": [share.lived for share in self.shares]}, {}
+        if self.world_model:
+            more = self.learn_world()
+            if self.dreams():
+                side_by_side(lambda share: share.imagine(self.cfg.world_model.imagined // len(self.shares)), self.shares)
+                if all(share.imagined is not None for share in self.shares):
+                    sources["imagined_"] = [share.imagined for share in self.shares]
+        metrics = self.learn_behaviour(sources) | more
+        for share in self.shares:
+            self.belief.observe(share.lived.obs[0], share.rollout.privileged[0].to(self.device))
+        return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
+
+    def learn_world(self) -> dict[str, float]:
+        """Have the world model follow the rollout, and train it."""
+        for share in self.shares:
+            share.dreamer.remember(share.rollout)
+        side_by_side(Share.follow, self.shares)
+        start = time.perf_counter()
+        metrics = self.world_model.train()
+        self.world_seconds += time.perf_counter() - start
+        return metrics
+
+    def dreams(self) -> bool:
+        """Return whether to imagine: the world model is for that and has learnt a little."""
+        world = self.cfg.world_model
+        return world.role == "imagination" and self.shares[0].dreamer.replay.count > world.patience
+
+    def learn_behaviour(self, sources: dict[str, list[Experience]]) -> dict[str, float]:
+        """Update policy and critic from every share's experience of each source; return the metrics' means, names beginning with the source's."""
+        cfg = self.cfg.ppo
         counts = [share.env.num_envs for share in self.shares]
-        minibatches = min(cfg.minibatches, *counts)
+        minibatches = min(cfg.minibatches, *(x.value.shape[1] for source in sources.values() for x in source))
         weights = [count / sum(counts) for count in counts]
+        imagined = self.cfg.world_model.weight if len(sources) > 1 else 0.0
+        statistics = {name: torch.std_mean(torch.cat([x.advantage.flatten() for x in source]), correction=0) for name, source in sources.items()}
         sums: dict[str, float] = {}
         for _ in range(cfg.epochs):
             for m in torch.randperm(minibatches, generator=self.generator).tolist():
-
-                def gradient(i: int, m: int = m) -> tuple[Tensor, dict[str, Tensor]]:
-                    robots = slice(counts[i] * m // minibatches, counts[i] * (m + 1) // minibatches)
-                    return self.shares[i].gradient(robots, self.parameters, average, spread)
-
-                results = side_by_side(gradient, range(len(counts)))
-                self.step(sum(w * g for w, (g, _) in zip(weights, results, strict=True)))
-                metrics = {key: sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True)) for key in results[0][1]}
-                self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, metrics["kl"], cfg)
-                for key, x in metrics.items():
-                    sums[key] = sums.get(key, 0.0) + x / (minibatches * cfg.epochs)
-        result = sums | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
-        for share in self.shares:
-            self.belief.observe(share.obs[0], share.rollout.privileged[0].to(self.device))
-            if self.world_model:
-                result |= self.world_model.train_on_trajectory(share.rollout, self.device)
-        return result
+                total, kl = 0.0, 0.0
+                for name, source in sources.items():
+                    spread, average = statistics[name]
+                    robots = [x.value.shape[1] for x in source]
+                    slices = [slice(n * m // minibatches, n * (m + 1) // minibatches) for n in robots]
+                    work = zip(self.shares, source, slices, strict=True)
+                    results = side_by_side(lambda w: w[0].gradient(w[1], w[2], self.parameters, average, spread), list(work))  # noqa: B023
+                    part = imagined if name else 1.0 - imagined
+                    total = total + part * sum(w * g for w, (g, _) in zip(weights, results, strict=True))
+                    for key in results[0][1]:
+                        x = sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True))
+                        sums[name + key] = sums.get(name + key, 0.0) + x / (minibatches * cfg.epochs)
+                        kl += part * x if key == "kl" else 0.0
+                self.step(total)
+                self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, kl, cfg)
+        return sums
 
     def profile(self) -> dict[str, float]:
         """Return the seconds that went into each part so far: mean of the shares, and the rest, which is the optimiser, waiting and book-keeping."""
         parts = {name: sum(share.seconds[name] for share in self.shares) / len(self.shares) for name in self.shares[0].seconds}
+        parts |= {"world": self.world_seconds} if self.world_model else {}
         return parts | {"rest": self.seconds - sum(parts.values())}
 
     def step(self, gradient: Tensor) -> None:

@@ -14,6 +14,16 @@ _ROBUST = _WALK | {"curriculum.push": (1.0, 1.2)}
 _PRESETS: dict[str, dict[str, Any]] = {"quadruped-walk-flat": _WALK, "quadruped-walk-robust": _ROBUST, "quadruped-goal": _WALK}
 
 
-def preset(task: str) -> Config:
-    """Return the configuration that a task is trained with if nothing else is asked for; raise ConfigError for an unknown task."""
-    return override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), _PRESETS.get(task, {}))
+# Where the world model multiplies experience, little of it is real: a rollout of few robots, much learnt from it
+_ROLES: dict[str, dict[str, Any]] = {
+    "imagination": {"world_model.role": "imagination", "world_model.privileged": True, "train.num_envs": 32, "train.iterations": 100, "train.eval_every": 5}
+}
+
+
+def preset(task: str, role: str = "off") -> Config:
+    """Return the configuration that a task is trained with if nothing else is asked for; raise ConfigError for an unknown task.
+
+    role: of the world model.
+    """
+    changes = _PRESETS.get(task, {}) | _ROLES.get(role, {})
+    return override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), changes)

@@ -1,0 +1,66 @@
+"""How observations are scaled, and how they look in a mirror that swaps left and right."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ROOT = math.sqrt(0.5)
+LEAST_SPREAD = 0.5  # by which observations are divided: divided by less, what a calm robot never sees would be huge
+
+
+def change_over(x: Tensor) -> Tensor:
+    """Return sums and differences of what is of the sides, or the other way around: (sides, ...)."""
+    return x if len(x) == 1 else torch.stack((x[0] + x[1], x[0] - x[1])) * ROOT
+
+
+def joined(first: Any, second: Any) -> Any:
+    """Return the mirror image of two vectors behind one another, as there is one of each."""
+    size = len(first.columns)
+    return type(first)((*first.columns, *(size + column for column in second.columns)), (*first.signs, *second.signs))
+
+
+class Reflection(nn.Module):
+    """The mirror image of vectors of a kind: signs * x[columns], or none."""
+
+    def __init__(self, size: int, mirror: Any) -> None:
+        super().__init__()
+        self.sides = 2 if mirror else 1
+        columns, signs = (mirror.columns, mirror.signs) if mirror else (range(size), [1.0] * size)
+        self.register_buffer("columns", torch.tensor(list(columns)), persistent=False)
+        self.register_buffer("signs", torch.tensor(list(signs)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mirror image of x (..., size)."""
+        return x[..., self.columns] * self.signs
+
+    def sums_and_differences(self) -> Tensor:
+        """Return (sides, size, size): the matrices from x to the sum and the difference of x and its mirror image."""
+        identity = torch.eye(len(self.columns), device=self.signs.device)
+        return identity[None] if self.sides == 1 else change_over(torch.stack((identity, self(identity).T)))
+
+
+class Normaliser(nn.Module):
+    """Mean and standard deviation of all observations so far, the same for their mirror images."""
+
+    def __init__(self, reflection: Reflection, least: float = LEAST_SPREAD) -> None:
+        super().__init__()
+        self.reflection, self.least = reflection, least
+        size = len(reflection.signs)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("scale", torch.ones(size))  # what to multiply by; what hardly varies is not blown up
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in observations x (B, size); Chan et al., 1979, join means and variances."""
+        x = torch.cat((x, self.reflection(x)))
+        variance, mean = torch.var_mean(x, dim=0, correction=0)
+        share = len(x) / (self.count + len(x))
+        shift = mean - self.mean
+        self.variance += share * (variance - self.variance) + share * (1.0 - share) * shift.square()
+        self.mean += share * shift
+        self.count += len(x)
+        self.scale.copy_(self.variance.sqrt().clamp(min=self.least).reciprocal())
