@@ -9,6 +9,7 @@ from torch.distributions import Categorical, kl_divergence
 from config import Config, WorldModelCfg, override
 from entity import BeliefState, Creature
 from environments import registry
+from observation import joined
 from training import ppo
 from training.engine import TrainingEngine
 from training.imagination import Dream
@@ -240,27 +241,32 @@ def rollouts(made, count):
     return stored
 
 
-def test_replay_returns_whole_sequences_of_one_robot_also_across_its_end():
+def test_replay_returns_whole_sequences_of_one_robot_or_its_mirror_image_also_across_its_end():
     made = engine(32, **{"env.episode_seconds": 0.3, "env.fall_tilt": 0.15})
     stored = rollouts(made, 6)
     replay = made.shares[0].dreamer.replay
     assert replay.count == 6 and replay.capacity == 4
     places = replay.draw(500)
-    assert set(places[:, 0].tolist()) == {2, 3, 4} and set(places[:, 1].tolist()) == set(range(32))
+    assert set(places[:, 0].tolist()) == {2, 3, 4} and set(places[:, 1].tolist()) == set(range(64))
     s = replay.read(places)
     assert s.action.shape == (16, 500, 12)
     assert (s.keep == 0).any() and s.terminated.any()
     for b in range(0, 500, 7):
         first, robot = places[b].tolist()
-        for ours, number in ((s.action, 0), (s.obs, 1), (s.reward, 2), (s.terminated, 3), (s.keep, 4)):
-            assert torch.equal(ours[:, b], torch.cat([stored[first][number][:, robot], stored[first + 1][number][:, robot]]))
+        for number, ours in enumerate((s.action, s.obs, s.reward, s.terminated, s.keep)):
+            lived = torch.cat([stored[first][number][:, robot % 32], stored[first + 1][number][:, robot % 32]])
+            if robot >= 32 and number < 2:
+                body = made.env.body
+                mirror = body.actions if number == 0 else joined(body.obs, body.privileged)
+                lived = lived[:, list(mirror.columns)] * torch.tensor(mirror.signs)
+            assert torch.equal(ours[:, b], lived)
 
 
 def test_latents_before_rollouts_are_stored_and_stored_anew():
     made = engine(32)
     rollouts(made, 3)
     d = made.shares[0].dreamer
-    assert torch.equal(d.replay.latent[0], torch.zeros(32, 48))
+    assert torch.equal(d.replay.latent[0], torch.zeros(64, 48))
     assert not torch.equal(d.replay.latent[1], d.replay.latent[2])
     before = d.replay.latent.clone()
     places = torch.tensor([[0, 4], [1, 9]])
