@@ -18,6 +18,7 @@ from environments import registry
 from environments.contracts import Body, Node
 from simulate import run
 from training import checkpoint
+from training.display import count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
 
@@ -238,3 +239,9 @@ def test_ctrl_c_saves_and_leaves(tmp_path):
     assert process.wait(60) == 130 and "Traceback" not in rest and "checkpoint" in rest, "".join(lines) + rest
     loaded = checkpoint.load(tmp_path / "checkpoints" / "quadruped-balance.pt")
     assert 0 < loaded.progress["iteration"] < 100000 and loaded.config.train.num_envs == 64
+
+
+def test_counts_and_durations_are_short():
+    counts = {0: "0", 512: "512", 999.6: "1.00 k", 14336: "14.3 k", 142_000: "142 k", 999_600: "1.00 M", 3_280_000: "3.28 M", 99_999_999: "100 M"}
+    assert {n: count_text(n) for n in counts} == counts
+    assert [seconds_text(s) for s in (8.4, 65, 7384)] == ["8 s", "1:05", "2:03:04"]

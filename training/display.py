@@ -20,6 +20,15 @@ def seconds_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"
 
 
+def count_text(count: float) -> str:
+    """Return a number of steps with three digits: 512, 14.3 k, 3.28 M."""
+    for unit, name in ((1e6, " M"), (1e3, " k")):
+        if count >= 0.9995 * unit:
+            x = count / unit
+            return f"{x:.{2 if x < 9.995 else 1 if x < 99.95 else 0}f}{name}"
+    return f"{count:.0f}"
+
+
 class Display:
     """Shows iteration, speed, return, survival and time left while training."""
 
@@ -49,8 +58,8 @@ class Display:
         v = self._values
         formats = (
             ("iteration", "iteration", lambda x: f"{x}/{self.iterations}"),
-            ("env steps", "env_steps", lambda x: f"{x / 1e6:.2f} M"),
-            ("env steps/s", "rate", lambda x: f"{x / 1e3:.0f} k"),
+            ("env steps", "env_steps", count_text),
+            ("env steps/s", "rate", count_text),
             ("return", "return", lambda x: f"{x:.1f}"),
             ("survival", "eval_survival", lambda x: f"{100 * x:.1f} %"),
             ("trained", "train_seconds", seconds_text),

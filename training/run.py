@@ -13,7 +13,7 @@ from rich.console import Console
 from config import Config
 from environments import ABEnv
 from training import checkpoint as checkpoints
-from training.display import Display, seconds_text
+from training.display import Display, count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate, reaches, target
 from training.logger import Logger
@@ -107,10 +107,10 @@ class Run:
             os.replace(path, path.with_suffix(".previous.pt"))
         shutil.copyfile(trained, path)
         rate = self.engine.env_steps / max(self.train_seconds, 1e-9)
-        self.say(f"trained {self.engine.env_steps / 1e6:.2f} M env steps in {seconds_text(self.train_seconds)}, {rate / 1e3:.0f} k per second")
+        self.say(f"trained {count_text(self.engine.env_steps)} env steps in {seconds_text(self.train_seconds)}, {count_text(rate)} per second")
         wanted = target(self.best, self.cfg.train.target_survival) if self.best else ""
         if self.arrival:
-            self.say(f"{wanted} after {self.arrival[0]:.1f} s of training, {self.arrival[1] / 1e6:.2f} M env steps")
+            self.say(f"{wanted} after {self.arrival[0]:.1f} s of training, {count_text(self.arrival[1])} env steps")
         elif self.best:
             self.say(f"{wanted} was not reached")
         if self.best:
