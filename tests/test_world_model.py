@@ -307,13 +307,19 @@ def test_equal_observations_and_broken_losses_are_borne():
 # Imagination
 
 
-def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
+def about_to_imagine():
+    """Return an engine whose world model has followed a second rollout, and its share."""
     made = engine(32)
     made.iterate()
-    share = made.shares[0]
     made.collect_trajectory()
+    (share,) = made.shares
     share.estimate()
     made.learn_world()
+    return made, share
+
+
+def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
+    made, share = about_to_imagine()
     d = share.dreamer.imagine(share.belief, 48)
     assert isinstance(d, Dream) and d.obs.shape == (6, 48, 74) and d.action.shape == (5, 48, 12)
     mean, _ = made.belief(d.obs[:-1, :, :37].contiguous(), d.memory)
@@ -331,12 +337,7 @@ def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
 
 
 def test_imagined_steps_count_as_far_as_they_are_probable():
-    made = engine(32)
-    made.iterate()
-    share = made.shares[0]
-    made.collect_trajectory()
-    share.estimate()
-    made.learn_world()
+    made, share = about_to_imagine()
     real = share.dreamer.imagine
     dreams = []
     share.dreamer.imagine = lambda *rest: dreams.append(real(*rest)._replace(goes_on=torch.full((5, 48), 0.5))) or dreams[-1]
