@@ -13,6 +13,7 @@ from observation import joined
 from training import ppo
 from training.engine import TrainingEngine
 from training.imagination import Dream
+from training.presets import preset
 from training.replay import Replay, Sequences
 from training.world_model import (
     WorldModelTrainer,
@@ -208,6 +209,14 @@ def test_losses_of_a_fixed_batch_fall(changes):
     assert history[0]["loss"] == pytest.approx(parts, rel=1e-5)
 
 
+def test_a_withheld_observation_leaves_no_trace_in_the_latents():
+    for mask, alike in ((1.0, True), (0.0, False)):
+        m = model(override(Config(world_model=SMALL), {"world_model.mask": mask}).world_model)
+        s = sequences(m)
+        both = [world_model_loss(m, s._replace(obs=obs), None, torch.Generator().manual_seed(1))[2] for obs in (s.obs, -s.obs)]
+        assert torch.equal(*both) == alike
+
+
 def test_a_fall_costs_what_it_cost():
     m = model()
     latent = torch.randn(512, m.size)
@@ -362,6 +371,24 @@ def test_imagination_begins_after_a_while_and_is_learned_from(threads):
     for metrics in (first, second):
         repeated = again.iterate()
         assert all(repeated[name] == x for name, x in metrics.items() if not name.endswith("seconds"))
+
+
+def test_lived_and_imagined_experience_weigh_what_they_are_asked_to():
+    gradients = []
+    for weight in (0.0, 0.25, 1.0):
+        made = engine(64, 2, **{"ppo.minibatches": 1, "world_model.weight": weight})
+        made.iterate()
+        made.step = gradients.append
+        made.iterate()
+    lived, mixed, imagined = gradients
+    assert (lived - imagined).norm() > 0.1 * lived.norm() > 0
+    torch.testing.assert_close(mixed, 0.75 * lived + 0.25 * imagined, rtol=1e-4, atol=1e-6)
+
+
+def test_imagination_has_a_preset_of_few_robots():
+    cfg = preset("quadruped-walk-flat", "imagination")
+    assert (cfg.world_model.role, cfg.train.num_envs, cfg.ppo.gamma) == ("imagination", 32, preset("quadruped-walk-flat").ppo.gamma)
+    assert preset("quadruped-balance").world_model.role == "off"
 
 
 def test_episodes_of_one_step_are_lived_through_but_not_imagined_from():

@@ -73,8 +73,8 @@ class Dreamer:
     def imagine(self, belief: EntityBelief, count: int) -> Dream | None:
         """Imagine some rollouts from instants of the latest real one; None where every step was an episode's last.
 
-        From older rollouts, 50 instead of 95 % of episodes were survived after the same experience:
-        they begin where the policy no longer goes, with memories that are no longer its own.
+        From all in the replay buffer, 68 and 55 instead of 95 and 100 % of episodes were survived after
+        20 k env steps (seeds 0, 1): they begin where the policy no longer goes, with memories not its own.
         """
         if not len(self.going):
             return None
