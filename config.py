@@ -273,7 +273,10 @@ class CurriculumCfg:
 class WorldModelCfg:
     """The recurrent state-space model: what it is for, how large it is, how it learns."""
 
-    role: str = knob("off", "off: there is none; imagination: policy and critic also learn from what it imagines", choices=("off", "imagination"))
+    role: str = knob(
+        "off", "off: there is none; belief: the policy reads what it remembers; imagination: policy and critic also learn from what it imagines",
+        choices=("off", "belief", "imagination"),
+    )  # fmt: skip
     privileged: bool = knob(False, "it also sees what only the simulator knows; else it only predicts that")
     deter: int = knob(128, "features of the deterministic state", low=1, high=8192)
     groups: int = knob(16, "categorical variables of the stochastic state", low=1, high=32)
@@ -294,6 +297,7 @@ class WorldModelCfg:
     mask: float = knob(0.1, "share of observations withheld", "1", low=0.0, high=1.0)
     horizon: int = knob(15, "steps of an imagined rollout", low=1, high=1024)
     patience: int = knob(8, "rollouts before the first that is imagined", low=1, high=10**9)
+    passes: int = knob(1, "updates per rollout, each with what is imagined anew", low=1, high=1024)
     imagined: int = knob(1024, "imagined rollouts per rollout", low=1, high=1 << 20)
     weight: float = knob(0.5, "weight of what is imagined in an update, of 1 for all experience", "1", low=0.0, high=1.0)
 
@@ -405,6 +409,8 @@ def check(cfg: Any, prefix: str = "") -> None:
         raise ConfigError(f"motor.rated_speed: expected less than motor.no_load_speed = {cfg.no_load_speed:g} rad/s, got {cfg.rated_speed:g}")
     if isinstance(cfg, PhysicsCfg) and cfg.friction_model != "simple" and cfg.static_friction < cfg.foot_friction:
         raise ConfigError(f"physics.static_friction: expected at least physics.foot_friction = {cfg.foot_friction:g}, got {cfg.static_friction:g}")
+    if isinstance(cfg, WorldModelCfg) and cfg.role == "belief" and cfg.privileged:
+        raise ConfigError("world_model.privileged: expected false in role belief, whose policy must do without a simulator, got true")
     if isinstance(cfg, CommandCfg) and cfg.distance[0] <= cfg.reached:
         raise ConfigError(f"command.distance: expected more than command.reached = {cfg.reached:g} m, got {cfg.distance[0]:g}")
     if isinstance(cfg, CommandCfg) and cfg.standing + cfg.turning > 1.0:

@@ -26,10 +26,10 @@ from torch.nn import functional as F
 
 import fused
 from config import ConfigError, NetworkCfg, WorldModelCfg
-from observation import Normaliser, Reflection, change_over, joined
+from observation import Features, Normaliser, Reflection, change_over, joined, pair_weight
 from world_model import WorldModel
 
-__all__ = ["BeliefState", "BodyEncoder", "Creature", "EntityBelief", "Normaliser", "Reflection", "WorldModel", "change_over", "graph_attention"]
+__all__ = ["BeliefState", "BodyEncoder", "Creature", "EntityBelief", "Memory", "Normaliser", "Reflection", "WorldModel", "change_over", "graph_attention"]
 
 
 class BeliefState(NamedTuple):
@@ -39,6 +39,30 @@ class BeliefState(NamedTuple):
     cell: Tensor
 
 
+class Memory(NamedTuple):
+    """What N robots remember from one step to the next, float32; the last three are empty where the policy does not read the world model."""
+
+    hidden: Tensor  # as of BeliefState
+    cell: Tensor
+    latent: Tensor  # (sides, D + Z, N), the world model's
+    action: Tensor  # (N, A), the last
+    begun: Tensor  # (N), 1 once there is a step to remember
+
+    @property
+    def belief(self) -> BeliefState:
+        """The belief's own state."""
+        return BeliefState(self.hidden, self.cell)
+
+    def copy(self) -> "Memory":
+        """Return a copy."""
+        return Memory(*(x.clone() for x in self))
+
+    @staticmethod
+    def join(memories: "list[Memory]") -> "Memory":
+        """Return what several groups of robots remember as what one does."""
+        return Memory(*(torch.cat(parts, dim=axis) for axis, parts in zip((-1, -1, -1, 0, 0), zip(*memories, strict=True), strict=True)))
+
+
 def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return ELU(W x + b), sums and differences (sides, F, S), the product in x's dtype.
 
@@ -46,27 +70,6 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     y = torch.bmm(weight.to(x.dtype), x)
     return change_over(F.elu(change_over(y) + bias[:, None].to(x.dtype)))
-
-
-def pair_weight(sides: int, outputs: int, inputs: int) -> nn.Parameter:
-    """Return the weights of a layer on sums and differences, (sides, outputs, inputs), features of a side."""
-    return nn.Parameter(torch.empty(sides, outputs, inputs).uniform_(-1, 1) / math.sqrt(inputs))
-
-
-class Features(nn.Module):
-    """Observations as a dense layer takes them: normalised, sums and differences of them and their mirror images."""
-
-    def __init__(self, reflection: Reflection) -> None:
-        super().__init__()
-        more = -len(reflection.signs) % fused.ROWS
-        self.size = len(reflection.signs)
-        self.rows = self.size + more  # filled up with zeros
-        self.register_buffer("basis", F.pad(reflection.sums_and_differences(), (0, 0, 0, more)), persistent=False)
-
-    def forward(self, x: Tensor, normaliser: Normaliser, dtype: torch.dtype) -> Tensor:
-        """Return (sides, rows, S) of x (S, size), whose columns are the normaliser's first."""
-        x = (x - normaliser.mean[: self.size]) * normaliser.scale[: self.size]
-        return (self.basis @ x.T).to(dtype)
 
 
 class BodyEncoder(nn.Module):
@@ -176,10 +179,11 @@ class EntityBelief(nn.Module):
     The policy sees observations alone and remembers through its LSTM. The value head serves only
     training: it reads the observation and what the simulator knows beside it, and needs no memory.
 
-    body: nodes, and the mirror images of obs, actions and privileged, or None (environments.contracts.Body).
+    body: nodes, and the mirror images of obs, actions and privileged, or None (environments.contracts.Body);
+    context: features of a side that the policy reads beside the observation: a world model's deterministic state.
     """
 
-    def __init__(self, body: Any, num_obs: int, num_actions: int, num_privileged: int, cfg: NetworkCfg) -> None:
+    def __init__(self, body: Any, num_obs: int, num_actions: int, num_privileged: int, cfg: NetworkCfg, context: int = 0) -> None:
         super().__init__()
         self.cfg, self.num_actions = cfg, num_actions
         self.dtype = torch.float32  # of the products
@@ -195,12 +199,11 @@ class EntityBelief(nn.Module):
         self.normaliser = Normaliser(of_all)  # of observations and privileged observations
         self.body_encoder = BodyEncoder(body, of_obs, cfg) if cfg.attention else None
         inner = self.body_encoder.out_features if cfg.attention else 0
-        self.compilable = all(size % fused.ROWS == 0 for size in (inner, encoder, lstm, critic))
-        if cfg.attention:
-            self.encoder = pair_weight(sides, encoder, self.body_encoder.out_features)
-        else:
+        self.compilable = all(size % fused.ROWS == 0 for size in (inner, context, encoder, lstm, critic))
+        if not cfg.attention:
             self.features = Features(of_obs)
-            self.encoder = pair_weight(sides, encoder, self.features.rows)
+            inner = self.features.rows
+        self.encoder = pair_weight(sides, encoder, inner + context)
         self.encoder_bias = nn.Parameter(torch.zeros(encoder))
         if cfg.recurrent:
             self.lstm, self.lstm_bias = pair_weight(sides, 4 * lstm, encoder + lstm), nn.Parameter(0.03 * torch.randn(sides, 4 * lstm))
@@ -238,11 +241,11 @@ class EntityBelief(nn.Module):
         if self.body_encoder:
             self.body_encoder.normalise(self.normaliser)
 
-    def forward(self, obs: Tensor, state: BeliefState, starts: Tensor | None = None) -> tuple[Tensor, BeliefState]:
+    def forward(self, obs: Tensor, state: BeliefState, starts: Tensor | None = None, context: Tensor | None = None) -> tuple[Tensor, BeliefState]:
         """Return mean actions (T, N, A) and the state after them.
 
         obs: (T, N, O); starts: (T, N), 1 where a step is the first of its episode and the state
-        before it is forgotten.
+        before it is forgotten; context: (sides, context, T, N), if there is any.
         """
         steps, n, _ = obs.shape
         compiled = self.compiled(obs)
@@ -250,9 +253,11 @@ class EntityBelief(nn.Module):
         if compiled and n % (2 * fused.WIDTH):  # whole vectors of robots
             more = -n % (2 * fused.WIDTH)
             obs, keep, state = F.pad(obs, (0, 0, 0, more)), F.pad(keep, (0, more)), BeliefState(*(F.pad(x, (0, more)) for x in state))
+            context = None if context is None else F.pad(context, (0, more))
         layer, sequence, head = (fused.Dense.apply, fused.LSTMSequence.apply, fused.PolicyHead.apply) if compiled else (dense, lstm_sequence, policy_head)
         x = obs.reshape(-1, obs.shape[-1])
         x = self.body_encoder(x, self.dtype, compiled) if self.body_encoder else self.features(x, self.normaliser, self.dtype)
+        x = x if context is None else torch.cat((x, context.to(self.dtype).flatten(2)), dim=1)
         x = layer(x, self.encoder, self.encoder_bias)
         if self.cfg.recurrent:
             x, cell = sequence(x, self.lstm, self.lstm_bias, *state, keep)
@@ -267,12 +272,14 @@ class EntityBelief(nn.Module):
         return self.use_fused and self.compilable and x.device.type == "cpu"
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: BeliefState, starts: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor, BeliefState]:
+    def act(
+        self, obs: Tensor, state: BeliefState, starts: Tensor | None = None, noise: Tensor | None = None, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, BeliefState]:
         """Return actions (N, A), their means (N, A) and the next state, for one step of N robots.
 
-        obs: (N, O); starts: (N); noise: (N, A) standard normal, None for the mean itself.
+        obs: (N, O); starts: (N); noise: (N, A) standard normal, None for the mean itself; context: (sides, context, N).
         """
-        mean, state = self(obs[None], state, None if starts is None else starts[None])
+        mean, state = self(obs[None], state, None if starts is None else starts[None], None if context is None else context[:, :, None])
         mean = mean[0]
         return (mean if noise is None else mean + self.std() * noise), mean, state
 
@@ -294,14 +301,44 @@ class EntityBelief(nn.Module):
 class Creature(nn.Module):
     """What learns: a belief that acts and, when enabled, a world model that expects.
 
+    In role belief the policy reads the world model's deterministic state, which is carried on with every
+    step by the likeliest latents: the same robot does the same again.
+
     env: anything with body, num_obs, num_actions, num_privileged.
     """
 
     def __init__(self, env: Any, network: NetworkCfg, world_model: WorldModelCfg) -> None:
         super().__init__()
-        self.belief = EntityBelief(env.body, env.num_obs, env.num_actions, env.num_privileged, network)
         self.world_model = WorldModel(env.num_obs, env.num_actions, world_model, env.num_privileged, env.body) if world_model.role != "off" else None
+        self.reads = world_model.role == "belief"  # whether the policy reads the world model
+        context = self.world_model.deter if self.reads else 0
+        self.belief = EntityBelief(env.body, env.num_obs, env.num_actions, env.num_privileged, network, context)
+        if self.reads and self.world_model.sides != self.belief.sides:
+            raise ConfigError("network.symmetric: expected true, as the world model that the policy reads is, got false")
 
     def use_precision(self, precision: str) -> None:
-        """Take the belief's products in "float32" or "bfloat16"; parameters stay float32."""
-        self.belief.dtype = getattr(torch, precision)
+        """Take products in "float32" or "bfloat16"; parameters stay float32."""
+        for part in (self.belief, self.world_model):
+            if part is not None:
+                part.dtype = getattr(torch, precision)
+
+    def initial_state(self, num_envs: int) -> Memory:
+        """Return what a robot that has seen nothing remembers, for N robots."""
+        n, state = num_envs if self.reads else 0, self.belief.initial_state(num_envs)
+        latent = self.world_model.initial_latent(n) if self.reads else state.hidden[:, :0, :]
+        return Memory(*state, latent, state.hidden.new_zeros(n, self.belief.num_actions), state.hidden.new_zeros(n))
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, memory: Memory, starts: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Memory]:
+        """Return actions (N, A), their means (N, A) and what is remembered then, for one step of N robots.
+
+        obs: (N, O); starts: (N), 1 where the step is the first of its episode; noise: (N, A) standard normal, None for the mean itself.
+        """
+        if not self.reads:
+            action, mean, state = self.belief.act(obs, memory.belief, starts, noise)
+            return action, mean, memory._replace(hidden=state.hidden, cell=state.cell)
+        model = self.world_model
+        keep = memory.begun if starts is None else memory.begun * (1.0 - starts)
+        latent = model.run(memory.latent, memory.action, keep[None], None, model.encode_seen(model.standardise(obs))).last
+        action, mean, state = self.belief.act(obs, memory.belief, starts, noise, latent[:, : model.deter])
+        return action, mean, Memory(*state, latent, action, torch.ones_like(memory.begun))

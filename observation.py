@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+import fused
 
 ROOT = math.sqrt(0.5)
 LEAST_SPREAD = 0.5  # by which observations are divided: divided by less, what a calm robot never sees would be huge
@@ -12,7 +15,15 @@ LEAST_SPREAD = 0.5  # by which observations are divided: divided by less, what a
 
 def change_over(x: Tensor) -> Tensor:
     """Return sums and differences of what is of the sides, or the other way around: (sides, ...)."""
-    return x if len(x) == 1 else torch.stack((x[0] + x[1], x[0] - x[1])) * ROOT
+    if len(x) == 1:
+        return x
+    a, b = x.unbind()  # unlike x[0] and x[1], whose gradients are filled up with zeros
+    return torch.stack((a + b, a - b)) * ROOT
+
+
+def pair_weight(sides: int, outputs: int, inputs: int) -> nn.Parameter:
+    """Return the weights of a layer on sums and differences, (sides, outputs, inputs), features of a side."""
+    return nn.Parameter(torch.empty(sides, outputs, inputs).uniform_(-1, 1) / math.sqrt(inputs))
 
 
 def joined(first: Any, second: Any) -> Any:
@@ -64,3 +75,22 @@ class Normaliser(nn.Module):
         self.mean += share * shift
         self.count += len(x)
         self.scale.copy_(self.variance.sqrt().clamp(min=self.least).reciprocal())
+
+
+class Features(nn.Module):
+    """Observations as a dense layer takes them: normalised, sums and differences of them and their mirror images."""
+
+    def __init__(self, reflection: Reflection) -> None:
+        super().__init__()
+        more = -len(reflection.signs) % fused.ROWS
+        self.size = len(reflection.signs)
+        self.rows = self.size + more  # filled up with zeros
+        self.register_buffer("basis", F.pad(reflection.sums_and_differences(), (0, 0, 0, more)), persistent=False)
+
+    def forward(self, x: Tensor, normaliser: Normaliser, dtype: torch.dtype) -> Tensor:
+        """Return (sides, rows, S) of x (S, size), whose columns are the normaliser's first."""
+        return self.columns((x - normaliser.mean[: self.size]) * normaliser.scale[: self.size], dtype)
+
+    def columns(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return sums and differences (sides, rows, S) of x (S, size), as it is."""
+        return (self.basis @ x.T).to(dtype)

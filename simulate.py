@@ -139,26 +139,26 @@ class Viewer:
     """Runs one robot step by step and tells the renderer what to draw."""
 
     def __init__(self, creature: Creature, env: registry.ABEnv, cfg: Config, device: torch.device) -> None:
-        self.belief, self.env, self.cfg, self.device = creature.belief, env, cfg, device
+        self.creature, self.env, self.cfg, self.device = creature, env, cfg, device
         self.seed = EVALUATION_SEED + cfg.seed
         self.restart()
 
     def restart(self) -> None:
         """Begin a new episode."""
         self.state = self.env.init_state(self.seed)
-        self.memory = self.belief.initial_state(1)
+        self.memory = self.creature.initial_state(1)
         self.seed += 1
         self.time = 0.0
         self.falls = 0
 
     def step(self) -> bool:
         """Advance one control step; return whether the episode ended."""
-        action, _, self.memory = self.belief.act(torch.from_numpy(self.state.obs).to(self.device), self.memory)
+        action, _, self.memory = self.creature.act(torch.from_numpy(self.state.obs).to(self.device), self.memory)
         self.state = self.env.step(action.cpu().numpy())
         self.time += self.cfg.env.control_dt
         if self.state.done[0]:
             self.falls += int(self.state.terminated[0])
-            self.memory = self.belief.initial_state(1)
+            self.memory = self.creature.initial_state(1)
         return bool(self.state.done[0])
 
     def show(self, window: Any) -> None:

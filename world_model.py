@@ -1,17 +1,23 @@
-"""WorldModel: what an entity expects of the world."""
+"""WorldModel: what an entity expects of the world.
 
-import itertools
-import math
-from typing import Any
+Shapes: T time steps, N robots, S = T N columns (time before robot), B rows of single questions; O observations,
+P privileged observations, A actions.
+
+Like the policy (entity.py), a world model is its own mirror image: what it expects in the mirror image
+of a situation is the mirror image of what it expects in the situation, so whatever happens to one side
+is learnt for both. Features (sides, F, S) are sums and differences of both sides between layers.
+"""
+
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import WorldModelCfg
-from observation import Normaliser, Reflection, joined
+import fused
+from config import ConfigError, WorldModelCfg
+from observation import Features, Normaliser, Reflection, change_over, joined, pair_weight
 
-EPSILON = 1e-4  # of root mean square normalisation
 LEAST_SPREAD = 1e-3  # by which what is observed is divided
 LARGEST = 8.0  # symlog of the largest reward, times its scale, that there is a bin for
 
@@ -51,59 +57,177 @@ class TwoHot(nn.Module):
         return -((1.0 - share) * log.gather(-1, low[..., None])[..., 0] + share * log.gather(-1, high[..., None])[..., 0])
 
 
-def layers(inputs: int, hidden: int, outputs: int, depth: int = 1) -> nn.Sequential:
-    """Return a perceptron whose hidden layers are normalised by their root mean square (Zhang and Sennrich, 2019)."""
-    sizes = [inputs, *[hidden] * depth]
-    inner = [module for a, b in itertools.pairwise(sizes) for module in (nn.Linear(a, b, bias=False), nn.RMSNorm(b, eps=EPSILON), nn.SiLU())]
-    return nn.Sequential(*inner, *([nn.Linear(hidden, outputs)] if outputs else []))
+def root_mean_square_norm(x: Tensor) -> Tensor:
+    """Return x (sides, F, S) over the root mean square of its features (Zhang and Sennrich, 2019), float32."""
+    x = x.float()
+    return x * (x.square().mean(dim=(0, 1), keepdim=True) + fused.EPSILON).rsqrt()
+
+
+def normed(x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
+    """Return SiLU(gain norm(W x)), sums and differences (sides, F, S), the product in x's dtype.
+
+    x: (sides, K, S); weight: (sides, F, K); gain: (F), of every side.
+    """
+    y = root_mean_square_norm(torch.bmm(weight.to(x.dtype), x))
+    return change_over(F.silu(change_over(y) * gain[:, None])).to(x.dtype)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return W x + b, numbers of the sides (sides, F, S), float32, the product in x's dtype; x, weight as of normed(); bias: (F)."""
+    return change_over(torch.bmm(weight.to(x.dtype), x).float()) + bias[:, None]
+
+
+def probabilities(logits: Tensor, groups: int) -> Tensor:
+    """Return probabilities (sides, groups, classes, S) of logits (sides, Z, S), 1 % of them uniform, so that none is 0."""
+    softmax = logits.unflatten(1, (groups, -1)).softmax(2)
+    return (1.0 - fused.UNIFORM) * softmax + fused.UNIFORM / softmax.shape[2]
+
+
+def sample(probs: Tensor, noise: Tensor | None) -> Tensor:
+    """Return one-hot samples (sides, Z, S) of probabilities; gradients go straight through to them (Bengio et al., 2013).
+
+    noise: (sides, groups, S), uniform in [0, 1); None for the likeliest values.
+    """
+    with torch.no_grad():
+        index = probs.argmax(2) if noise is None else (probs.cumsum(2) < noise[:, :, None]).sum(2).clamp(max=probs.shape[2] - 1)
+        one_hot = torch.zeros_like(probs).scatter_(2, index[:, :, None], 1.0)
+    return (one_hot + (probs - probs.detach())).flatten(1, 2)
+
+
+def state_space_sequence(
+    latent: Tensor, action: Tensor, evidence: Tensor | None, keep: Tensor, noise: Tensor | None, groups: int, *weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return latents (sides, D + Z, S) and what follows (sides, D, S) in action's dtype, logits (sides, Z, S), the last latent (sides, D + Z, N).
+
+    The equations of fused/state_space.py. latent: (sides, D + Z, N); action: (sides, A, S), evidence: (sides, E, S) or
+    None, in dtype; keep: (T, N); noise: (sides, groups, S), None for the likeliest values; weights: W1, g1, W2, g2, W3, g3, W4, b.
+    """
+    w1, g1, w2, g2, w3, g3, w4, bias = weights
+    n, sizes = keep.shape[1], (len(g2) // 3, len(bias))
+    latents, follows, logits = [], [], []
+    for t, k in enumerate(keep):
+        now = slice(t * n, (t + 1) * n)
+        deter, stoch = latent.split(sizes, dim=1)
+        x = normed(torch.cat((stoch.to(action.dtype), action[..., now]), dim=1), w1, g1)
+        gates = root_mean_square_norm(torch.bmm(w2.to(x.dtype), torch.cat((x, deter.to(x.dtype)), dim=1)))
+        reset, candidate, update = (change_over(gates) * g2[:, None]).chunk(3, dim=1)
+        update = (update - 1.0).sigmoid()  # remember at first
+        follow = change_over(torch.lerp(change_over(deter), (reset.sigmoid() * candidate).tanh(), update))
+        deter = follow * k
+        known = deter.to(x.dtype) if evidence is None else torch.cat((deter.to(x.dtype), evidence[..., now]), dim=1)
+        logits.append(linear(normed(known, w3, g3), w4, bias))
+        stoch = change_over(sample(probabilities(logits[-1], groups), None if noise is None else noise[..., now]))
+        latent = torch.cat((deter, stoch), dim=1)
+        latents.append(latent.to(x.dtype))
+        follows.append(follow.to(x.dtype))
+    return torch.cat(latents, dim=-1), torch.cat(follows, dim=-1), torch.cat(logits, dim=-1), latent.detach()
+
+
+def compilable(x: Tensor, *sizes: int) -> bool:
+    """Return whether compiled code can be used for x and layers of some sizes."""
+    return x.device.type == "cpu" and all(size % fused.ROWS == 0 for size in sizes)
+
+
+class Layer(nn.Module):
+    """A layer of a perceptron on sums and differences (sides, F, S), compiled on the CPU where its sizes allow.
+
+    more: gains or biases (F), of every side.
+    """
+
+    def __init__(self, sides: int, outputs: int, inputs: int) -> None:
+        super().__init__()
+        self.weight, self.more = pair_weight(sides, outputs, inputs), nn.Parameter(self.first(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (sides, F, S) of x (sides, K, S)."""
+        samples = x.shape[-1]
+        if not compilable(x, *self.weight.shape[1:]):
+            return self.plain(x, self.weight, self.more)
+        if samples % (2 * fused.WIDTH):  # whole vectors
+            x = F.pad(x, (0, -samples % (2 * fused.WIDTH)))
+        y = self.fast(x, self.weight, self.more)
+        return y if y.shape[-1] == samples else y[..., :samples]
+
+
+class Normed(Layer):
+    """A hidden layer: normalised, with gains, and SiLU."""
+
+    first, plain, fast = staticmethod(torch.ones), staticmethod(normed), staticmethod(fused.Normed.apply)
+
+
+class Linear(Layer):
+    """What ends a perceptron: numbers of the sides themselves, with biases, float32."""
+
+    first, plain, fast = staticmethod(torch.zeros), staticmethod(linear), staticmethod(fused.Linear.apply)
+
+
+class Course(NamedTuple):
+    """What a sequence of S = T N columns was taken for."""
+
+    latents: Tensor  # (sides, D + Z, S), in the model's dtype
+    follows: Tensor  # (sides, D, S), deterministic states that followed from the actions, also where an episode ended with that
+    logits: Tensor  # (sides, Z, S), of the sides, of what was drawn from
+    last: Tensor  # (sides, D + Z, N), the last latents, float32, without gradients
+
+
+class Outcome(NamedTuple):
+    """What deterministic states say of the actions that led to them."""
+
+    on: Tensor  # (S, bins), logits of the reward if the episode goes on
+    over: Tensor  # (S, bins), if it has ended in a fall
+    goes_on: Tensor  # (S), logit
 
 
 class WorldModel(nn.Module):
     """A recurrent state-space model: what has been seen, what it means, what follows from an action (Hafner et al., 2019, 2023).
 
-        h_t = GRU(h_t-1, z_t-1, a_t-1)       deterministic state: what is remembered
+        h_t = GRU(h_t-1, z_t-1, a_t-1)       deterministic state: what is remembered; 0 as an episode begins
         z_t ~ q(z | h_t, o_t)                posterior: with the observation
         z_t ~ p(z | h_t)                     prior: without
-        o_t, r_t, c_t from h_t and z_t       observation, reward, whether the episode goes on
+        o_t from h_t and z_t                 observation
+        r_t-1, c_t-1 from h_t                reward of the last action, whether the episode went on with it
 
-    A latent (B, deter + groups * classes) holds h and z, which is ``groups`` categorical variables
-    of ``classes`` values, one-hot. A latent of zeros is the one before an episode's first step.
+    A latent (sides, D + Z, N) holds h and z, which is groups of categorical variables of some classes,
+    one-hot. Reward and end are asked of h alone: what probably comes of an action, before it is seen. Single
+    questions take and return latents as rows (B, size).
 
     What is predicted is what the environment returns: the observation, and behind it what only the
     simulator knows. ``cfg.privileged``: whether the posterior sees that, too. body: how all of it looks
-    in a mirror (environments.contracts.Body), for those who learn from mirror images, too.
+    in a mirror (environments.contracts.Body).
+
+    Raises ConfigError, naming the field, for sizes that two sides cannot share.
     """
 
     def __init__(self, num_obs: int, num_actions: int, cfg: WorldModelCfg, num_privileged: int = 0, body: Any = None) -> None:
         super().__init__()
         mirrored = body is not None and body.obs is not None
-        self.cfg, self.num_obs, self.num_actions = cfg, num_obs, num_actions
-        size = num_obs + num_privileged
-        self.seen = size if cfg.privileged else num_obs
-        stoch = cfg.groups * cfg.classes
-        self.size = cfg.deter + stoch
-        self.of_all = Reflection(size, joined(body.obs, body.privileged) if mirrored else None)
-        self.of_actions = Reflection(num_actions, body.actions if mirrored else None)
+        self.cfg, self.num_obs, self.num_actions, self.num_all = cfg, num_obs, num_actions, num_obs + num_privileged
+        self.dtype = torch.float32  # of the products
+        self.use_fused = True  # compiled code, on the CPU
+        of_obs, self.of_actions = Reflection(num_obs, body.obs if mirrored else None), Reflection(num_actions, body.actions if mirrored else None)
+        self.of_all = Reflection(self.num_all, joined(body.obs, body.privileged) if mirrored else None)
+        sides = self.sides = self.of_all.sides
+        for name in ("deter", "groups", "hidden"):
+            if getattr(cfg, name) % sides:
+                raise ConfigError(f"world_model.{name}: expected an even number, got {getattr(cfg, name)}")
+        self.groups, self.deter, hidden = cfg.groups // sides, cfg.deter // sides, cfg.hidden // sides
+        self.stoch = self.groups * cfg.classes
+        latent = self.deter + self.stoch
+        self.size = sides * latent
         self.normaliser = Normaliser(self.of_all, LEAST_SPREAD)
+        self.all_features, self.action_features = Features(self.of_all), Features(self.of_actions)
+        self.seen_features = self.all_features if cfg.privileged else Features(of_obs)
 
-        def weight(inputs: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(cfg.hidden, inputs).uniform_(-1, 1) / math.sqrt(inputs))
-
-        self.encoder_layers, self.seen_weight = layers(self.seen, cfg.hidden, 0), weight(cfg.hidden)
-        self.stoch_weight, self.action_weight = weight(stoch), weight(num_actions)
-        self.inputs = nn.Sequential(nn.RMSNorm(cfg.hidden, eps=EPSILON), nn.SiLU())
-        self.gates = nn.Linear(cfg.hidden + cfg.deter, 3 * cfg.deter, bias=False)
-        self.gates_norm = nn.RMSNorm(3 * cfg.deter, eps=EPSILON)
-        self.prior = layers(cfg.deter, cfg.hidden, stoch)
-        self.deter_weight = weight(cfg.deter)
-        self.posterior = nn.Sequential(nn.RMSNorm(cfg.hidden, eps=EPSILON), nn.SiLU(), nn.Linear(cfg.hidden, stoch))
-        self.decoder = layers(self.size, cfg.hidden, size, 2)
-        self.reward = layers(self.size + 1, cfg.hidden, cfg.bins)
-        self.goes_on = layers(self.size, cfg.hidden, 1)
+        self.encoder = Normed(sides, hidden, self.seen_features.rows)
+        self.inputs = Normed(sides, hidden, self.stoch + self.action_features.rows)
+        self.gates = Normed(sides, 3 * self.deter, hidden + self.deter)
+        self.prior, self.prior_logits = Normed(sides, hidden, self.deter), Linear(sides, self.stoch, hidden)
+        self.posterior, self.posterior_logits = Normed(sides, hidden, self.deter + hidden), Linear(sides, self.stoch, hidden)
+        self.decoder = nn.Sequential(Normed(sides, hidden, latent), Normed(sides, hidden, hidden), Linear(sides, self.all_features.rows, hidden))
+        self.outcome = Normed(sides, hidden, self.deter)
+        self.outcome_weight = nn.Parameter(torch.zeros(2 * cfg.bins + 1, hidden))
+        self.outcome_bias = nn.Parameter(torch.zeros(2 * cfg.bins + 1))
         self.two_hot = TwoHot(cfg.bins, LARGEST)
-        with torch.no_grad():
-            self.reward[-1].weight.zero_()
-            self.reward[-1].bias.zero_()
 
     # What things mean
 
@@ -116,108 +240,111 @@ class WorldModel(nn.Module):
         """Return observations (B, O + P) in their own units: the inverse of standardise."""
         return symexp(y) / self.normaliser.scale + self.normaliser.mean
 
-    def initial_latent(self, *batch: int) -> Tensor:
-        """Return the latent before an episode's first step, (*batch, deter + stoch)."""
-        return torch.zeros(*batch, self.size, device=self.gates.weight.device)
+    def both_sides(self, x: Tensor) -> Tensor:
+        """Return all that is observed, (S, O + P), standardised, and its mirror image, as the decoder should: (sides, rows, S)."""
+        return change_over(self.all_features.columns(x, torch.float32))
 
-    def probs(self, logits: Tensor) -> Tensor:
-        """Return probabilities (B, groups, classes) of logits (B, stoch), 1 % of them uniform, so that none is 0."""
-        probs = logits.unflatten(-1, (self.cfg.groups, self.cfg.classes)).softmax(-1)
-        return 0.99 * probs + 0.01 / self.cfg.classes
+    def initial_latent(self, robots: int) -> Tensor:
+        """Return the latent of robots of which nothing is known, (sides, D + Z, N)."""
+        return torch.zeros(self.sides, self.deter + self.stoch, robots, device=self.outcome_bias.device)
 
-    def sample(self, probs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return one-hot samples (B, stoch); gradients go straight through to the probabilities (Bengio et al., 2013).
-
-        noise: (B, groups), uniform in [0, 1); None to draw it here.
-        """
-        with torch.no_grad():
-            noise = torch.rand(probs.shape[:-1], device=probs.device) if noise is None else noise
-            index = (probs.cumsum(-1) < noise[..., None]).sum(-1).clamp(max=self.cfg.classes - 1)
-            one_hot = F.one_hot(index, self.cfg.classes).to(probs.dtype)
-        return (one_hot + (probs - probs.detach())).flatten(-2)
-
-    # One step
-
-    def advance(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Return the deterministic state (B, deter) after an action (B, A)."""
-        deter, stoch = latent[..., : self.cfg.deter], latent[..., self.cfg.deter :]
-        return self.recur(deter, stoch, F.linear(action, self.action_weight))
-
-    def recur(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        """Return the next deterministic state (B, deter); action: (B, hidden), encoded."""
-        x = self.inputs(F.linear(stoch, self.stoch_weight) + action)
-        reset, candidate, update = self.gates_norm(self.gates(torch.cat((x, deter), dim=-1))).chunk(3, dim=-1)
-        update = (update - 1.0).sigmoid()  # remember at first
-        return torch.lerp(deter, (reset.sigmoid() * candidate).tanh(), update)
-
-    def predict(self, latent: Tensor, action: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the next latent (B, size), unseen, and the prior's probabilities."""
-        deter = self.advance(latent, action)
-        prior = self.probs(self.prior(deter))
-        return torch.cat((deter, self.sample(prior, noise)), dim=-1), prior
-
-    def encoder(self, seen: Tensor) -> Tensor:
-        """Return observations (B, seen), standardised, as the posterior takes them, (B, hidden)."""
-        return F.linear(self.encoder_layers(seen), self.seen_weight)
-
-    def correct(self, deter: Tensor, seen: Tensor) -> Tensor:
-        """Return the posterior's logits (B, stoch) of a deterministic state and encoded observations (B, hidden)."""
-        return self.posterior(F.linear(deter, self.deter_weight) + seen)
+    def noise(self, columns: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return what samples are drawn by, (sides, groups, S)."""
+        return torch.rand(self.sides, self.groups, columns, generator=generator, device=self.outcome_bias.device)
 
     # A sequence
 
-    def observe(self, latent: Tensor, action: Tensor, seen: Tensor, keep: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return latents (T, B, size) after each action and observation, and the posterior's logits (T, B, stoch).
+    def encode_seen(self, obs: Tensor) -> Tensor:
+        """Return observations (S, O or O + P), standardised, as evidence for the posterior, (sides, hidden, S)."""
+        return self.encoder(self.seen_features.columns(obs[:, : self.seen_features.size], self.dtype))
 
-        latent: (B, size) before; action: (T, B, A); seen: (T, B, hidden), the observations after the
-        actions, encoded; keep: (T, B), 0 where the latent before a step is forgotten; noise: (T, B, groups),
-        uniform in [0, 1), None to draw it here.
+    def run(self, latent: Tensor, action: Tensor, keep: Tensor, noise: Tensor | None, evidence: Tensor | None = None) -> Course:
+        """Go through T steps of N robots.
+
+        latent: (sides, D + Z, N) before; action: (S, A); keep: (T, N), 0 where an episode ended with the
+        action and the next one begins; noise: (sides, groups, S), None for the likeliest values; evidence: (sides, hidden, S) of the
+        observations after the actions, None to go on by what is expected.
         """
-        deter, stoch = latent[..., : self.cfg.deter], latent[..., self.cfg.deter :]
-        action, keep = F.linear(action, self.action_weight), keep[..., None]
-        noise = torch.rand(*action.shape[:-1], self.cfg.groups, device=action.device) if noise is None else noise
-        deters, stochs, logits = [], [], []
-        for a, o, k, u in zip(action, seen, keep, noise, strict=True):
-            deter = self.recur(deter * k, stoch * k, a)
-            logits.append(self.correct(deter, o))
-            stoch = self.sample(self.probs(logits[-1]), u)
-            deters.append(deter)
-            stochs.append(stoch)
-        return torch.cat((torch.stack(deters), torch.stack(stochs)), dim=-1), torch.stack(logits)
+        steps, n = keep.shape
+        judge, logits = (self.prior, self.prior_logits) if evidence is None else (self.posterior, self.posterior_logits)
+        weights = [w for layer in (self.inputs, self.gates, judge) for w in (layer.weight, layer.more)] + [logits.weight, logits.more]
+        action, more = self.action_features.columns(action, self.dtype), 0
+        fast = self.use_fused and compilable(action, *(rows for w in weights[::2] for rows in w.shape[1:]))
+        if fast and n % (2 * fused.WIDTH):  # whole vectors of robots
+            more = -n % (2 * fused.WIDTH)
+            keep, latent = F.pad(keep, (0, more)), F.pad(latent, (0, more))
+            action, noise, evidence = (None if x is None else F.pad(x.unflatten(-1, (steps, n)), (0, more)).flatten(-2) for x in (action, noise, evidence))
+        function = fused.StateSpaceSequence.apply if fast else state_space_sequence
+        latents, follows, logits, last = function(latent, action, evidence, keep, noise, self.groups, *weights)
+        if more:
+            latents, follows, logits = (x.unflatten(-1, (steps, n + more))[..., :n].flatten(-2) for x in (latents, follows, logits))
+            last = last[..., :n]
+        return Course(latents, follows, logits, last)
+
+    def predict(self, latent: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        """Return the latent (sides, D + Z, N) after an action (N, A), unseen."""
+        return self.run(latent, action, torch.ones(1, len(action), device=action.device), noise).last
+
+    def decode_all(self, latents: Tensor) -> Tensor:
+        """Return observations and what only the simulator knows, one behind the other, (S, O + P), of latents (sides, D + Z, S)."""
+        y = self.decoder(latents.to(self.dtype))[:, : self.num_all]
+        if self.sides == 2:
+            y = 0.5 * (y[0] + y[1][self.of_all.columns] * self.of_all.signs[:, None])
+        return self.raw(y.reshape(self.num_all, -1).T)
+
+    def judge(self, deter: Tensor) -> Outcome:
+        """Return what deterministic states (sides, D, S) say of reward and end: the sums alone, as a situation is worth what its mirror image is."""
+        hidden = self.outcome(deter.to(self.dtype))[0]
+        y = (self.outcome_weight.to(hidden.dtype) @ hidden).float().T + self.outcome_bias
+        on, over, goes_on = y.split((self.cfg.bins, self.cfg.bins, 1), dim=-1)
+        return Outcome(on, over, goes_on[:, 0])
+
+    def reward(self, outcome: Outcome) -> Tensor:
+        """Return the expected reward (S)."""
+        on, over = (self.two_hot.expectation(x) for x in (outcome.on, outcome.over))
+        return torch.lerp(over, on, outcome.goes_on.sigmoid()) / self.cfg.reward_scale
 
     # Single questions
 
+    def columns(self, rows: Tensor) -> Tensor:
+        """Return latents (B, size) as (sides, D + Z, B)."""
+        return rows.unflatten(-1, (self.sides, -1)).permute(1, 2, 0)
+
+    def rows(self, columns: Tensor) -> Tensor:
+        """Return latents (sides, D + Z, B) as (B, size)."""
+        return columns.float().permute(2, 0, 1).flatten(1)
+
     def encode(self, obs: Tensor, latent: Tensor | None = None, action: Tensor | None = None) -> Tensor:
-        """Return the latent (B, size) of observations (B, O), without a latent and action before them an episode's first."""
-        deter = self.initial_latent(*obs.shape[:-1])[..., : self.cfg.deter] if latent is None else self.advance(latent, action)
-        return torch.cat((deter, self.sample(self.probs(self.correct(deter, self.encoder(self.standardise(obs)))))), dim=-1)
+        """Return the latent (B, size) of observations (B, O or O + P), which followed an action at a latent; without these it is an episode's first.
+
+        cfg.privileged asks for observations and privileged ones.
+        """
+        keep = torch.full((1, len(obs)), float(latent is not None), device=obs.device)
+        latent = self.initial_latent(len(obs)) if latent is None else self.columns(latent)
+        action = obs.new_zeros(len(obs), self.num_actions) if action is None else action
+        return self.rows(self.run(latent, action, keep, self.noise(len(obs)), self.encode_seen(self.standardise(obs))).latents)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Return observations (B, O) of latents."""
-        return self.decode_all(latent)[..., : self.num_obs]
-
-    def decode_all(self, latent: Tensor) -> Tensor:
-        """Return observations and what only the simulator knows, one behind the other, (B, O + P), of latents."""
-        return self.raw(self.decoder(latent))
+        """Return observations (B, O) of latents (B, size)."""
+        return self.decode_all(self.columns(latent))[:, : self.num_obs]
 
     def predict_next(self, latent: Tensor, action: Tensor) -> Tensor:
         """Return a latent (B, size) one control step later, drawn from the prior."""
-        return self.predict(latent, action)[0]
+        keep = torch.ones(1, len(action), device=action.device)
+        return self.rows(self.run(self.columns(latent), action, keep, self.noise(len(action))).latents)
 
     def predict_reward(self, latent: Tensor, action: Tensor | None = None) -> Tensor:
-        """Return the reward (B) of coming to a latent, or of an action there."""
+        """Return the reward (B) of coming to a latent (B, size), or of an action there."""
         latent = latent if action is None else self.predict_next(latent, action)
-        goes_on = self.goes_on(latent).sigmoid()
-        on, over = (self.two_hot.expectation(self.reward(torch.cat((latent, torch.full_like(goes_on, ended)), dim=-1))) for ended in (0.0, 1.0))
-        return torch.lerp(over, on, goes_on[..., 0]) / self.cfg.reward_scale
+        return self.reward(self.judge(self.columns(latent)[:, : self.deter]))
 
     def predict_done(self, latent: Tensor, action: Tensor | None = None) -> Tensor:
-        """Return the logit (B) of the episode having ended in a fall at a latent, or ending with an action there."""
+        """Return the logit (B) of the episode having ended in a fall on the way to a latent (B, size), or ending with an action there."""
         latent = latent if action is None else self.predict_next(latent, action)
-        return -self.goes_on(latent).squeeze(-1)
+        return -self.judge(self.columns(latent)[:, : self.deter]).goes_on
 
     def forward(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
-        """Return latent, reconstruction, next_latent, next_obs, reward and done of observations and actions."""
+        """Return latent, reconstruction, next_latent, next_obs, reward and done of observations (B, O) and actions (B, A)."""
         latent = self.encode(obs)
         next_latent = self.predict_next(latent, action)
         return {

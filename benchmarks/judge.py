@@ -36,7 +36,7 @@ class Policy:
     """
 
     def __init__(self, act: Callable[[np.ndarray, Any, np.ndarray], tuple[np.ndarray, Any]]) -> None:
-        self.belief, self._act = self, act
+        self._act = act
 
     def initial_state(self, num_envs: int) -> None:
         """Return what a robot that has seen nothing remembers."""

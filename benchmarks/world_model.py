@@ -35,10 +35,10 @@ from environments import registry
 from physics.engine import available_cores
 from training import checkpoint as checkpoints
 from training.parallel import side_by_side
-from training.replay import Sequences
+from training.replay import Replay, Sequences
 from training.share import Share
 from training.world_model import WorldModelTrainer
-from world_model import WorldModel, layers
+from world_model import Course, WorldModel
 
 CPU = torch.device("cpu")
 WALK = Path(__file__).resolve().parent.parent / "checkpoints" / "quadruped-walk-flat.pt"
@@ -63,13 +63,20 @@ CONTESTANTS: dict[str, tuple[dict[str, Any], int, int]] = {
 }
 
 
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return a perceptron of two hidden layers, normalised by their root mean square."""
+    sizes = itertools.pairwise((inputs, hidden, hidden))
+    inner = [module for a, b in sizes for module in (nn.Linear(a, b, bias=False), nn.RMSNorm(b, eps=1e-4), nn.SiLU())]
+    return nn.Sequential(*inner, nn.Linear(hidden, outputs))
+
+
 class OneStep(nn.Module):
     """A latent of an observation, the next one from it and an action, by perceptrons, with no memory: what the world model replaced."""
 
     def __init__(self, num_obs: int, num_actions: int, latent: int = 128, hidden: int = 256) -> None:
         super().__init__()
         self.encoder, self.decoder, self.dynamics = (
-            layers(inputs, hidden, outputs, 2) for inputs, outputs in ((num_obs, latent), (latent, num_obs), (latent + num_actions, latent))
+            perceptron(inputs, hidden, outputs) for inputs, outputs in ((num_obs, latent), (latent, num_obs), (latent + num_actions, latent))
         )
 
     def predict(self, latent: Tensor, action: Tensor) -> Tensor:
@@ -97,15 +104,20 @@ class Walkers:
         creature.world_model = model
         cfg = override(cfg, {"seed": seed})
         self.shares = [Share(part, creature, cfg, CPU, i) for i, part in enumerate(env.split(available_cores()))]
-        self.replays = [share.dreamer.replay for share in self.shares] if model else []
+        self.model, world = model, cfg.world_model
+        if model:
+            self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, CPU)
+            self.latent = model.initial_latent(num)
 
+    @torch.no_grad()
     def walk(self) -> None:
         """Live through a rollout."""
         side_by_side(Share.collect, self.shares)
-        if self.replays:
-            for share in self.shares:
-                share.dreamer.remember(share.rollout)
-            side_by_side(Share.follow, self.shares)
+        if self.model:
+            lived = self.replay.add([share.rollout for share in self.shares], self.latent)
+            if self.replay.count <= self.replay.capacity:
+                self.model.normaliser.update(lived.obs.flatten(0, 1))
+            self.latent = follow(self.model, self.latent, lived).last
 
     def record(self, steps: int) -> Sequences:
         """Return what happens in some steps to robots whose episodes do not end meanwhile."""
@@ -118,7 +130,12 @@ class Walkers:
         action, reward, done, obs = (torch.cat(x)[:steps] for x in zip(*parts, strict=True))
         whole = done.sum(0) == 0
         action, reward, obs = action[:, whole], reward[:, whole], obs[:, whole]
-        return Sequences(torch.zeros(obs.shape[1], 0), action, obs, reward, torch.zeros_like(reward), torch.ones_like(reward))
+        return Sequences(torch.zeros(0), action, obs, reward, torch.zeros_like(reward), torch.ones_like(reward))
+
+
+def follow(model: WorldModel, latent: Tensor, s: Sequences) -> Course:
+    """Return what the model takes sequences for, from latents (sides, D + Z, B) before them on."""
+    return model.run(latent, s.action.flatten(0, 1), s.keep, model.noise(s.reward.numel()), model.encode_seen(model.standardise(s.obs.flatten(0, 1))))
 
 
 def normalised_error(predicted: Tensor, truth: Tensor, spread: Tensor) -> float:
@@ -129,12 +146,12 @@ def normalised_error(predicted: Tensor, truth: Tensor, spread: Tensor) -> float:
 def foresee(model: WorldModel, s: Sequences) -> tuple[Tensor, Tensor]:
     """Return what the model expects after the last steps of sequences, unseen, and what it makes of the last step seen, (B, O + P) each."""
     robots = s.obs.shape[1]
-    seen = model.encoder(model.standardise(s.obs[:PAST])[..., : model.seen])
-    latents, _ = model.observe(model.initial_latent(robots), s.action[:PAST], seen, s.keep[:PAST])
-    latent = latents[-1].repeat(SAMPLES, 1)
-    for action in s.action[PAST:]:
-        latent = model.predict_next(latent, action.repeat(SAMPLES, 1))
-    return model.decode_all(latent).unflatten(0, (SAMPLES, robots)).mean(0), model.decode_all(latents[-1])
+    past = Sequences(*(x if name == "latent" else x[:PAST] for name, x in zip(Sequences._fields, s, strict=True)))
+    seen = follow(model, model.initial_latent(robots), past).last
+    actions = s.action[PAST:].repeat(1, SAMPLES, 1)
+    keep = torch.ones(actions.shape[:2])
+    unseen = model.run(seen.repeat(1, 1, SAMPLES), actions.flatten(0, 1), keep, model.noise(keep.numel())).last
+    return model.decode_all(unseen).unflatten(0, (SAMPLES, robots)).mean(0), model.decode_all(seen)
 
 
 def examine(model: WorldModel, one_step: OneStep, s: Sequences, num_obs: int) -> tuple[dict[str, dict[str, float]], float]:
@@ -164,20 +181,20 @@ def open_loop(path: Path, quick: bool) -> dict[str, Any]:
     one_step = OneStep(env.num_obs, env.num_actions)
     optimizer = torch.optim.Adam(one_step.parameters(), lr=cfg.world_model.learning_rate, eps=1e-5)
     walkers = Walkers(loaded, cfg, 512, 0, model)
-    trainer = WorldModelTrainer(model, walkers.replays)
+    trainer = WorldModelTrainer(model, walkers.replay, cfg.seed, available_cores())
+    generator = torch.Generator().manual_seed(1)
     updates, samples, start = 400 if quick else 1000, 0, time.perf_counter()
     for update in range(updates):
-        while walkers.replays[0].count < 8 + update // 8:
+        while walkers.replay.count < 8 + update // 8:
             walkers.walk()
         rate = cfg.world_model.learning_rate * min(1.0, 2.0 * (1.0 - update / updates))  # slower and slower in the second half
         for group in (*trainer.optimizer.param_groups, *optimizer.param_groups):
             group["lr"] = rate
         trainer.step()
-        parts = [replay.read(replay.draw(cfg.world_model.batch // len(walkers.replays))) for replay in walkers.replays]
-        x, action, keep = (torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("obs", "action", "keep"))
-        x, together, samples = model.standardise(x[..., : env.num_obs]), keep[1:] > 0, samples + keep.numel()
+        s = walkers.replay.read(walkers.replay.draw(cfg.world_model.batch, generator))
+        x, together, samples = model.standardise(s.obs[..., : env.num_obs]), s.keep[1:] > 0, samples + s.keep.numel()
         optimizer.zero_grad()
-        one_step.loss(x[:-1][together], action[1:][together], x[1:][together]).backward()
+        one_step.loss(x[:-1][together], s.action[1:][together], x[1:][together]).backward()
         optimizer.step()
     seconds = time.perf_counter() - start
     others = Walkers(loaded, cfg, 512, 1_000_003, None)

@@ -7,9 +7,15 @@ gives each thread robots of its own.
 """
 
 from fused.attention import BodyAttention
-from fused.heads import PolicyHead, PolicyLoss, ValueHead
+from fused.divergence import LatentLosses
+from fused.heads import Linear, PolicyHead, PolicyLoss, ValueHead
 from fused.layers import Dense, LSTMSequence
+from fused.normed import EPSILON, Normed
 from fused.product import ROWS
+from fused.state_space import UNIFORM, StateSpaceSequence
 from fused.vectors import HAS_PAIRS, WIDTH
 
-__all__ = ["HAS_PAIRS", "ROWS", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "PolicyHead", "PolicyLoss", "ValueHead"]
+__all__ = [
+    "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "LatentLosses", "Linear", "Normed", "PolicyHead",
+    "PolicyLoss", "StateSpaceSequence", "ValueHead",
+]  # fmt: skip

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fused.layers import keep_sides, side_of
 from fused.memory import scratch, view
+from fused.product import REGISTERS, pack, pack_transposed, product, weight_gradient
 from fused.vectors import WIDTH, fma, load, multiply_up, over_samples, store, store_block, zeros
 from physics.jit import kernel, real
 from physics.spatial import exp
@@ -152,6 +154,80 @@ class ValueHead(torch.autograd.Function):
         dvalue, dx, dweight, dbias = dvalue.contiguous(), torch.zeros_like(x), torch.empty_like(weight), torch.empty(1)
         addresses = [y.data_ptr() for y in (weight, x, dvalue, dx, dweight, dbias)]
         make_value_kernels(x.dtype == torch.bfloat16)[1](size, samples, *addresses)
+        return dx, dweight, dbias
+
+
+@functools.cache
+def make_linear_kernels(sides: int, half: bool) -> tuple:
+    """Return the compiled linear layer and its backward pass; half: whether products are of bfloat16 numbers."""
+    kind, packed_kind = (np.uint16, np.int32) if half else (np.float32, np.float32)
+    share, chunk = 2 if half else 1, REGISTERS * WIDTH  # numbers to an element of packed weights; samples at a time
+
+    @kernel
+    def forward(size, inner, samples, weight, bias, x, y, packed, panel):
+        weight, bias, x, y, panel = view(weight, np.float32), view(bias, np.float32), view(x, kind), view(y, np.float32), view(panel, np.float32)
+        pack(weight, sides * size * inner, view(packed, kind))
+        weights, other = view(packed, packed_kind), size * samples
+        for s in range(0, samples, chunk):
+            columns = min(chunk, samples - s)
+            for side in range(sides):
+                w = weights[side * (size * inner // share) :]
+                product(size, inner, w, x[side * inner * samples + s :], samples, y[side * other + s :], samples, columns, panel)
+            for j in range(size):
+                for place in range(j * samples + s, j * samples + s + columns, WIDTH):
+                    a = side_of(sides, 0, y, place, other) + bias[j]
+                    if sides == 2:
+                        store(y, place + other, side_of(sides, 1, y, place, other) + bias[j])
+                    store(y, place, a)
+
+    @kernel
+    def backward(size, inner, samples, weight, x, dy, dsums, dx, dweight, dbias, packed, panel):
+        weight, x, dy, dsums = view(weight, np.float32), view(x, kind), view(dy, np.float32), view(dsums, kind)
+        dx, dweight, dbias, panel = view(dx, kind), view(dweight, np.float32), view(dbias, np.float32), view(panel, np.float32)
+        other = size * samples
+        for j in range(size):
+            of_bias = zeros(1)
+            for place in range(j * samples, (j + 1) * samples, WIDTH):
+                a, b = load(dy, place, 1), load(dy, place + (sides - 1) * other, 1)
+                of_bias = of_bias + (a if sides == 1 else a + b)
+                keep_sides(sides, dsums, place, other, a, b)
+            dbias[j] = over_samples(of_bias)
+        for side in range(sides):
+            d = dsums[side * other :]
+            weight_gradient(size, inner, d, samples, x[side * inner * samples :], samples, samples, dweight[side * size * inner :])
+            pack_transposed(weight[side * size * inner :], size, inner, view(packed, kind))
+            product(inner, size, view(packed, packed_kind), d, samples, dx[side * inner * samples :], samples, samples, panel)
+
+    return forward, backward
+
+
+class Linear(torch.autograd.Function):
+    """world_model.linear: numbers of the sides (sides, F, S), float32, of sums and differences x (sides, K, S).
+
+    weight: (sides, F, K); bias: (F), of every side; F and K whole numbers of product.ROWS, S of 2 WIDTH.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the numbers."""
+        (sides, size, inner), samples = weight.shape, x.shape[-1]
+        x, weight, y = x.contiguous(), weight.contiguous(), torch.empty(sides, size, samples)
+        work = scratch("weights", weight.numel()), scratch("panel", inner * REGISTERS * WIDTH)
+        addresses = [z.data_ptr() for z in (weight, bias, x, y)]
+        make_linear_kernels(sides, x.dtype == torch.bfloat16)[0](size, inner, samples, *addresses, *work)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple:
+        """Return the gradients of x, weight and bias."""
+        x, weight = ctx.saved_tensors
+        (sides, size, inner), samples = weight.shape, x.shape[-1]
+        dy, dsums = dy.contiguous(), torch.empty(sides, size, samples, dtype=x.dtype)
+        dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty(size)
+        addresses = [z.data_ptr() for z in (weight, x, dy, dsums, dx, dweight, dbias)]
+        work = scratch("weights", weight.numel()), scratch("panel", size * REGISTERS * WIDTH)
+        make_linear_kernels(sides, x.dtype == torch.bfloat16)[1](size, inner, samples, *addresses, *work)
         return dx, dweight, dbias
 
 

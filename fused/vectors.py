@@ -345,6 +345,12 @@ def magnitude(typing, a):
 
 
 @intrinsic
+def square_root(typing, a):
+    """Return the square root."""
+    return _each((a,), lambda builder, x: _call(builder, "llvm.sqrt", x))
+
+
+@intrinsic
 def where_positive(typing, a, b):
     """Return b where a > 0, else 0."""
     return _each((a, b), lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, _constant(0.0)), y, _constant(0.0)))
@@ -386,6 +392,32 @@ def _exponential(builder: Any, x: Any) -> Any:
 def exponential(typing, a):
     """Return e^a, for a from -87 to 88, beyond which it stays at e^-87 and e^88."""
     return _each((a,), _exponential)
+
+
+def _logarithm(builder: Any, x: Any) -> Any:
+    """Ln x = e ln 2 + ln m with x = 2^e m, sqrt 1/2 <= m < sqrt 2; ln m by Cephes' polynomial, to 1e-7."""
+    bits = builder.bitcast(x, _INTS)
+    m = builder.bitcast(builder.or_(builder.and_(bits, _whole(0x7FFFFF)), _whole(0x3F000000)), _FLOATS)  # of [1/2, 1)
+    e = builder.sitofp(builder.sub(builder.lshr(bits, _whole(23)), _whole(126)), _FLOATS)
+    small = builder.fcmp_ordered("<", m, _constant(0.7071067811865476))
+    e = builder.select(small, builder.fsub(e, _constant(1.0), flags=_FLAGS), e)
+    m = builder.fsub(builder.select(small, builder.fadd(m, m, flags=_FLAGS), m), _constant(1.0), flags=_FLAGS)
+    p = _constant(7.0376836292e-2)
+    for c in (
+        -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+    ):  # fmt: skip
+        p = _call(builder, "llvm.fma", p, m, _constant(c))
+    square = builder.fmul(m, m, flags=_FLAGS)
+    y = builder.fmul(builder.fmul(m, square, flags=_FLAGS), p, flags=_FLAGS)
+    y = _call(builder, "llvm.fma", e, _constant(-2.12194440e-4), y)
+    y = _call(builder, "llvm.fma", square, _constant(-0.5), y)
+    return _call(builder, "llvm.fma", e, _constant(0.693359375), builder.fadd(m, y, flags=_FLAGS))
+
+
+@intrinsic
+def logarithm(typing, a):
+    """Return ln a of positive, normal a."""
+    return _each((a,), _logarithm)
 
 
 def _fold(kind: Any, make: Any) -> tuple:

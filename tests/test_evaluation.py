@@ -47,7 +47,7 @@ class Still:
 
 def test_an_evaluation_counts_the_first_episode_of_every_robot_alone():
     env = Scripted()
-    result = evaluate(types.SimpleNamespace(belief=Still()), env, 7, torch.device("cpu"))
+    result = evaluate(Still(), env, 7, torch.device("cpu"))
     assert env.seed == 7
     assert env.clock == 5
     assert result == {

@@ -13,6 +13,7 @@ from fused import layers, product, vectors
 from fused.vectors import WIDTH, exponential, fma, largest, load, over_samples, store, store_sums, total
 from physics.jit import kernel
 from training import ppo
+from world_model import linear, normed, state_space_sequence
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -173,6 +174,21 @@ def test_exponential_is_accurate_and_bounded():
     np.testing.assert_allclose(values(exponential, np.array([-1e3, -np.inf, 1e3, np.inf]))[1][:4], np.exp([-87.0, -87, 88, 88]), rtol=2e-7)
 
 
+@kernel
+def logarithms(x, out):
+    for i in range(0, len(x), 16):
+        store(out, i, vectors.logarithm(load(x, i, 1)))
+        store(out, len(x) + i, vectors.square_root(load(x, i, 1)))
+
+
+def test_logarithm_and_square_root_are_accurate():
+    x = np.concatenate((np.geomspace(1e-30, 1e30, 960), np.linspace(0.5, 2, 64))).astype(np.float32)
+    out = np.zeros(2048, np.float32)
+    logarithms(x, out)
+    np.testing.assert_allclose(out[:1024], np.log(x.astype(float)), rtol=3e-7, atol=1e-7)
+    np.testing.assert_allclose(out[1024:], np.sqrt(x.astype(float)), rtol=3e-7)
+
+
 def test_tanh_and_sigmoid_are_accurate():
     around = np.concatenate([np.linspace(-30, 30, 20001), np.random.default_rng(0).normal(scale=0.01, size=5000), [-np.inf, np.inf, 1e30]])
     x, y = values(layers.tanh, around)
@@ -247,6 +263,59 @@ def test_dense_layers(samples, sides, dtype):
     assert_alike(results(lambda: fused.Dense.apply(x.to(dtype), weight, bias), (x, weight, bias), directions), plain, TOLERANCE[dtype])
     data = x.detach().to(dtype)
     assert_alike(results(lambda: fused.Dense.apply(data, weight, bias), (weight, bias), directions), (plain[0], plain[1][1:]), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize("samples", [32, 96, 224])
+@pytest.mark.parametrize(("fast", "plain"), [(fused.Normed, normed), (fused.Linear, linear)])
+def test_normalised_and_linear_layers(fast, plain, samples, sides, dtype):
+    x, weight, more = parameter(sides, 12, samples), parameter(sides, 20, 12, scale=0.4), parameter(20)
+    directions = [torch.randn(sides, 20, samples)]
+    expected = results(lambda: plain(x, weight, more), (x, weight, more), directions)
+    assert_alike(results(lambda: fast.apply(x.to(dtype), weight, more), (x, weight, more), directions), expected, TOLERANCE[dtype])
+    if fast is fused.Normed:
+        data = x.detach().to(dtype)
+        assert_alike(results(lambda: fast.apply(data, weight, more), (weight, more), directions), (expected[0], expected[1][1:]), TOLERANCE[dtype])
+
+
+def state_space(sides, steps, n, evidence):
+    """Return arguments of a sequence: 4 groups of 6 classes to a side, 8 deterministic and 12 hidden features."""
+    deter, stoch, hidden, actions = 8, 24, 12, 4
+    samples, wide = steps * n, (stoch + actions, hidden + deter, deter + evidence, hidden)
+    weights = []
+    for rows, inner in zip((hidden, 3 * deter, hidden, stoch), wide, strict=True):
+        weights += [parameter(sides, rows, inner, scale=0.4), parameter(rows)]
+    latent, seen = parameter(sides, deter + stoch, n), parameter(sides, evidence, samples) if evidence else None
+    keep = (torch.rand(steps, n) < 0.7).float()
+    return latent, torch.randn(sides, actions, samples), seen, keep, torch.rand(sides, 4, samples), 4, *weights
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize(("steps", "n"), [(1, 32), (6, 96)])
+@pytest.mark.parametrize("evidence", [0, 16])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_state_space_sequences_with_resets_inside(steps, n, evidence, sides, drawn):
+    latent, action, seen, keep, noise, groups, *weights = state_space(sides, steps, n, evidence)
+    arguments = latent, action, seen, keep, noise if drawn else None, groups, *weights
+    leaves = [x for x in (latent, seen, *weights) if x is not None]
+    directions = [torch.randn(sides, rows, steps * n) for rows in (32, 8, 24)] + [torch.zeros(sides, 32, n)]
+    plain = results(lambda: state_space_sequence(*arguments), leaves, directions)
+    assert_alike(results(lambda: fused.StateSpaceSequence.apply(*arguments), leaves, directions), plain, 1e-5)
+
+
+def test_state_space_sequences_of_bfloat16_numbers_are_near_those_of_float32():
+    latent, action, seen, keep, _, groups, *weights = state_space(2, 6, 64, 16)
+    with torch.no_grad():
+        weights[-1][::6] += 8.0  # the same values come of either arithmetic
+    leaves = [latent, seen, *weights]
+    directions = [torch.randn(2, rows, 6 * 64) for rows in (32, 8, 24)] + [torch.zeros(2, 32, 64)]
+    found = []
+    for dtype, function in ((torch.float32, state_space_sequence), (torch.bfloat16, fused.StateSpaceSequence.apply)):
+        found.append(results(lambda: function(latent, action.to(dtype), seen.to(dtype), keep, None, groups, *weights), leaves, directions))  # noqa: B023
+    plain, fast = found
+    for a, b in zip(fast[0] + fast[1], plain[0] + plain[1], strict=True):
+        assert apart(a, b) < 0.05
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

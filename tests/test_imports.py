@@ -13,8 +13,8 @@ FORBIDDEN = {
     "renderer": {"torch", *LEARNING},
     "environments": {"torch", "renderer", *(LEARNING - {"environments"})},
     "entity.py": {"renderer", *(LEARNING - {"entity", "world_model", "observation", "fused"})},
-    "world_model.py": {"renderer", *(LEARNING - {"observation"})},
-    "observation.py": {"renderer", *LEARNING},
+    "world_model.py": {"renderer", *(LEARNING - {"observation", "fused"})},
+    "observation.py": {"renderer", *(LEARNING - {"fused"})},
     "fused": {"renderer", *(LEARNING - {"fused"})},
     "training": {"simulate"},
 }

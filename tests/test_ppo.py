@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from config import Config, NetworkCfg, PPOCfg, override
-from entity import BeliefState, Creature
+from entity import Creature, Memory
 from environments import quadruped_rows as Q
 from environments import registry
 from training import checkpoint, ppo
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
+from training.experience import gradient
 from training.inference import Inference
 
 CPU = torch.device("cpu")
@@ -137,15 +138,15 @@ def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
     for _ in range(2):
         for share, r in zip(made.shares, made.collect_trajectory(), strict=True):
             assert r.starts[1:].any()
-            mean, after = made.belief(r.obs[:-1], r.state, r.starts[:-1])
+            mean, after = made.belief(r.obs[:-1], r.state.belief, r.starts[:-1])
             torch.testing.assert_close(mean, r.mean, rtol=tolerance, atol=tolerance)
             torch.testing.assert_close(after.cell, share.infer.memory.cell, rtol=tolerance, atol=tolerance)
             torch.testing.assert_close((r.action - r.mean).flatten().std(), made.belief.std().detach().mean(), rtol=0.05, atol=0)
-            forgotten = made.belief(r.obs[:-1], r.state, torch.zeros_like(r.starts[:-1]))[0]
+            forgotten = made.belief(r.obs[:-1], r.state.belief, torch.zeros_like(r.starts[:-1]))[0]
             assert (forgotten - r.mean).abs().max() > 1e-3
             share.estimate()
             average, spread = share.lived.advantage.mean(), share.lived.advantage.std()
-            metrics = share.gradient(share.lived, slice(None), made.parameters, average, spread)[1]
+            metrics = gradient(made.belief, made.cfg.ppo, share.lived, slice(None), made.parameters, average, spread)[1]
             assert float(metrics["kl"]) == pytest.approx(0, abs=tolerance**1.2)
             assert metrics["clip_fraction"] < (1e-6 if precision == "float32" else 0.01)
             # of normalised advantages, whose mean is 0
@@ -215,7 +216,7 @@ def joined(whole, parts):
         if isinstance(x, torch.Tensor) and x.dim() > 1:
             x.copy_(torch.cat([getattr(r, name) for r in parts], dim=1))
     whole.std.copy_(parts[0].std)
-    whole.state = BeliefState(*(torch.cat(x, dim=-1) for x in zip(*(r.state for r in parts), strict=True)))
+    whole.state = Memory.join([r.state for r in parts])
 
 
 def test_shares_learn_together_what_one_learns_from_the_same_rollout():
@@ -258,17 +259,21 @@ def test_the_number_of_threads_does_not_change_what_robots_do():
         assert all(result[name] == results[0][name] for name in ("survival", "mean_return", "episode_seconds"))
 
 
-def test_every_robot_is_learned_from_once_in_a_pass():
-    made, seen = engine(80, 2, **{"ppo.minibatches": 7, "ppo.epochs": 3}), {0: [], 1: []}
-    for i, share in enumerate(made.shares):
-        share.gradient = lambda x, robots, *rest, i=i, real=share.gradient: (seen[i].append(robots), real(x, robots, *rest))[1]
+def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
+    made, seen = engine(80, 2, **{"ppo.minibatches": 7, "ppo.epochs": 3}), {32: [], 48: []}
+
+    def watched(belief, cfg, x, robots, *rest):
+        seen[x.value.shape[1]].append(robots)
+        return gradient(belief, cfg, x, robots, *rest)
+
+    monkeypatch.setattr("training.engine.gradient", watched)
     made.iterate()
-    for i, share in enumerate(made.shares):
-        assert len(seen[i]) == 3 * 7
+    for count, slices in seen.items():
+        assert len(slices) == 3 * 7
         for epoch in range(3):
-            robots = sorted(r for part in seen[i][7 * epoch : 7 * epoch + 7] for r in range(part.start, part.stop))
-            assert robots == list(range(share.env.num_envs))
-    assert seen[0][:7] != seen[0][7:14]
+            robots = sorted(r for part in slices[7 * epoch : 7 * epoch + 7] for r in range(part.start, part.stop))
+            assert robots == list(range(count))
+    assert seen[32][:7] != seen[32][7:14]
 
 
 @pytest.mark.parametrize(
@@ -290,17 +295,17 @@ def test_odd_numbers_of_robots_minibatches_and_steps_are_learned_from(n, threads
 
 def test_inference_over_a_graphs_buffers_is_inference():
     made = engine(n=24)
-    plain, recorded = (Inference(made.belief, 24, 37, CPU) for _ in range(2))
+    plain, recorded = (Inference(made.creature, 24, 37, CPU) for _ in range(2))
     # a GPU's graph repeats step(); here it is called
     recorded.graph = types.SimpleNamespace(replay=recorded.step)
     starts = torch.zeros(24)
     for i in range(4):
         obs, noise = torch.randn(24, 37), torch.randn(24, 12)
         starts[i] = 1.0
-        before = recorded.remembered()
+        before = recorded.memory.copy()
         for a, b in zip(plain(obs, starts, noise), recorded(obs, starts, noise), strict=True):
             assert torch.equal(a, b)
-        for a, b, old in zip(plain.memory, recorded.memory, before, strict=True):
+        for a, b, old in zip(plain.memory.belief, recorded.memory.belief, before.belief, strict=True):
             assert torch.equal(a, b)
             assert not torch.equal(b, old)
 
@@ -309,8 +314,8 @@ def test_inference_over_a_graphs_buffers_is_inference():
 def test_a_graph_does_what_its_steps_do():
     made = engine(n=24)
     cuda = torch.device("cuda")
-    belief = made.belief.to(cuda)
-    plain, recorded = (Inference(belief, 24, 37, cuda) for _ in range(2))
+    creature = made.creature.to(cuda)
+    plain, recorded = (Inference(creature, 24, 37, cuda) for _ in range(2))
     recorded.record()
     assert not recorded.memory.cell.any()
     for _ in range(4):
@@ -342,8 +347,8 @@ def test_gradients_of_policy_and_critic_are_clipped_apart_and_the_critics_steps_
     policy, critic = (torch.randn_like(flat) for flat in flats(made))
     before = [flat.detach().clone() for flat in flats(made)]
     made.step(torch.cat((100 * policy, 0.01 * critic / critic.norm())))
-    for flat, gradient in zip(flats(made), (2 * policy / policy.norm(), 0.01 * critic / critic.norm()), strict=True):
-        torch.testing.assert_close(flat.grad, gradient)
+    for flat, expected in zip(flats(made), (2 * policy / policy.norm(), 0.01 * critic / critic.norm()), strict=True):
+        torch.testing.assert_close(flat.grad, expected)
     # Adam's first step is as long as the learning rate
     lengths = [float((flat.detach() - old).abs().median()) for flat, old in zip(flats(made), before, strict=True)]
     assert lengths[0] == pytest.approx(made.learning_rate, rel=0.1)

@@ -6,32 +6,42 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from config import Config, WorldModelCfg, override
-from entity import BeliefState, Creature
+from config import Config, ConfigError, WorldModelCfg, override
+from entity import Creature
 from environments import registry
-from observation import joined
 from training import ppo
 from training.engine import TrainingEngine
-from training.imagination import Dream
+from training.imagination import imagine
 from training.presets import preset
 from training.replay import Replay, Sequences
 from training.world_model import (
+    Chance,
     WorldModelTrainer,
     divergence,
     latent_losses,
+    observation_loss,
+    outcome_losses,
     overshooting_loss,
     overshooting_weights,
     world_model_loss,
 )
-from world_model import TwoHot, WorldModel, symexp, symlog
+from world_model import TwoHot, WorldModel, probabilities, sample, symexp, symlog
 
 CPU = torch.device("cpu")
 SMALL = WorldModelCfg(role="imagination", deter=16, groups=4, classes=8, hidden=24, updates=2, batch=8, capacity=4, imagined=64, horizon=5, patience=1)
+QUADRUPED = registry.make("quadruped-balance", 1)
 
 
-def model(cfg=SMALL, obs=5, actions=3, privileged=2):
+def model(cfg=SMALL, obs=5, actions=3, privileged=2, body=None):
     torch.manual_seed(0)
-    return WorldModel(obs, actions, cfg, privileged)
+    return WorldModel(obs, actions, cfg, privileged, body)
+
+
+def of_quadruped(cfg=SMALL):
+    """Return a world model of a body with a mirror image, whose normaliser knows something."""
+    m = model(cfg, 37, 12, QUADRUPED.num_privileged, QUADRUPED.body)
+    m.normaliser.update(torch.randn(200, m.num_all) * torch.linspace(0.5, 2, m.num_all) + 0.3)
+    return m
 
 
 def sequences(m, steps=6, robots=7, seed=1):
@@ -41,9 +51,13 @@ def sequences(m, steps=6, robots=7, seed=1):
         return torch.randn(*shape, generator=g)
 
     keep = (torch.rand(steps, robots, generator=g) > 0.2).float()
-    terminated = torch.cat((1.0 - keep[1:], torch.zeros(1, robots)))
-    size = m.normaliser.mean.numel()
-    return Sequences(m.initial_latent(robots), normal(steps, robots, m.num_actions), normal(steps, robots, size), normal(steps, robots), terminated, keep)
+    terminated = (1.0 - keep) * (torch.rand(steps, robots, generator=g) > 0.3)
+    return Sequences(m.initial_latent(robots), normal(steps, robots, m.num_actions), normal(steps, robots, m.num_all), normal(steps, robots), terminated, keep)
+
+
+def course(m, s, noise=None):
+    """Return what a model takes sequences for."""
+    return m.run(s.latent, s.action.flatten(0, 1), s.keep, noise, m.encode_seen(m.standardise(s.obs.flatten(0, 1))))
 
 
 def engine(n=64, threads=1, seed=0, world=SMALL, **changes):
@@ -77,31 +91,42 @@ def test_two_bins_hold_a_number_and_the_mean_of_bins_is_a_mean():
 
 
 def test_samples_are_one_hot_as_frequent_as_probable_and_gradients_go_straight_through():
-    m = model()
-    logits = torch.randn(1, m.cfg.groups * m.cfg.classes)
-    probs = m.probs(logits.expand(20000, -1))
-    assert float(probs.min()) >= 0.01 / m.cfg.classes - 1e-7
-    torch.testing.assert_close(probs.sum(-1), torch.ones(20000, m.cfg.groups))
-    z = m.sample(probs).unflatten(-1, (m.cfg.groups, m.cfg.classes))
-    assert torch.equal(z.sort(dim=-1).values[..., -1], torch.ones(20000, m.cfg.groups)) and torch.equal(z.sum(-1), torch.ones(20000, m.cfg.groups))
-    torch.testing.assert_close(z.mean(0), probs[0], rtol=0, atol=0.02)
-    leaf = logits.clone().requires_grad_()
-    weights = torch.randn(m.cfg.groups * m.cfg.classes)
-    through = torch.autograd.grad((m.sample(m.probs(leaf)) * weights).sum(), leaf)[0]
-    torch.testing.assert_close(through, torch.autograd.grad((m.probs(leaf).flatten(-2) * weights).sum(), leaf)[0])
+    logits = torch.randn(1, 32, 1)
+    probs = probabilities(logits.expand(-1, -1, 20000), 4)
+    assert float(probs.min()) >= 0.01 / 8 - 1e-7
+    torch.testing.assert_close(probs.sum(2), torch.ones(1, 4, 20000))
+    z = sample(probs, torch.rand(1, 4, 20000)).unflatten(1, (4, 8))
+    assert torch.equal(z.amax(2), torch.ones(1, 4, 20000)) and torch.equal(z.sum(2), torch.ones(1, 4, 20000))
+    torch.testing.assert_close(z.mean(-1), probs[..., 0], rtol=0, atol=0.02)
+    likeliest = sample(probs, None).unflatten(1, (4, 8))[..., 0]
+    assert torch.equal(likeliest.argmax(2), probs[..., 0].argmax(2)) and float(likeliest.sum()) == 4
+    leaf, weights = logits.clone().requires_grad_(), torch.randn(1, 32, 1)
+    through = torch.autograd.grad((sample(probabilities(leaf, 4), torch.rand(1, 4, 1)) * weights).sum(), leaf)[0]
+    torch.testing.assert_close(through, torch.autograd.grad((probabilities(leaf, 4).flatten(1, 2) * weights).sum(), leaf)[0])
 
 
-def test_divergences_are_those_of_categorical_variables_and_teach_one_side_each():
-    p, q = (torch.randn(6, 4, 8).softmax(-1).requires_grad_() for _ in range(2))
-    expected = kl_divergence(Categorical(p), Categorical(q)).sum(-1)
-    torch.testing.assert_close(divergence(p, q), expected)
-    dynamics, representation = latent_losses(q, p, 0.0)
-    torch.testing.assert_close(dynamics, expected)
-    torch.testing.assert_close(representation, expected)
-    assert torch.autograd.grad(dynamics.sum(), p, allow_unused=True)[0] is None
-    assert torch.autograd.grad(representation.sum(), q, allow_unused=True)[0] is None
-    free = latent_losses(q, p, 1e3)
-    assert all(torch.equal(x, torch.full((6,), 1e3)) for x in free)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_divergences_are_those_of_categorical_variables_and_teach_one_side_each(compiled):
+    m = of_quadruped()
+    m.use_fused = compiled
+    posterior, prior = (torch.randn(2, 16, 37).requires_grad_() for _ in range(2))
+
+    def of(logits):
+        return Categorical(probs=probabilities(logits, 2).transpose(2, 3))
+
+    expected = kl_divergence(of(posterior), of(prior)).sum((0, 1))
+    torch.testing.assert_close(divergence(probabilities(posterior, 2), probabilities(prior, 2)), expected)
+    m.cfg = override(Config(world_model=SMALL), {"world_model.free_nats": float(expected.detach().mean())}).world_model
+    dynamics, representation, kl = latent_losses(m, prior, posterior)
+    torch.testing.assert_close(kl, expected.detach())
+    teaches = (expected >= m.cfg.free_nats).float().detach()
+    assert 5 < float(teaches.sum()) < 32
+    for loss, taught, left in ((dynamics, prior, posterior), (representation, posterior, prior)):
+        torch.testing.assert_close(loss, expected.clamp(min=m.cfg.free_nats))
+        weights = torch.randn(37)
+        gradients = torch.autograd.grad((loss * weights).sum(), (taught, left), allow_unused=True, retain_graph=True)
+        assert gradients[1] is None or not gradients[1].any()
+        torch.testing.assert_close(gradients[0], torch.autograd.grad((expected * weights * teaches).sum(), taught, retain_graph=True)[0], rtol=1e-4, atol=1e-6)
 
 
 # The model
@@ -114,33 +139,51 @@ def test_shapes_and_single_questions():
     assert {name: tuple(x.shape) for name, x in m(obs, action).items()} == shapes
     latent = m.encode(obs)
     assert torch.equal(latent[:, :16], torch.zeros(9, 16)) and torch.equal(latent[:, 16:].sum(-1), torch.full((9,), 4.0))
-    assert m.decode_all(latent).shape == (9, 7) and torch.equal(m.decode_all(latent)[:, :5], m.decode(latent))
+    assert m.decode_all(m.columns(latent)).shape == (9, 7) and torch.equal(m.decode_all(m.columns(latent))[:, :5], m.decode(latent))
     assert m.encode(obs, latent, action).shape == latent.shape
     assert m.predict_reward(latent, action).shape == m.predict_done(latent, action).shape == (9,)
+    assert of_quadruped()(torch.randn(9, 37), torch.randn(9, 12))["next_obs"].shape == (9, 37)
 
 
 def test_a_sequence_is_its_steps_one_after_the_other():
-    m = model()
+    m = of_quadruped()
     s = sequences(m)
-    seen = m.encoder(m.standardise(s.obs)[..., : m.seen])
-    noise = torch.rand(6, 7, m.cfg.groups)
-    latents, logits = m.observe(s.latent, s.action, seen, s.keep, noise)
+    noise = m.noise(42)
+    whole = course(m, s, noise)
     latent = s.latent
     for t in range(6):
-        deter = m.advance(latent * s.keep[t][:, None], s.action[t])
-        torch.testing.assert_close(logits[t], m.correct(deter, seen[t]))
-        latent = torch.cat((deter, m.sample(m.probs(logits[t]), noise[t])), dim=-1)
-        torch.testing.assert_close(latents[t], latent)
+        step = Sequences(latent, *(x[t : t + 1] for x in s[1:]))
+        now = course(m, step, noise[..., 7 * t : 7 * t + 7])
+        for ours, theirs in zip(now[:3], whole[:3], strict=True):
+            torch.testing.assert_close(ours, theirs[..., 7 * t : 7 * t + 7])
+        latent = now.last
+    torch.testing.assert_close(latent, whole.last)
 
 
-def test_what_was_before_an_episode_is_forgotten():
-    m = model()
+def test_an_episode_begins_with_its_observation_and_nothing_remembered():
+    m = of_quadruped()
     s = sequences(m)._replace(keep=torch.ones(6, 7))
     s.keep[3] = 0.0
-    seen, noise = m.encoder(m.standardise(s.obs)[..., : m.seen]), torch.rand(6, 7, m.cfg.groups)
-    latents, _ = m.observe(s.latent, s.action, seen, s.keep, noise)
-    fresh, _ = m.observe(m.initial_latent(7), s.action[3:], seen[3:], torch.ones(3, 7), noise[3:])
-    torch.testing.assert_close(latents[3:], fresh)
+    noise = m.noise(42)
+    whole = course(m, s, noise)
+    assert not whole.latents[:, : m.deter, 21:28].any() and whole.latents[:, m.deter :, 21:28].any()
+    assert whole.follows[..., 21:28].any()  # what followed from the last action of the episode before
+    other = Sequences(torch.randn_like(s.latent), *(x[3:] for x in s[1:]))
+    fresh = course(m, other, noise[..., 21:])
+    torch.testing.assert_close(whole.latents[..., 21:], fresh.latents)
+
+
+def test_what_it_expects_in_the_mirror_is_the_mirror_image_of_what_it_expects():
+    m = of_quadruped()
+    s = sequences(m)._replace(latent=torch.randn(2, m.deter + m.stoch, 7))
+    image = s._replace(action=m.of_actions(s.action), obs=m.of_all(s.obs), latent=s.latent * torch.tensor([1.0, -1.0])[:, None, None])
+    noise = m.noise(42)
+    ours, theirs = course(m, s, noise), course(m, image, noise.flip(0))
+    torch.testing.assert_close(m.decode_all(theirs.latents), m.of_all(m.decode_all(ours.latents)), rtol=1e-4, atol=1e-4)
+    for a, b in zip(m.judge(ours.follows), m.judge(theirs.follows), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.logits.flip(0), theirs.logits, rtol=1e-4, atol=1e-5)
+    assert (m.decode_all(theirs.latents) - m.decode_all(ours.latents)).abs().max() > 0.1
 
 
 def test_observations_come_back_in_their_units():
@@ -151,10 +194,36 @@ def test_observations_come_back_in_their_units():
     torch.testing.assert_close(m.standardise(x[:, :3]), m.standardise(x)[:, :3])
 
 
+def test_the_decoder_is_compared_with_what_was_seen_from_both_sides():
+    m = of_quadruped()
+    y = m.standardise(torch.randn(9, m.num_all))
+    target = m.both_sides(y)
+    torch.testing.assert_close(target[0, : m.num_all], y.T)
+    torch.testing.assert_close(target[1, : m.num_all], m.of_all(y).T)
+    m.decoder = torch.nn.Sequential(torch.nn.Identity())  # whose "latents" are what it decodes
+    torch.testing.assert_close(m.decode_all(target), m.raw(y), rtol=1e-4, atol=1e-4)
+    assert float(observation_loss(m, target, target).sum()) == 0
+    torch.testing.assert_close(observation_loss(m, target + 1.0, target), torch.full((9,), 0.5 * target.shape[1]))
+
+
 def test_the_privileged_half_is_predicted_and_seen_only_if_asked():
     for privileged, seen in ((False, 5), (True, 7)):
-        m = model(WorldModelCfg(role="imagination", deter=16, hidden=24, privileged=privileged))
-        assert m.seen == seen and m.decode_all(m.initial_latent(2)).shape == (2, 7)
+        m = model(override(Config(world_model=SMALL), {"world_model.privileged": privileged}).world_model)
+        assert m.seen_features.size == seen and m.decode_all(m.initial_latent(2)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["deter", "groups", "hidden"])
+def test_sizes_that_two_sides_cannot_share_are_refused(name):
+    with pytest.raises(ConfigError, match=f"world_model.{name}: expected an even number"):
+        of_quadruped(override(Config(world_model=SMALL), {f"world_model.{name}": 7}).world_model)
+
+
+def test_sizes_that_compiled_code_cannot_take_are_computed_without():
+    m = of_quadruped(override(Config(world_model=SMALL), {"world_model.deter": 6, "world_model.hidden": 10}).world_model)
+    s = sequences(m)
+    loss, _, _ = world_model_loss(m, s, Chance(CPU, 0))
+    loss.backward()
+    assert all(p.grad is not None for p in m.parameters())
 
 
 # Learning
@@ -167,69 +236,94 @@ def test_overshooting_weights_fall_off_and_sum_to_one():
 
 
 def test_overshooting_predicts_from_every_kth_latent_within_an_episode():
-    m = model()
+    m = of_quadruped()
     s = sequences(m, steps=7)
-    target = m.standardise(s.obs)
-    latents, logits = m.observe(s.latent, s.action, m.encoder(target[..., : m.seen]), s.keep)
-    posterior, weights = m.probs(logits), overshooting_weights(3, 0.5)
-    ours = overshooting_loss(m, s, latents, posterior, target, weights, torch.Generator().manual_seed(3))
-    g, expected = torch.Generator().manual_seed(3), torch.zeros(2, 7)
-    latent, together = latents[0:6:3], torch.ones(2, 7)
+    target = m.both_sides(m.standardise(s.obs.flatten(0, 1)))
+    lived, weights = course(m, s, m.noise(49)), overshooting_weights(3, 0.5)
+    ours = overshooting_loss(m, s, lived, target, weights, Chance(CPU, 3))
+    noise = Chance(CPU, 3).draw(2, m.groups, 3 * 14).unflatten(-1, (3, 14))
+    of = lambda x, t: x.unflatten(-1, (7, 7))[..., t, :]  # noqa: E731  a step of all robots
+    expected, latent = torch.zeros(14), torch.cat([of(lived.latents, t) for t in (0, 3)], dim=-1)
+    alive = torch.ones(14)
     for j in range(3):
-        at = [1 + j, 4 + j]
-        together = together * s.keep[at]
-        latent, prior = m.predict(latent, s.action[at], torch.rand(2, 7, m.cfg.groups, generator=g))
-        error = 0.5 * (m.decoder(latent) - target[at]).square().sum(-1)
-        surprise = divergence(posterior[at], prior).clamp(min=m.cfg.free_nats)
-        reward = m.two_hot.loss(m.reward(torch.cat((latent, s.terminated[at][..., None]), dim=-1)), s.reward[at] * m.cfg.reward_scale)
-        done = torch.nn.functional.binary_cross_entropy_with_logits(-m.predict_done(latent), 1 - s.terminated[at], reduction="none")
-        expected = expected + weights[j] * together * (surprise + error + reward + done)
+        at = (1 + j, 4 + j)
+        action, keep, reward, terminated = (torch.cat([x[t] for t in at]) for x in (s.action, s.keep, s.reward, s.terminated))
+        ahead = m.run(latent, action, torch.ones(1, 14), noise[..., j, :])
+        came = sum(outcome_losses(m, ahead.follows, reward, terminated).values())
+        seen = observation_loss(m, ahead.latents, torch.cat([of(target, t) for t in at], dim=-1))
+        surprise = latent_losses(m, ahead.logits, torch.cat([of(lived.logits, t) for t in at], dim=-1))[0]
+        expected = expected + weights[j] * (alive * came + alive * keep * (seen + surprise))
+        alive, latent = alive * keep, ahead.last
     torch.testing.assert_close(ours, expected.mean())
-    assert overshooting_loss(m, sequences(m, steps=3), latents[:3], posterior[:3], target[:3], weights, None) == 0
+    assert overshooting_loss(m, sequences(m, steps=3), lived, target, weights, None) == 0
 
 
 @pytest.mark.parametrize("changes", [{}, {"overshoot": 2, "mask": 0.5}, {"privileged": True}])
-def test_losses_of_a_fixed_batch_fall(changes):
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_losses_of_a_fixed_batch_fall(changes, mirrored):
     cfg = override(Config(world_model=SMALL), {f"world_model.{name}": x for name, x in changes.items()}).world_model
-    m = model(cfg)
+    m = of_quadruped(cfg) if mirrored else model(cfg)
     s = sequences(m, 4, 48)
-    s = s._replace(reward=s.action[..., 0].clamp(-1, 1) / cfg.reward_scale)
+    s = s._replace(reward=s.action[..., 0].abs().clamp(max=1) / cfg.reward_scale)
     weights = overshooting_weights(cfg.overshoot, 0.9) if cfg.overshoot else None
-    optimizer, history = torch.optim.Adam(m.parameters(), lr=3e-3), []
+    optimizer, history, chance = torch.optim.Adam(m.parameters(), lr=3e-3), [], Chance(CPU, 1)
     for _ in range(80):
-        loss, metrics, latents = world_model_loss(m, s, weights)
+        loss, metrics, latents = world_model_loss(m, s, chance, weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         history.append({"loss": float(loss.detach())} | {name: float(x) for name, x in metrics.items()})
-    assert latents.shape == (4, 48, 48) and not latents.requires_grad
+    assert latents.shape == (m.sides, 48 // m.sides, 4 * 48) and not latents.requires_grad
     for name in ("loss", "world_decode", "world_reward", "world_done", *(("world_overshoot",) if weights is not None else ())):
-        assert history[-1][name] < 0.85 * history[0][name], name
+        assert history[-1][name] < 0.9 * history[0][name], name
     parts = sum(value for name, value in history[0].items() if name not in ("loss", "world_surprise"))
     assert history[0]["loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_compiled_losses_and_gradients_are_the_plain_ones(monkeypatch):
+    cfg = override(Config(world_model=SMALL), {"world_model.overshoot": 2, "world_model.mask": 0.5}).world_model
+    m = of_quadruped(cfg)
+    s, found = sequences(m, 5, 33), []
+    for compiled in (True, False):
+        if not compiled:
+            m.use_fused = False
+            monkeypatch.setattr("world_model.compilable", lambda x, *sizes: False)
+        loss, metrics, _ = world_model_loss(m, s, Chance(CPU, 5), overshooting_weights(2, 0.9))
+        found.append([loss, *metrics.values(), *torch.autograd.grad(loss, list(m.parameters()))])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_a_withheld_observation_leaves_no_trace_in_the_latents():
     for mask, alike in ((1.0, True), (0.0, False)):
         m = model(override(Config(world_model=SMALL), {"world_model.mask": mask}).world_model)
         s = sequences(m)
-        both = [world_model_loss(m, s._replace(obs=obs), None, torch.Generator().manual_seed(1))[2] for obs in (s.obs, -s.obs)]
+        both = [world_model_loss(m, s._replace(obs=obs), Chance(CPU, 1))[2] for obs in (s.obs, -s.obs)]
         assert torch.equal(*both) == alike
+
+
+def test_chance_is_uniform_lies_in_one_place_and_comes_again_with_its_seed():
+    chance = Chance(CPU, 4)
+    first = chance.draw(20, 30).clone()
+    place = chance.memory.data_ptr()
+    second = chance.draw(600)
+    assert second.data_ptr() == place and not torch.equal(first.flatten(), second)
+    assert float(first.min()) >= 0 and float(first.max()) < 1 and float(first.mean()) == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(Chance(CPU, 4).draw(20, 30), first)
 
 
 def test_a_fall_costs_what_it_cost():
     m = model()
-    latent = torch.randn(512, m.size)
-    terminated = (latent[:, 0] > 1.5).float()
+    follows = torch.randn(1, m.deter, 512)
+    terminated = (follows[0, 0] > 1.5).float()
     reward = torch.where(terminated.bool(), -20.0, 0.05)
-    optimizer = torch.optim.Adam([*m.reward.parameters(), *m.goes_on.parameters()], lr=3e-3)
+    optimizer = torch.optim.Adam([*m.outcome.parameters(), m.outcome_weight, m.outcome_bias], lr=3e-3)
     for _ in range(300):
-        loss = m.two_hot.loss(m.reward(torch.cat((latent, terminated[:, None]), dim=-1)), reward * m.cfg.reward_scale).mean()
-        loss = loss + torch.nn.functional.binary_cross_entropy_with_logits(-m.predict_done(latent), 1 - terminated)
+        loss = sum(outcome_losses(m, follows, reward, terminated).values()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(m.predict_reward(latent).detach().mean()) == pytest.approx(float(reward.mean()), rel=0.1)
+    assert float(m.reward(m.judge(follows)).detach().mean()) == pytest.approx(float(reward.mean()), rel=0.1)
 
 
 # What it learns from
@@ -239,23 +333,19 @@ def rollouts(made, count):
     """Return copies of what each of some rollouts should leave in the replay buffer: actions, observations after them, rewards, falls."""
     stored = []
     for _ in range(count):
-        made.collect_trajectory()
-        share = made.shares[0]
-        r, d = share.rollout, share.dreamer
-        d.remember(r)
-        d.follow()
-        done = r.done().bool()[..., None]
-        full = [torch.where(done, final, now[1:]) for final, now in ((r.final_obs, r.obs), (r.final_privileged, r.privileged))]
-        stored.append([x.clone() for x in (r.action, torch.cat(full, dim=-1), r.reward, r.terminated.float(), 1.0 - r.starts[:-1])])
+        rs = made.collect_trajectory()
+        made.replay.add(rs, torch.randn(made.replay.latent.shape[1:]))
+        lived = [[r.action, torch.cat((r.obs[1:], r.privileged[1:]), dim=-1), r.reward, r.terminated.float(), 1.0 - r.done()] for r in rs]
+        stored.append([torch.cat(x, dim=1) for x in zip(*lived, strict=True)])
     return stored
 
 
-def test_replay_returns_whole_sequences_of_one_robot_or_its_mirror_image_also_across_its_end():
-    made = engine(32, **{"env.episode_seconds": 0.3, "env.fall_tilt": 0.15})
-    stored = rollouts(made, 6)
-    replay = made.shares[0].dreamer.replay
+@pytest.mark.parametrize("threads", [1, 2])
+def test_replay_returns_whole_sequences_of_one_robot_also_across_its_end(threads):
+    made = engine(64, threads, **{"env.episode_seconds": 0.3, "env.fall_tilt": 0.15})
+    stored, replay = rollouts(made, 6), made.replay
     assert replay.count == 6 and replay.capacity == 4
-    places = replay.draw(500)
+    places = replay.draw(500, torch.Generator().manual_seed(0))
     assert set(places[:, 0].tolist()) == {2, 3, 4} and set(places[:, 1].tolist()) == set(range(64))
     s = replay.read(places)
     assert s.action.shape == (16, 500, 12)
@@ -263,95 +353,99 @@ def test_replay_returns_whole_sequences_of_one_robot_or_its_mirror_image_also_ac
     for b in range(0, 500, 7):
         first, robot = places[b].tolist()
         for number, ours in enumerate((s.action, s.obs, s.reward, s.terminated, s.keep)):
-            lived = torch.cat([stored[first][number][:, robot % 32], stored[first + 1][number][:, robot % 32]])
-            if robot >= 32 and number < 2:
-                body = made.env.body
-                mirror = body.actions if number == 0 else joined(body.obs, body.privileged)
-                lived = lived[:, list(mirror.columns)] * torch.tensor(mirror.signs)
-            assert torch.equal(ours[:, b], lived)
+            assert torch.equal(ours[:, b], torch.cat([stored[first][number][:, robot], stored[first + 1][number][:, robot]]))
+        assert torch.equal(s.latent[..., b], replay.latent[first % 4, ..., robot])
 
 
-def test_latents_before_rollouts_are_stored_and_stored_anew():
+def test_latents_before_rollouts_are_stored_anew():
     made = engine(32)
     rollouts(made, 3)
-    d = made.shares[0].dreamer
-    assert torch.equal(d.replay.latent[0], torch.zeros(64, 48))
-    assert not torch.equal(d.replay.latent[1], d.replay.latent[2])
-    before = d.replay.latent.clone()
+    replay = made.replay
+    before = replay.latent.clone()
     places = torch.tensor([[0, 4], [1, 9]])
-    latents = torch.randn(16, 2, 48)
-    d.replay.refresh(places, latents)
-    assert torch.equal(d.replay.latent[1, 4], latents[7, 0]) and torch.equal(d.replay.latent[2, 4], latents[15, 0])
-    assert torch.equal(d.replay.latent[2, 9], latents[7, 1])
-    changed = (d.replay.latent != before).any(-1)
-    assert changed.sum() == 3  # the latent before a rollout that is not there yet has no place
+    latents = torch.randn(2, 24, 16 * 2)
+    replay.refresh(places, latents)
+    at = latents.unflatten(-1, (16, 2))
+    assert torch.equal(replay.latent[1, ..., 4], at[..., 7, 0]) and torch.equal(replay.latent[2, ..., 4], at[..., 15, 0])
+    assert torch.equal(replay.latent[2, ..., 9], at[..., 7, 1])
+    assert (replay.latent != before).any(1).any(1).sum() == 3  # the latent before a rollout that is not there yet has no place
 
 
 def test_sequences_are_shorter_while_there_are_no_more():
     env = registry.make("quadruped-balance", 16, threads=1)
-    replay = Replay(env, model(SMALL, 37, 12, 37), 4, 8, 3, CPU)
+    replay = Replay(env, of_quadruped(), 4, 8, 3, CPU)
     made = engine(16)
     for count, length in ((1, 8), (2, 16), (3, 24), (4, 24), (9, 24)):
         while replay.count < count:
-            (r,) = made.collect_trajectory()
-            replay.add(r, torch.zeros(16, 48))
-        assert replay.read(replay.draw(5)).action.shape[:2] == (length, 5)
+            replay.add(made.collect_trajectory(), torch.zeros(2, 24, 16))
+        assert replay.read(replay.draw(5, torch.Generator())).action.shape[:2] == (length, 5)
 
 
-def test_equal_observations_and_broken_losses_are_borne():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_equal_observations_and_broken_losses_are_borne(threads):
     made = engine(32)
     rollouts(made, 2)
-    replay = made.shares[0].dreamer.replay
-    m = model(SMALL, 37, 12, 37)
+    replay, m = made.replay, of_quadruped()
+    m.normaliser.count.zero_()
     replay.obs.fill_(0.3)
     m.normaliser.update(replay.obs[0].flatten(0, 1))
-    trainer = WorldModelTrainer(m, [replay])
+    trainer = WorldModelTrainer(m, replay, 0, threads)
     assert all(math.isfinite(x) for x in trainer.train().values())
-    before = [p.detach().clone() for p in m.parameters()]
+    before, latent = [p.detach().clone() for p in m.parameters()], replay.latent.clone()
     replay.reward.fill_(math.nan)
     assert trainer.train()["world_skipped"] == 2
     assert all(torch.equal(a, b) for a, b in zip(before, m.parameters(), strict=True))
+    assert torch.equal(replay.latent, latent)
 
 
 # Imagination
 
 
 def about_to_imagine():
-    """Return an engine whose world model has followed a second rollout, and its share."""
+    """Return an engine whose world model has followed a second rollout, and its dreamer."""
     made = engine(32)
     made.iterate()
     made.collect_trajectory()
-    (share,) = made.shares
-    share.estimate()
-    made.learn_world()
-    return made, share
+    made.shares[0].estimate()
+    made.follow(made.learn_world()[0])
+    return made, made.dreamer
 
 
 def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
-    made, share = about_to_imagine()
-    d = share.dreamer.imagine(share.belief, 48)
-    assert isinstance(d, Dream) and d.obs.shape == (6, 48, 74) and d.action.shape == (5, 48, 12)
-    mean, _ = made.belief(d.obs[:-1, :, :37].contiguous(), d.memory)
-    torch.testing.assert_close(mean, d.mean, rtol=1e-4, atol=1e-5)
-    spread = ((d.action - d.mean) / made.belief.std().detach()).std()
+    made, dreamer = about_to_imagine()
+    x = dreamer.imagine(400, torch.Generator().manual_seed(0))
+    assert x.obs.shape == (5, 400, 37) and x.action.shape == (5, 400, 12) and x.features.shape[2:] == (5, 400)
+    mean, _ = made.belief(x.obs, x.memory)
+    torch.testing.assert_close(mean, x.mean, rtol=1e-4, atol=1e-5)
+    spread = ((x.action - x.mean) / made.belief.std().detach()).std()
     assert float(spread) == pytest.approx(1, abs=0.05)
-    assert float(d.goes_on.min()) >= 0 and float(d.goes_on.max()) <= 1
+    assert torch.equal(x.reached[0], torch.ones(400)) and float(x.reached.min()) >= 0 and float(x.reached.max()) <= 1
     # it begins at instants of the rollout, with the memory of that instant
-    r = share.rollout
-    lived = torch.cat((r.obs[1:], r.privileged[1:]), dim=-1)
-    t, n = torch.nonzero((lived[:, :, None] == d.obs[0, 5]).all(-1)[..., 0])[0].tolist()
-    state = BeliefState(*(x.clone() for x in r.state))
-    _, after = made.belief(r.obs[: t + 1], state, r.starts[: t + 1])
-    torch.testing.assert_close(after.cell[..., n], d.memory.cell[..., 5], rtol=1e-4, atol=1e-5)
+    r = made.shares[0].rollout
+    t, n = torch.nonzero((r.obs[1:, :, None] == x.obs[0, 5]).all(-1)[..., 0])[0].tolist()
+    _, after = made.belief(r.obs[: t + 1], r.state.belief, r.starts[: t + 1])
+    torch.testing.assert_close(after.cell[..., n] * (1 - r.starts[t + 1, n]), x.memory.cell[..., 5], rtol=1e-4, atol=1e-5)
 
 
-def test_imagined_steps_count_as_far_as_they_are_probable():
-    made, share = about_to_imagine()
-    real = share.dreamer.imagine
+def test_a_dream_that_begins_an_episode_remembers_nothing():
+    made, dreamer = about_to_imagine()
+    lived = dreamer.lived._replace(keep=torch.zeros_like(dreamer.lived.keep))
+    dreamer.follow(lived, made.shares)
+    x = dreamer.imagine(8, torch.Generator().manual_seed(0))
+    assert not any(y.any() for y in x.memory) and not dreamer.latents[:, : dreamer.model.deter].any()
+
+
+def test_imagined_steps_count_as_far_as_they_are_probable(monkeypatch):
+    made, dreamer = about_to_imagine()
     dreams = []
-    share.dreamer.imagine = lambda *rest: dreams.append(real(*rest)._replace(goes_on=torch.full((5, 48), 0.5))) or dreams[-1]
-    share.imagine(48)
-    x, d = share.imagined, dreams[0]
+
+    def uncertain(*rest):
+        dreams.append(imagine(*rest)._replace(goes_on=torch.full((5, 48), 0.5)))
+        return dreams[-1]
+
+    monkeypatch.setattr("training.imagination.imagine", uncertain)
+    x = dreamer.imagine(48, torch.Generator().manual_seed(0))
+    (d,) = dreams
     torch.testing.assert_close(x.reached, torch.tensor([1, 0.5, 0.25, 0.125, 0.0625])[:, None].expand(5, 48))
     with torch.no_grad():
         values = made.belief.value(d.obs[..., :37], d.obs[..., 37:])
@@ -391,7 +485,7 @@ def test_imagination_has_a_preset_of_few_robots():
     assert preset("quadruped-balance").world_model.role == "off"
 
 
-def test_episodes_of_one_step_are_lived_through_but_not_imagined_from():
+def test_episodes_of_one_step_are_lived_through_and_imagined_from():
     made = engine(32)
     made.iterate()
     made.collect_trajectory()
@@ -399,9 +493,69 @@ def test_episodes_of_one_step_are_lived_through_but_not_imagined_from():
     r.terminated.fill_(True)
     r.starts[1:] = 1.0
     metrics = made.train_on_trajectory()
-    assert made.dreams() and "imagined_kl" not in metrics
-    assert all(math.isfinite(x) for x in metrics.values())
+    assert made.dreams() and all(math.isfinite(x) for x in metrics.values())
     assert "imagined_kl" in made.iterate()
+
+
+# What the policy reads
+
+
+def test_a_belief_reads_what_it_read_when_it_is_learned_from():
+    made = engine(64, 2, **{"world_model.role": "belief", "ppo.minibatches": 1, "env.episode_seconds": 0.3})
+    made.iterate()
+    for r, share in zip(made.collect_trajectory(), made.shares, strict=True):
+        share.estimate()
+        x = share.lived
+        assert r.starts[1:].any() and x.context.shape == (2, 8, 8, 32) and x.context.abs().max() > 0.01
+        assert not x.context[:, :, r.starts[:-1] > 0].any()  # nothing is remembered as an episode begins
+        mean, _ = made.belief(x.obs, x.memory, x.starts, x.context)
+        torch.testing.assert_close(mean, r.mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(share.memories[-1].latent, share.infer.memory.latent)
+
+
+def test_latents_before_rollouts_are_those_the_policy_read():
+    made = engine(64, 2, **{"world_model.role": "belief"})
+    made.iterate()
+    before = torch.cat([share.infer.memory.latent for share in made.shares], dim=-1)
+    made.collect_trajectory()
+    made.world_model.train = dict
+    lived, _ = made.learn_world()
+    assert torch.equal(lived.latent, before) and before.any()
+
+
+def test_a_creature_carries_its_latent_from_step_to_step_and_does_the_same_again():
+    made = engine(32, **{"world_model.role": "belief"})
+    creature, obs = made.creature, torch.randn(5, 32, 37)
+    runs = []
+    for _ in range(2):
+        memory, actions = creature.initial_state(32), []
+        for o in obs:
+            action, _, memory = creature.act(o, memory)
+            actions.append(action)
+        runs.append(torch.stack(actions))
+    assert torch.equal(*runs)
+    m = creature.world_model
+    keep = torch.ones(5, 32)
+    keep[0] = 0.0
+    before = torch.cat((torch.zeros(1, 32, 12), runs[0][:-1]))
+    with torch.no_grad():
+        whole = m.run(m.initial_latent(32), before.flatten(0, 1), keep, None, m.encode_seen(m.standardise(obs.flatten(0, 1))))
+    torch.testing.assert_close(memory.latent, whole.last)
+    # a start forgets
+    _, _, again = creature.act(obs[0], memory, starts=torch.ones(32))
+    torch.testing.assert_close(again.latent, creature.act(obs[0], creature.initial_state(32))[2].latent)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"world_model.privileged": True}, "world_model.privileged: expected false in role belief"),
+        ({"network.symmetric": False}, "network.symmetric: expected true"),
+    ],
+)
+def test_a_belief_that_could_not_be_read_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        engine(32, **{"world_model.role": "belief", **changes})
 
 
 def test_advantages_of_a_certain_future_are_the_ordinary_ones():

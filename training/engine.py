@@ -17,21 +17,16 @@ import torch
 from torch import Tensor
 
 from config import Config
-from entity import Creature
+from entity import Creature, Memory
 from environments import ABEnv
 from training import ppo
-from training.parallel import side_by_side
+from training.experience import Experience, gradient
+from training.imagination import Dreamer
+from training.parallel import flatten, side_by_side
+from training.replay import Replay, Sequences
 from training.rollout import Rollout
-from training.share import Experience, Share
+from training.share import Share
 from training.world_model import WorldModelTrainer
-
-
-def flatten(parameters: list[Tensor]) -> Tensor:
-    """Return one vector that holds all parameters, which become views of it: one step and one norm in place of dozens."""
-    flat = torch.cat([p.detach().flatten() for p in parameters])
-    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        p.data = part.view_as(p)
-    return flat.requires_grad_()
 
 
 class TrainingEngine:
@@ -54,9 +49,15 @@ class TrainingEngine:
         self.learning_rate = cfg.ppo.learning_rate
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
         self.shares = [Share(part, creature, cfg, device, i) for i, part in enumerate(parts)]
-        self.world_model = WorldModelTrainer(creature.world_model, [share.dreamer.replay for share in self.shares]) if creature.world_model else None
+        model, world = creature.world_model, cfg.world_model
+        self.world_model, self.dreamer = None, None
+        if model:
+            self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, device)
+            self.world_model = WorldModelTrainer(model, self.replay, cfg.seed, threads)
+        if world.role == "imagination":
+            self.dreamer = Dreamer(creature, env.num_envs, cfg, device, threads)
         self.env_steps, self.seconds = 0, 0.0  # taken so far, spent on them
-        self.world_seconds = 0.0  # of these, spent on training the world model
+        self.spent = dict.fromkeys(("gradient", *(("world",) if model else ()), *(("follow", "imagine") if self.dreamer else ())), 0.0)  # of these
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
         env.set_level(*self.levels)
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
@@ -98,37 +99,52 @@ class TrainingEngine:
         side_by_side(Share.estimate, self.shares)
         sources, more = {"": [share.lived for share in self.shares]}, {}
         if self.world_model:
-            more = self.learn_world()
-            if self.dreams():
-                side_by_side(lambda share: share.imagine(self.cfg.world_model.imagined // len(self.shares)), self.shares)
-                if all(share.imagined is not None for share in self.shares):
-                    sources["imagined_"] = [share.imagined for share in self.shares]
-        metrics = self.learn_behaviour(sources) | more
+            lived, more = self.learn_world()
+            if self.dreamer:
+                self.follow(lived)
+        metrics = self.learn_behaviour(sources | self.dream())
+        for _ in range(1, self.cfg.world_model.passes if self.dreams() else 1):
+            metrics = self.learn_behaviour(sources | self.dream())
+        metrics |= more
         for share in self.shares:
             self.belief.observe(share.lived.obs[0], share.rollout.privileged[0].to(self.device))
         return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
 
-    def learn_world(self) -> dict[str, float]:
-        """Have the world model follow the rollout, and train it."""
-        for share in self.shares:
-            share.dreamer.remember(share.rollout)
-        side_by_side(Share.follow, self.shares)
+    def learn_world(self) -> tuple[Sequences, dict[str, float]]:
+        """Train the world model on this rollout and earlier ones; return this one and the metrics."""
         start = time.perf_counter()
+        rollouts = [share.rollout for share in self.shares]
+        lived = self.replay.add(rollouts, self.dreamer.latent if self.dreamer else Memory.join([r.state for r in rollouts]).latent)
+        if self.replay.count <= self.replay.capacity:  # from then on what the networks were taught keeps its meaning
+            self.creature.world_model.normaliser.update(lived.obs.flatten(0, 1))
         metrics = self.world_model.train()
-        self.world_seconds += time.perf_counter() - start
-        return metrics
+        self.spent["world"] += time.perf_counter() - start
+        return lived, metrics
+
+    def follow(self, lived: Sequences) -> None:
+        """Follow the rollout with the world model."""
+        start = time.perf_counter()
+        self.dreamer.follow(lived, self.shares)
+        self.spent["follow"] += time.perf_counter() - start
 
     def dreams(self) -> bool:
         """Return whether to imagine: the world model is for that and has learnt a little."""
-        world = self.cfg.world_model
-        return world.role == "imagination" and self.shares[0].dreamer.replay.count > world.patience
+        return self.dreamer is not None and self.replay.count > self.cfg.world_model.patience
+
+    def dream(self) -> dict[str, list[Experience]]:
+        """Imagine how the rollout might go on, a part of it in every thread."""
+        if not self.dreams():
+            return {}
+        start, dreamer = time.perf_counter(), self.dreamer
+        count = max(1, self.cfg.world_model.imagined // len(dreamer.generators))
+        imagined = side_by_side(lambda generator: dreamer.imagine(count, generator), dreamer.generators)
+        self.spent["imagine"] += time.perf_counter() - start
+        return {"imagined_": imagined}
 
     def learn_behaviour(self, sources: dict[str, list[Experience]]) -> dict[str, float]:
-        """Update policy and critic from every share's experience of each source; return the metrics' means, names beginning with the source's."""
-        cfg = self.cfg.ppo
-        counts = [share.env.num_envs for share in self.shares]
+        """Update policy and critic from experience of each source, in parts for the threads; return the metrics' means, names beginning with the source's."""
+        cfg, start = self.cfg.ppo, time.perf_counter()
         minibatches = min(cfg.minibatches, *(x.value.shape[1] for source in sources.values() for x in source))
-        weights = [count / sum(counts) for count in counts]
         imagined = self.cfg.world_model.weight if len(sources) > 1 else 0.0
         statistics = {name: torch.std_mean(torch.cat([x.advantage.flatten() for x in source]), correction=0) for name, source in sources.items()}
         sums: dict[str, float] = {}
@@ -136,12 +152,11 @@ class TrainingEngine:
             for m in torch.randperm(minibatches, generator=self.generator).tolist():
                 total, kl = 0.0, 0.0
                 for name, source in sources.items():
-                    spread, average = statistics[name]
                     robots = [x.value.shape[1] for x in source]
-                    slices = [slice(n * m // minibatches, n * (m + 1) // minibatches) for n in robots]
-                    work = zip(self.shares, source, slices, strict=True)
-                    results = side_by_side(lambda w: w[0].gradient(w[1], w[2], self.parameters, average, spread), list(work))  # noqa: B023
-                    part = imagined if name else 1.0 - imagined
+                    work = [(x, slice(n * m // minibatches, n * (m + 1) // minibatches)) for x, n in zip(source, robots, strict=True)]
+                    spread, average = statistics[name]
+                    results = side_by_side(lambda w: gradient(self.belief, cfg, *w, self.parameters, average, spread), work)  # noqa: B023
+                    weights, part = [n / sum(robots) for n in robots], imagined if name else 1.0 - imagined
                     total = total + part * sum(w * g for w, (g, _) in zip(weights, results, strict=True))
                     for key in results[0][1]:
                         x = sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True))
@@ -149,12 +164,12 @@ class TrainingEngine:
                         kl += part * x if key == "kl" else 0.0
                 self.step(total)
                 self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, kl, cfg)
+        self.spent["gradient"] += time.perf_counter() - start
         return sums
 
     def profile(self) -> dict[str, float]:
-        """Return the seconds that went into each part so far: mean of the shares, and the rest, which is the optimiser, waiting and book-keeping."""
-        parts = {name: sum(share.seconds[name] for share in self.shares) / len(self.shares) for name in self.shares[0].seconds}
-        parts |= {"world": self.world_seconds} if self.world_model else {}
+        """Return the seconds that went into each part so far; gradient: with the optimiser; rest: waiting and book-keeping; of collecting the shares' mean."""
+        parts = {name: sum(share.seconds[name] for share in self.shares) / len(self.shares) for name in self.shares[0].seconds} | self.spent
         return parts | {"rest": self.seconds - sum(parts.values())}
 
     def step(self, gradient: Tensor) -> None:

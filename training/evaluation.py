@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from entity import Creature, EntityBelief
+from entity import Creature
 from environments import ABEnv
 from training.parallel import side_by_side
 
@@ -32,7 +32,7 @@ def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, th
     mean length; and the mean of the task's own errors over every instant of these episodes.
     """
     parts = env.split(threads) if threads > 1 else [env]
-    episodes = side_by_side(lambda part: run_episodes(creature.belief, part, seed, device), parts)
+    episodes = side_by_side(lambda part: run_episodes(creature, part, seed, device), parts)
     survived, returns, steps = (np.concatenate(arrays) for arrays in zip(*((e["survived"], e["returns"], e["steps"]) for e in episodes), strict=True))
     instants = max(float(steps.sum()) - env.num_envs, 1.0)
     result = {"episodes": env.num_envs, "survival": float(survived.mean()), "mean_return": float(returns.mean())}
@@ -41,16 +41,16 @@ def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, th
 
 
 @torch.no_grad()
-def run_episodes(belief: EntityBelief, env: ABEnv, seed: int, device: torch.device) -> dict[str, Any]:
+def run_episodes(creature: Creature, env: ABEnv, seed: int, device: torch.device) -> dict[str, Any]:
     """Return survived, returns and steps of one episode per robot, (N) each, and errors, each one's sum over all instants but the last."""
     state = env.init_state(seed)
-    memory = belief.initial_state(env.num_envs)
+    memory = creature.initial_state(env.num_envs)
     running = np.ones(env.num_envs, bool)
     survived = np.zeros(env.num_envs, bool)
     returns, steps = np.zeros(env.num_envs), np.zeros(env.num_envs)
     sums: dict[str, float] = {}
     while running.any():
-        action, _, memory = belief.act(torch.from_numpy(state.obs).to(device), memory)
+        action, _, memory = creature.act(torch.from_numpy(state.obs).to(device), memory)
         state = env.step(action.cpu().numpy())
         ended = running & state.done
         survived |= ended & state.truncated

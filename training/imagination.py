@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from config import Config
-from entity import BeliefState, EntityBelief
-from environments import ABEnv
-from training.replay import Replay
-from training.rollout import Rollout
+from entity import BeliefState, Creature, EntityBelief, Memory
+from training import ppo
+from training.experience import Experience, values
+from training.replay import Sequences
+from training.share import Share
 from world_model import WorldModel
 
 
@@ -28,57 +29,59 @@ class Dream(NamedTuple):
 def imagine(model: WorldModel, belief: EntityBelief, latent: Tensor, obs: Tensor, memory: BeliefState, steps: int, generator: torch.Generator) -> Dream:
     """Let the policy act for some steps.
 
-    latent: (M, size), of instants at which obs (M, O + P) was observed; memory: the policy's before it saw that.
+    latent: (sides, D + Z, M), of instants at which obs (M, O + P) was observed; memory: the policy's before it saw that.
     """
-    start, m, device = memory, len(latent), latent.device
-    observed, actions, means, latents = [obs], [], [], []
+    start, m, device = memory, len(obs), obs.device
+    observed, actions, means, deters = [obs], [], [], []
     for _ in range(steps):
         noise = torch.randn(m, model.num_actions, generator=generator, device=device)
         action, mean, memory = belief.act(observed[-1][:, : model.num_obs], memory, noise=noise)
-        latent, _ = model.predict(latent, action, torch.rand(m, model.cfg.groups, generator=generator, device=device))
-        for kept, new in ((observed, model.decode_all(latent)), (actions, action), (means, mean), (latents, latent)):
+        latent = model.predict(latent, action, model.noise(m, generator))
+        for kept, new in ((observed, model.decode_all(latent)), (actions, action), (means, mean), (deters, latent[:, : model.deter])):
             kept.append(new)
-    future = torch.stack(latents)
-    goes_on = 1.0 - model.predict_done(future).sigmoid()
-    return Dream(start, torch.stack(observed), torch.stack(actions), torch.stack(means), model.predict_reward(future), goes_on)
+    outcome = model.judge(torch.cat(deters, dim=-1))
+    reward, goes_on = (x.view(steps, m) for x in (model.reward(outcome), outcome.goes_on.sigmoid()))
+    return Dream(start, torch.stack(observed), torch.stack(actions), torch.stack(means), reward, goes_on)
 
 
 class Dreamer:
-    """Follows the robots of a share with the world model, step by step, and imagines how they might go on."""
+    """Follows the robots with the world model, rollout by rollout, and imagines how they might go on."""
 
-    def __init__(self, env: ABEnv, model: WorldModel, cfg: Config, device: torch.device, seed: int) -> None:
-        self.model, self.cfg = model, cfg.world_model
-        self.replay = Replay(env, model, self.cfg.capacity, cfg.ppo.rollout, self.cfg.sequence, device, seed)
-        self.generator = torch.Generator(device=device).manual_seed(seed)
-        self.latent = model.initial_latent(self.replay.robots)
-        self.memories: list[BeliefState] = []  # of the policy, after each step of the rollout
-
-    def remember(self, r: Rollout) -> None:
-        """Take in a rollout; not while another thread does."""
-        self.lived = self.replay.add(r, self.latent)
-        self.going = torch.nonzero(r.done() == 0.0).to(self.latent.device)  # instants from which the episode went on
-        if self.replay.count <= self.replay.capacity:  # from then on what the networks were taught keeps its meaning
-            self.model.normaliser.update(self.lived.obs.flatten(0, 1))
+    def __init__(self, creature: Creature, num_envs: int, cfg: Config, device: torch.device, threads: int) -> None:
+        self.model, self.belief, self.cfg = creature.world_model, creature.belief, cfg
+        self.generators = [torch.Generator(device=device).manual_seed(cfg.seed + 7919 * i + 1) for i in range(threads)]
+        self.latent = self.model.initial_latent(num_envs)  # before the next rollout
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Find the latents of what was remembered last."""
-        model = self.model
-        seen = model.encoder(model.standardise(self.lived.obs)[..., : model.seen])
-        noise = torch.rand(*self.lived.reward.shape, self.cfg.groups, generator=self.generator, device=self.latent.device)
-        self.latents, _ = model.observe(self.latent, self.lived.action, seen, self.lived.keep, noise)
-        self.latent = self.latents[-1]
+    def follow(self, lived: Sequences, shares: list[Share]) -> None:
+        """Find the latents of a rollout."""
+        self.lived, model = lived, self.model
+        seen = model.encode_seen(model.standardise(lived.obs.flatten(0, 1)))
+        noise = model.noise(lived.reward.numel(), self.generators[0])
+        course = model.run(self.latent, lived.action.flatten(0, 1), lived.keep, noise, seen)
+        self.latents, self.latent = course.latents, course.last
+        # the policy's, (T, sides, H, N), before it saw the observation after each step: where an episode begins, nothing
+        hidden, cell = zip(*(Memory.join(step).belief for step in zip(*(share.memories for share in shares), strict=True)), strict=True)
+        self.memories = BeliefState(*(torch.stack(x) * lived.keep[:, None, None] for x in (hidden, cell)))
+        self.std = shares[0].lived.std
 
     @torch.no_grad()
-    def imagine(self, belief: EntityBelief, count: int) -> Dream | None:
-        """Imagine some rollouts from instants of the latest real one; None where every step was an episode's last.
+    def imagine(self, count: int, generator: torch.Generator) -> Experience:
+        """Imagine some rollouts from instants of the latest real one.
 
         From all in the replay buffer, 68 and 55 instead of 95 and 100 % of episodes were survived after
         20 k env steps (seeds 0, 1): they begin where the policy no longer goes, with memories not its own.
+
+        What follows a step counts as far as the episode probably goes on with it, and a step as far
+        as the episode probably came to it.
         """
-        if not len(self.going):
-            return None
-        chosen = torch.randint(len(self.going), (count,), generator=self.generator, device=self.latent.device)
-        t, n = self.going[chosen].unbind(1)
-        memory = BeliefState(*(torch.stack(parts)[t, :, :, n].permute(1, 2, 0).contiguous() for parts in zip(*self.memories, strict=True)))
-        return imagine(self.model, belief, self.latents[t, n], self.lived.obs[t, n], memory, self.cfg.horizon, self.generator)
+        steps, robots = self.lived.reward.shape
+        at = torch.randint(steps * robots, (count,), generator=generator, device=self.latent.device)
+        t, n, cfg = at // robots, at % robots, self.cfg.ppo
+        memory = BeliefState(*(x[t, :, :, n].permute(1, 2, 0).contiguous() for x in self.memories))
+        d = imagine(self.model, self.belief, self.latents[..., at].float(), self.lived.obs[t, n], memory, self.cfg.world_model.horizon, generator)
+        features, value = values(self.belief, d.obs)
+        advantage = ppo.generalised_advantages(d.reward, value[:-1], d.goes_on * value[1:], 1.0 - d.goes_on, cfg.gamma, cfg.gae_lambda)
+        reached = torch.cat((torch.ones_like(d.goes_on[:1]), d.goes_on[:-1])).cumprod(0)
+        obs = d.obs[:-1, :, : self.model.num_obs].contiguous()
+        return Experience(obs, torch.zeros_like(d.reward), d.memory, d.action, d.mean, self.std, features, value[:-1], advantage, None, reached)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from entity import BeliefState, EntityBelief
+from entity import Creature
 
 
 class Inference:
@@ -13,17 +13,13 @@ class Inference:
     run; record() makes one CUDA graph of them, which lives on buffers that stay where they are.
     """
 
-    def __init__(self, belief: EntityBelief, num_envs: int, num_obs: int, device: torch.device) -> None:
-        self.belief, self.device = belief, device
-        self.memory = belief.initial_state(num_envs)
-        shapes = (num_envs, num_obs), (num_envs,), (num_envs, belief.num_actions)
+    def __init__(self, creature: Creature, num_envs: int, num_obs: int, device: torch.device) -> None:
+        self.creature, self.device = creature, device
+        self.memory = creature.initial_state(num_envs)
+        shapes = (num_envs, num_obs), (num_envs,), (num_envs, creature.belief.num_actions)
         self.inputs = [torch.zeros(*shape, device=device) for shape in shapes]
         self.outputs: tuple[Tensor, Tensor] | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
-
-    def remembered(self) -> BeliefState:
-        """Return a copy of what robots remember now."""
-        return BeliefState(*(x.clone() for x in self.memory))
 
     @torch.no_grad()
     def __call__(self, obs: Tensor, starts: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,7 +29,7 @@ class Inference:
         """
         if self.graph is None:
             obs, starts = obs.to(self.device, non_blocking=True), starts.to(self.device, non_blocking=True)
-            action, mean, self.memory = self.belief.act(obs, self.memory, starts, noise)
+            action, mean, self.memory = self.creature.act(obs, self.memory, starts, noise)
             return action, mean
         for buffer, x in zip(self.inputs, (obs, starts, noise), strict=True):
             buffer.copy_(x, non_blocking=True)
@@ -43,14 +39,14 @@ class Inference:
     def step(self) -> None:
         """Act on the buffers: what the graph repeats."""
         obs, starts, noise = self.inputs
-        action, mean, memory = self.belief.act(obs, self.memory, starts, noise)
+        action, mean, memory = self.creature.act(obs, self.memory, starts, noise)
         for kept, new in zip(self.memory, memory, strict=True):
             kept.copy_(new)
         self.outputs = action, mean
 
     def record(self) -> None:
         """Make the graph, leaving no trace in the memory; not while another thread uses the GPU."""
-        before, stream = self.remembered(), torch.cuda.Stream()
+        before, stream = self.memory.copy(), torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries allocate what they need in their first runs, which a graph must not
             for _ in range(3):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 Item, Result = TypeVar("Item", bound=Any), TypeVar("Result", bound=Any)
 
@@ -21,3 +22,11 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     futures = [_pool.submit(function, item) for item in items[1:]]
     first = function(items[0])
     return [first, *(future.result() for future in futures)]
+
+
+def flatten(parameters: list[Tensor]) -> Tensor:
+    """Return one vector that holds all parameters, which become views of it: one step and one norm in place of dozens."""
+    flat = torch.cat([p.detach().flatten() for p in parameters])
+    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.data = part.view_as(p)
+    return flat.requires_grad_()

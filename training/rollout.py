@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from entity import BeliefState
+from entity import Memory
 from environments import ABEnv, EnvState
 
 
@@ -34,7 +34,7 @@ class Rollout:
         self.mean = zeros(steps, n, env.num_actions)
         self.std = zeros(env.num_actions)
         self.starts = zeros(steps + 1, n)  # 1 where the observation is the first of its episode
-        self.state: BeliefState | None = None  # before the first step
+        self.state: Memory | None = None  # before the first step
         self.states = [
             EnvState(
                 self.obs[t + 1].numpy(), self.reward[t].numpy(), self.terminated[t].numpy(), self.truncated[t].numpy(),

@@ -1,25 +1,38 @@
 """Training of the world model on sequences that the policy lived through."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import fused
 from entity import WorldModel
-from training.parallel import side_by_side
+from training.parallel import flatten, side_by_side
 from training.replay import Replay, Sequences
+from world_model import Course, probabilities
+
+LARGEST_GRADIENT = 10.0  # norm above which it is scaled down
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
-    """Return KL(p || q) (B) [nat] of probabilities (B, groups, classes)."""
-    return (p * (p.log() - q.log())).sum((-2, -1))
+    """Return KL(p || q) (S) [nat] of probabilities (sides, groups, classes, S)."""
+    return (p * (p.log() - q.log())).sum((0, 1, 2))
 
 
-def latent_losses(prior: Tensor, posterior: Tensor, free_nats: float) -> tuple[Tensor, Tensor]:
-    """Return the dynamics and the representation loss (B) [nat] (Hafner et al., 2023, eq. 5), of probabilities (B, groups, classes).
+def latent_losses(model: WorldModel, prior: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the dynamics and the representation loss (S) [nat] (Hafner et al., 2023, eq. 5), of logits (sides, Z, S), and the divergence itself.
 
     The one teaches the prior to expect the posterior, the other the posterior to be expected.
     """
-    return divergence(posterior.detach(), prior).clamp(min=free_nats), divergence(posterior, prior.detach()).clamp(min=free_nats)
+    free = model.cfg.free_nats
+    if model.use_fused and prior.device.type == "cpu":
+        n = prior.shape[-1]
+        padded = (F.pad(x, (0, -n % fused.WIDTH)) for x in (prior, posterior))
+        return tuple(x[:n] for x in fused.LatentLosses.apply(*padded, model.groups, free))
+    prior, posterior = (probabilities(x, model.groups) for x in (prior, posterior))
+    kl = divergence(posterior, prior)
+    return divergence(posterior.detach(), prior).clamp(min=free), divergence(posterior, prior.detach()).clamp(min=free), kl.detach()
 
 
 def overshooting_weights(steps: int, decay: float) -> Tensor:
@@ -28,70 +41,91 @@ def overshooting_weights(steps: int, decay: float) -> Tensor:
     return weights / weights.sum()
 
 
-def prediction_losses(model: WorldModel, latent: Tensor, target: Tensor, reward: Tensor, terminated: Tensor) -> dict[str, Tensor]:
-    """Return the losses (B) [nat] of what latents (B, size) say of observations, standardised (B, O + P), rewards (B) and falls (B)."""
+def observation_loss(model: WorldModel, latents: Tensor, target: Tensor) -> Tensor:
+    """Return the loss (S) [nat] of what latents (sides, D + Z, S) say of observations, standardised, from both sides (sides, rows, S)."""
+    return 0.5 / model.sides * (model.decoder(latents) - target).square().sum((0, 1))
+
+
+def outcome_losses(model: WorldModel, deter: Tensor, reward: Tensor, terminated: Tensor) -> dict[str, Tensor]:
+    """Return the losses (S) [nat] of what deterministic states (sides, D, S) say of the rewards (S) and falls (S) on the way to them."""
+    outcome = model.judge(deter)
+    told = torch.where(terminated[:, None] > 0.0, outcome.over, outcome.on)
     return {
-        "decode": 0.5 * (model.decoder(latent) - target).square().sum(-1),
-        "reward": model.two_hot.loss(model.reward(torch.cat((latent, terminated[..., None]), dim=-1)), reward * model.cfg.reward_scale),
-        "done": F.binary_cross_entropy_with_logits(model.goes_on(latent)[..., 0], 1.0 - terminated, reduction="none"),
+        "reward": model.two_hot.loss(told, reward * model.cfg.reward_scale),
+        "done": F.binary_cross_entropy_with_logits(outcome.goes_on, 1.0 - terminated, reduction="none"),
     }
 
 
-def world_model_loss(
-    model: WorldModel, s: Sequences, weights: Tensor | None = None, generator: torch.Generator | None = None
-) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Return the loss, metrics and the latents (T, B, size) of sequences.
+class Chance:
+    """Random numbers, uniform in [0, 1), in memory that is allocated once."""
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self.memory = torch.empty(0, device=device)
+
+    def draw(self, *shape: int) -> Tensor:
+        """Return numbers (*shape), which the next call overwrites."""
+        size = math.prod(shape)
+        if size > len(self.memory):
+            self.memory = self.memory.new_empty(size)
+        return self.memory[:size].uniform_(generator=self.generator).view(shape)
+
+
+def world_model_loss(model: WorldModel, s: Sequences, chance: Chance, weights: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Return the loss, metrics and the latents (sides, D + Z, S) of sequences.
 
     weights: (K) of predictions over 1, 2, ... K steps, by overshooting_weights.
     """
-    cfg = model.cfg
-    target = model.standardise(s.obs)
-    noise = torch.rand(*s.reward.shape, cfg.groups, generator=generator, device=target.device)
-    shown = torch.rand(s.reward.shape, generator=generator, device=target.device) >= cfg.mask
-    latents, logits = model.observe(s.latent, s.action, shown[..., None] * model.encoder(target[..., : model.seen]), s.keep, noise)
-    prior, posterior = model.probs(model.prior(latents[..., : cfg.deter])), model.probs(logits)
-    dynamics, representation = latent_losses(prior, posterior, cfg.free_nats)
+    cfg, columns = model.cfg, s.reward.numel()
+    obs = model.standardise(s.obs.flatten(0, 1))
+    target = model.both_sides(obs)
+    shown = chance.draw(columns) >= cfg.mask
+    noise = chance.draw(model.sides, model.groups, columns)
+    course = model.run(s.latent, s.action.flatten(0, 1), s.keep, noise, shown * model.encode_seen(obs))
+    prior = model.prior_logits(model.prior(course.latents[:, : model.deter]))
+    dynamics, representation, surprise = latent_losses(model, prior, course.logits)
     parts = {"dynamics": cfg.dynamics * dynamics, "representation": cfg.representation * representation}
-    parts |= prediction_losses(model, latents, target, s.reward, s.terminated)
+    parts |= {"decode": observation_loss(model, course.latents, target)}
+    parts |= outcome_losses(model, course.follows, s.reward.flatten(), s.terminated.flatten())
     parts = {name: x.mean() for name, x in parts.items()}
     if weights is not None:
-        parts["overshoot"] = overshooting_loss(model, s, latents, posterior, target, weights, generator)
+        parts["overshoot"] = overshooting_loss(model, s, course, target, weights, chance)
     loss = torch.stack(list(parts.values())).sum()
-    return loss, {f"world_{name}": x.detach() for name, x in parts.items()} | {"world_surprise": divergence(posterior, prior).mean().detach()}, latents.detach()
+    return loss, {f"world_{name}": x.detach() for name, x in parts.items()} | {"world_surprise": surprise.mean()}, course.latents.detach()
 
 
-def overshooting_loss(
-    model: WorldModel, s: Sequences, latents: Tensor, posterior: Tensor, target: Tensor, weights: Tensor, generator: torch.Generator | None = None
-) -> Tensor:
+def overshooting_loss(model: WorldModel, s: Sequences, course: Course, target: Tensor, weights: Tensor, chance: Chance) -> Tensor:
     """Return what predictions over K steps lose, unseen, starting from every K-th latent (Hafner et al., 2019, section 4)."""
-    k, steps = len(weights), len(s.action)
-    starts = range(0, steps - k, k)
+    k, (steps, robots) = len(weights), s.reward.shape
+    starts = (steps - 1) // k
     if not starts:
-        return latents.new_zeros(())
+        return target.new_zeros(())
 
-    def step(x: Tensor, j: int) -> Tensor:
-        return x[1:][j : j + k * len(starts) : k]  # what follows j steps after each start's next
+    def following(x: Tensor) -> Tensor:  # (..., T B) to (..., K starts B): what follows each start, step by step
+        parts = x.unflatten(-1, (steps, robots))[..., 1 : 1 + k * starts, :].unflatten(-2, (starts, k))
+        return parts.transpose(-3, -2).flatten(-3)
 
-    latent, together, total = latents[: k * len(starts) : k], 1.0, 0.0
-    for j, weight in enumerate(weights):
-        together = together * step(s.keep, j)  # still in the same episode
-        noise = torch.rand(*latent.shape[:-1], model.cfg.groups, generator=generator, device=latent.device)
-        latent, prior = model.predict(latent, step(s.action, j), noise)
-        dynamics = divergence(step(posterior, j).detach(), prior).clamp(min=model.cfg.free_nats)
-        losses = prediction_losses(model, latent, step(target, j), step(s.reward, j), step(s.terminated, j))
-        total = total + weight * (together * (model.cfg.dynamics * dynamics + sum(losses.values()))).mean()
-    return total
+    begin = course.latents.unflatten(-1, (steps, robots))[..., : k * starts : k, :].flatten(-2).float()
+    keep, reward, terminated = (following(x.flatten()) for x in (s.keep, s.reward, s.terminated))
+    together = keep.view(k, -1).cumprod(0)  # still in the same episode
+    lived = torch.cat((torch.ones_like(together[:1]), together[:-1]))  # up to the action
+    ahead = model.run(begin, following(s.action.flatten(0, 1).T).T, torch.ones_like(together), chance.draw(model.sides, model.groups, keep.numel()))
+    dynamics, _, _ = latent_losses(model, ahead.logits, following(course.logits).detach())
+    seen = model.cfg.dynamics * dynamics + observation_loss(model, ahead.latents, following(target))
+    came = sum(outcome_losses(model, ahead.follows, reward, terminated).values())
+    return (weights[:, None] * (together * seen.view(k, -1) + lived * came.view(k, -1))).sum(0).mean()
 
 
 class WorldModelTrainer:
-    """Fits a WorldModel to sequences from replay buffers, of each a part of a batch in a thread of its own."""
+    """Fits a WorldModel to sequences from a replay buffer, a part of a batch in every thread."""
 
-    def __init__(self, model: WorldModel, replays: list[Replay]) -> None:
-        self.model, self.cfg, self.replays = model, model.cfg, replays
+    def __init__(self, model: WorldModel, replay: Replay, seed: int, threads: int = 1) -> None:
+        self.model, self.cfg, self.replay = model, model.cfg, replay
         self.parameters = list(model.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.cfg.learning_rate, eps=1e-5)
-        device = self.parameters[0].device
-        self.weights = overshooting_weights(self.cfg.overshoot, self.cfg.overshoot_decay).to(device) if self.cfg.overshoot else None
+        self.flat = flatten(self.parameters)
+        self.optimizer = torch.optim.Adam([self.flat], lr=self.cfg.learning_rate, eps=1e-5, fused=True)
+        self.chances = [Chance(replay.device, seed + 7919 * i) for i in range(min(threads, self.cfg.batch))]
+        self.weights = overshooting_weights(self.cfg.overshoot, self.cfg.overshoot_decay).to(replay.device) if self.cfg.overshoot else None
         self.skipped = 0  # updates whose gradient was not finite
 
     def train(self) -> dict[str, float]:
@@ -103,23 +137,23 @@ class WorldModelTrainer:
         return sums | {"world_skipped": float(self.skipped)}
 
     def step(self) -> dict[str, float]:
-        """Take one step on a batch; return its metrics."""
-        results = side_by_side(self.gradient, self.replays)
+        """Take one step on a batch, and store its latents anew; return its metrics."""
+        results = side_by_side(self.gradient, self.chances)
         n = len(results)
-        for p, *grads in zip(self.parameters, *(g for g, _ in results), strict=True):
-            p.grad = sum(grads) / n
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 10.0)
+        gradient = sum(result[0] for result in results) / n
+        norm = gradient.norm()
         if torch.isfinite(norm):
+            self.flat.grad = gradient * (LARGEST_GRADIENT / norm.clamp(min=LARGEST_GRADIENT))
             self.optimizer.step()
+            for _, _, places, latents in results:
+                self.replay.refresh(places, latents)
         else:
             self.skipped += 1
-        return {name: sum(float(metrics[name]) for _, metrics in results) / n for name in results[0][1]}
+        return {name: sum(float(metrics[name]) for _, metrics, _, _ in results) / n for name in results[0][1]}
 
-    def gradient(self, replay: Replay) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Return the gradient of the loss on sequences, and metrics; store the latents anew."""
-        places = replay.draw(max(1, self.cfg.batch // len(self.replays)))
-        s = replay.read(places)
-        loss, metrics, latents = world_model_loss(self.model, s, self.weights, replay.generator)
-        gradient = torch.autograd.grad(loss, self.parameters)
-        replay.refresh(places, latents)
-        return gradient, metrics
+    def gradient(self, chance: Chance) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
+        """Return the gradient of the loss on sequences, one vector, metrics, the places of the sequences and their latents."""
+        places = self.replay.draw(max(1, self.cfg.batch // len(self.chances)), chance.generator)
+        loss, metrics, latents = world_model_loss(self.model, self.replay.read(places), chance, self.weights)
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.parameters)])
+        return gradient, metrics, places, latents

@@ -1,0 +1,378 @@
+"""The recurrent state-space model over a sequence in compiled code, forwards and backwards.
+
+One step, as world_model.state_space_sequence has it in plain PyTorch; k is 0 where an episode begins:
+
+    x = SiLU(g1 norm(W1 [z, a]))                                          what was, and what was done
+    r, c, u = g2 norm(W2 [x, h]);  u = sigmoid(u - 1)
+    f = u tanh(sigmoid(r) c) + (1 - u) h                                  what follows
+    h' = k f                                                              deterministic state
+    y = SiLU(g3 norm(W3 [h', e]))                                         evidence e: nothing for the prior
+    l = W4 y + b;  p = 0.99 softmax l + 0.01 / classes;  z' ~ p           stochastic state
+
+As elsewhere products act on sums and differences of the sides, the rest on the sides themselves. Gradients
+go straight through samples: that of z' is taken for that of p.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fused.layers import keep_sides, side_of, sigmoid, tanh
+from fused.memory import scratch, view
+from fused.normed import activate, activate_backward, normalise, normalise_backward
+from fused.product import REGISTERS, pack, pack_transposed, product, weight_gradient
+from fused.vectors import WIDTH, choose_positive, exponential, fma, load, over_samples, store, zeros
+from physics.jit import inline, kernel, real
+
+UNIFORM = 0.01  # share of a categorical variable's probability that is the same for every value
+
+
+@inline
+def softmax(size, columns, s, logits, first, out, place, stride):
+    """Set out, size rows from place on, to the softmax of logits, size rows of columns from row first on, of the samples from s on."""
+    most = load(logits, first * columns + s, 1)
+    for c in range(1, size):
+        x = load(logits, (first + c) * columns + s, 1)
+        most = choose_positive(x - most, x, most)
+    total = zeros(1)
+    for c in range(size):
+        total = total + exponential(load(logits, (first + c) * columns + s, 1) - most)
+    total = real(1.0) / total
+    for c in range(size):
+        store(out, place + c * stride + s, total * exponential(load(logits, (first + c) * columns + s, 1) - most))
+
+
+@inline
+def draw(size, samples_draw, probs, place, stride, s, u, out, first, columns):
+    """Set out, size rows of columns from row first on, to 1 at the value drawn by u, or if not to draw at the likeliest, and to 0 elsewhere."""
+    one = zeros(1) + real(1.0)
+    if samples_draw:
+        below, left = zeros(1), one  # left: 1 while the value is not found
+        for c in range(size):
+            below = below + fma(real(1.0 - UNIFORM), load(probs, place + c * stride + s, 1), zeros(1) + real(UNIFORM) / real(size))
+            still = choose_positive(u - below, left, zeros(1)) if c + 1 < size else zeros(1)
+            store(out, (first + c) * columns + s, left - still)
+            left = still
+    else:
+        most = load(probs, place + s, 1)
+        for c in range(1, size):
+            x = load(probs, place + c * stride + s, 1)
+            most = choose_positive(x - most, x, most)
+        left = one
+        for c in range(size):
+            still = choose_positive(most - load(probs, place + c * stride + s, 1), left, zeros(1))
+            store(out, (first + c) * columns + s, left - still)
+            left = still
+
+
+@functools.cache
+def make_kernels(sides: int, half: bool) -> tuple:
+    """Return the compiled sequence and its backward pass; half: whether products are of bfloat16 numbers.
+
+    Sizes are of a side: deter, hidden, actions, evidence, and groups * classes of the stochastic state;
+    columns are steps * n, a step's next to each other.
+    """
+    kind, packed_kind = (np.uint16, np.int32) if half else (np.float32, np.float32)
+    share = 2 if half else 1  # numbers to an element of packed weights
+
+    @kernel
+    def forward(
+        deter, hidden, groups, classes, actions, evidence, steps, n, drawn,
+        w1, g1, w2, g2, w3, g3, w4, bias, latent, action, seen, keep, noise,
+        in1, in2, in3, in4, v1, v2, v3, inverse, probs, latents, follows, logits, last, packed, pre, panel,
+    ):  # fmt: skip
+        w1, w2, w3, w4 = view(w1, np.float32), view(w2, np.float32), view(w3, np.float32), view(w4, np.float32)
+        g1, g2, g3, bias, latent = view(g1, np.float32), view(g2, np.float32), view(g3, np.float32), view(bias, np.float32), view(latent, np.float32)
+        keep, noise, inverse, logits, last = (
+            view(keep, np.float32), view(noise, np.float32), view(inverse, np.float32), view(logits, np.float32), view(last, np.float32),
+        )  # fmt: skip
+        pre, panel, action, seen, probs = view(pre, np.float32), view(panel, np.float32), view(action, kind), view(seen, kind), view(probs, kind)
+        in1, in2, in3, in4, latents = view(in1, kind), view(in2, kind), view(in3, kind), view(in4, kind), view(latents, kind)
+        v1, v2, v3, follows = view(v1, kind), view(v2, kind), view(v3, kind), view(follows, kind)
+        stoch, gates, samples = groups * classes, 3 * deter, steps * n
+        wide1, wide2, wide3, size = stoch + actions, hidden + deter, deter + evidence, deter + stoch
+        begin2 = sides * hidden * wide1
+        begin3 = begin2 + sides * gates * wide2
+        begin4 = begin3 + sides * hidden * wide3
+        space, weights = view(packed, kind), view(packed, packed_kind)
+        pack(w1, begin2, space)
+        pack(w2, begin3 - begin2, space[begin2:])
+        pack(w3, begin4 - begin3, space[begin3:])
+        pack(w4, sides * stoch * hidden, space[begin4:])
+        for side in range(sides):
+            for j in range(actions):
+                for s in range(0, samples, WIDTH):
+                    store(in1, (side * wide1 + stoch + j) * samples + s, load(action, (side * actions + j) * samples + s, 1))
+            for j in range(evidence):
+                for s in range(0, samples, WIDTH):
+                    store(in3, (side * wide3 + deter + j) * samples + s, load(seen, (side * evidence + j) * samples + s, 1))
+            for i in range(side * size * n, (side + 1) * size * n, WIDTH):
+                store(last, i, load(latent, i, 1))
+        for t in range(steps):
+            first = t * n
+            for side in range(sides):
+                for j in range(stoch):
+                    for s in range(0, n, WIDTH):
+                        store(in1, (side * wide1 + j) * samples + first + s, load(last, (side * size + deter + j) * n + s, 1))
+                for j in range(deter):
+                    for s in range(0, n, WIDTH):
+                        store(in2, (side * wide2 + hidden + j) * samples + first + s, load(last, (side * size + j) * n + s, 1))
+            # x = SiLU(g1 norm(W1 [z, a]))
+            for side in range(sides):
+                w = weights[side * (hidden * wide1 // share) :]
+                product(hidden, wide1, w, in1[side * wide1 * samples + first :], samples, pre[side * hidden * n :], n, n, panel)
+            normalise(sides, hidden, n, pre, v1, first, samples, hidden * samples, inverse[first:])
+            activate(sides, hidden, n, v1, first, samples, hidden * samples, g1, in2, first, samples, wide2 * samples)
+            # r, c, u = g2 norm(W2 [x, h])
+            for side in range(sides):
+                w = weights[begin2 // share + side * (gates * wide2 // share) :]
+                product(gates, wide2, w, in2[side * wide2 * samples + first :], samples, pre[side * gates * n :], n, n, panel)
+            normalise(sides, gates, n, pre, v2, first, samples, gates * samples, inverse[samples + first :])
+            # f = u tanh(sigmoid(r) c) + (1 - u) h;  h' = k f
+            for j in range(deter):
+                for s in range(0, n, WIDTH):
+                    h0, h1 = zeros(1), zeros(1)
+                    for side in range(sides):
+                        at = (side * gates + j) * samples + first + s
+                        r = sigmoid(g2[j] * load(v2, at, 1))
+                        c = tanh(r * (g2[deter + j] * load(v2, at + deter * samples, 1)))
+                        u = sigmoid(fma(g2[2 * deter + j], load(v2, at + 2 * deter * samples, 1), zeros(1) - real(1.0)))
+                        before = side_of(sides, side, last, j * n + s, size * n)
+                        h = fma(u, c - before, before)
+                        if side == 0:
+                            h0 = h
+                        else:
+                            h1 = h
+                    keep_sides(sides, follows, j * samples + first + s, deter * samples, h0, h1)
+                    k = load(keep, first + s, 1)
+                    h0, h1 = k * h0, k * h1
+                    keep_sides(sides, last, j * n + s, size * n, h0, h1)
+                    keep_sides(sides, in3, j * samples + first + s, wide3 * samples, h0, h1)
+                    keep_sides(sides, latents, j * samples + first + s, size * samples, h0, h1)
+            # y = SiLU(g3 norm(W3 [h', e]))
+            for side in range(sides):
+                w = weights[begin3 // share + side * (hidden * wide3 // share) :]
+                product(hidden, wide3, w, in3[side * wide3 * samples + first :], samples, pre[side * hidden * n :], n, n, panel)
+            normalise(sides, hidden, n, pre, v3, first, samples, hidden * samples, inverse[2 * samples + first :])
+            activate(sides, hidden, n, v3, first, samples, hidden * samples, g3, in4, first, samples, hidden * samples)
+            # l = W4 y + b
+            for side in range(sides):
+                w = weights[begin4 // share + side * (stoch * hidden // share) :]
+                product(stoch, hidden, w, in4[side * hidden * samples + first :], samples, pre[side * stoch * n :], n, n, panel)
+            for j in range(stoch):
+                for s in range(0, n, WIDTH):
+                    a, b = side_of(sides, 0, pre, j * n + s, stoch * n) + bias[j], zeros(1)
+                    if sides == 2:
+                        b = side_of(sides, 1, pre, j * n + s, stoch * n) + bias[j]
+                        store(pre, (stoch + j) * n + s, b)
+                        store(logits, (stoch + j) * samples + first + s, b)
+                    store(pre, j * n + s, a)
+                    store(logits, j * samples + first + s, a)
+            # z' ~ p
+            for g in range(sides * groups):
+                for s in range(0, n, WIDTH):
+                    softmax(classes, n, s, pre, g * classes, probs, g * classes * samples + first, samples)
+                    u = load(noise, g * samples + first + s, 1) if drawn else zeros(1)
+                    draw(classes, drawn, probs, g * classes * samples + first, samples, s, u, pre, g * classes, n)
+            for j in range(stoch):
+                for s in range(0, n, WIDTH):
+                    a = load(pre, j * n + s, 1)
+                    b = load(pre, ((sides - 1) * stoch + j) * n + s, 1)
+                    keep_sides(sides, last, (deter + j) * n + s, size * n, a, b)
+                    keep_sides(sides, latents, (deter + j) * samples + first + s, size * samples, a, b)
+
+    @kernel
+    def backward(
+        deter, hidden, groups, classes, actions, evidence, steps, n,
+        w1, g1, w2, g2, w3, g3, w4, keep, in1, in2, in3, in4, v1, v2, v3, inverse, probs, dlatents, dfollows, dlogits,
+        d1, d2, d3, d4, dw1, dg1, dw2, dg2, dw3, dg3, dw4, dbias, dlatent, dseen, packed, pre, dvalues, direct, panel,
+    ):  # fmt: skip
+        w1, w2, w3, w4 = view(w1, np.float32), view(w2, np.float32), view(w3, np.float32), view(w4, np.float32)
+        g1, g2, g3, keep, inverse = view(g1, np.float32), view(g2, np.float32), view(g3, np.float32), view(keep, np.float32), view(inverse, np.float32)
+        in1, in2, in3, in4, probs = view(in1, kind), view(in2, kind), view(in3, kind), view(in4, kind), view(probs, kind)
+        v1, v2, v3, dlogits = view(v1, kind), view(v2, kind), view(v3, kind), view(dlogits, np.float32)
+        d1, d2, d3, d4, dseen = view(d1, kind), view(d2, kind), view(d3, kind), view(d4, kind), view(dseen, kind)
+        dlatents, dfollows = view(dlatents, kind), view(dfollows, kind)
+        dg1, dg2, dg3, dbias = view(dg1, np.float32), view(dg2, np.float32), view(dg3, np.float32), view(dbias, np.float32)
+        dlatent, pre, dvalues, direct = view(dlatent, np.float32), view(pre, np.float32), view(dvalues, np.float32), view(direct, np.float32)
+        dw1, dw2, dw3, dw4, panel = view(dw1, np.float32), view(dw2, np.float32), view(dw3, np.float32), view(dw4, np.float32), view(panel, np.float32)
+        stoch, gates, samples = groups * classes, 3 * deter, steps * n
+        wide1, wide2, wide3, size = stoch + actions, hidden + deter, deter + evidence, deter + stoch
+        begin2 = sides * hidden * wide1
+        begin3 = begin2 + sides * gates * wide2
+        begin4 = begin3 + sides * hidden * wide3
+        space, weights = view(packed, kind), view(packed, packed_kind)
+        for side in range(sides):
+            pack_transposed(w1[side * hidden * wide1 :], hidden, wide1, space[side * hidden * wide1 :])
+            pack_transposed(w2[side * gates * wide2 :], gates, wide2, space[begin2 + side * gates * wide2 :])
+            pack_transposed(w3[side * hidden * wide3 :], hidden, wide3, space[begin3 + side * hidden * wide3 :])
+            pack_transposed(w4[side * stoch * hidden :], stoch, hidden, space[begin4 + side * stoch * hidden :])
+        for j in range(hidden):
+            dg1[j] = real(0.0)
+            dg3[j] = real(0.0)
+        for j in range(gates):
+            dg2[j] = real(0.0)
+        for j in range(stoch):
+            dbias[j] = real(0.0)
+        for i in range(0, sides * size * n, WIDTH):
+            store(dlatent, i, zeros(1))
+        for t in range(steps - 1, -1, -1):
+            first = t * n
+            # what a latent is for, and what follows from it
+            for i in range(sides * size):
+                for s in range(0, n, WIDTH):
+                    store(dlatent, i * n + s, load(dlatent, i * n + s, 1) + load(dlatents, i * samples + first + s, 1))
+            # z', straight through: dl = 0.99 q (dz - sum q dz), of the softmax q
+            for g in range(groups):
+                for s in range(0, n, WIDTH):
+                    for side in range(sides):
+                        along = zeros(1)
+                        for c in range(classes):
+                            j = g * classes + c
+                            dz = side_of(sides, side, dlatent, (deter + j) * n + s, size * n)
+                            along = fma(load(probs, (side * stoch + j) * samples + first + s, 1), dz, along)
+                            store(dvalues, (side * stoch + j) * n + s, dz)
+                        for c in range(classes):
+                            j = side * stoch + g * classes + c
+                            q = load(probs, j * samples + first + s, 1)
+                            d = fma(real(1.0 - UNIFORM) * q, load(dvalues, j * n + s, 1) - along, load(dlogits, j * samples + first + s, 1))
+                            store(dvalues, j * n + s, d)
+            for j in range(stoch):
+                of_bias = zeros(1)
+                for s in range(0, n, WIDTH):
+                    a = load(dvalues, j * n + s, 1)
+                    b = load(dvalues, ((sides - 1) * stoch + j) * n + s, 1)
+                    of_bias = of_bias + (a if sides == 1 else a + b)
+                    keep_sides(sides, d4, j * samples + first + s, stoch * samples, a, b)
+                dbias[j] += over_samples(of_bias)
+            # y
+            for side in range(sides):
+                w = weights[begin4 // share + side * (stoch * hidden // share) :]
+                product(hidden, stoch, w, d4[side * stoch * samples + first :], samples, pre[side * hidden * n :], n, n, panel)
+            activate_backward(sides, hidden, n, v3, first, samples, hidden * samples, g3, pre, 0, n, hidden * n, dvalues, dg3)
+            normalise_backward(sides, hidden, n, v3, first, samples, hidden * samples, inverse[2 * samples + first :], dvalues, d3)
+            for side in range(sides):
+                w, d = weights[begin3 // share + side * (hidden * wide3 // share) :], d3[side * hidden * samples + first :]
+                product(deter, hidden, w, d, samples, pre[side * deter * n :], n, n, panel)
+                if evidence > 0:
+                    product(evidence, hidden, w[deter * (hidden // share) :], d, samples, dseen[side * evidence * samples + first :], samples, n, panel)
+            # f
+            for j in range(deter):
+                of_r, of_c, of_u = zeros(1), zeros(1), zeros(1)
+                for s in range(0, n, WIDTH):
+                    h0, h1 = zeros(1), zeros(1)
+                    for side in range(sides):
+                        dh = side_of(sides, side, dlatent, j * n + s, size * n) + side_of(sides, side, pre, j * n + s, deter * n)
+                        dh = fma(load(keep, first + s, 1), dh, side_of(sides, side, dfollows, j * samples + first + s, deter * samples))
+                        at = (side * gates + j) * samples + first + s
+                        r_v, c_v, u_v = load(v2, at, 1), load(v2, at + deter * samples, 1), load(v2, at + 2 * deter * samples, 1)
+                        r, c_in = sigmoid(g2[j] * r_v), g2[deter + j] * c_v
+                        c = tanh(r * c_in)
+                        u = sigmoid(fma(g2[2 * deter + j], u_v, zeros(1) - real(1.0)))
+                        before = side_of(sides, side, in2, (hidden + j) * samples + first + s, wide2 * samples)
+                        dc = dh * u * (real(1.0) - c * c)
+                        du = dh * (c - before) * u * (real(1.0) - u)
+                        dr = dc * c_in * r * (real(1.0) - r)
+                        dc = dc * r
+                        of_r, of_c, of_u = fma(dr, r_v, of_r), fma(dc, c_v, of_c), fma(du, u_v, of_u)
+                        at = (side * gates + j) * n + s
+                        store(dvalues, at, g2[j] * dr)
+                        store(dvalues, at + deter * n, g2[deter + j] * dc)
+                        store(dvalues, at + 2 * deter * n, g2[2 * deter + j] * du)
+                        if side == 0:
+                            h0 = dh - dh * u
+                        else:
+                            h1 = dh - dh * u
+                    keep_sides(sides, direct, j * n + s, deter * n, h0, h1)
+                dg2[j] += over_samples(of_r)
+                dg2[deter + j] += over_samples(of_c)
+                dg2[2 * deter + j] += over_samples(of_u)
+            normalise_backward(sides, gates, n, v2, first, samples, gates * samples, inverse[samples + first :], dvalues, d2)
+            for side in range(sides):
+                w = weights[begin2 // share + side * (gates * wide2 // share) :]
+                product(wide2, gates, w, d2[side * gates * samples + first :], samples, pre[side * wide2 * n :], n, n, panel)
+            for side in range(sides):
+                for j in range(deter):
+                    for s in range(0, n, WIDTH):
+                        dh = load(direct, (side * deter + j) * n + s, 1) + load(pre, (side * wide2 + hidden + j) * n + s, 1)
+                        store(dlatent, (side * size + j) * n + s, dh)
+            # x
+            activate_backward(sides, hidden, n, v1, first, samples, hidden * samples, g1, pre, 0, n, wide2 * n, dvalues, dg1)
+            normalise_backward(sides, hidden, n, v1, first, samples, hidden * samples, inverse[first:], dvalues, d1)
+            for side in range(sides):
+                w = weights[side * (hidden * wide1 // share) :]
+                product(stoch, hidden, w, d1[side * hidden * samples + first :], samples, pre[side * stoch * n :], n, n, panel)
+                for j in range(stoch):
+                    for s in range(0, n, WIDTH):
+                        store(dlatent, (side * size + deter + j) * n + s, load(pre, (side * stoch + j) * n + s, 1))
+        for side in range(sides):
+            of_hidden, of_gates = side * hidden * samples, side * gates * samples
+            weight_gradient(hidden, wide1, d1[of_hidden:], samples, in1[side * wide1 * samples :], samples, samples, dw1[side * hidden * wide1 :])
+            weight_gradient(gates, wide2, d2[of_gates:], samples, in2[side * wide2 * samples :], samples, samples, dw2[side * gates * wide2 :])
+            weight_gradient(hidden, wide3, d3[of_hidden:], samples, in3[side * wide3 * samples :], samples, samples, dw3[side * hidden * wide3 :])
+            weight_gradient(stoch, hidden, d4[side * stoch * samples :], samples, in4[of_hidden:], samples, samples, dw4[side * stoch * hidden :])
+
+    return forward, backward
+
+
+class StateSpaceSequence(torch.autograd.Function):
+    """world_model.state_space_sequence: latents (sides, D + Z, S) and what follows (sides, D, S) in action's dtype, logits (sides, Z, S), the last latent.
+
+    latent: (sides, D + Z, N), float32; action: (sides, A, S), evidence: (sides, E, S) or None, in dtype; keep: (T, N);
+    noise: (sides, groups, S), None for the likeliest values; weights: W1 (sides, H, Z + A), g1 (H), W2 (sides, 3 D, H + D), g2 (3 D),
+    W3 (sides, H, D + E), g3 (H), W4 (sides, Z, H), b (Z). Sizes are whole numbers of product.ROWS, N of 2 WIDTH. Gradients reach
+    latent, evidence and weights; the last latent is data.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, latent: Tensor, action: Tensor, evidence: Tensor | None, keep: Tensor, noise: Tensor | None, groups: int, *weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run T steps."""
+        (steps, n), dtype, weights = keep.shape, action.dtype, [w.contiguous() for w in weights]
+        (sides, hidden, _), deter, stoch, actions = weights[0].shape, len(weights[3]) // 3, len(weights[7]), action.shape[1]
+        seen, samples, size = 0 if evidence is None else evidence.shape[1], steps * n, deter + stoch
+        latent, action, keep, noise = latent.contiguous(), action.contiguous(), keep.contiguous(), None if noise is None else noise.contiguous()
+        evidence = None if evidence is None else evidence.contiguous()
+
+        def empty(rows: int, kind: torch.dtype = dtype) -> Tensor:
+            return torch.empty(sides, rows, samples, dtype=kind)
+
+        kept = [empty(rows) for rows in (stoch + actions, hidden + deter, deter + seen, hidden, hidden, 3 * deter, hidden)]
+        inverse, probs, latents, follows, logits = torch.empty(3, samples), empty(stoch), empty(size), empty(deter), empty(stoch, torch.float32)
+        last = torch.empty(sides, size, n)
+        sizes = deter, hidden, groups, stoch // groups, actions, seen, steps, n
+        inputs = [0 if x is None else x.data_ptr() for x in (*weights, latent, action, evidence, keep, noise)]
+        outputs = [x.data_ptr() for x in (*kept, inverse, probs, latents, follows, logits, last)]
+        widest = max(*(rows for w in weights[::2] for rows in w.shape[1:]))
+        work = scratch("weights", sum(w.numel() for w in weights)), scratch("pre", sides * widest * n), scratch("panel", widest * REGISTERS * WIDTH)
+        make_kernels(sides, dtype == torch.bfloat16)[0](*sizes, noise is not None, *inputs, *outputs, *work)
+        ctx.sizes, ctx.dtype = (*sizes, sides), dtype
+        ctx.save_for_backward(keep, *weights, *kept, inverse, probs)
+        ctx.mark_non_differentiable(last)
+        return latents, follows, logits, last
+
+    @staticmethod
+    def backward(ctx: Any, dlatents: Tensor, dfollows: Tensor, dlogits: Tensor, _: Tensor) -> tuple:
+        """Return the gradients of latent, evidence and weights."""
+        keep, *saved = ctx.saved_tensors
+        weights, kept = saved[:8], saved[8:]
+        *sizes, sides = ctx.sizes
+        deter, hidden, groups, classes, _, seen, steps, n = sizes
+        stoch, samples = groups * classes, steps * n
+        dlatents, dfollows, dlogits = dlatents.contiguous(), dfollows.contiguous(), dlogits.contiguous()
+        before = [torch.empty(sides, rows, samples, dtype=ctx.dtype) for rows in (hidden, 3 * deter, hidden, stoch)]
+        dweights = [torch.empty_like(w) for w in weights]
+        dlatent, dseen = torch.empty(sides, deter + stoch, n), torch.empty(sides, seen, samples, dtype=ctx.dtype) if seen else None
+        widest = max(*(rows for w in weights[::2] for rows in w.shape[1:]))
+        work = (
+            scratch("weights", sum(w.numel() for w in weights)), scratch("pre", sides * widest * n), scratch("dvalues", sides * widest * n),
+            scratch("direct", sides * deter * n), scratch("panel", widest * REGISTERS * WIDTH),
+        )  # fmt: skip
+        inputs = [x.data_ptr() for x in (*weights[:7], keep, *kept, dlatents, dfollows, dlogits)]
+        outputs = [x.data_ptr() if x is not None else dlatent.data_ptr() for x in (*before, *dweights, dlatent, dseen)]
+        make_kernels(sides, ctx.dtype == torch.bfloat16)[1](*sizes, *inputs, *outputs, *work)
+        return dlatent, None, dseen, None, None, None, *dweights
