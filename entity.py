@@ -220,6 +220,7 @@ class EntityBelief(nn.Module):
         for name, value in (("action_columns", order.int()), ("action_signs", of_actions.signs[left]), ("action_pairs", order.argsort() % actions)):
             self.register_buffer(name, value, persistent=False)
         with torch.no_grad():
+            self.encoder[:, :, inner:] *= 0.0  # what a world model remembers means nothing at first
             self.policy.mul_(0.01)
             if cfg.recurrent:
                 for weight in self.lstm:
@@ -327,6 +328,10 @@ class Creature(nn.Module):
         n, state = num_envs if self.reads else 0, self.belief.initial_state(num_envs)
         latent = self.world_model.initial_latent(n) if self.reads else state.hidden[:, :0, :]
         return Memory(*state, latent, state.hidden.new_zeros(n, self.belief.num_actions), state.hidden.new_zeros(n))
+
+    def context(self, memories: list[Memory]) -> Tensor | None:
+        """Return what the policy reads beside T observations, of what was remembered after each, (sides, D, T, N); None if it reads nothing."""
+        return torch.stack([memory.latent[:, : self.world_model.deter] for memory in memories], dim=2) if self.reads else None
 
     @torch.no_grad()
     def act(self, obs: Tensor, memory: Memory, starts: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Memory]:

@@ -211,6 +211,8 @@ class Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the numbers."""
         (sides, size, inner), samples = weight.shape, x.shape[-1]
+        if x.shape[:2] != (sides, inner):  # compiled code would read on behind it
+            raise ValueError(f"x: expected ({sides}, {inner}, S), got {tuple(x.shape)}")
         x, weight, y = x.contiguous(), weight.contiguous(), torch.empty(sides, size, samples)
         work = scratch("weights", weight.numel()), scratch("panel", inner * REGISTERS * WIDTH)
         addresses = [z.data_ptr() for z in (weight, bias, x, y)]

@@ -244,6 +244,8 @@ class Dense(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the layer's output in x's dtype."""
         (sides, size, inner), samples = weight.shape, x.shape[-1]
+        if x.shape[:2] != (sides, inner):  # compiled code would read on behind it
+            raise ValueError(f"x: expected ({sides}, {inner}, S), got {tuple(x.shape)}")
         x, weight = x.contiguous(), weight.contiguous()
         y = torch.empty(sides, size, samples, dtype=x.dtype)
         work = scratch("weights", weight.numel()), scratch("panel", inner * REGISTERS * WIDTH)

@@ -148,6 +148,8 @@ class Normed(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
         """Return the layer's output in x's dtype."""
         (sides, size, inner), samples = weight.shape, x.shape[-1]
+        if x.shape[:2] != (sides, inner):  # compiled code would read on behind it
+            raise ValueError(f"x: expected ({sides}, {inner}, S), got {tuple(x.shape)}")
         x, weight, gain = x.contiguous(), weight.contiguous(), gain.contiguous()
         y, values, inverse = torch.empty(sides, size, samples, dtype=x.dtype), torch.empty(sides, size, samples, dtype=x.dtype), torch.empty(samples)
         work = scratch("weights", weight.numel()), scratch("pre", sides * size * CHUNK), scratch("panel", inner * REGISTERS * WIDTH)

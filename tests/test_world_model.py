@@ -28,7 +28,9 @@ from training.world_model import (
 from world_model import TwoHot, WorldModel, probabilities, sample, symexp, symlog
 
 CPU = torch.device("cpu")
-SMALL = WorldModelCfg(role="imagination", deter=16, groups=4, classes=8, hidden=24, updates=2, batch=8, capacity=4, imagined=64, horizon=5, patience=1)
+SMALL = WorldModelCfg(
+    role="imagination", deter=16, groups=4, classes=8, hidden=24, updates=2, batch=8, sequence=2, capacity=4, passes=1, imagined=64, horizon=5, patience=1,
+)  # fmt: skip
 QUADRUPED = registry.make("quadruped-balance", 1)
 
 
@@ -481,8 +483,26 @@ def test_lived_and_imagined_experience_weigh_what_they_are_asked_to():
 
 def test_imagination_has_a_preset_of_few_robots():
     cfg = preset("quadruped-walk-flat", "imagination")
-    assert (cfg.world_model.role, cfg.train.num_envs, cfg.ppo.gamma) == ("imagination", 32, preset("quadruped-walk-flat").ppo.gamma)
-    assert preset("quadruped-balance").world_model.role == "off"
+    assert (cfg.world_model.role, cfg.train.num_envs, cfg.ppo.gamma) == ("imagination", 16, preset("quadruped-walk-flat").ppo.gamma)
+    assert preset("quadruped-balance").world_model.role == "off" and preset("quadruped-balance", "belief").world_model.role == "belief"
+
+
+def test_a_rollout_is_learned_from_several_times_each_with_other_dreams(monkeypatch):
+    made, dreams = engine(64, 1, **{"world_model.passes": 3}), []
+    made.iterate()
+    real = made.learn_behaviour
+    monkeypatch.setattr(made, "learn_behaviour", lambda sources: (dreams.append(sources), real(sources))[1])
+    made.iterate()
+    assert len(dreams) == 3 and all(sources[""] is dreams[0][""] for sources in dreams)
+    assert not torch.equal(dreams[0]["imagined_"][0].obs, dreams[1]["imagined_"][0].obs)
+
+
+def test_the_learning_rate_follows_what_was_imagined_by_the_policy_of_this_instant(monkeypatch):
+    made, seen = engine(64, 1), []
+    made.iterate()
+    monkeypatch.setattr("training.engine.ppo.adapt_learning_rate", lambda rate, kl, cfg: seen.append(kl) or rate)
+    metrics = made.iterate()
+    assert sum(seen) / len(seen) == pytest.approx(metrics["imagined_kl"]) != pytest.approx(metrics["kl"])
 
 
 def test_episodes_of_one_step_are_lived_through_and_imagined_from():

@@ -66,9 +66,11 @@ class TrainingEngine:
         """Have everything compiled, leaving no trace: an update of a rollout of nothing, with no step taken."""
         n = min(16, self.env.num_envs)
         obs = torch.zeros(1, n, self.env.num_obs, device=self.device)
-        mean, _ = self.belief(obs, self.belief.initial_state(n))
+        mean, _ = self.belief(obs, self.belief.initial_state(n), context=self.creature.context([self.creature.initial_state(n)]))
         value = self.belief.value(obs, torch.zeros(1, n, self.env.num_privileged, device=self.device))
         torch.autograd.grad(mean.sum() + value.sum(), self.parameters, allow_unused=True)
+        if self.world_model:
+            self.world_model.warm_up()
         if self.device.type == "cuda":
             for share in self.shares:
                 share.infer.record()
@@ -102,8 +104,7 @@ class TrainingEngine:
             lived, more = self.learn_world()
             if self.dreamer:
                 self.follow(lived)
-        metrics = self.learn_behaviour(sources | self.dream())
-        for _ in range(1, self.cfg.world_model.passes if self.dreams() else 1):
+        for _ in range(self.cfg.world_model.passes if self.dreams() else 1):
             metrics = self.learn_behaviour(sources | self.dream())
         metrics |= more
         for share in self.shares:
@@ -142,7 +143,10 @@ class TrainingEngine:
         return {"imagined_": imagined}
 
     def learn_behaviour(self, sources: dict[str, list[Experience]]) -> dict[str, float]:
-        """Update policy and critic from experience of each source, in parts for the threads; return the metrics' means, names beginning with the source's."""
+        """Update policy and critic from experience of each source, in parts for the threads; return the metrics' means, names beginning with the source's.
+
+        The learning rate heeds the divergence from the policy of this instant, which imagined what was imagined.
+        """
         cfg, start = self.cfg.ppo, time.perf_counter()
         minibatches = min(cfg.minibatches, *(x.value.shape[1] for source in sources.values() for x in source))
         imagined = self.cfg.world_model.weight if len(sources) > 1 else 0.0
@@ -161,7 +165,7 @@ class TrainingEngine:
                     for key in results[0][1]:
                         x = sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True))
                         sums[name + key] = sums.get(name + key, 0.0) + x / (minibatches * cfg.epochs)
-                        kl += part * x if key == "kl" else 0.0
+                        kl = x if key == "kl" else kl  # of the last source
                 self.step(total)
                 self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, kl, cfg)
         self.spent["gradient"] += time.perf_counter() - start

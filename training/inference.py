@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from entity import Creature
+from entity import Creature, Memory
 
 
 class Inference:
@@ -20,6 +20,10 @@ class Inference:
         self.inputs = [torch.zeros(*shape, device=device) for shape in shapes]
         self.outputs: tuple[Tensor, Tensor] | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
+
+    def remembered(self) -> Memory:
+        """Return what robots remember now, for keeps: a copy where a graph writes into it."""
+        return self.memory if self.graph is None else self.memory.copy()
 
     @torch.no_grad()
     def __call__(self, obs: Tensor, starts: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

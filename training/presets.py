@@ -14,10 +14,15 @@ _ROBUST = _WALK | {"curriculum.push": (1.0, 1.2)}
 _PRESETS: dict[str, dict[str, Any]] = {"quadruped-walk-flat": _WALK, "quadruped-walk-robust": _ROBUST, "quadruped-goal": _WALK}
 
 
-# Where the world model multiplies experience, little of it is real: a rollout of few robots, much learnt from it
+# Where the world model multiplies experience, little of it is real: a rollout of few robots, much learnt from it.
+# Where the policy reads it, experience is as cheap as ever, and the world model learns from a part.
 _ROLES: dict[str, dict[str, Any]] = {
-    "imagination": {"world_model.role": "imagination", "world_model.privileged": True, "train.num_envs": 32, "train.iterations": 100, "train.eval_every": 5}
-}
+    "belief": {"world_model.updates": 2, "world_model.batch": 128, "world_model.capacity": 16, "world_model.decode": 20.0},
+    "imagination": {
+        "world_model.privileged": True, "world_model.updates": 40, "world_model.batch": 64, "world_model.capacity": 256, "train.num_envs": 16,
+        "train.iterations": 60, "train.eval_every": 4,
+    },
+}  # fmt: skip
 
 
 def preset(task: str, role: str = "off") -> Config:
@@ -25,5 +30,5 @@ def preset(task: str, role: str = "off") -> Config:
 
     role: of the world model.
     """
-    changes = _PRESETS.get(task, {}) | _ROLES.get(role, {})
+    changes = _PRESETS.get(task, {}) | {"world_model.role": role} | _ROLES.get(role, {})
     return override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), changes)

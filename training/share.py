@@ -3,7 +3,6 @@
 import time
 
 import torch
-from torch import Tensor
 
 from config import Config
 from entity import Creature, Memory
@@ -31,14 +30,14 @@ class Share:
         """Act for a rollout, every robot with its own noise."""
         r, device = self.rollout, self.device
         r.begin(None if self.begun else self.env.init_state(self.cfg.seed + 1, staggered=True))
-        self.begun, r.state = True, self.infer.memory.copy()
+        self.begun, r.state = True, self.infer.remembered()
         r.std.copy_(self.belief.std())
         noise = torch.randn(r.action.shape, generator=self.generator, device=device)
         memories, start = [], time.perf_counter()
         for t in range(r.steps):
             r.action[t], r.mean[t] = self.infer(r.obs[t], r.starts[t], noise[t])  # from a GPU: waits for it
             if self.creature.world_model:
-                memories.append(self.infer.memory.copy())
+                memories.append(self.infer.remembered())
             middle = time.perf_counter()
             state = self.env.step(r.action[t].numpy(), out=r.states[t])
             r.starts[t + 1] = torch.from_numpy(state.done)
@@ -64,10 +63,5 @@ class Share:
             next_value[cut.to(device)] = self.belief.value(r.final_obs[cut].to(device), r.final_privileged[cut].to(device))
         next_value[r.terminated.to(device)] = 0.0
         advantage = ppo.generalised_advantages(r.reward.to(device), value[:-1], next_value, r.done().to(device), cfg.gamma, cfg.gae_lambda)
-        self.lived = Experience(obs[:-1], starts[:-1], r.state.belief, action, mean, std, features, value[:-1], advantage, self.context())
+        self.lived = Experience(obs[:-1], starts[:-1], r.state.belief, action, mean, std, features, value[:-1], advantage, self.creature.context(self.memories))
         self.seconds["value"] += time.perf_counter() - start
-
-    def context(self) -> Tensor | None:
-        """Return what the policy read of the world model, (sides, D, T, N)."""
-        deter = self.creature.world_model.deter if self.creature.reads else 0
-        return torch.stack([memory.latent[:, :deter] for memory in self.memories], dim=2) if deter else None

@@ -43,7 +43,7 @@ def overshooting_weights(steps: int, decay: float) -> Tensor:
 
 def observation_loss(model: WorldModel, latents: Tensor, target: Tensor) -> Tensor:
     """Return the loss (S) [nat] of what latents (sides, D + Z, S) say of observations, standardised, from both sides (sides, rows, S)."""
-    return 0.5 / model.sides * (model.decoder(latents) - target).square().sum((0, 1))
+    return 0.5 * model.cfg.decode / model.sides * (model.decoder(latents) - target).square().sum((0, 1))
 
 
 def outcome_losses(model: WorldModel, deter: Tensor, reward: Tensor, terminated: Tensor) -> dict[str, Tensor]:
@@ -127,6 +127,13 @@ class WorldModelTrainer:
         self.chances = [Chance(replay.device, seed + 7919 * i) for i in range(min(threads, self.cfg.batch))]
         self.weights = overshooting_weights(self.cfg.overshoot, self.cfg.overshoot_decay).to(replay.device) if self.cfg.overshoot else None
         self.skipped = 0  # updates whose gradient was not finite
+
+    def warm_up(self) -> None:
+        """Have everything compiled, leaving no trace."""
+        m, device = self.model, self.replay.device
+        sizes = (m.num_actions,), (m.num_all,), (), (), ()
+        nothing = Sequences(m.initial_latent(1), *(torch.zeros(2, 1, *size, device=device) for size in sizes))
+        torch.autograd.grad(world_model_loss(m, nothing, Chance(device, 0), self.weights)[0], self.parameters)
 
     def train(self) -> dict[str, float]:
         """Take the configured number of steps; return the metrics' means."""
