@@ -24,6 +24,7 @@ from training import checkpoint as checkpoints
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export_onnx
+from training.foresight import AHEAD, Foresight
 from training.presets import preset
 from training.resources import detect
 from training.run import Run
@@ -110,36 +111,57 @@ class System:
         export_onnx(loaded.creature(env).belief, env.num_obs, path)
         self.say(f"policy of {self.path} written to {path}")
 
-    def watch(self, record: str | None, episodes: int) -> None:
-        """Show a checkpoint in a window until it is closed, or record some episodes."""
+    def dream(self) -> None:
+        """Run an episode, foreseen by the world model as it goes, and plot it."""
+        viewer = self.viewer(dreams=True)
+        while not viewer.step():
+            pass
+        self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
+
+    def plot_dream(self, viewer: "Viewer", path: pathlib.Path) -> None:
+        """Plot what the world model foresaw of the latest episode."""
+        viewer.foresight.plot(path)
+        self.say(f"what the world model foresaw, {AHEAD} control steps at a time: {path}")
+
+    def viewer(self, dreams: bool = False) -> "Viewer":
+        """Return one robot as a checkpoint moves it."""
+        loaded = checkpoints.load(self.path, self.resources.device)
+        env = self.make_env(1)
+        creature = self.creature(env, loaded)
+        foresight = Foresight(creature, env, self.resources.device) if dreams else None
+        with self.compiling():
+            return Viewer(creature, env, self.cfg, self.resources.device, foresight)
+
+    def watch(self, record: str | None, episodes: int, dreams: bool = False) -> None:
+        """Show a checkpoint in a window until it is closed, or record some episodes; dreams: with what its world model foresees."""
         from renderer import Recorder, RenderError, Window, display_available, offscreen_display
 
         if not record and not display_available():
             raise RenderError("no display to open a window on; record a video instead: python simulate.py --eval --record out.mp4")
-        loaded = checkpoints.load(self.path, self.resources.device)
-        env = self.make_env(1)
-        creature = self.creature(env, loaded)
-        with self.compiling():
-            env.init_state(0)
+        viewer = self.viewer(dreams)
+        env = viewer.env
         width, height, fps = self.cfg.render.width, self.cfg.render.height, round(1 / self.cfg.env.control_dt)
         title = f"Foal: {self.cfg.task}"
-        viewer = Viewer(creature, env, self.cfg, self.resources.device)
         if not record:
             with Window(env.robot, width, height, title, fps=fps, terrain=env.terrain) as window:
                 viewer.show(window)
+            if dreams:
+                self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
             return
         with offscreen_display():
             with Window(env.robot, width, height, title, False, fps, env.terrain) as window, Recorder(record, width, height, fps) as video:
                 for _ in viewer.frames(window, episodes):
                     video.add(window.capture())
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
+        if dreams:
+            self.plot_dream(viewer, pathlib.Path(record).with_suffix(".png"))
 
 
 class Viewer:
-    """Runs one robot step by step and tells the renderer what to draw."""
+    """Runs one robot step by step and tells the renderer what to draw; foresight: of its world model, shown as a ghost."""
 
-    def __init__(self, creature: Creature, env: registry.ABEnv, cfg: Config, device: torch.device) -> None:
-        self.creature, self.env, self.cfg, self.device = creature, env, cfg, device
+    def __init__(self, creature: Creature, env: registry.ABEnv, cfg: Config, device: torch.device, foresight: Foresight | None = None) -> None:
+        self.creature, self.env, self.cfg, self.device, self.foresight = creature, env, cfg, device, foresight
         self.seed = EVALUATION_SEED + cfg.seed
         self.restart()
 
@@ -150,6 +172,8 @@ class Viewer:
         self.seed += 1
         self.time = 0.0
         self.falls = 0
+        if self.foresight:
+            self.foresight.begin(self.state)
 
     def step(self) -> bool:
         """Advance one control step; return whether the episode ended."""
@@ -159,7 +183,16 @@ class Viewer:
         if self.state.done[0]:
             self.falls += int(self.state.terminated[0])
             self.memory = self.creature.initial_state(1)
+        elif self.foresight:
+            self.foresight.step(self.state, action)
         return bool(self.state.done[0])
+
+    def go_on(self, last: bool = False) -> bool:
+        """Advance one control step; where the episode ended, and it was not the last, have the next one foreseen from its beginning."""
+        ended = self.step()
+        if ended and self.foresight and not last:
+            self.foresight.begin(self.state)
+        return ended
 
     def show(self, window: Any) -> None:
         """Run until the window is closed, obeying its keys."""
@@ -169,7 +202,7 @@ class Viewer:
             if window.push_requested is not None:
                 self.env.push(np.asarray(window.push_requested) * self.cfg.env.push.speed[1])
             if not window.paused:
-                self.step()
+                self.go_on()
             window.draw(self.snapshot())
 
     def frames(self, window: Any, episodes: int) -> Iterator[None]:
@@ -177,7 +210,7 @@ class Viewer:
         while episodes > 0:
             window.draw(self.snapshot())
             yield
-            episodes -= self.step()
+            episodes -= self.go_on(last=episodes == 1)
 
     def snapshot(self) -> Any:
         """Return what there is to see of this instant."""
@@ -193,8 +226,15 @@ class Viewer:
         )
         return Snapshot(
             view["base_position"], view["base_quaternion"], view["joint_position"], view["foot_contact_force"],
-            goal=view["goal"], push=view["push"], hud=hud, fallen=bool(self.state.terminated[0]), time=self.time,
+            goal=view["goal"], push=view["push"], ghost=self.ghost(), hud=hud, fallen=bool(self.state.terminated[0]), time=self.time,
         )  # fmt: skip
+
+    def ghost(self) -> Any:
+        """Return the pose that the world model foresaw for this instant, None if it was not asked."""
+        from renderer import Snapshot
+
+        f = self.foresight
+        return Snapshot(f.place, f.quaternion, f.joints) if f else None
 
 
 def hud_rows(kind: str, view: dict[str, Any], errors: dict[str, float]) -> list[tuple[str, str]]:
@@ -233,6 +273,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
     add("--render", action="store_true", help="with --eval: open a window and watch")
     add("--record", metavar="FILE", help="with --eval: record a video, .mp4 or .gif; needs no display")
+    add("--dream", action="store_true", help="with --eval: what the world model foresees, as a ghost beside the robot and as a plot")
     add("--episodes", metavar="N", help="with --eval: episodes to evaluate (256) or to record (1)")
     add("--checkpoint", metavar="PATH", help="checkpoint to write or read (checkpoints/TASK.pt)")
     add("--resume", action="store_true", help="go on from the checkpoint")
@@ -315,7 +356,7 @@ def run(arguments: list[str], console: Console) -> int:
             print(f"{name}: {description}")
         print("robots: " + ", ".join(sorted(p.stem for p in (pathlib.Path(physics.__file__).parent.parent / "robots").glob("*.json"))))
         return 0
-    wants_eval = options.get("eval") or options.get("render") or options.get("record")
+    wants_eval = any(options.get(name) for name in ("eval", "render", "record", "dream"))
     task = options.get("task", Config().task)
     base = preset(task, fields.get("world_model.role", "off"))
     path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
@@ -337,12 +378,14 @@ def run(arguments: list[str], console: Console) -> int:
     if not wants_eval:
         return system.train(bool(options.get("resume")), bool(options.get("profile")))
     episodes = whole_number(options, "episodes")
-    if options.get("json") or not (options.get("render") or options.get("record")):
+    if options.get("json") or not any(options.get(name) for name in ("render", "record", "dream")):
         result = system.evaluate(episodes or cfg.train.eval_episodes)
         lines = (f"{key:>16}  {value:.4g}" if isinstance(value, float) else f"{key:>16}  {value}" for key, value in result.items())
         print(json.dumps(result) if options.get("json") else "\n".join(lines))
     if options.get("render") or options.get("record"):
-        system.watch(options.get("record"), episodes or 1)
+        system.watch(options.get("record"), episodes or 1, bool(options.get("dream")))
+    elif options.get("dream"):
+        system.dream()
     return 0
 
 

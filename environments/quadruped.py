@@ -297,6 +297,19 @@ class QuadrupedEnv(ABEnv):
         task[:, Q.PUSH : Q.PUSH + 3] = np.asarray(velocity, real)[:, None]
         task[:, Q.PUSH_AGE] = 0.0
 
+    def motion(self, everything: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what observations and privileged ones (N, 74), seen or expected, say of bodies.
+
+        joint_position: (N, 12) [rad]; gravity: (N, 3) its direction, spin: (N, 3) [rad/s] and velocity: (N, 3) [m/s], base
+        frame; height: (N) of the base above the ground [m].
+        """
+        x, p = np.asarray(everything, float), Q.NUM_OBS
+        return {
+            "joint_position": x[:, Q.OBS_JOINT : Q.OBS_JOINT + 12] + self.robot.home_joints.ravel(), "gravity": x[:, Q.OBS_GRAVITY : Q.OBS_GRAVITY + 3],
+            "spin": x[:, Q.OBS_SPIN : Q.OBS_SPIN + 3] / Q.SPIN_SCALE, "velocity": x[:, p + Q.PRIV_VELOCITY : p + Q.PRIV_VELOCITY + 3],
+            "height": x[:, p + Q.PRIV_HEIGHT] / Q.HEIGHT_SCALE + self.robot.home_height,
+        }  # fmt: skip
+
     def view(self, robot: int = 0) -> dict[str, np.ndarray | None]:
         """Return what there is to draw of a robot.
 

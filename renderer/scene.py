@@ -1,6 +1,6 @@
 """Draws a snapshot: the ground, the shadow on it, the robot and its markers.
 
-Three draw calls, and one for every patch of a terrain. Everything that looks like light is computed
+Three draw calls, one for a ghost, and one for every patch of a terrain. Everything that looks like light is computed
 in ``renderer.light``; raylib only fills triangles, which is what its software build does too.
 """
 
@@ -15,7 +15,7 @@ from renderer.camera import FIELD_OF_VIEW, OrbitCamera
 from renderer.kinematics import CALF, FOOT, THIGH
 from renderer.light import SHADOW_COLOUR, SHADOW_STRENGTH, SHADOW_TEXELS, SUN_SLOPE, encode, shade, shadow
 from renderer.mesh import Mesh
-from renderer.model import GROUPS, Model, Pose, paint, place
+from renderer.model import BLUE, GROUPS, Model, Pose, paint, place
 from renderer.relief import Relief
 from renderer.snapshot import Snapshot
 
@@ -27,6 +27,7 @@ FADE = 3.0, 12.0  # distances from the camera's target where the ground starts t
 NEAR, FAR = 0.05, 60.0  # clip planes [m]
 NEAR_RELIEF = 0.12  # over a terrain, where one part of the ground hides another: the software build measures depth in 16 bits
 DRAPE = 72  # quads along either side of the cloth that carries the shadow over a terrain
+GHOST_SHARE, GHOST_OPACITY = 0.6, 120  # of its colour that is blue, and of 255
 LIFT = 0.004  # of the cloth above the ground [m]
 
 
@@ -41,7 +42,7 @@ class Scene:
     def __init__(self, raylib: types.ModuleType, robot: Robot, terrain: Terrain | None = None) -> None:
         self._rl, self._terrain = raylib, terrain
         self.model = Model(robot)
-        self._solids = Mesh(raylib, len(self.model.vertices), self.model.triangles)
+        self._solids, self._ghost = (Mesh(raylib, len(self.model.vertices), self.model.triangles) for _ in range(2))
         self._make_shadow()
         if terrain is None:
             self._make_floor()
@@ -99,7 +100,9 @@ class Scene:
             aspect = rl.get_screen_width() / rl.get_screen_height()
             self._relief.draw(camera.target, eye, math.tan(math.radians(FIELD_OF_VIEW / 2)) * math.hypot(1, aspect))
             self._drape_shadow(pose)
-        self._draw_solids(pose, eye)
+        self._draw_solids(self._solids, pose, eye)
+        if snapshot.ghost is not None:
+            self._draw_solids(self._ghost, place(self.model, snapshot.ghost, self._terrain), eye, ghost=True)
         rl.end_mode_3d()
 
     def _draw_floor(self, target: np.ndarray) -> None:
@@ -171,8 +174,8 @@ class Scene:
         self._cloth.draw()
         self._rl.rl_enable_depth_mask()
 
-    def _draw_solids(self, pose: Pose, eye: np.ndarray) -> None:
-        model, mesh = self.model, self._solids
+    def _draw_solids(self, mesh: Mesh, pose: Pose, eye: np.ndarray, ghost: bool = False) -> None:
+        model = self.model
         normals, glow, ground = np.empty_like(model.normals), np.empty_like(model.normals), np.zeros(len(model.normals), np.float32)
         below = np.zeros(GROUPS) if self._terrain is None else self._terrain.height(pose.origin[:, 0], pose.origin[:, 1])
         for group in range(GROUPS):
@@ -180,6 +183,8 @@ class Scene:
             mesh.vertices[span] = model.vertices[span] @ pose.shape[group].T.astype(np.float32) + pose.origin[group]
             normals[span] = model.normals[span] @ pose.rotation[group].T.astype(np.float32)
             glow[span], ground[span] = pose.glow[group], below[group]
-        mesh.colours[:, :3] = shade(mesh.vertices, normals, model.colour, model.gloss, glow, eye, ground)
+        colour = model.colour + GHOST_SHARE * (BLUE.colour - model.colour).astype(np.float32) if ghost else model.colour
+        mesh.colours[:, :3] = shade(mesh.vertices, normals, colour, model.gloss, glow, eye, ground)
+        mesh.colours[:, 3] = GHOST_OPACITY if ghost else 255
         mesh.update()
         mesh.draw()

@@ -19,6 +19,7 @@ class Snapshot:
     foot_contact_force: (4, 3) of the ground on the feet [N, world]
     goal: (3) where the centre of mass should be [m, world], or None
     push: (3) kick of the base velocity [m/s, world], drawn for as long as it is given, or None
+    ghost: another pose of the robot, drawn transparent: base_position, base_quaternion, joint_position, or None
     hud: (label, value) rows, from top to bottom
     fallen: whether the episode counts the robot as fallen
     time: since the start of the episode [s]
@@ -32,6 +33,7 @@ class Snapshot:
     foot_contact_force: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((4, 3)))
     goal: np.ndarray | None = None
     push: np.ndarray | None = None
+    ghost: "Snapshot | None" = None
     hud: tuple[tuple[str, str], ...] = ()
     fallen: bool = False
     time: float = 0.0

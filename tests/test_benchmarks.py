@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import agreement, environment, judge, machine, stiffness, training, trot, world_model
+from benchmarks import agreement, environment, foresight, judge, machine, stiffness, training, trot, world_model, world_model_details
+from config import override
+from entity import Creature
 from environments import registry
 from environments.gymnasium import GymVectorEnv
 from physics import load_robot
+from training import checkpoint
+from training.presets import preset
 
 
 def test_foal_is_counted_step_by_step():
@@ -192,26 +196,63 @@ def test_two_evaluations_in_a_row_are_an_arrival_at_the_first():
 
 
 def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
-    monkeypatch.setattr(world_model, "PAST", 6)
-    loaded = world_model.checkpoints.load(world_model.WALK)
-    cfg = world_model.override(loaded.config, world_model.OPEN_LOOP)
-    s = world_model.Walkers(loaded, cfg, 32, 3, None).record(10)
+    monkeypatch.setattr(foresight, "PAST", 6)
+    loaded = checkpoint.load(world_model.WALK)
+    cfg = override(loaded.config, foresight.OPEN_LOOP)
+    s = foresight.Walkers(loaded, cfg, 32, 3, None).record(10)
     assert s.obs.shape[0] == s.action.shape[0] == 10 and s.obs.shape[2] == 74 and s.obs.shape[1] > 16
     env = registry.make(cfg.task, 1, cfg=cfg.env)
-    model = world_model.WorldModel(37, 12, cfg.world_model, 37, env.body)
+    model = foresight.WorldModel(37, 12, cfg.world_model, 37, env.body)
     model.normaliser.update(s.obs.flatten(0, 1))
-    one_step, results = world_model.OneStep(37, 12), []
+    one_step, results = foresight.OneStep(37, 12), []
     for future in (s.obs[6:], torch.zeros_like(s.obs[6:])):
         torch.manual_seed(1)
         with torch.no_grad():
-            results.append(world_model.foresee(model, s._replace(obs=torch.cat((s.obs[:6], future)))))
-    for a, b in zip(*results, strict=True):
-        assert torch.equal(a, b)
+            results.append(foresight.foresee(model, s._replace(obs=torch.cat((s.obs[:6], future)))))
+    assert torch.equal(*results)
     with torch.no_grad():
-        errors, velocity = world_model.examine(model, one_step, s, 37)
-    assert set(errors) == {"world model", "one-step model", "the last observation"} and velocity > 0
+        errors = foresight.examine(model, one_step, s, 37)
+    assert set(errors) == {"world model", "one-step model", "the last observation"}
     held = (s.obs[-1] - s.obs[5])[:, :37] / s.obs.flatten(0, 1).std(0)[:37].clamp(min=1e-6)
     assert errors["the last observation"]["all"] == pytest.approx(float(held.square().mean().sqrt()), rel=1e-5)
+
+
+def test_estimates_of_what_is_not_measured_are_of_settled_robots_and_in_units():
+    cfg = override(preset("quadruped-walk-flat", "belief"), {"env.episode_seconds": 1.0, "network.lstm": 32})
+    env = registry.make(cfg.task, 32, cfg=cfg.env)
+    creature = Creature(env, cfg.network, cfg.world_model)
+    model = creature.world_model
+    model.decode_all = lambda latents: torch.zeros(latents.shape[-1], 74)
+    found = foresight.estimates(creature, env, 5)
+    state, truth = env.init_state(5), []
+    memory, age = creature.initial_state(32), np.zeros(32)
+    for _ in range(50):
+        action, _, memory = creature.act(torch.from_numpy(state.obs), memory, torch.from_numpy((age == 0).astype(np.float32)))
+        truth.append(state.info["privileged"][age >= foresight.SETTLED].copy())
+        state = env.step(action.numpy())
+        age = np.where(state.done, 0, age + 1)
+    truth = np.concatenate(truth)
+    assert 0 < len(truth) <= 25 * 32
+    assert found["base velocity [m/s]"][0] == pytest.approx(np.sqrt((truth[:, :3] ** 2).sum(1).mean()), rel=1e-4)
+    assert found["height [m]"][1] == pytest.approx(0.1 * truth[:, 3].std(), rel=1e-3)
+    assert found["friction, times"][0] == pytest.approx(np.sqrt((truth[:, 16] ** 2).mean()), rel=1e-4)
+
+
+def test_what_a_computation_keeps_counts_every_storage_once():
+    x = torch.randn(100, requires_grad=True)
+    assert world_model_details.kept(lambda: (x.exp() * 2.0).sum()) == 400
+    assert world_model_details.kept(lambda: x.exp().exp()) == 800
+    with torch.no_grad():
+        assert world_model_details.kept(lambda: x.exp()) == 0
+    assert world_model_details.size(torch.zeros(3, 4), torch.zeros(2, dtype=torch.bfloat16)) == 52
+
+
+def test_mirror_images_are_other_half_of_a_batch():
+    bench = world_model_details.Bench()
+    s, m = bench.batch(8), bench.model()
+    both = world_model_details.with_images(m, s, torch.zeros(1, 384, 16))
+    assert both.obs.shape == (16, 16, 74) and torch.equal(both.obs[:, :8], s.obs) and torch.equal(both.obs[:, 8:], m.of_all(s.obs))
+    assert torch.equal(both.action[:, 8:], m.of_actions(s.action)) and torch.equal(both.keep[:, 8:], s.keep)
 
 
 def test_a_policy_remembers_and_knows_where_episodes_begin():

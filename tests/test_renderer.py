@@ -28,7 +28,8 @@ try:
     with offscreen_display((sys.argv[1],)), Window(robot, {WIDTH}, {HEIGHT}, visible=False) as window, Recorder(sys.argv[2], {WIDTH}, {HEIGHT}, 25) as video:
         for i in range({FRAMES}):
             joints = snapshot.joint_position + 0.1 * i
-            window.draw(dataclasses.replace(snapshot, joint_position=joints, time=0.04 * i))
+            ghost = dataclasses.replace(snapshot, base_position=snapshot.base_position + [0, 0.35, 0]) if i == 1 else None
+            window.draw(dataclasses.replace(snapshot, joint_position=joints if i > 1 else snapshot.joint_position, ghost=ghost, time=0.04 * i))
             video.add(window.capture())
 except RenderError as error:
     sys.exit(str(error))
@@ -156,6 +157,11 @@ def test_recording_without_a_display(way, tmp_path):
     assert ground[2] > ground[0]  # channels in order: the ground is bluish
     assert frames[0][:20, 200:].mean() > frames[0][-20:, 200:].mean()  # the right way up: the sky is brighter
     assert np.abs(frames[-1] - frames[0])[60:150, 80:240].max() > 60
+    # a ghost beside the robot is bluer than the ground it stands before, and lets it shine through
+    changed = np.abs(frames[1] - frames[0]).sum(-1) > 40
+    assert 200 < changed.sum() < 0.2 * WIDTH * HEIGHT
+    bluer = (frames[1] - frames[0])[changed].mean(0)
+    assert bluer[0] < bluer[2] - 10
     assert [path.name for path in tmp_path.iterdir()] == ["walk.mp4"]
 
 

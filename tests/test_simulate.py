@@ -71,6 +71,20 @@ def test_evaluation_prints_one_json_object(trained):
     assert json.loads(simulate("--eval", "--json", "--episodes", 20, "--checkpoint", path)[1]) == result
 
 
+def test_what_the_world_model_foresees_is_plotted(trained, tmp_path):
+    folder, _, _ = trained
+    path = folder / "checkpoints" / "quadruped-balance.pt"
+    code, out, err = simulate("--eval", "--dream", "--checkpoint", path, "--train.run_dir", tmp_path)
+    assert code == 0 and out == "" and (tmp_path / "dream.png").stat().st_size > 20000
+    assert f"45 control steps at a time: {tmp_path / 'dream.png'}" in err
+
+
+def test_a_dream_without_a_world_model_is_refused(tmp_path):
+    code, _, err = simulate("--eval", "--dream", "--train.run_dir", tmp_path)
+    assert code == 2 and err.startswith("simulate.py: --dream: expected a checkpoint with a world model") and len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_resuming_goes_on_and_keeps_the_previous_checkpoint(trained, tmp_path):
     folder, _, _ = trained
     path = tmp_path / "copy.pt"
