@@ -277,6 +277,7 @@ class WorldModelCfg:
         "off", "off: there is none; belief: the policy reads what it remembers; imagination: policy and critic also learn from what it imagines",
         choices=("off", "belief", "imagination"),
     )  # fmt: skip
+    size: str = knob("small", "deter, groups, classes and hidden, where they are not given: small suits a CPU", choices=("small", "medium", "large"))
     privileged: bool = knob(False, "it also sees what only the simulator knows; else it only predicts that")
     deter: int = knob(128, "features of the deterministic state", low=1, high=8192)
     groups: int = knob(16, "categorical variables of the stochastic state", low=1, high=32)

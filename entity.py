@@ -45,7 +45,7 @@ class Memory(NamedTuple):
     hidden: Tensor  # as of BeliefState
     cell: Tensor
     latent: Tensor  # (sides, D + Z, N), the world model's
-    action: Tensor  # (N, A), the last
+    last_action: Tensor  # (N, A)
     begun: Tensor  # (N), 1 once there is a step to remember
 
     @property
@@ -344,6 +344,6 @@ class Creature(nn.Module):
             return action, mean, memory._replace(hidden=state.hidden, cell=state.cell)
         model = self.world_model
         keep = memory.begun if starts is None else memory.begun * (1.0 - starts)
-        latent = model.run(memory.latent, memory.action, keep[None], None, model.encode_seen(model.standardise(obs))).last
+        latent = model.run(memory.latent, memory.last_action, keep[None], None, model.encode_seen(model.standardise(obs))).last
         action, mean, state = self.belief.act(obs, memory.belief, starts, noise, latent[:, : model.deter])
         return action, mean, Memory(*state, latent, action, torch.ones_like(memory.begun))

@@ -108,7 +108,7 @@ class System:
         """Write a checkpoint's policy as ONNX."""
         loaded = checkpoints.load(self.path)
         env = self.make_env(1)
-        export_onnx(loaded.creature(env).belief, env.num_obs, path)
+        export_onnx(loaded.creature(env), env.num_obs, path)
         self.say(f"policy of {self.path} written to {path}")
 
     def dream(self) -> None:
@@ -335,7 +335,7 @@ def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> 
 
 # A policy means nothing to another robot, nor where its observations or actions mean something else
 LEARNT_FOR = "physics.robot", "env.control", "command.kind"
-WORLD_MODEL = "role", "privileged", "deter", "groups", "classes", "hidden", "bins", "reward_scale"  # what it is made of
+WORLD_MODEL = "role", "size", "privileged", "deter", "groups", "classes", "hidden", "bins", "reward_scale"  # what it is made of
 
 
 def keep_what_was_learnt(cfg: Config, saved: Config, path: pathlib.Path) -> None:
@@ -358,7 +358,7 @@ def run(arguments: list[str], console: Console) -> int:
         return 0
     wants_eval = any(options.get(name) for name in ("eval", "render", "record", "dream"))
     task = options.get("task", Config().task)
-    base = preset(task, fields.get("world_model.role", "off"))
+    base = preset(task, *(fields.get(f"world_model.{name}", getattr(Config().world_model, name)) for name in ("role", "size")))
     path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
     loads = wants_eval or options.get("resume") or options.get("export")
     if loads:

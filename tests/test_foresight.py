@@ -12,7 +12,8 @@ from training.foresight import Foresight
 
 CPU = torch.device("cpu")
 SMALL = {
-    "world_model.role": "belief", "world_model.deter": 16, "world_model.groups": 4, "world_model.classes": 8, "world_model.hidden": 24, "env.episode_seconds": 1.0,
+    "world_model.role": "belief", "world_model.deter": 16, "world_model.groups": 4, "world_model.classes": 8, "world_model.hidden": 24,
+    "env.episode_seconds": 1.0,
 }  # fmt: skip
 
 

@@ -217,21 +217,24 @@ def test_the_default_configuration_is_valid_and_every_knob_is_explained():
             assert field.metadata["meaning"] and "unit" in field.metadata
 
 
-def test_an_exported_policy_acts_as_the_checkpoint_does(trained, tmp_path):
+@pytest.mark.parametrize("belief", [False, True])
+def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = trained[0] / "checkpoints" / "quadruped-balance.pt"
+    path = ROOT / "checkpoints" / "quadruped-walk-flat-belief.pt" if belief else trained[0] / "checkpoints" / "quadruped-balance.pt"
     code, _, err = simulate("--export", tmp_path / "p.onnx", "--checkpoint", path)
     assert code == 0, err
     loaded = checkpoint.load(path)
-    env = registry.make("quadruped-balance", 1, cfg=loaded.config.env)
-    belief = loaded.creature(env).belief
+    env = registry.make(loaded.config.task, 1, cfg=loaded.config.env)
+    creature = loaded.creature(env)
     session = onnxruntime.InferenceSession(str(tmp_path / "p.onnx"))
-    state, memory = env.init_state(3), belief.initial_state(1)
-    hidden = cell = np.zeros((1, loaded.config.network.lstm), np.float32)
+    state, memory = env.init_state(3), creature.initial_state(1)
+    names = ["hidden", "cell", *(["latent", "last_action", "begun"] if belief else [])]
+    assert [x.name for x in session.get_inputs()] == ["observation", *names]
+    remembered = [np.zeros(x.shape, np.float32) for x in session.get_inputs()[1:]]
     for _ in range(20):
-        action, _, memory = belief.act(torch.from_numpy(state.obs), memory)
-        exported, hidden, cell = session.run(None, {"observation": state.obs, "hidden": hidden, "cell": cell})
-        np.testing.assert_allclose(exported, action.numpy(), atol=1e-5)
+        action, _, memory = creature.act(torch.from_numpy(state.obs), memory)
+        exported, *remembered = session.run(None, {"observation": state.obs} | dict(zip(names, remembered, strict=True)))
+        np.testing.assert_allclose(exported, action.numpy(), atol=1e-4)
         state = env.step(action.numpy())
     code, _, err = simulate("--export", "p.txt", "--checkpoint", path)
     assert code == 2 and "expected a file name ending in .onnx" in err

@@ -487,6 +487,15 @@ def test_imagination_has_a_preset_of_few_robots():
     assert preset("quadruped-balance").world_model.role == "off" and preset("quadruped-balance", "belief").world_model.role == "belief"
 
 
+@pytest.mark.parametrize(("size", "deter", "features"), [("small", 128, 384), ("medium", 512, 1024), ("large", 1024, 2048)])
+def test_sizes_come_by_name(size, deter, features):
+    cfg = preset("quadruped-balance", "belief", size)
+    m = of_quadruped(cfg.world_model)
+    assert cfg.world_model.deter == deter and m.size == features
+    loss, _, _ = world_model_loss(m, sequences(m, 3, 5), Chance(CPU, 0))
+    assert math.isfinite(float(loss.detach()))
+
+
 def test_a_rollout_is_learned_from_several_times_each_with_other_dreams(monkeypatch):
     made, dreams = engine(64, 1, **{"world_model.passes": 3}), []
     made.iterate()

@@ -9,27 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from config import ConfigError
-from entity import BeliefState, EntityBelief
+from entity import Creature, Memory
 
 
 class _Policy(nn.Module):
-    """The policy of one control step as plain tensors in and out."""
+    """The policy of one control step as plain tensors in and out, what is remembered as rows."""
 
-    def __init__(self, belief: EntityBelief) -> None:
+    def __init__(self, creature: Creature) -> None:
         super().__init__()
-        self.belief = belief
+        self.creature = creature
+        self.names = [name for name, x in zip(Memory._fields, creature.initial_state(1), strict=True) if x.numel()]
 
-    def forward(self, observation: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        sides = self.belief.sides
-        mean, state = self.belief(observation[None], BeliefState(hidden.view(sides, -1, 1), cell.view(sides, -1, 1)))
-        return mean[0], state.hidden.view(1, -1), state.cell.view(1, -1)
+    def forward(self, observation: Tensor, *remembered: Tensor) -> tuple[Tensor, ...]:
+        memory = self.creature.initial_state(1)
+        memory = memory._replace(**{name: x.view(getattr(memory, name).shape) for name, x in zip(self.names, remembered, strict=True)})
+        action, _, memory = self.creature.act(observation, memory)
+        return action, *(getattr(memory, name).view(1, -1) for name in self.names)
 
 
-def export_onnx(belief: EntityBelief, num_obs: int, path: str) -> None:
+def export_onnx(creature: Creature, num_obs: int, path: str) -> None:
     """Write the policy for one robot, in float32.
 
-    Inputs observation (1, num_obs), hidden and cell (1, lstm), zero at the start of an episode;
-    outputs action (1, A), the mean, and next_hidden, next_cell to feed back.
+    Inputs observation (1, num_obs), and hidden and cell (1, lstm), zero at the start of an episode;
+    outputs action (1, A), the mean, and next_hidden, next_cell to feed back. A policy that reads a
+    world model also remembers latent, last_action and begun, fed back and zero at the start likewise.
 
     Raises ConfigError if the path does not end in .onnx or cannot be written, or a package is missing.
     """
@@ -41,12 +44,16 @@ def export_onnx(belief: EntityBelief, num_obs: int, path: str) -> None:
         import onnxscript  # noqa: F401
     except ImportError:
         raise ConfigError("--export: needs the packages onnx and onnxscript: pip install onnx onnxscript") from None
-    belief.use_fused, belief.dtype = False, torch.float32
-    lstm = torch.zeros(1, belief.cfg.lstm)
+    creature.use_precision("float32")
+    for part in (creature.belief, creature.world_model):
+        if part is not None:
+            part.use_fused = False
+    policy = _Policy(creature).cpu().eval()
+    remembered = [getattr(creature.initial_state(1), name).reshape(1, -1) for name in policy.names]
     partial = target.with_suffix(".partial")
     with contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its progress
         torch.onnx.export(
-            _Policy(belief).cpu().eval(), (torch.zeros(1, num_obs), lstm, lstm.clone()), str(partial), dynamo=True, external_data=False, verbose=False,
-            input_names=["observation", "hidden", "cell"], output_names=["action", "next_hidden", "next_cell"],
+            policy, (torch.zeros(1, num_obs), *remembered), str(partial), dynamo=True, external_data=False, verbose=False,
+            input_names=["observation", *policy.names], output_names=["action", *(f"next_{name}" for name in policy.names)],
         )  # fmt: skip
     os.replace(partial, target)

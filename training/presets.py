@@ -23,12 +23,16 @@ _ROLES: dict[str, dict[str, Any]] = {
         "train.iterations": 60, "train.eval_every": 4,
     },
 }  # fmt: skip
+_SIZES: dict[str, dict[str, int]] = {
+    "medium": {"world_model.deter": 512, "world_model.groups": 32, "world_model.hidden": 256},
+    "large": {"world_model.deter": 1024, "world_model.groups": 32, "world_model.classes": 32, "world_model.hidden": 512},
+}
 
 
-def preset(task: str, role: str = "off") -> Config:
-    """Return the configuration that a task is trained with if nothing else is asked for; raise ConfigError for an unknown task.
+def preset(task: str, role: str = "off", size: str = "small") -> Config:
+    """Return the configuration that a task is trained with if nothing else is asked for; raise ConfigError for an unknown task, role or size.
 
-    role: of the world model.
+    role, size: of the world model.
     """
-    changes = _PRESETS.get(task, {}) | {"world_model.role": role} | _ROLES.get(role, {})
+    changes = _PRESETS.get(task, {}) | {"world_model.role": role, "world_model.size": size} | _ROLES.get(role, {}) | _SIZES.get(size, {})
     return override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), changes)

@@ -116,7 +116,7 @@ class Run:
         if self.best:
             self.say(f"best: {100 * self.best['survival']:.1f} % of {self.best['episodes']} episodes survived, at iteration {self.best['iteration']}")
         self.say(f"peak memory {peak_memory() / 2**30:.2f} GB; logs in {self.folder}" + (f", learning curve {curve}" if curve else ""))
-        self.say(f"checkpoint {path}; watch it: python simulate.py --eval --render")
+        self.say(f"checkpoint {path}; watch it: python simulate.py --eval --render --checkpoint {path}")
 
     def say_profile(self) -> None:
         """Say where the time of training went."""
