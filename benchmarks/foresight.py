@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import machine
-from config import Config, override
+from config import Config, NoiseCfg, override
 from entity import Creature
 from environments import ABEnv, registry
 from physics.engine import available_cores
@@ -32,6 +32,7 @@ GROUPS = {
     "joint angles": (0, 12), "joint velocities": (12, 24), "foot contacts": (24, 28), "direction of gravity": (28, 31), "angular velocity": (31, 34),
     "command": (34, 37),
 }  # fmt: skip
+NOISY = {"joint_position": ((0, 12), 1.0), "joint_velocity": ((12, 24), 0.05), "gravity": ((28, 31), 1.0), "spin": ((31, 34), 0.25)}  # columns, scale
 HIDDEN = {"base velocity [m/s]": (0, 3, 1.0), "height [m]": (3, 4, 0.1), "friction, times": (16, 17, 1.0), "trunk mass, times": (17, 18, 1.0)}  # columns, scale
 OPEN_LOOP = {
     "world_model.role": "belief", "world_model.batch": 64, "world_model.sequence": 4, "world_model.overshoot": 8, "world_model.capacity": 32,
@@ -129,8 +130,16 @@ def foresee(model: WorldModel, s: Sequences) -> Tensor:
     return model.decode_all(unseen).unflatten(0, (SAMPLES, robots)).mean(0)
 
 
-def examine(model: WorldModel, one_step: OneStep, s: Sequences, num_obs: int) -> dict[str, dict[str, float]]:
-    """Return errors after unseen steps by predictor and group of observations."""
+def sensor_noise(cfg: NoiseCfg, num_obs: int) -> Tensor:
+    """Return the standard deviation of what sensors add to each observation, anew at every step: nobody foresees that, (O)."""
+    noise = torch.zeros(num_obs)
+    for name, ((a, b), scale) in NOISY.items():
+        noise[a:b] = scale * getattr(cfg, name) / 3**0.5  # of a uniform distribution
+    return noise
+
+
+def examine(model: WorldModel, one_step: OneStep, s: Sequences, num_obs: int, noise: Tensor) -> dict[str, dict[str, float]]:
+    """Return errors after unseen steps by predictor and group of observations; noise: (O), the sensors'."""
     expected = foresee(model, s)
     latent = one_step.encoder(model.standardise(s.obs[PAST - 1, :, :num_obs])).tanh()
     for action in s.action[PAST:]:
@@ -138,6 +147,7 @@ def examine(model: WorldModel, one_step: OneStep, s: Sequences, num_obs: int) ->
     raw = torch.cat((one_step.decoder(latent), torch.zeros_like(s.obs[0, :, num_obs:])), dim=-1)
     truth, spread = s.obs[-1], s.obs.flatten(0, 1).std(0).clamp(min=1e-6)
     predicted = {"world model": expected, "one-step model": model.raw(raw), "the last observation": s.obs[PAST - 1]}
+    predicted["the sensors' noise alone"] = truth + F.pad(noise, (0, truth.shape[1] - num_obs))
     return {
         name: {group: normalised_error(x[:, a:b], truth[:, a:b], spread[a:b]) for group, (a, b) in (GROUPS | {"all": (0, num_obs)}).items()}
         for name, x in predicted.items()
@@ -175,7 +185,7 @@ def open_loop(path: Path, quick: bool) -> dict[str, Any]:
     for _ in range(40):  # until commands have changed and episodes have ended
         others.walk()
     with torch.no_grad():
-        errors = examine(model, one_step, others.record(PAST + AHEAD), env.num_obs)
+        errors = examine(model, one_step, others.record(PAST + AHEAD), env.num_obs, sensor_noise(cfg.env.noise, env.num_obs))
     return {"errors": errors, "samples": samples, "seconds": seconds}
 
 
@@ -208,5 +218,7 @@ def report_open_loop(found: dict[str, Any], about: dict[str, object]) -> dict[st
     """Print the table of errors; return what --json prints of it."""
     errors = found["errors"]
     rows = [("", *errors["world model"])] + [(name, *(f"{x:.3f}" for x in groups.values())) for name, groups in errors.items()]
+    ratios = (f"{x / y:.3f}" for x, y in zip(errors["world model"].values(), errors["one-step model"].values(), strict=True))
+    rows.append(("world model over one-step model", *ratios))
     machine.table(f"Error after {AHEAD} control steps unseen; {found['samples'] / 1e6:.1f} M samples, {found['seconds']:.0f} s", rows, about)
     return {"open_loop_error_ratio": errors["world model"]["all"] / errors["one-step model"]["all"], "errors": errors}

@@ -211,8 +211,11 @@ def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
             results.append(foresight.foresee(model, s._replace(obs=torch.cat((s.obs[:6], future)))))
     assert torch.equal(*results)
     with torch.no_grad():
-        errors = foresight.examine(model, one_step, s, 37)
-    assert set(errors) == {"world model", "one-step model", "the last observation"}
+        errors = foresight.examine(model, one_step, s, 37, foresight.sensor_noise(cfg.env.noise, 37))
+    assert set(errors) == {"world model", "one-step model", "the last observation", "the sensors' noise alone"}
+    spread = s.obs.flatten(0, 1).std(0)[:12]
+    assert errors["the sensors' noise alone"]["joint angles"] == pytest.approx(float((0.01 / 3**0.5 / spread).square().mean().sqrt()), rel=1e-5)
+    assert errors["the sensors' noise alone"]["command"] == 0
     held = (s.obs[-1] - s.obs[5])[:, :37] / s.obs.flatten(0, 1).std(0)[:37].clamp(min=1e-6)
     assert errors["the last observation"]["all"] == pytest.approx(float(held.square().mean().sqrt()), rel=1e-5)
 
