@@ -154,7 +154,7 @@ class System:
                     video.add(window.capture())
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
         if dreams:
-            self.plot_dream(viewer, pathlib.Path(record).with_suffix(".png"))
+            self.plot_dream(viewer, pathlib.Path(record).with_suffix(".dream.png"))
 
 
 class Viewer:

@@ -27,6 +27,7 @@ CPU = torch.device("cpu")
 AHEAD = 45  # control steps without a look
 PAST = 48  # control steps before them
 SAMPLES = 8  # futures drawn, of which the mean is the prediction
+UPDATES = 1000  # of either model
 SETTLED = 25  # control steps after which an estimate counts
 GROUPS = {
     "joint angles": (0, 12), "joint velocities": (12, 24), "foot contacts": (24, 28), "direction of gravity": (28, 31), "angular velocity": (31, 34),
@@ -154,7 +155,7 @@ def examine(model: WorldModel, one_step: OneStep, s: Sequences, num_obs: int, no
     }
 
 
-def open_loop(path: Path, quick: bool) -> dict[str, Any]:
+def open_loop(path: Path) -> dict[str, Any]:
     """Train both models on a checkpoint's rollouts; return errors by predictor and group, samples and seconds."""
     loaded = checkpoints.load(path)
     cfg = override(loaded.config, OPEN_LOOP)
@@ -167,11 +168,11 @@ def open_loop(path: Path, quick: bool) -> dict[str, Any]:
     walkers = Walkers(loaded, cfg, 512, 0, model)
     trainer = WorldModelTrainer(model, walkers.replay, cfg.seed, available_cores())
     generator = torch.Generator().manual_seed(1)
-    updates, samples, start = 400 if quick else 1000, 0, time.perf_counter()
-    for update in range(updates):
+    samples, start = 0, time.perf_counter()
+    for update in range(UPDATES):
         while walkers.replay.count < 8 + update // 8:
             walkers.walk()
-        rate = cfg.world_model.learning_rate * min(1.0, 2.0 * (1.0 - update / updates))  # slower and slower in the second half
+        rate = cfg.world_model.learning_rate * min(1.0, 2.0 * (1.0 - update / UPDATES))  # slower and slower in the second half
         for group in (*trainer.optimizer.param_groups, *optimizer.param_groups):
             group["lr"] = rate
         trainer.step()

@@ -65,12 +65,12 @@ class KeepingJudge(Judge):
         return super().done(env_steps, policy)
 
 
-def belief(seeds: int, quick: bool) -> dict[str, list[dict[str, Any]]]:
+def belief(seeds: int) -> dict[str, list[dict[str, Any]]]:
     """Train walking without and with a world model that the policy reads; return rows and, of the latter, estimates, for every seed."""
     results: dict[str, list[dict[str, Any]]] = {"off": [], "belief": []}
     for seed, role in itertools.product(range(seeds), results):
         print(f"seed {seed}: role {role}", file=sys.stderr)
-        judge = KeepingJudge("quadruped-walk-flat", seed, 3600.0, (200 if quick else 600) * ITERATION, (), every=20 * ITERATION)
+        judge = KeepingJudge("quadruped-walk-flat", seed, 3600.0, 600 * ITERATION, (), every=20 * ITERATION)
         found: dict[str, Any] = {"rows": train_foal("quadruped-walk-flat", seed, judge, {"world_model.role": role})}
         if role == "belief":
             env = registry.make("quadruped-walk-flat", 256, threads=available_cores())
@@ -185,12 +185,11 @@ def read_options() -> argparse.Namespace:
     """Return the command line, checked; leave with exit code 2 and one line where it is wrong."""
     options = machine.parser(__doc__.splitlines()[0])
     options.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, metavar="NAME", help=f"of {', '.join(PARTS)}")
-    options.add_argument("--seeds", type=int, metavar="N", help="trainings of every contestant; 3, or 1 with --quick, if not given")
+    options.add_argument("--seeds", type=int, metavar="N", default=3, help="trainings of every contestant (default 3); of belief 1 with --quick")
     options.add_argument("--checkpoint", type=Path, default=WALK, metavar="PATH", help=f"whose policy walks (default {WALK.name})")
     options.add_argument("--csv", metavar="FILE", help="write every evaluation of imagination to a file")
     options.add_argument("--plot", metavar="FILE", help="draw survival over env steps, as .png, .pdf or .svg")
     args = options.parse_args()
-    args.seeds = (1 if args.quick else 3) if args.seeds is None else args.seeds
     if args.seeds < 1:
         options.error(f"--seeds: expected at least 1, got {args.seeds}")
     return args
@@ -203,12 +202,12 @@ def main() -> None:
     torch.set_num_threads(1)  # threads have robots of their own
     try:
         if "open-loop" in args.part:
-            result |= foresight.report_open_loop(foresight.open_loop(args.checkpoint, args.quick), about)
+            result |= foresight.report_open_loop(foresight.open_loop(args.checkpoint), about)
     except ConfigError as error:
         print(f"benchmarks.world_model: {error}", file=sys.stderr)
         sys.exit(2)
     if "belief" in args.part:
-        result |= report_belief(belief(args.seeds, args.quick), about)
+        result |= report_belief(belief(1 if args.quick else args.seeds), about)
     if "imagination" in args.part:
         results = imagination(args.seeds)
         result |= report_imagination(results, about)

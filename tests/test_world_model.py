@@ -206,6 +206,8 @@ def test_the_decoder_is_compared_with_what_was_seen_from_both_sides():
     torch.testing.assert_close(m.decode_all(target), m.raw(y), rtol=1e-4, atol=1e-4)
     assert float(observation_loss(m, target, target).sum()) == 0
     torch.testing.assert_close(observation_loss(m, target + 1.0, target), torch.full((9,), 0.5 * target.shape[1]))
+    m.cfg = override(Config(world_model=SMALL), {"world_model.decode": 7.0}).world_model
+    torch.testing.assert_close(observation_loss(m, target + 1.0, target), torch.full((9,), 3.5 * target.shape[1]))
 
 
 def test_the_privileged_half_is_predicted_and_seen_only_if_asked():

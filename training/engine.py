@@ -97,7 +97,7 @@ class TrainingEngine:
         return [share.rollout for share in self.shares]
 
     def train_on_trajectory(self) -> dict[str, float]:
-        """Update the creature from the latest rollout; return the metrics' means over minibatches."""
+        """Update the creature from the latest rollout; return the metrics' means over minibatches, of the last update if there are several."""
         side_by_side(Share.estimate, self.shares)
         sources, more = {"": [share.lived for share in self.shares]}, {}
         if self.world_model:

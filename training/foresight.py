@@ -98,7 +98,7 @@ class Foresight:
                 axis.axvline(look, color="0.85", linewidth=0.8, zorder=0)
             axis.set_ylabel(label)
         axes[0].legend(frameon=False, ncols=2, loc="upper right")
-        axes[-1].set(xlabel="time [s]", xlim=(0.0, min(float(times[-1]), 10.0)))
+        axes[-1].set(xlabel="time [s]", xlim=(0.0, min(max(float(times[-1]), self.env.cfg.control_dt), 10.0)))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)
         plt.close(figure)
