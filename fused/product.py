@@ -37,13 +37,7 @@ def product(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
         for k in range(steps):
             row = k * pairs * x_stride + s
             store(panel, k * WIDTH, load_pairs(x, row, row + x_stride))
-        many = rows - rows % BLOCK  # with fewer sums than this at once, additions wait for one another
-        for r in range(0, many, BLOCK):
-            totals = zeros(BLOCK)
-            for k in range(steps):
-                totals = multiply_up(totals, weight, r * steps + k, steps, load(panel, k * WIDTH, 1))
-            store_block(y, r * y_stride + s, y_stride, totals, 1)
-        for r in range(many, rows, ROWS):
+        for r in range(0, rows, ROWS):
             totals = zeros(ROWS)
             for k in range(steps):
                 totals = multiply_up(totals, weight, r * steps + k, steps, load(panel, k * WIDTH, 1))
