@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import machine
-from config import Config, NoiseCfg, override
+from config import Config, override
 from entity import Creature
 from environments import ABEnv, registry
 from physics.engine import available_cores
@@ -33,7 +33,7 @@ GROUPS = {
     "joint angles": (0, 12), "joint velocities": (12, 24), "foot contacts": (24, 28), "direction of gravity": (28, 31), "angular velocity": (31, 34),
     "command": (34, 37),
 }  # fmt: skip
-NOISY = {"joint_position": ((0, 12), 1.0), "joint_velocity": ((12, 24), 0.05), "gravity": ((28, 31), 1.0), "spin": ((31, 34), 0.25)}  # columns, scale
+NOISE = "joint_position", "joint_velocity", "spin", "gravity"  # of the sensors, anew at every step
 HIDDEN = {"base velocity [m/s]": (0, 3, 1.0), "height [m]": (3, 4, 0.1), "friction, times": (16, 17, 1.0), "trunk mass, times": (17, 18, 1.0)}  # columns, scale
 OPEN_LOOP = {
     "world_model.role": "belief", "world_model.batch": 64, "world_model.sequence": 4, "world_model.overshoot": 8, "world_model.capacity": 32,
@@ -72,6 +72,9 @@ class Walkers:
     """Robots that walk as a checkpoint's policy makes them, followed by a world model.
 
     num: of robots; seed: of their episodes; model: None to record only.
+
+    What sensors would show without noise comes from twins that take the same actions: what is drawn
+    depends on seed, clock and robot alone, and noise moves nothing.
     """
 
     def __init__(self, loaded: checkpoints.Checkpoint, cfg: Config, num: int, seed: int, model: WorldModel | None) -> None:
@@ -82,7 +85,10 @@ class Walkers:
         cfg = override(cfg, {"seed": seed})
         self.shares = [Share(part, creature, cfg, CPU, i) for i, part in enumerate(env.split(available_cores()))]
         self.model, world = model, cfg.world_model
-        if model:
+        if model is None:
+            self.twins = registry.make(cfg.task, num, {f"noise.{name}": 0.0 for name in NOISE}, available_cores(), cfg.env)
+            self.twins.init_state(cfg.seed + 1, staggered=True)  # as a share does
+        else:
             self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, CPU)
             self.latent = model.initial_latent(num)
 
@@ -96,18 +102,19 @@ class Walkers:
                 self.model.normaliser.update(lived.obs.flatten(0, 1))
             self.latent = follow(self.model, self.latent, lived).last
 
-    def record(self, steps: int) -> Sequences:
-        """Return what happens in some steps to robots whose episodes do not end meanwhile."""
+    def record(self, steps: int) -> tuple[Sequences, Tensor]:
+        """Return what happens in some steps to robots whose episodes do not end meanwhile, and what sensors without noise show of it, (T, B, O)."""
         parts = []
         while sum(len(part[0]) for part in parts) < steps:
             self.walk()
             rollouts = [share.rollout for share in self.shares]
             obs = torch.cat([torch.cat((r.obs[1:], r.privileged[1:]), dim=-1) for r in rollouts], dim=1)
             parts.append([torch.cat(x, dim=1) for x in zip(*((r.action, r.reward, r.done()) for r in rollouts), strict=True)] + [obs])
-        action, reward, done, obs = (torch.cat(x)[:steps] for x in zip(*parts, strict=True))
+            parts[-1].append(torch.stack([torch.from_numpy(self.twins.step(action.numpy()).obs.copy()) for action in parts[-1][0]]))
+        action, reward, done, obs, clean = (torch.cat(x)[:steps] for x in zip(*parts, strict=True))
         whole = done.sum(0) == 0
         action, reward, obs = action[:, whole], reward[:, whole], obs[:, whole]
-        return Sequences(torch.zeros(0), action, obs, reward, torch.zeros_like(reward), torch.ones_like(reward))
+        return Sequences(torch.zeros(0), action, obs, reward, torch.zeros_like(reward), torch.ones_like(reward)), clean[:, whole]
 
 
 def follow(model: WorldModel, latent: Tensor, s: Sequences) -> Course:
@@ -131,24 +138,16 @@ def foresee(model: WorldModel, s: Sequences) -> Tensor:
     return model.decode_all(unseen).unflatten(0, (SAMPLES, robots)).mean(0)
 
 
-def sensor_noise(cfg: NoiseCfg, num_obs: int) -> Tensor:
-    """Return the standard deviation of what sensors add to each observation, anew at every step: nobody foresees that, (O)."""
-    noise = torch.zeros(num_obs)
-    for name, ((a, b), scale) in NOISY.items():
-        noise[a:b] = scale * getattr(cfg, name) / 3**0.5  # of a uniform distribution
-    return noise
-
-
-def examine(model: WorldModel, one_step: OneStep, s: Sequences, num_obs: int, noise: Tensor) -> dict[str, dict[str, float]]:
-    """Return errors after unseen steps by predictor and group of observations; noise: (O), the sensors'."""
+def examine(model: WorldModel, one_step: OneStep, s: Sequences, truth: Tensor) -> dict[str, dict[str, float]]:
+    """Return errors after unseen steps by predictor and group of observations; truth: (B, O) after the last step."""
+    num_obs = truth.shape[1]
     expected = foresee(model, s)
     latent = one_step.encoder(model.standardise(s.obs[PAST - 1, :, :num_obs])).tanh()
     for action in s.action[PAST:]:
         latent = one_step.predict(latent, action)
     raw = torch.cat((one_step.decoder(latent), torch.zeros_like(s.obs[0, :, num_obs:])), dim=-1)
-    truth, spread = s.obs[-1], s.obs.flatten(0, 1).std(0).clamp(min=1e-6)
+    spread = s.obs.flatten(0, 1).std(0).clamp(min=1e-6)
     predicted = {"world model": expected, "one-step model": model.raw(raw), "the last observation": s.obs[PAST - 1]}
-    predicted["the sensors' noise alone"] = truth + F.pad(noise, (0, truth.shape[1] - num_obs))
     return {
         name: {group: normalised_error(x[:, a:b], truth[:, a:b], spread[a:b]) for group, (a, b) in (GROUPS | {"all": (0, num_obs)}).items()}
         for name, x in predicted.items()
@@ -183,11 +182,11 @@ def open_loop(path: Path) -> dict[str, Any]:
         optimizer.step()
     seconds = time.perf_counter() - start
     others = Walkers(loaded, cfg, 512, 1_000_003, None)
-    for _ in range(40):  # until commands have changed and episodes have ended
-        others.walk()
+    others.record(40 * cfg.ppo.rollout)  # until commands have changed and episodes have ended
+    s, clean = others.record(PAST + AHEAD)
+    found = {"errors": clean[-1], "measured": s.obs[-1, :, : env.num_obs]}
     with torch.no_grad():
-        errors = examine(model, one_step, others.record(PAST + AHEAD), env.num_obs, sensor_noise(cfg.env.noise, env.num_obs))
-    return {"errors": errors, "samples": samples, "seconds": seconds}
+        return {name: examine(model, one_step, s, truth) for name, truth in found.items()} | {"samples": samples, "seconds": seconds}
 
 
 @torch.no_grad()
@@ -216,10 +215,13 @@ def estimates(creature: Creature, env: ABEnv, seed: int) -> dict[str, tuple[floa
 
 
 def report_open_loop(found: dict[str, Any], about: dict[str, object]) -> dict[str, Any]:
-    """Print the table of errors; return what --json prints of it."""
+    """Print the tables of errors, by the truth and by what noisy sensors show of it; return what --json prints of the former."""
+    for name, of in (("errors", "the truth"), ("measured", "what noisy sensors show")):
+        errors = found[name]
+        rows = [("", *errors["world model"])] + [(name, *(f"{x:.3f}" for x in groups.values())) for name, groups in errors.items()]
+        ratios = (f"{x / y:.3f}" for x, y in zip(errors["world model"].values(), errors["one-step model"].values(), strict=True))
+        rows.append(("world model over one-step model", *ratios))
+        trained = f"{found['samples'] / 1e6:.1f} M samples, {found['seconds']:.0f} s"
+        machine.table(f"Difference from {of} after {AHEAD} control steps unseen; {trained}", rows, about)
     errors = found["errors"]
-    rows = [("", *errors["world model"])] + [(name, *(f"{x:.3f}" for x in groups.values())) for name, groups in errors.items()]
-    ratios = (f"{x / y:.3f}" for x, y in zip(errors["world model"].values(), errors["one-step model"].values(), strict=True))
-    rows.append(("world model over one-step model", *ratios))
-    machine.table(f"Error after {AHEAD} control steps unseen; {found['samples'] / 1e6:.1f} M samples, {found['seconds']:.0f} s", rows, about)
     return {"open_loop_error_ratio": errors["world model"]["all"] / errors["one-step model"]["all"], "errors": errors}

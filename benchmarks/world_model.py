@@ -6,7 +6,8 @@
 open-loop: a trained policy walks; the world model and a one-step model learn from the same of its
 rollouts, as many samples each. On robots of another seed both are shown the past, then only the
 actions of the next 45 control steps, and asked what is observed after them. The error is the root
-mean square over what is observed, each divided by its standard deviation: 1 is as good as the mean.
+mean square over what sensors without noise would show, each divided by its standard deviation: 1 is
+as good as the mean. A second table is by what the noisy sensors show.
 
 belief: quadruped-walk-flat is trained without a world model and with one that the policy reads; then,
 on robots of another seed, what the world model knows of what no sensor measures.

@@ -199,7 +199,7 @@ def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
     monkeypatch.setattr(foresight, "PAST", 6)
     loaded = checkpoint.load(world_model.WALK)
     cfg = override(loaded.config, foresight.OPEN_LOOP)
-    s = foresight.Walkers(loaded, cfg, 32, 3, None).record(10)
+    s, truth = foresight.Walkers(loaded, cfg, 32, 3, None).record(10)
     assert s.obs.shape[0] == s.action.shape[0] == 10 and s.obs.shape[2] == 74 and s.obs.shape[1] > 16
     env = registry.make(cfg.task, 1, cfg=cfg.env)
     model = foresight.WorldModel(37, 12, cfg.world_model, 37, env.body)
@@ -211,13 +211,21 @@ def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
             results.append(foresight.foresee(model, s._replace(obs=torch.cat((s.obs[:6], future)))))
     assert torch.equal(*results)
     with torch.no_grad():
-        errors = foresight.examine(model, one_step, s, 37, foresight.sensor_noise(cfg.env.noise, 37))
-    assert set(errors) == {"world model", "one-step model", "the last observation", "the sensors' noise alone"}
-    spread = s.obs.flatten(0, 1).std(0)[:12]
-    assert errors["the sensors' noise alone"]["joint angles"] == pytest.approx(float((0.01 / 3**0.5 / spread).square().mean().sqrt()), rel=1e-5)
-    assert errors["the sensors' noise alone"]["command"] == 0
-    held = (s.obs[-1] - s.obs[5])[:, :37] / s.obs.flatten(0, 1).std(0)[:37].clamp(min=1e-6)
+        errors = foresight.examine(model, one_step, s, truth[-1])
+    assert set(errors) == {"world model", "one-step model", "the last observation"}
+    held = (truth[-1] - s.obs[5, :, :37]) / s.obs.flatten(0, 1).std(0)[:37].clamp(min=1e-6)
     assert errors["the last observation"]["all"] == pytest.approx(float(held.square().mean().sqrt()), rel=1e-5)
+
+
+def test_the_truth_is_what_sensors_show_but_for_their_noise():
+    loaded = checkpoint.load(world_model.WALK)
+    s, truth = foresight.Walkers(loaded, override(loaded.config, foresight.OPEN_LOOP), 32, 3, None).record(40)
+    noise = s.obs[..., :37] - truth
+    for name, columns, scale in (("joint_position", slice(0, 12), 1.0), ("joint_velocity", slice(12, 24), 0.05), ("gravity", slice(28, 31), 1.0)):
+        most = scale * getattr(loaded.config.env.noise, name)
+        assert 0.9 * most < float(noise[..., columns].abs().max()) < 1.001 * most
+        assert float(noise[..., columns].mean().abs()) < 0.05 * most
+    assert not noise[..., 24:28].any() and not noise[..., 34:].any()
 
 
 def test_estimates_of_what_is_not_measured_are_of_settled_robots_and_in_units():
