@@ -8,7 +8,13 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
+
+# Fields by the names that they had, which scripts and checkpoints still use
+FORMER = {
+    "physics.robot": "env.model", "physics.timestep": "env.sim_dt", "env.control_dt": "env.ctrl_dt", "control_dt": "ctrl_dt",
+    "env.episode_seconds": "env.max_episode_seconds", "episode_seconds": "max_episode_seconds",
+}  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -37,10 +43,8 @@ class MotorCfg:
 
 @dataclass(frozen=True)
 class PhysicsCfg:
-    """The simulated world: time step, contact, joints."""
+    """The simulated world: gravity, contact, joints."""
 
-    robot: str = knob("go1", "robot: name of a file in robots/ or path to a JSON, MJCF or URDF file")
-    timestep: float = knob(0.004, "length of a physics step", "s", low=1e-5, high=0.02)
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
     contact_stiffness: float = knob(2e4, "spring of a contact", "N/m", low=100.0, high=1e6)
     contact_damping: float = knob(100.0, "damper of a contact", "N s/m", low=0.0, high=1e5)
@@ -188,10 +192,37 @@ class RewardCfg:
 
 @dataclass(frozen=True)
 class EnvCfg:
-    """A task: time, control, how an episode starts, is disturbed, is rewarded and ends."""
+    """What every task has: a model, time, and how much room it takes up in a picture."""
 
-    episode_seconds: float = knob(20.0, "length of an episode", "s", low=0.1, high=1e5)
-    control_dt: float = knob(0.02, "time between two actions", "s", low=0.001, high=1.0)
+    model: str = knob("", "what is simulated, where a task knows several")
+    sim_dt: float = knob(0.01, "length of a physics step, a whole share of ctrl_dt", "s", low=1e-5, high=1.0)
+    ctrl_dt: float = knob(0.01, "time between two actions", "s", low=1e-4, high=1.0)
+    max_episode_seconds: float = knob(10.0, "length of an episode", "s", low=0.01, high=1e5)
+    render_spacing: float = knob(1.0, "size of what a picture shows", "m", low=0.01, high=1e3)
+
+    @property
+    def sim_substeps(self) -> int:
+        """Physics steps in a control step."""
+        return round(self.ctrl_dt / self.sim_dt)
+
+    @property
+    def max_episode_steps(self) -> int:
+        """Control steps in an episode."""
+        return round(self.max_episode_seconds / self.ctrl_dt)
+
+    def validate(self) -> None:
+        """Raise ConfigError, naming the field, unless every value has its type and lies in its range, and physics steps make up a control step."""
+        check(self, "env")
+
+
+@dataclass(frozen=True)
+class QuadrupedCfg(EnvCfg):
+    """A task of a legged robot: time, control, how an episode starts, is disturbed, is rewarded and ends."""
+
+    model: str = knob("go1", "robot: name of a file in robots/ or path to a JSON, MJCF or URDF file")
+    sim_dt: float = knob(0.004, "length of a physics step, a whole share of ctrl_dt", "s", low=1e-5, high=0.02)
+    ctrl_dt: float = knob(0.02, "time between two actions", "s", low=0.001, high=1.0)
+    max_episode_seconds: float = knob(20.0, "length of an episode", "s", low=0.1, high=1e5)
     control: str = knob("pd", "meaning of an action", choices=("pd", "torque"))
     action_scale: float = knob(0.4, "joint angle of action 1 (pd)", "rad", low=0.01, high=3.0)
     kp: float = knob(40.0, "stiffness of the PD law", "N m/rad", low=0.0, high=1000.0)
@@ -213,16 +244,6 @@ class EnvCfg:
     noise: NoiseCfg = NoiseCfg(joint_position=0.01, joint_velocity=0.5, spin=0.1, gravity=0.02, spin_bias=0.02, gravity_bias=0.01)
     reward: RewardCfg = RewardCfg()
 
-    @property
-    def substeps(self) -> int:
-        """Physics steps in a control step."""
-        return round(self.control_dt / self.physics.timestep)
-
-    @property
-    def episode_steps(self) -> int:
-        """Control steps in an episode."""
-        return round(self.episode_seconds / self.control_dt)
-
 
 @dataclass(frozen=True)
 class NetworkCfg:
@@ -236,6 +257,7 @@ class NetworkCfg:
     encoder: int = knob(64, "features of the encoded body", low=1, high=4096)
     lstm: int = knob(128, "features of the recurrent state", low=1, high=4096)
     critic: int = knob(128, "features of each layer of the value head", low=1, high=4096)
+    least_spread: float = knob(0.5, "observations are divided by their standard deviation, at least by this", low=1e-6, high=1e6)
     initial_std: float = knob(0.5, "initial standard deviation of an action", "1", low=0.01, high=5.0)
     min_std: float = knob(0.05, "smallest standard deviation of an action", "1", low=1e-4, high=5.0)
 
@@ -251,6 +273,7 @@ class PPOCfg:
     min_learning_rate: float = knob(1e-5, "smallest learning rate", low=0.0, high=1.0)
     max_learning_rate: float = knob(5e-4, "largest learning rate", low=0.0, high=1.0)
     target_kl: float = knob(0.02, "divergence per update that the learning rate aims at, 0 for a fixed rate", "nat", low=0.0, high=10.0)
+    reward_scale: float = knob(1.0, "rewards are learnt times this: best where what is expected of the future is about 1", "1", low=1e-9, high=1e9)
     gamma: float = knob(0.995, "discount", low=0.0, high=1.0)
     gae_lambda: float = knob(0.95, "decay of generalised advantage estimation", low=0.0, high=1.0)
     clip: float = knob(0.2, "clipping of the probability ratio", low=0.001, high=10.0)
@@ -334,7 +357,7 @@ class Config:
 
     task: str = knob("quadruped-balance", "task")
     seed: int = knob(0, "seed of everything random", low=0, high=2**31 - 1)
-    env: EnvCfg = EnvCfg()
+    env: EnvCfg = QuadrupedCfg()
     network: NetworkCfg = NetworkCfg()
     ppo: PPOCfg = PPOCfg()
     curriculum: CurriculumCfg = CurriculumCfg()
@@ -346,16 +369,25 @@ class Config:
 def sections(cfg: Any, name: str = "") -> dict[str, Any]:
     """Return every section of a configuration by its name; nested sections too."""
     found = {name: cfg} if name else {}
-    for field in dataclasses.fields(cfg):
+    for field in fields(cfg):
         value = getattr(cfg, field.name)
         if dataclasses.is_dataclass(value):
             found |= sections(value, field.name)
     return found
 
 
+def fields(section: Any) -> tuple[dataclasses.Field, ...]:
+    """Return the fields of a section, their types as such where its module postpones annotations."""
+    found = dataclasses.fields(section)
+    for field in found:
+        if isinstance(field.type, str):
+            field.type = get_type_hints(type(section))[field.name]
+    return found
+
+
 def knobs(section: Any) -> list[dataclasses.Field]:
     """Return the fields of a section that are not sections themselves."""
-    return [f for f in dataclasses.fields(section) if not dataclasses.is_dataclass(getattr(section, f.name))]
+    return [f for f in fields(section) if not dataclasses.is_dataclass(getattr(section, f.name))]
 
 
 def parse(field: dataclasses.Field, text: str, name: str) -> Any:
@@ -388,7 +420,7 @@ def expected(field: dataclasses.Field) -> str:
 
 def check(cfg: Any, prefix: str = "") -> None:
     """Raise ConfigError, naming the field, unless every value has its type and lies in its range."""
-    for field in dataclasses.fields(cfg):
+    for field in fields(cfg):
         value, name = getattr(cfg, field.name), f"{prefix}.{field.name}" if prefix else field.name
         if dataclasses.is_dataclass(value):
             check(value, field.name)
@@ -400,7 +432,7 @@ def check(cfg: Any, prefix: str = "") -> None:
         for v, kind in zip(values, kinds, strict=False):
             number = isinstance(v, (int, float)) and not isinstance(v, bool)
             fits &= (number and (kind is float or isinstance(v, int))) if kind in (int, float) else isinstance(v, kind)
-            fits &= not number or (math.isfinite(v) and meta["low"] <= v <= meta["high"])
+            fits &= not number or (math.isfinite(v) and meta.get("low", -math.inf) <= v <= meta.get("high", math.inf))
         if meta.get("choices"):
             fits &= value in meta["choices"]
         if fits and isinstance(value, tuple):
@@ -417,15 +449,29 @@ def check(cfg: Any, prefix: str = "") -> None:
         raise ConfigError(f"command.distance: expected more than command.reached = {cfg.reached:g} m, got {cfg.distance[0]:g}")
     if isinstance(cfg, CommandCfg) and cfg.standing + cfg.turning > 1.0:
         raise ConfigError(f"command.turning: expected, with command.standing, at most 1, got {cfg.standing + cfg.turning:g}")
-    if isinstance(cfg, EnvCfg) and cfg.physics.motor.enabled and cfg.physics.motor.delay + cfg.vary.delay[1] >= cfg.control_dt:
-        longest = cfg.physics.motor.delay + cfg.vary.delay[1]
-        raise ConfigError(f"motor.delay: expected, with vary.delay, less than env.control_dt = {cfg.control_dt:g} s, got {longest:g}")
-    if isinstance(cfg, EnvCfg) and cfg.vary.delay[1] > 0 and not cfg.physics.motor.enabled:
-        raise ConfigError("vary.delay: expected motor.enabled true, or 0 0")
+    if isinstance(cfg, EnvCfg):
+        _check_time(cfg)
+    if isinstance(cfg, QuadrupedCfg):
+        _check_delay(cfg)
     if isinstance(cfg, Config) and cfg.train.num_envs % cfg.ppo.minibatches:
         raise ConfigError(f"train.num_envs: expected a multiple of ppo.minibatches = {cfg.ppo.minibatches}, got {cfg.train.num_envs}")
-    if isinstance(cfg, EnvCfg) and not math.isclose(cfg.substeps * cfg.physics.timestep, cfg.control_dt, rel_tol=1e-6):
-        raise ConfigError(f"physics.timestep: expected a whole share of env.control_dt = {cfg.control_dt:g} s, got {cfg.physics.timestep:g}")
+
+
+def _check_time(cfg: EnvCfg) -> None:
+    if cfg.sim_dt > cfg.ctrl_dt * (1 + 1e-6):
+        raise ConfigError(f"env.sim_dt: expected at most env.ctrl_dt = {cfg.ctrl_dt:g} s, got {cfg.sim_dt:g}")
+    if not math.isclose(cfg.sim_substeps * cfg.sim_dt, cfg.ctrl_dt, rel_tol=1e-6):
+        raise ConfigError(f"env.sim_dt: expected a whole share of env.ctrl_dt = {cfg.ctrl_dt:g} s, got {cfg.sim_dt:g}")
+    if cfg.max_episode_steps < 1:
+        raise ConfigError(f"env.max_episode_seconds: expected at least env.ctrl_dt = {cfg.ctrl_dt:g} s, got {cfg.max_episode_seconds:g}")
+
+
+def _check_delay(cfg: QuadrupedCfg) -> None:
+    longest = cfg.physics.motor.delay + cfg.vary.delay[1]
+    if cfg.physics.motor.enabled and longest >= cfg.ctrl_dt:
+        raise ConfigError(f"motor.delay: expected, with vary.delay, less than env.ctrl_dt = {cfg.ctrl_dt:g} s, got {longest:g}")
+    if cfg.vary.delay[1] > 0 and not cfg.physics.motor.enabled:
+        raise ConfigError("vary.delay: expected motor.enabled true, or 0 0")
 
 
 def override(cfg: Any, changes: dict[str, Any], prefix: str = "") -> Any:
@@ -435,23 +481,27 @@ def override(cfg: Any, changes: dict[str, Any], prefix: str = "") -> Any:
 
     Raises ConfigError, naming the field, for an unknown one or a value out of its range.
     """
+    if not isinstance(changes, dict):
+        raise ConfigError(f"{prefix or 'configuration'}: expected a dict of fields to change, got {changes!r}")
     flat = {}
     for key, value in changes.items():
         for k, v in value.items() if isinstance(value, dict) else {"": value}.items():
-            flat[f"{key}.{k}" if k else key] = v
+            name = f"{key}.{k}" if k else key
+            flat[FORMER.get(name, name)] = v
     result = _replace(cfg, flat, prefix)
-    known = {f"{prefix}.{f.name}" if prefix else f.name for f in knobs(cfg)} | {f.name for f in knobs(cfg)}
-    known |= {f"{name}.{f.name}" for name, section in sections(cfg).items() for f in knobs(section)}
+    own, inner = {f.name for f in knobs(cfg)}, {name: {f.name for f in knobs(section)} for name, section in sections(cfg, prefix).items()}
+    known = own | {f"{name}.{field}" for name, names in inner.items() for field in names}
     for key in flat:
         if key not in known:
-            raise ConfigError(f"{key}: unknown field; {suggest(key, known)}")
+            near = inner.get(key.split(".")[0], own | set(inner))
+            raise ConfigError(f"{key}: unknown field; {suggest(key, known, 'known: ' + ', '.join(sorted(near)))}")
     check(result, prefix)
     return result
 
 
 def _replace(cfg: Any, flat: dict[str, Any], prefix: str) -> Any:
     new = {}
-    for field in dataclasses.fields(cfg):
+    for field in fields(cfg):
         value = getattr(cfg, field.name)
         if dataclasses.is_dataclass(value):
             new[field.name] = _replace(value, {k: v for k, v in flat.items() if "." in k}, field.name)
@@ -463,7 +513,7 @@ def _replace(cfg: Any, flat: dict[str, Any], prefix: str) -> Any:
     return dataclasses.replace(cfg, **new)
 
 
-def suggest(name: str, known: Any) -> str:
+def suggest(name: str, known: Any, otherwise: str = "see --help") -> str:
     """Return a hint at the nearest known names."""
     near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.65)
-    return "did you mean " + " or ".join(near) + "?" if near else "see --help"
+    return "did you mean " + " or ".join(near) + "?" if near else otherwise

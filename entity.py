@@ -196,7 +196,7 @@ class EntityBelief(nn.Module):
             if getattr(cfg, name) % sides:
                 raise ConfigError(f"network.{name}: expected an even number, got {getattr(cfg, name)}")
         encoder, lstm, critic, actions = (size // sides for size in (cfg.encoder, cfg.lstm, cfg.critic, num_actions))
-        self.normaliser = Normaliser(of_all)  # of observations and privileged observations
+        self.normaliser = Normaliser(of_all, cfg.least_spread)  # of observations and privileged observations
         self.body_encoder = BodyEncoder(body, of_obs, cfg) if cfg.attention else None
         inner = self.body_encoder.out_features if cfg.attention else 0
         self.compilable = all(size % fused.ROWS == 0 for size in (inner, context, encoder, lstm, critic))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from config import Config, ConfigError, check, knobs, override, parse, sections, suggest
+from config import FORMER, Config, ConfigError, check, knobs, override, parse, sections, suggest
 from entity import Creature
 from environments import registry
 from physics.jit import is_compiled
@@ -51,7 +51,7 @@ class System:
 
     def make_env(self, num_envs: int) -> registry.ABEnv:
         """Return copies of the task."""
-        return registry.make(self.cfg.task, num_envs, cfg=self.cfg.env, threads=self.resources.threads)
+        return registry.make(self.cfg.task, num_envs=num_envs, cfg=self.cfg.env, threads=self.resources.threads)
 
     def creature(self, env: registry.ABEnv, loaded: checkpoints.Checkpoint | None = None) -> Creature:
         """Return a new creature or a checkpoint's, on the device and in the precision chosen."""
@@ -72,7 +72,7 @@ class System:
     def train(self, resume: bool = False, profile: bool = False) -> int:
         """Train for the configured iterations; return an exit code: 0, or 130 if interrupted. profile: say where the time went."""
         cfg, begin = self.cfg, time.perf_counter()
-        folder = pathlib.Path(cfg.train.run_dir) / f"{cfg.task}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        folder = pathlib.Path(cfg.train.run_dir) / f"{cfg.task.rpartition(':')[2]}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
         loaded = checkpoints.load(self.path, self.resources.device) if resume else None
         self.say(f"task {cfg.task}: {self.resources.describe()}")
         env = self.make_env(self.resources.num_envs)
@@ -140,7 +140,7 @@ class System:
             raise RenderError("no display to open a window on; record a video instead: python simulate.py --eval --record out.mp4")
         viewer = self.viewer(dreams)
         env = viewer.env
-        width, height, fps = self.cfg.render.width, self.cfg.render.height, round(1 / self.cfg.env.control_dt)
+        width, height, fps = self.cfg.render.width, self.cfg.render.height, round(1 / self.cfg.env.ctrl_dt)
         title = f"Foal: {self.cfg.task}"
         if not record:
             with Window(env.robot, width, height, title, fps=fps, terrain=env.terrain) as window:
@@ -179,7 +179,7 @@ class Viewer:
         """Advance one control step; return whether the episode ended."""
         action, _, self.memory = self.creature.act(torch.from_numpy(self.state.obs).to(self.device), self.memory)
         self.state = self.env.step(action.cpu().numpy())
-        self.time += self.cfg.env.control_dt
+        self.time += self.cfg.env.ctrl_dt
         if self.state.done[0]:
             self.falls += int(self.state.terminated[0])
             self.memory = self.creature.initial_state(1)
@@ -219,7 +219,7 @@ class Viewer:
         view, errors = self.env.view(), {name: float(error[0]) for name, error in self.env.errors().items()}
         hud = (
             ("time", f"{self.time:.1f} s"),
-            ("reward", f"{float(self.state.reward[0]) / self.cfg.env.control_dt:.2f} /s"),
+            ("reward", f"{float(self.state.reward[0]) / self.cfg.env.ctrl_dt:.2f} /s"),
             *hud_rows(self.cfg.env.command.kind, view, errors),
             ("last push", f"{float(np.linalg.norm(view['last_push'])):.2f} m/s"),
             ("falls", str(self.falls)),
@@ -263,8 +263,8 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line: a few options, and every field of config.py as --section.field."""
+def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
+    """Return the command line: a few options, and every field of a configuration as --section.field."""
     parser = _Parser(prog="simulate.py", description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add("--task", metavar="NAME", help="task to train or evaluate")
@@ -281,24 +281,35 @@ def build_parser() -> argparse.ArgumentParser:
     add("--export", metavar="FILE", help="write a checkpoint's policy as .onnx")
     add("--list", action="store_true", help="list tasks and robots")
     add("--json", action="store_true", help="with --eval: print one JSON object")
-    for name, section in sections(Config()).items():
+    for name, section in sections(cfg).items() if cfg else ():
         group = parser.add_argument_group(name, type(section).__doc__)
         for field in knobs(section):
             value = getattr(section, field.name)
             pair = isinstance(value, tuple)
-            unit = f" [{field.metadata['unit']}]" if field.metadata["unit"] not in ("", "1") else ""
+            unit = f" [{field.metadata['unit']}]" if field.metadata.get("unit", "") not in ("", "1") else ""
             shown = " ".join(map(str, value)) if pair else value
-            text = f"{field.metadata['meaning']}{unit} ({shown})".replace("%", "%%")
+            text = f"{field.metadata.get('meaning', '')}{unit} ({shown})".strip().replace("%", "%%")
             group.add_argument(f"--{name}.{field.name}", nargs=2 if pair else None, metavar=("LOW", "HIGH") if pair else "VALUE", help=text)
     return parser
 
 
-def read_command_line(arguments: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the options, and the texts of the fields given as --section.field, by name.
+def present_names(arguments: list[str]) -> list[str]:
+    """Return arguments with the names that fields have now, for those that they had."""
+    split = (argument.partition("=") for argument in arguments)
+    return [f"--{FORMER[name[2:]]}{equals}{value}" if name[2:] in FORMER and name.startswith("--") else name + equals + value for name, equals, value in split]
+
+
+def read_options(arguments: list[str]) -> dict[str, Any]:
+    """Return the options alone; --help waits until the task's fields are known."""
+    return vars(build_parser().parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0])
+
+
+def read_command_line(arguments: list[str], cfg: Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the options, and the texts of the fields of a configuration given as --section.field, by name.
 
     Raises ConfigError for anything unknown.
     """
-    parser = build_parser()
+    parser = build_parser(cfg)
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
         name = unknown[0].split("=")[0]
@@ -324,7 +335,7 @@ def whole_number(options: dict[str, Any], name: str) -> int | None:
 
 def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> Config:
     """Return a configuration with the command line's settings."""
-    by_name = {f"{name}.{field.name}": field for name, section in sections(Config()).items() for field in knobs(section)}
+    by_name = {f"{name}.{field.name}": field for name, section in sections(base).items() for field in knobs(section)}
     changes: dict[str, Any] = {key: parse(by_name[key], text, key) for key, text in fields.items()}
     if "seed" in options:
         changes["seed"] = parse(next(f for f in knobs(Config()) if f.name == "seed"), options["seed"], "--seed")
@@ -334,43 +345,52 @@ def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> 
 
 
 # A policy means nothing to another robot, nor where its observations or actions mean something else
-LEARNT_FOR = "physics.robot", "env.control", "command.kind"
+LEARNT_FOR = "env.model", "env.control", "command.kind"
 WORLD_MODEL = "role", "size", "privileged", "deter", "groups", "classes", "hidden", "bins", "reward_scale"  # what it is made of
 
 
 def keep_what_was_learnt(cfg: Config, saved: Config, path: pathlib.Path) -> None:
     """Raise ConfigError, naming the field, where networks are asked for that a checkpoint does not hold, or what they were not trained for."""
     asked, trained = sections(cfg), sections(saved)
-    for key in (*LEARNT_FOR, *(f"network.{field.name}" for field in knobs(asked["network"])), *(f"world_model.{name}" for name in WORLD_MODEL)):
+    of_task = [key for key in LEARNT_FOR if hasattr(asked.get(key.split(".")[0]), key.split(".")[1])]
+    for key in (*of_task, *(f"network.{field.name}" for field in knobs(asked["network"])), *(f"world_model.{name}" for name in WORLD_MODEL)):
         name, field = key.split(".")
         value, kept = getattr(asked[name], field), getattr(trained[name], field)
         if value != kept:
             raise ConfigError(f"{key}: expected {kept}, which {path} was trained with, got {value}")
 
 
+def print_list() -> None:
+    """Print tasks with their backends, and robots."""
+    backends = registry.list_registered_envs()
+    for name, description in registry.tasks().items():
+        print(f"{name}: {description} ({', '.join(backends[name])})")
+    print("robots: " + ", ".join(sorted(p.stem for p in (pathlib.Path(physics.__file__).parent.parent / "robots").glob("*.json"))))
+
+
 def run(arguments: list[str], console: Console) -> int:
     """Do what the command line asks for; return the exit code."""
-    options, fields = read_command_line(arguments)
-    if options.get("list"):
-        for name, description in registry.tasks().items():
-            print(f"{name}: {description}")
-        print("robots: " + ", ".join(sorted(p.stem for p in (pathlib.Path(physics.__file__).parent.parent / "robots").glob("*.json"))))
-        return 0
+    arguments = present_names(arguments)
+    options = read_options(arguments)
     wants_eval = any(options.get(name) for name in ("eval", "render", "record", "dream"))
-    task = options.get("task", Config().task)
-    base = preset(task, *(fields.get(f"world_model.{name}", getattr(Config().world_model, name)) for name in ("role", "size")))
-    path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
     loads = wants_eval or options.get("resume") or options.get("export")
-    if loads:
-        path = path or pathlib.Path(configure({}, fields, base).train.checkpoint_dir) / f"{task}.pt"
-        saved = checkpoints.load(path).config
-        if "task" in options and saved.task != task:
-            raise ConfigError(f"--task: expected {saved.task}, which {path} was trained for, got {task}")
-        base = saved
+    task = options.get("task", Config().task)
+    path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
+    base = checkpoints.load(path).config if loads and path else preset(task)
+    options, fields = read_command_line(arguments, base)
+    if options.get("list"):
+        print_list()
+        return 0
+    if not (loads and path):
+        base = preset(task, *(fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size")))
+        path = path or pathlib.Path(configure({}, fields, base).train.checkpoint_dir) / f"{task.rpartition(':')[2]}.pt"
+        base = checkpoints.load(path).config if loads else base
+    if loads and "task" in options and base.task.rpartition(":")[2] != task.rpartition(":")[2]:
+        raise ConfigError(f"--task: expected {base.task}, which {path} was trained for, got {task}")
     cfg = configure(options, fields, base)
     if loads:
         keep_what_was_learnt(cfg, base, path)
-    system = System(cfg, path or pathlib.Path(cfg.train.checkpoint_dir) / f"{cfg.task}.pt", console)
+    system = System(cfg, path, console)
     if options.get("export"):
         system.export(options["export"])
         if not wants_eval:

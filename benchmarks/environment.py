@@ -79,7 +79,7 @@ def foal_steps(env: ABEnv, actions: list[np.ndarray], steps: int) -> Tally:
 
 def foal(threads: int, robots: int = ROBOTS, steps: int = STEPS) -> Callable[[], Tally]:
     """Return a function that takes robots of the balance task through a number of steps each; their episodes go on from call to call."""
-    env = registry.make(TASK, robots, threads=threads)
+    env = registry.make(TASK, num_envs=robots, threads=threads)
     random = np.random.default_rng(0)
     actions = [random.standard_normal((robots, env.num_actions), dtype=np.float32) for _ in range(BUFFERS)]
     env.init_state(staggered=True)

@@ -78,7 +78,7 @@ class Walkers:
     """
 
     def __init__(self, loaded: checkpoints.Checkpoint, cfg: Config, num: int, seed: int, model: WorldModel | None) -> None:
-        env = registry.make(cfg.task, num, cfg=cfg.env, threads=available_cores())
+        env = registry.make(cfg.task, num_envs=num, cfg=cfg.env, threads=available_cores())
         creature = Creature(env, cfg.network, Config().world_model)
         creature.load_state_dict(loaded.weights)
         creature.world_model = model
@@ -86,7 +86,8 @@ class Walkers:
         self.shares = [Share(part, creature, cfg, CPU, i) for i, part in enumerate(env.split(available_cores()))]
         self.model, world = model, cfg.world_model
         if model is None:
-            self.twins = registry.make(cfg.task, num, {f"noise.{name}": 0.0 for name in NOISE}, available_cores(), cfg.env)
+            silent = {f"noise.{name}": 0.0 for name in NOISE}
+            self.twins = registry.make(cfg.task, num_envs=num, env_cfg_override=silent, threads=available_cores(), cfg=cfg.env)
             self.twins.init_state(cfg.seed + 1, staggered=True)  # as a share does
         else:
             self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, CPU)
@@ -159,7 +160,7 @@ def open_loop(path: Path) -> dict[str, Any]:
     loaded = checkpoints.load(path)
     cfg = override(loaded.config, OPEN_LOOP)
     torch.manual_seed(0)
-    env = registry.make(cfg.task, 1, cfg=cfg.env)
+    env = registry.make(cfg.task, num_envs=1, cfg=cfg.env)
     model = WorldModel(env.num_obs, env.num_actions, cfg.world_model, env.num_privileged, env.body)
     model.dtype = getattr(torch, fastest_precision(CPU))
     one_step = OneStep(env.num_obs, env.num_actions)
@@ -197,7 +198,7 @@ def estimates(creature: Creature, env: ABEnv, seed: int) -> dict[str, tuple[floa
     """
     model, state, memory = creature.world_model, env.init_state(seed), creature.initial_state(env.num_envs)
     starts, age, found = torch.ones(env.num_envs), torch.zeros(env.num_envs), []
-    for _ in range(env.cfg.episode_steps):
+    for _ in range(env.cfg.max_episode_steps):
         action, _, memory = creature.act(torch.from_numpy(state.obs), memory, starts)
         settled = age >= SETTLED
         truth = torch.from_numpy(state.info["privileged"])[settled]  # indexed: a copy

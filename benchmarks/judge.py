@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from environments import registry
+from environments.quadruped import WALKING
 from physics.engine import available_cores
 from training.evaluation import EVALUATION_SEED, evaluate, reaches
 
@@ -65,7 +66,7 @@ class Judge:
         self.task, self.seed, self.seconds, self.steps = task, seed, seconds, steps
         self.every = self.mark = every
         self.times = list(evaluation_times(seconds) if times is None else times)
-        self.env = registry.make(task, episodes)
+        self.env = registry.make(task, num_envs=episodes)
         self.env.init_state(0)  # compiled, if it was not
         self.rows: list[dict[str, float]] = []
         self._began = 0.0
@@ -101,7 +102,7 @@ class Arrival(NamedTuple):
 
 def reached(row: dict[str, float]) -> bool:
     """Return whether a row is past the thresholds: survival, and the tracking errors if the task has them."""
-    return reaches(row, SURVIVAL)
+    return reaches(row, SURVIVAL, {name: bounds for name, bounds in WALKING.items() if name in row})
 
 
 def arrival(rows: Sequence[dict[str, float]]) -> Arrival | None:

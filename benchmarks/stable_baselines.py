@@ -139,7 +139,7 @@ def presets(task: str) -> dict[str, tuple[bool, Settings]]:
 def train_sb3(task: str, seed: int, recurrent: bool, settings: Settings, judge: Judge) -> list[dict[str, float]]:
     """Train PPO (two layers of Foal's sizes, critic apart) or RecurrentPPO (an LSTM of Foal's size and a layer) until the judge ends it; return his rows."""
     torch.set_num_threads(settings.threads)
-    env = FoalVecEnv(GymVectorEnv(registry.make(task, settings.robots, threads=available_cores()), seed, ACTION_LIMIT))
+    env = FoalVecEnv(GymVectorEnv(registry.make(task, num_envs=settings.robots, threads=available_cores()), seed, ACTION_LIMIT))
     sizes = NetworkCfg()
     if recurrent:
         layers = {"pi": [sizes.encoder], "vf": [sizes.critic]}

@@ -32,9 +32,9 @@ from benchmarks import machine
 from benchmarks.judge import SURVIVAL, Judge, arrival, median, rate
 from config import ConfigError, override
 from environments import registry
+from environments.quadruped import WALKING
 from simulate import System
 from training.engine import TrainingEngine
-from training.evaluation import TARGET_ERRORS
 from training.presets import preset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +111,7 @@ def summary(trainings: Sequence[Rows]) -> dict[str, float | None]:
 
 def is_walking(result: Result) -> bool:
     """Return whether a task's evaluations tell how far off velocity and yaw rate were."""
-    return all(name in rows[-1] for trainings in result.values() for rows in trainings for name in TARGET_ERRORS)
+    return all(name in rows[-1] for trainings in result.values() for rows in trainings for name in WALKING)
 
 
 def report(results: dict[str, Result]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def print_table(task: str, result: Result, seconds: float, about: dict[str, obje
         arrived = (f"{found['seconds']:.1f}", f"{found['env_steps']:,.0f}") if found["seconds"] is not None else ("never", "")
         last = (f"{found['final_survival']:.1%}", *(f"{found[e]:.3f}" for e in errors))
         rows.append((NAMES[name], f"{found['env_steps_per_second']:,.0f}", ratio, *arrived, *last))
-    target = f"{SURVIVAL:.0%} of episodes survived" + "".join(f", {n.replace('_', ' ')} at most {x:g}" for n, x in TARGET_ERRORS.items() if is_walking(result))
+    target = f"{SURVIVAL:.0%} of episodes survived" + "".join(f", {n.replace('_', ' ')} at most {x:g}" for n, (_, x) in WALKING.items() if is_walking(result))
     seeds = len(next(iter(result.values())))
     machine.table(f"{task}, {seconds:g} s of training, median of {seeds} seed{'s' * (seeds > 1)}; target: {target}", rows, about)
 
@@ -185,7 +185,7 @@ def plot(path: str, results: dict[str, Result]) -> None:
     dashes = {"foal": "-", "ppo": "--", "recurrent": ":"}
     for axes, (task, result) in zip(panels[:, 0], results.items(), strict=True):
         walking = is_walking(result)
-        measured, target = ("velocity_error", TARGET_ERRORS["velocity_error"]) if walking else ("survival", SURVIVAL)
+        measured, target = ("velocity_error", WALKING["velocity_error"][1]) if walking else ("survival", SURVIVAL)
         for name, trainings in result.items():
             times, (low, middle, high) = band(trainings, measured)
             axes.plot(times, middle, dashes[name.split("-")[0]], color=colours[name], label=NAMES[name], linewidth=2, marker="." if len(times) < 8 else "")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks import machine
-from config import ConfigError, EnvCfg, NoiseCfg, VaryCfg
+from config import ConfigError, NoiseCfg, QuadrupedCfg, VaryCfg
 from entity import Creature
 from environments import EnvState
 from environments import quadruped_rows as Q
@@ -51,13 +51,13 @@ class MujocoQuadrupeds:
 
     num_obs, num_actions = QuadrupedEnv.num_obs, QuadrupedEnv.num_actions
 
-    def __init__(self, num_envs: int, cfg: EnvCfg, threads: int = 0, cone: str = "pyramidal", joint_friction: bool = True) -> None:
+    def __init__(self, num_envs: int, cfg: QuadrupedCfg, threads: int = 0, cone: str = "pyramidal", joint_friction: bool = True) -> None:
         self.num_envs, self.cfg = num_envs, cfg
-        self.robot = load_robot(cfg.physics.robot)
+        self.robot = load_robot(cfg.model)
         self.home = self.robot.home_joints.ravel()
         self.joint_low, self.joint_high = self.robot.joint_range.reshape(12, 2).T
         # no option: MuJoCo's default number of solver iterations
-        self.model = mujoco.MjModel.from_xml_string(to_mjcf(self.robot, cfg.physics.timestep, cfg.physics.foot_friction, "", joint_friction))
+        self.model = mujoco.MjModel.from_xml_string(to_mjcf(self.robot, cfg.sim_dt, cfg.physics.foot_friction, "", joint_friction))
         self.model.opt.cone = CONES[cone]
         self.model.opt.gravity[2] = -cfg.physics.gravity
         self.datas = [mujoco.MjData(self.model) for _ in range(num_envs)]
@@ -108,7 +108,7 @@ class MujocoQuadrupeds:
         list(self.pool.map(self._move, shares, itertools.repeat(targets), itertools.repeat(self.torque_scale * actions)))
         self.age += self.alive
         fallen = self.alive & self._fallen()
-        timed_out = self.alive & ~fallen & (self.age >= self.cfg.episode_steps)
+        timed_out = self.alive & ~fallen & (self.age >= self.cfg.max_episode_steps)
         self._new_goals()
         self._new_commands()
         info = {"episode_return": np.zeros(self.num_envs), "episode_steps": self.age.copy()}
@@ -127,7 +127,7 @@ class MujocoQuadrupeds:
         else:
             errors["goal_distance"] = np.linalg.norm(self.goal - self._com(), axis=1)
         if kind == "goal":
-            errors["goals_per_minute"] = self.arrived * 60.0 / self.cfg.control_dt
+            errors["goals_per_minute"] = self.arrived * 60.0 / self.cfg.ctrl_dt
         return errors | {"speed": np.linalg.norm(qd[:, :2], axis=1)}
 
     def _to_heading(self, v: np.ndarray) -> np.ndarray:
@@ -150,7 +150,7 @@ class MujocoQuadrupeds:
         for i in robots:
             d, target, more = self.datas[i], targets[i], feedforward[i]
             q, qd = d.qpos[7:], d.qvel[6:]
-            for _ in range(self.cfg.substeps):
+            for _ in range(self.cfg.sim_substeps):
                 d.ctrl[:] = self.kp * (target - q) - self.kd * qd + more
                 mujoco.mj_step(self.model, d)
             self.contact[i] = 0
@@ -165,7 +165,7 @@ class MujocoQuadrupeds:
     def _push(self) -> None:
         """Kick the robots whose time has come."""
         cfg = self.cfg.push
-        self.push_in -= self.cfg.control_dt
+        self.push_in -= self.cfg.ctrl_dt
         for i in np.flatnonzero((self.push_in <= 0) & self.alive):
             angle, speed = self.random.uniform(0, 2 * math.pi), self.random.uniform(*cfg.speed)
             self.datas[i].qvel[:2] += speed * math.cos(angle), speed * math.sin(angle)
@@ -176,7 +176,7 @@ class MujocoQuadrupeds:
         """Give the robots whose time has come, or that have reached a far goal, a new one about the middle of their feet."""
         far, cfg = self.cfg.command, self.cfg.goal
         near = np.linalg.norm((self.goal - self._com())[:, :2], axis=1) < far.reached
-        self.goal_in -= self.cfg.control_dt
+        self.goal_in -= self.cfg.ctrl_dt
         self.arrived = near & (self.goal_in > 0) & (far.kind == "goal")
         for i in np.flatnonzero((self.goal_in <= 0) | self.arrived):
             d = self.datas[i]
@@ -191,7 +191,7 @@ class MujocoQuadrupeds:
         """Give the robots whose time has come a new velocity, or lead them all to their goals."""
         cfg = self.cfg.command
         if cfg.kind == "velocity":
-            self.command_in -= self.cfg.control_dt
+            self.command_in -= self.cfg.ctrl_dt
             for i in np.flatnonzero(self.command_in <= 0):
                 share = self.random.uniform()
                 forward, left, turn = (self.random.uniform(*span) for span in (cfg.forward, cfg.sideways, cfg.turn))
@@ -233,20 +233,20 @@ class MujocoQuadrupeds:
         return np.where(np.abs(obs) < 1e3, obs, 0)
 
 
-def evaluate_in_mujoco(creature: Creature, cfg: EnvCfg, episodes: int, seed: int, cone: str = "pyramidal") -> dict[str, float]:
+def evaluate_in_mujoco(creature: Creature, cfg: QuadrupedCfg, episodes: int, seed: int, cone: str = "pyramidal") -> dict[str, float]:
     """Return what evaluation.evaluate returns, without the return, for episodes in MuJoCo; creature on the CPU."""
     result = evaluate(creature, MujocoQuadrupeds(episodes, cfg, cone=cone), seed, torch.device("cpu"))
     del result["mean_return"]
     return result
 
 
-def compare(creature: Creature, task: str, cfg: EnvCfg, episodes: int, seed: int = 0, cone: str = "pyramidal") -> dict[str, float]:
+def compare(creature: Creature, task: str, cfg: QuadrupedCfg, episodes: int, seed: int = 0, cone: str = "pyramidal") -> dict[str, float]:
     """Return the results of both engines, each key with _foal or _mujoco behind it, and episodes.
 
     creature: on the CPU; task: name; episodes: in each engine; cone: of MuJoCo's foot friction.
     """
     cfg = dataclasses.replace(cfg, vary=VaryCfg(), noise=NoiseCfg())
-    env = registry.make(task, episodes, cfg=cfg)
+    env = registry.make(task, num_envs=episodes, cfg=cfg)
     ours, theirs = evaluate(creature, env, seed, torch.device("cpu")), evaluate_in_mujoco(creature, cfg, episodes, seed, cone)
     result = {"episodes": theirs.pop("episodes")}
     for name, value in theirs.items():
@@ -267,7 +267,7 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         saved = checkpoint.load(args.checkpoint)
-        creature = saved.creature(registry.make(saved.config.task, 1, cfg=saved.config.env))
+        creature = saved.creature(registry.make(saved.config.task, num_envs=1, cfg=saved.config.env))
     except ConfigError as error:
         options.error(str(error))
     result = compare(creature, saved.config.task, saved.config.env, args.episodes or (64 if args.quick else 256), args.seed, args.cone)

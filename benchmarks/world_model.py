@@ -74,7 +74,7 @@ def belief(seeds: int) -> dict[str, list[dict[str, Any]]]:
         judge = KeepingJudge("quadruped-walk-flat", seed, 3600.0, 600 * ITERATION, (), every=20 * ITERATION)
         found: dict[str, Any] = {"rows": train_foal("quadruped-walk-flat", seed, judge, {"world_model.role": role})}
         if role == "belief":
-            env = registry.make("quadruped-walk-flat", 256, threads=available_cores())
+            env = registry.make("quadruped-walk-flat", num_envs=256, threads=available_cores())
             found["estimates"] = foresight.estimates(judge.creature, env, EVALUATION_SEED + 1000 * seed + 777)
         results[role].append(found)
     return results

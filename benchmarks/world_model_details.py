@@ -73,7 +73,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.cfg = override(Config(), {"world_model.role": "belief", "world_model.capacity": 8, "train.num_envs": ROBOTS})
-        env = registry.make(self.cfg.task, ROBOTS, cfg=self.cfg.env, threads=1)
+        env = registry.make(self.cfg.task, num_envs=ROBOTS, cfg=self.cfg.env, threads=1)
         torch.manual_seed(0)
         self.env, self.creature = env, Creature(env, self.cfg.network, self.cfg.world_model)
         share = Share(env, self.creature, self.cfg, CPU, 0)

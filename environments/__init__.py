@@ -1,6 +1,10 @@
 """Tasks: what a robot sees, does, is rewarded for, and when an episode ends."""
 
 from environments import registry
-from environments.contracts import ABEnv, Body, EnvCfg, EnvState, Mirror, Node
+from environments.array_env import ArrayEnv, Draws
+from environments.contracts import ABEnv, Body, Box, EnvCfg, EnvState, Mirror, Node, Solid
 
-__all__ = ["ABEnv", "Body", "EnvCfg", "EnvState", "Mirror", "Node", "registry"]
+# each makes its tasks known
+from environments import quadruped_tasks, cartpole, navigation  # noqa: F401  # isort: skip
+
+__all__ = ["ABEnv", "ArrayEnv", "Body", "Box", "Draws", "EnvCfg", "EnvState", "Mirror", "Node", "Solid", "registry"]

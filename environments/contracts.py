@@ -1,14 +1,17 @@
 """What an environment is: ABEnv, its configuration EnvCfg and what a step returns, EnvState."""
 
 import abc
+import dataclasses
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
 from config import EnvCfg
 
-__all__ = ["ABEnv", "Body", "EnvCfg", "EnvState", "Mirror", "Node"]
+__all__ = ["ABEnv", "Body", "Box", "EnvCfg", "EnvState", "Mirror", "Node", "Solid"]
 
 
 @dataclass(frozen=True)
@@ -44,31 +47,102 @@ class Body:
     actions: Mirror | None = None
 
 
+@dataclass(frozen=True)
+class Box:
+    """A space of vectors (size), each number between low and high."""
+
+    size: int
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A thing that a picture shows.
+
+    kind, size: "box", half extents (3); "ball", radius (1); "rod" with round ends and "disc", radius
+    and half the length along its z axis (2) [m]; colour: "#RRGGBB".
+    """
+
+    kind: str
+    size: tuple[float, ...]
+    colour: str
+
+
 @dataclass
 class EnvState:
-    """What N robots see and get after a step; every array is written anew by the next step."""
+    """What N robots see and get after a step; every array is written anew by the next step.
 
-    obs: np.ndarray  # (N, observations) float32; of a new episode where done
+    info: "privileged" (N, P), what else the simulator knows; and of the episodes that ended with
+    this step "final_obs" (N, O) and "final_privileged" (N, P), their last instant's, "episode_return"
+    and "episode_steps" (N), and what the task itself tallies; rows of other robots mean nothing.
+    """
+
+    obs: np.ndarray  # (N, O) float32; of a new episode where done
     reward: np.ndarray  # (N) float32
-    terminated: np.ndarray  # (N) bool, the episode ended by a fall
+    terminated: np.ndarray  # (N) bool, the episode ended by what happened: a fall
     truncated: np.ndarray  # (N) bool, the episode ended by time
-    info: dict[str, np.ndarray] = field(default_factory=dict)  # see the environment's docs
+    info: dict[str, np.ndarray] = field(default_factory=dict)
+    data: Any = None  # what the simulation itself keeps
 
     @property
     def done(self) -> np.ndarray:
         """(N) bool, the episode ended; obs is already the next one's first."""
         return self.terminated | self.truncated
 
+    def replace(self, **changes: Any) -> "EnvState":
+        """Return a state that differs in some fields."""
+        return dataclasses.replace(self, **changes)
+
+    def validate(self) -> None:
+        """Raise ValueError, naming the field, unless there is of every robot what there should be, in finite numbers."""
+        n = len(self.obs)
+        kinds = {"obs": (2, np.float32), "reward": (1, np.float32), "terminated": (1, np.bool_), "truncated": (1, np.bool_)}
+        arrays = {name: np.asarray(getattr(self, name)) for name in kinds}
+        for name, (dimensions, kind) in kinds.items():
+            array, shape = arrays[name], "(N, O)" if dimensions == 2 else f"({n})"
+            if array.ndim != dimensions or len(array) != n or array.dtype != kind:
+                raise ValueError(f"{name}: expected {np.dtype(kind).name} of shape {shape}, got {array.dtype} of shape {array.shape}")
+        for name, array in (arrays | self.info).items():
+            if len(array) != n:
+                raise ValueError(f"{name}: expected a row for each of {n} robots, got {len(array)}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                robot = int(np.argwhere(~np.isfinite(array))[0, 0])
+                raise ValueError(f"{name}: expected finite numbers, got {array[robot].tolist()} of robot {robot}")
+        if (self.terminated & self.truncated).any():
+            raise ValueError(f"truncated: expected False where terminated, got both for robot {int(np.argmax(self.terminated & self.truncated))}")
+
 
 class ABEnv(abc.ABC):
-    """Many copies of a task stepped together; an episode that ended starts anew by itself."""
+    """Many copies of a task stepped together; an episode that ended starts anew by itself.
+
+    A step applies the actions, moves the physics, finds reward and end, counts, cuts an episode that
+    lasts too long, and starts anew those that ended: their last observation is in info["final_obs"].
+    """
 
     cfg: EnvCfg
     num_envs: int
     num_obs: int
     num_actions: int
-    num_privileged: int
-    body: Body
+    num_privileged: int = 0
+    action_limit: float = math.inf  # an action beyond +- this does what this does
+    tallies: tuple[str, ...] = ()  # what evaluations tell of whole episodes: info["episode_NAME"]
+    targets: ClassVar[dict[str, tuple[float, float]]] = {}  # of what evaluations tell: least and most for the task to count as learnt
+
+    @property
+    def observation_space(self) -> Box:
+        """The space of one robot's observations."""
+        return Box(self.num_obs)
+
+    @property
+    def action_space(self) -> Box:
+        """The space of one robot's actions."""
+        return Box(self.num_actions, -self.action_limit, self.action_limit)
+
+    @cached_property
+    def body(self) -> Body:
+        """What the policy's graph attention runs over: one part that sees everything, unless a task says better."""
+        return Body((Node("body", tuple(range(self.num_obs))),))
 
     @abc.abstractmethod
     def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
@@ -82,15 +156,9 @@ class ABEnv(abc.ABC):
         """Advance one control step; actions (N, num_actions).
 
         out: where to write, for callers that keep several steps; else the environment's own arrays.
+
+        Raises ValueError before init_state(), and for actions of another shape or not finite.
         """
-
-    @abc.abstractmethod
-    def new_state(self) -> EnvState:
-        """Return an EnvState of arrays that step() can write."""
-
-    @abc.abstractmethod
-    def errors(self) -> dict[str, Any]:
-        """Return the task's own errors of this instant, (N) each, by name."""
 
     @abc.abstractmethod
     def split(self, parts: int, threads: int = 1) -> "list[ABEnv]":
@@ -102,9 +170,38 @@ class ABEnv(abc.ABC):
         parts: at most how many; threads: of each.
         """
 
-    @abc.abstractmethod
-    def set_level(self, push: float = 1.0, command: float = 1.0) -> None:
+    def new_state(self) -> EnvState:
+        """Return an EnvState of arrays that step() can write."""
+        n = self.num_envs
+        wide = {"privileged": self.num_privileged, "final_obs": self.num_obs, "final_privileged": self.num_privileged}
+        info = {name: np.zeros((n, size), np.float32) for name, size in wide.items()}
+        info |= {name: np.zeros(n, np.float32) for name in ("episode_return", "episode_steps", *(f"episode_{name}" for name in self.tallies))}
+        return EnvState(np.zeros((n, self.num_obs), np.float32), np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool), info)
+
+    def checked(self, actions: np.ndarray) -> np.ndarray:
+        """Return actions (N, num_actions) as float32; raise ValueError for another shape or what is not finite."""
+        actions = np.ascontiguousarray(actions, dtype=np.float32)
+        if actions.shape != (self.num_envs, self.num_actions):
+            raise ValueError(f"actions: expected shape ({self.num_envs}, {self.num_actions}), got {actions.shape}")
+        if not np.isfinite(actions).all():
+            robot, column = np.argwhere(~np.isfinite(actions))[0].tolist()
+            raise ValueError(f"actions: expected finite numbers, got {actions[robot, column]} in column {column} of robot {robot}")
+        return actions
+
+    def errors(self) -> dict[str, np.ndarray]:
+        """Return what evaluations tell of the task beside survival and return, as it is at this instant, (N) each, by name."""
+        return {}
+
+    def set_level(self, push: float = 1.0, command: float = 1.0) -> None:  # noqa: B027  most tasks have no levels
         """Set how hard the task is, from now on, as a curriculum does, for every part of a split environment at once.
 
-        push: times the configured strength of pushes; command: times the configured commands.
+        push: times the configured strength of pushes; command: times the configured commands. A task without either ignores them.
         """
+
+    def solids(self) -> tuple[Solid, ...]:
+        """Return what there is to draw of a robot, where it is not a legged one."""
+        return ()
+
+    def view(self, robot: int = 0) -> dict[str, Any]:
+        """Return how the solids lie: position (K, 3) [m], quaternion (K, 4) w x y z; goal (3) [m] or None; target (3) [m], the picture's middle."""
+        return {}

@@ -4,10 +4,11 @@ import copy
 import dataclasses
 import itertools
 import math
+from functools import cached_property
 
 import numpy as np
 
-from config import ConfigError, EnvCfg, NoiseCfg, TerrainCfg, VaryCfg
+from config import ConfigError, NoiseCfg, QuadrupedCfg, TerrainCfg, VaryCfg
 from environments import quadruped_rows as Q
 from environments import quadruped_step
 from environments.contracts import ABEnv, Body, EnvState, Mirror, Node
@@ -22,10 +23,11 @@ BORDER = 4.0  # least width of the level ground around the tiles [m]
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 
 
+WALKING = {"velocity_error": (-math.inf, 0.15), "yaw_rate_error": (-math.inf, 0.15)}  # what counts as learnt [m/s], [rad/s]
 ANYWHERE = 1e9  # a bound beyond every place [m], and a time that does not come [s]
 
 
-def task_constants(cfg: EnvCfg, home_height: float, terrain: Terrain | None = None) -> np.ndarray:
+def task_constants(cfg: QuadrupedCfg, home_height: float, terrain: Terrain | None = None) -> np.ndarray:
     """Return the task's numbers in the order of quadruped_rows, (TASK_CONSTANTS)."""
     torque, kind, ask = cfg.control == "torque", cfg.command.kind, cfg.command
     none = (0.0, 0.0)
@@ -43,7 +45,7 @@ def task_constants(cfg: EnvCfg, home_height: float, terrain: Terrain | None = No
         "goal": (Q.GOAL_SPAN / cfg.goal.reach, Q.GOAL_SCALE, 0.0, 0.0),
     }
     values = [
-        cfg.control_dt, cfg.episode_steps, 0.0 if torque else cfg.action_scale, cfg.torque_scale if torque else 0.0, float(torque),
+        cfg.ctrl_dt, cfg.max_episode_steps, 0.0 if torque else cfg.action_scale, cfg.torque_scale if torque else 0.0, float(torque),
         math.cos(cfg.fall_tilt), cfg.fall_height * home_height,
         cfg.reset.joint_position, cfg.reset.joint_velocity, cfg.reset.tilt, cfg.reset.velocity, cfg.reset.spin,
         *cfg.push.speed, cfg.push.spin, *cfg.push.interval,
@@ -144,13 +146,17 @@ class QuadrupedEnv(ABEnv):
 
     num_obs, num_actions, num_privileged = Q.NUM_OBS, 12, Q.NUM_PRIVILEGED
 
-    def __init__(self, num_envs: int, cfg: EnvCfg, threads: int = 0) -> None:
+    @property
+    def targets(self) -> dict[str, tuple[float, float]]:
+        """What walking counts as learnt by."""
+        return WALKING if self.cfg.command.kind == "velocity" else {}
+
+    def __init__(self, cfg: QuadrupedCfg, num_envs: int = 1, threads: int = 0) -> None:
         self.cfg, self.num_envs = cfg, num_envs
-        self.body = _body(cfg.command.kind)
-        self.robot = load_robot(cfg.physics.robot)
+        self.robot = load_robot(cfg.model)
         self.terrain = _terrain(cfg.terrain)
         differ = cfg.vary != VaryCfg()
-        self.engine = PhysicsEngine(self.robot, num_envs, cfg.physics.timestep, threads, cfg.physics, self.terrain, differ, Q.TASK_ROWS, Q.TASK_WORK_ROWS)
+        self.engine = PhysicsEngine(self.robot, num_envs, cfg.sim_dt, threads, cfg.physics, self.terrain, differ, Q.TASK_ROWS, Q.TASK_WORK_ROWS)
         if differ:
             self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
         torque = cfg.control == "torque"
@@ -161,28 +167,17 @@ class QuadrupedEnv(ABEnv):
         if self.terrain:
             spawns = self.terrain.spawns.reshape(-1, 3)
             self.set_spawns(spawns[np.arange(num_envs) % len(spawns), :2])
-        self.seed, self.clock = 0, 0
+        self.seed, self.clock, self.started = 0, 0, False
         self._state = self.new_state()
 
-    def new_state(self) -> EnvState:
-        """Return an EnvState of arrays that step() can write.
-
-        info: "privileged"; of the episodes that ended: "final_obs", "final_privileged" (rows of
-        other robots are stale), "episode_return", "episode_steps".
-        """
-        n = self.num_envs
-        info = {
-            "privileged": np.zeros((n, self.num_privileged), real),
-            "final_obs": np.zeros((n, self.num_obs), real),
-            "final_privileged": np.zeros((n, self.num_privileged), real),
-            "episode_return": np.zeros(n, real),
-            "episode_steps": np.zeros(n, real),
-        }
-        return EnvState(np.zeros((n, self.num_obs), real), np.zeros(n, real), np.zeros(n, bool), np.zeros(n, bool), info)
+    @cached_property
+    def body(self) -> Body:
+        """Trunk and legs, and how the robot looks in a mirror."""
+        return _body(self.cfg.command.kind)
 
     def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
         """Start every episode; see ABEnv."""
-        self.seed, self.clock = seed, 0
+        self.seed, self.clock, self.started = seed, 0, True
         s = self._state
         self._run(np.zeros((self.num_envs, self.num_actions), real), s, 0, staggered)
         s.reward[:], s.terminated[:], s.truncated[:] = 0, False, False
@@ -191,15 +186,13 @@ class QuadrupedEnv(ABEnv):
     def step(self, actions: np.ndarray, out: EnvState | None = None) -> EnvState:
         """Advance one control step; see ABEnv.
 
-        Raises ValueError if actions are not (N, 12) or not finite.
+        Raises ValueError before init_state(), and if actions are not (N, 12) or not finite.
         """
-        actions = np.ascontiguousarray(actions, dtype=real)
-        if actions.shape != (self.num_envs, self.num_actions):
-            raise ValueError(f"actions: expected shape ({self.num_envs}, {self.num_actions}), got {actions.shape}")
-        if not np.isfinite(actions).all():
-            raise ValueError("actions: expected finite numbers")
+        if not self.started:
+            raise ValueError("step: expected init_state() before the first step")
+        actions = self.checked(actions)
         self.clock += 1
-        return self._run(actions, out or self._state, self.cfg.substeps, False)
+        return self._run(actions, out or self._state, self.cfg.sim_substeps, False)
 
     def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
         self.engine.run(
@@ -208,6 +201,7 @@ class QuadrupedEnv(ABEnv):
             s.obs, s.info["privileged"], s.info["final_obs"], s.info["final_privileged"], s.reward, s.terminated, s.truncated,
             s.info["episode_return"], s.info["episode_steps"],
         )  # fmt: skip
+        s.data = self.engine
         return s
 
     def split(self, parts: int, threads: int = 1) -> "list[QuadrupedEnv]":
@@ -277,7 +271,7 @@ class QuadrupedEnv(ABEnv):
         else:
             errors["goal_distance"] = np.linalg.norm(self.task_rows(Q.GOAL, 3) - self.task_rows(Q.COM, 3), axis=1)
         if kind == "goal":
-            errors["goals_per_minute"] = self.task_rows(Q.ARRIVED, 1)[:, 0] * (60.0 / self.cfg.control_dt)
+            errors["goals_per_minute"] = self.task_rows(Q.ARRIVED, 1)[:, 0] * (60.0 / self.cfg.ctrl_dt)
         return errors | {"speed": np.linalg.norm(self.engine.rows(L.VELOCITY, 2), axis=1)}
 
     def heading_velocity(self) -> np.ndarray:

@@ -1,58 +1,199 @@
-"""Tasks by name."""
+"""Tasks by name: their configurations, their environments by backend, and what they are trained with.
+
+    @registry.envcfg("my-task", "one line for --list")
+    @dataclass(frozen=True)
+    class MyCfg(EnvCfg): ...
+
+    @registry.env("my-task", "numpy")
+    class MyEnv(ArrayEnv): ...
+
+    @registry.rlcfg("my-task")
+    def training(): return {"ppo.gamma": 0.99}
+
+A package makes its tasks known by an entry point of the group foal.environments that names a module
+of such definitions; a task in a module of one's own is "module:name", the module being found from
+the current folder too.
+"""
 
 import dataclasses
+import importlib
+import importlib.metadata
+import os
+import sys
+import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
-from config import CommandCfg, ConfigError, EnvCfg, GoalCfg, PushCfg, RewardCfg, override, suggest
+from config import Config, ConfigError, EnvCfg, override, suggest
 from environments.contracts import ABEnv
-from environments.quadruped import QuadrupedEnv
 
-_BALANCE = EnvCfg()
-_WALK = dataclasses.replace(
-    _BALANCE,
-    command=CommandCfg(kind="velocity"),
-    push=PushCfg(speed=(0.0, 0.0), spin=0.0),
-    reward=RewardCfg(
-        sharp=12.0, wide=3.0, goal=0.0, velocity=4.0, yaw_rate=2.0, vertical_velocity=-1.0, tumble=-0.02, orientation=-1.0, height=-20.0,
-        torque=-1e-4, action_rate=-0.01, pose=-0.1, stand_pose=-0.3, joint_speed=-2e-4, feet=0.0, trot=2.0, alive=0.2, air_time=0.01, fall=-1.0,
-    ),
-    # contacts of other engines bounce less and grip more slowly: known to a policy, they cost it little velocity error there
-    vary=dataclasses.replace(_BALANCE.vary, stiffness=(0.25, 1.5), restitution=(0.0, 1.0), grip_time=(0.0, 0.03)),
-)  # fmt: skip
-_ROBUST = dataclasses.replace(_WALK, push=PushCfg(speed=(0.5, 1.0)))
-_GOAL = dataclasses.replace(_WALK, command=CommandCfg(kind="goal"), goal=GoalCfg(reach=3.0))
+Decorated = TypeVar("Decorated")
+GROUP = "foal.environments"
 
-# name: environment, its configuration, one line for --list
-_TASKS: dict[str, tuple[Callable[..., ABEnv], EnvCfg, str]] = {
-    "quadruped-balance": (QuadrupedEnv, _BALANCE, "hold the centre of mass at a goal while being pushed"),
-    "quadruped-walk-flat": (QuadrupedEnv, _WALK, "move at commanded velocities on flat ground"),
-    "quadruped-walk-robust": (QuadrupedEnv, _ROBUST, "the same while being pushed"),
-    "quadruped-goal": (QuadrupedEnv, _GOAL, "go from goal to goal, 1 to 5 m apart"),
-}
+
+@dataclasses.dataclass
+class _Task:
+    description: str
+    cfg: Callable[[], EnvCfg]
+    envs: dict[str, Callable[..., ABEnv]] = dataclasses.field(default_factory=dict)  # by backend, the preferred one first
+    rl: Callable[[], dict[str, Any]] | None = None
+
+
+_TASKS: dict[str, _Task] = {}
+
+
+def envcfg(name: str, description: str = "") -> Callable[[Decorated], Decorated]:
+    """Make a task known by its configuration: a subclass of EnvCfg, or a function that returns one.
+
+    Raises ValueError if the name is taken or is none.
+    """
+
+    def register(make_cfg: Decorated) -> Decorated:
+        if not isinstance(name, str) or not name or ":" in name:
+            raise ConfigError(f"envcfg: expected a name without a colon, got {name!r}")
+        if name in _TASKS:
+            raise ConfigError(f"envcfg: expected a new name, got {name!r}; known: {', '.join(_TASKS)}")
+        _TASKS[name] = _Task(description or (make_cfg.__doc__ or "").split("\n")[0], make_cfg)
+        return make_cfg
+
+    return register
+
+
+def env(name: str, backend: str = "numpy") -> Callable[[Decorated], Decorated]:
+    """Make a task's environment for a backend known: a class, called with cfg, num_envs and threads.
+
+    Raises ValueError if there is no configuration of that name, or an environment for that backend.
+    """
+
+    def register(make_env: Decorated) -> Decorated:
+        envs = _known(name, "env").envs
+        if backend in envs:
+            raise ConfigError(f"env: expected a new backend of {name}, got {backend!r}; known: {', '.join(envs)}")
+        envs[backend] = make_env
+        return make_env
+
+    return register
+
+
+def rlcfg(name: str) -> Callable[[Decorated], Decorated]:
+    """Bind what a task is trained with to it: a function that returns the fields of config.Config to change, by "section.field".
+
+    Raises ValueError if there is no configuration of that name, or it is bound already.
+    """
+
+    def register(make_rl: Decorated) -> Decorated:
+        task = _known(name, "rlcfg")
+        if task.rl:
+            raise ConfigError(f"rlcfg: expected a task without a training preset, got {name!r}; without: {', '.join(n for n, t in _TASKS.items() if not t.rl)}")
+        task.rl = make_rl
+        return make_rl
+
+    return register
+
+
+def _known(name: str, what: str) -> _Task:
+    """Return a task; raise ConfigError, with the known names, if there is none of that name."""
+    if name not in _TASKS:
+        raise ConfigError(f"{what}: unknown task {name!r}; {suggest(str(name), _TASKS, '')} known: {', '.join(_TASKS)}".replace("  ", " "))
+    return _TASKS[name]
+
+
+@cache
+def _load_packages() -> None:
+    """Import what other packages have made known."""
+    for point in importlib.metadata.entry_points(group=GROUP):
+        try:
+            point.load()
+        except Exception as error:  # whatever another's module may raise must not keep the tasks of this one from running
+            warnings.warn(f"tasks of {point.value} are not available: {error}", stacklevel=2)
+
+
+def _find(name: str, what: str = "task") -> _Task:
+    """Return a task by its name or as "module:name"; raise ConfigError if there is none."""
+    module, _, short = name.rpartition(":") if isinstance(name, str) else ("", "", name)
+    if module:
+        here = os.getcwd()
+        if here not in sys.path:
+            sys.path.append(here)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and module.split(".")[0] == error.name.split(".")[0]:
+                raise ConfigError(f"{what}: expected a module that can be imported from {here} or is installed, got {module!r}") from None
+            raise ConfigError(f"{what}: {module} cannot be imported: {error}") from None
+        except (ImportError, SyntaxError) as error:
+            raise ConfigError(f"{what}: {module} cannot be imported: {error}") from None
+    elif short not in _TASKS:
+        _load_packages()
+    return _known(short, what)
+
+
+def contains(name: str) -> bool:
+    """Return whether there is a task of that name, as "module:name" too."""
+    try:
+        return bool(_find(name))
+    except ConfigError:
+        return False
+
+
+def list_registered_envs() -> dict[str, tuple[str, ...]]:
+    """Return every task's name and the backends it runs on."""
+    _load_packages()
+    return {name: tuple(task.envs) for name, task in _TASKS.items()}
 
 
 def tasks() -> dict[str, str]:
     """Return every task's name and description."""
-    return {name: description for name, (_, _, description) in _TASKS.items()}
+    _load_packages()
+    return {name: task.description for name, task in _TASKS.items()}
+
+
+def find_available_sim_backend(name: str) -> str:
+    """Return the backend that a task runs on if none is asked for; raise ValueError for an unknown task, or one without an environment."""
+    envs = _find(name).envs
+    if not envs:
+        raise ConfigError(f"task: expected an environment registered for {name}, got its configuration alone")
+    return next(iter(envs))
 
 
 def default_cfg(name: str) -> EnvCfg:
-    """Return a task's configuration; raise ConfigError for an unknown task."""
-    if name not in _TASKS:
-        raise ConfigError(f"task: unknown task {name!r}; {suggest(name, _TASKS)} Known: {', '.join(_TASKS)}")
-    return _TASKS[name][1]
+    """Return a task's configuration; raise ValueError for an unknown task, or a configuration that is none."""
+    cfg = _find(name).cfg()
+    if not isinstance(cfg, EnvCfg):
+        raise ConfigError(f"envcfg: expected an EnvCfg for {name}, got {cfg!r}")
+    return cfg
 
 
-def make(name: str, num_envs: int = 1, env_cfg_override: dict[str, Any] | None = None, threads: int = 0, cfg: EnvCfg | None = None) -> ABEnv:
+def default_rl_cfg(name: str) -> Config:
+    """Return everything that a task is trained with; raise ValueError for an unknown task, or what is unknown in its preset."""
+    task = _find(name)
+    return override(dataclasses.replace(Config(), task=name, env=default_cfg(name)), task.rl() if task.rl else {})
+
+
+def make(
+    name: str,
+    sim_backend: str | None = None,
+    env_cfg_override: dict[str, Any] | None = None,
+    num_envs: int = 1,
+    threads: int = 0,
+    cfg: EnvCfg | None = None,
+) -> ABEnv:
     """Return num_envs copies of a task.
 
-    env_cfg_override: fields of the task's configuration to change, as {"push": {"spin": 2.0}} or
-    {"push.spin": 2.0}; threads: 0 for every core; cfg: instead of the task's own configuration.
+    sim_backend: None for the one that find_available_sim_backend() returns; env_cfg_override: fields
+    of the task's configuration to change, as {"push": {"spin": 2.0}} or {"push.spin": 2.0};
+    threads: 0 for every core; cfg: instead of the task's own configuration.
 
-    Raises ConfigError, naming the field, for an unknown task or field or a value out of range.
+    Raises ConfigError, a ValueError that names the field, for an unknown task, backend or field or a value out of range.
     """
-    default = default_cfg(name)
-    if not isinstance(num_envs, int) or num_envs < 1:
+    task, default = _find(name), default_cfg(name)
+    backend = find_available_sim_backend(name) if sim_backend is None else sim_backend
+    if backend not in task.envs:
+        raise ConfigError(f"sim_backend: unknown backend {backend!r} of {name}; known: {', '.join(task.envs)}")
+    if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
         raise ConfigError(f"num_envs: expected a whole number of at least 1, got {num_envs!r}")
-    return _TASKS[name][0](num_envs, override(cfg or default, env_cfg_override or {}, "env"), threads)
+    cfg = override(cfg or default, env_cfg_override or {}, "env")
+    if not isinstance(cfg, type(default)):
+        raise ConfigError(f"cfg: expected a {type(default).__name__} for {name}, got {type(cfg).__name__}")
+    return task.envs[backend](cfg, num_envs, threads)

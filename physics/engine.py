@@ -32,6 +32,8 @@ from physics.robot import Robot
 from physics.terrain import Terrain
 from physics.vary import pack, vary_step
 
+TIMESTEP = 0.004  # [s]
+
 
 def available_cores() -> int:
     """Return how many cores this process may use."""
@@ -63,7 +65,7 @@ _FIELDS = {
 class PhysicsEngine:
     """Simulates robots of one kind side by side.
 
-    robot: from load_robot(); num_envs: robots N; timestep: [s], overrides the configuration's;
+    robot: from load_robot(); num_envs: robots N; timestep: [s];
     threads: 0 for every core this process may use; cfg: the world; terrain: the ground, over whose
     spawns robots start in turn, None for a flat floor; differ: whether robots may differ (domain
     randomisation), in what vary() draws; extra_rows and extra_work_rows: rows that a task keeps per
@@ -77,7 +79,7 @@ class PhysicsEngine:
         self,
         robot: Robot,
         num_envs: int = 1,
-        timestep: float | None = None,
+        timestep: float = TIMESTEP,
         threads: int = 0,
         cfg: PhysicsCfg | None = None,
         terrain: Terrain | None = None,
@@ -86,7 +88,6 @@ class PhysicsEngine:
         extra_work_rows: int = 0,
     ) -> None:
         cfg = cfg or PhysicsCfg()
-        timestep = cfg.timestep if timestep is None else timestep
         if num_envs < 1:
             raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
         if not 0 < timestep <= 0.05:

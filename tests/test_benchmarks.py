@@ -22,7 +22,7 @@ from training.presets import preset
 
 
 def test_foal_is_counted_step_by_step():
-    env = registry.make(environment.TASK, 16, threads=1)
+    env = registry.make(environment.TASK, num_envs=16, threads=1)
     env.init_state(staggered=True)
     actions = [np.zeros((16, 12), np.float32), np.ones((16, 12), np.float32)]
     total = environment.Tally()
@@ -37,7 +37,7 @@ def test_foal_is_counted_step_by_step():
 
 
 def test_every_end_of_an_episode_is_counted():
-    env = registry.make(environment.TASK, 16, {"episode_seconds": 0.2}, threads=1)
+    env = registry.make(environment.TASK, num_envs=16, env_cfg_override={"max_episode_seconds": 0.2}, threads=1)
     env.init_state()
     total = environment.foal_steps(env, [np.zeros((16, 12), np.float32)], 30)
     assert total.ended == 3 * 16
@@ -201,7 +201,7 @@ def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
     cfg = override(loaded.config, foresight.OPEN_LOOP)
     s, truth = foresight.Walkers(loaded, cfg, 32, 3, None).record(10)
     assert s.obs.shape[0] == s.action.shape[0] == 10 and s.obs.shape[2] == 74 and s.obs.shape[1] > 16
-    env = registry.make(cfg.task, 1, cfg=cfg.env)
+    env = registry.make(cfg.task, num_envs=1, cfg=cfg.env)
     model = foresight.WorldModel(37, 12, cfg.world_model, 37, env.body)
     model.normaliser.update(s.obs.flatten(0, 1))
     one_step, results = foresight.OneStep(37, 12), []
@@ -229,8 +229,8 @@ def test_the_truth_is_what_sensors_show_but_for_their_noise():
 
 
 def test_estimates_of_what_is_not_measured_are_of_settled_robots_and_in_units():
-    cfg = override(preset("quadruped-walk-flat", "belief"), {"env.episode_seconds": 1.0, "network.lstm": 32})
-    env = registry.make(cfg.task, 32, cfg=cfg.env)
+    cfg = override(preset("quadruped-walk-flat", "belief"), {"env.max_episode_seconds": 1.0, "network.lstm": 32})
+    env = registry.make(cfg.task, num_envs=32, cfg=cfg.env)
     creature = Creature(env, cfg.network, cfg.world_model)
     model = creature.world_model
     model.decode_all = lambda latents: torch.zeros(latents.shape[-1], 74)
@@ -368,9 +368,9 @@ def test_training_says_what_it_was_asked_wrongly(option, monkeypatch, capsys):
 
 def test_stable_baselines_sees_what_the_environment_does():
     stable_baselines = pytest.importorskip("benchmarks.stable_baselines", exc_type=ImportError)
-    changes = {"episode_seconds": 0.6}
-    env = stable_baselines.FoalVecEnv(GymVectorEnv(registry.make("quadruped-balance", 48, changes, threads=1), 3, 100.0))
-    plain = registry.make("quadruped-balance", 48, changes, threads=1)
+    changes = {"max_episode_seconds": 0.6}
+    env = stable_baselines.FoalVecEnv(GymVectorEnv(registry.make("quadruped-balance", num_envs=48, env_cfg_override=changes, threads=1), 3, 100.0))
+    plain = registry.make("quadruped-balance", num_envs=48, env_cfg_override=changes, threads=1)
     assert np.array_equal(env.reset(), plain.init_state(3, staggered=True).obs)
     actions = np.random.default_rng(0).normal(size=(48, 12)).astype(np.float32)
     ended = np.zeros(2, int)

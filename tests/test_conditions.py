@@ -34,7 +34,8 @@ STATE = L.STATE_ROWS * LANES
 
 def make(n, *changes, threads=1):
     """Return an environment with everything on, robots alike and sensors silent but for the changes."""
-    return registry.make("quadruped-balance", n, {key: value for change in (FULL, SILENT, ALIKE, *changes) for key, value in change.items()}, threads)
+    merged = {key: value for change in (FULL, SILENT, ALIKE, *changes) for key, value in change.items()}
+    return registry.make("quadruped-balance", num_envs=n, env_cfg_override=merged, threads=threads)
 
 
 def varied(env):
@@ -177,7 +178,7 @@ def test_noise_of_one_sensor_touches_no_other():
 
 def test_a_bias_lasts_an_episode():
     n, steps = 200, 24
-    short = {"episode_seconds": 0.2}
+    short = {"max_episode_seconds": 0.2}
     off, done = deviations(make(n, {"noise.spin_bias": 0.4, "noise.gravity_bias": 0.1}, short), make(n, short), steps)
     np.testing.assert_array_equal(np.delete(off, [28, 29, 30, 31, 32, 33], axis=2), 0)
     assert done[10].sum() + done[20].sum() > n
@@ -245,7 +246,7 @@ def test_motors_get_the_targets_late_as_those_of_the_engine_do():
     env = make(n, CALM, NEVER_FALL, {"vary.strength": (0.3, 1.0), "vary.kp": (0.8, 1.2), "vary.delay": (0.0, 0.01)})
     env.init_state(seed=8)
     cfg = env.cfg
-    bare = PhysicsEngine(env.robot, n, cfg.physics.timestep, 1, cfg.physics, env.terrain, differ=True)
+    bare = PhysicsEngine(env.robot, n, cfg.sim_dt, 1, cfg.physics, env.terrain, differ=True)
     bare.model.varied_blocks[:] = env.engine.model.varied_blocks
     start = env.engine.get_state()
     bare.set_state(**{f.name: getattr(start, f.name) for f in dataclasses.fields(start) if f.name != "foot_contact_force"})
@@ -255,7 +256,7 @@ def test_motors_get_the_targets_late_as_those_of_the_engine_do():
         actions = rng.normal(0, 0.5, (n, 12)).astype(np.float32)
         assert not env.step(actions).done.any()
         bare.set_joint_targets(np.clip(env.robot.home_joints.ravel() + cfg.action_scale * actions, low, high), cfg.kp, cfg.kd)
-        bare.step(cfg.substeps)
+        bare.step(cfg.sim_substeps)
     ours, theirs = env.engine.get_state(), bare.get_state()
     assert np.abs(ours.joint_position - start.joint_position).max() > 0.2
     assert np.median(np.abs(ours.joint_position - theirs.joint_position)) < 1e-5

@@ -98,7 +98,7 @@ def test_any_number_of_threads_gives_the_same_episodes():
     actions = np.random.default_rng(2).normal(0, 1.5, (steps, n, 12)).astype(np.float32)
     records = []
     for threads in (1, 2, 3):
-        env = registry.make("quadruped-balance", n, threads=threads)
+        env = registry.make("quadruped-balance", num_envs=n, threads=threads)
         state = env.init_state(seed=3, staggered=True)
         record, ends = [state.obs.tobytes()], np.zeros(2, int)
         for a in actions:
@@ -403,7 +403,7 @@ def test_stepping_keeps_no_memory(engine):
 
 
 def test_environment_keeps_no_memory():
-    env = registry.make("quadruped-balance", 256, threads=1)
+    env = registry.make("quadruped-balance", num_envs=256, threads=1)
     env.init_state()
     actions = np.zeros((256, 12), np.float32)
     env.step(actions)

@@ -14,7 +14,7 @@ from training import ppo
 
 CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=2, head_size=8, encoder=16, lstm=24, critic=16)
-BODY = registry.make("quadruped-balance", 1, threads=1).body
+BODY = registry.make("quadruped-balance", num_envs=1, threads=1).body
 SIZES = 37, 12, 37  # observations, actions, privileged
 VARIANTS = [
     {"network.attention": attention, "network.recurrent": recurrent, "network.symmetric": symmetric}
@@ -378,7 +378,7 @@ def test_spread_starts_as_configured_and_actions_near_zero():
 
 
 def test_creature_has_a_world_model_only_when_asked():
-    env = registry.make("quadruped-balance", 1, threads=1)
+    env = registry.make("quadruped-balance", num_envs=1, threads=1)
     assert Creature(env, SMALL, WorldModelCfg()).world_model is None
     assert Creature(env, SMALL, WorldModelCfg(role="imagination")).world_model is not None
     assert np.isfinite(sum(float(p.detach().sum()) for p in Creature(env, NetworkCfg(), WorldModelCfg()).parameters()))

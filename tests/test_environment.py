@@ -7,7 +7,7 @@ import pytest
 from oracle import ROBOTS, centre_of_mass, foot_positions, random_state, rotation
 from walking import goal, reward_terms
 
-from config import ConfigError, EnvCfg, NoiseCfg, VaryCfg
+from config import ConfigError, NoiseCfg, QuadrupedCfg, VaryCfg
 from environments import EnvState, registry
 from environments import quadruped_rows as Q
 from physics import PhysicsEngine
@@ -21,17 +21,17 @@ EXACT_START = {"reset.joint_position": 0.0, "reset.joint_velocity": 0.0, "reset.
 ONE_GOAL = {"goal.interval": (1e5, 1e6)}
 NEVER_FALL = {"fall_tilt": 3.0, "fall_height": 0.0}
 
-ALIKE = EnvCfg(vary=VaryCfg(), noise=NoiseCfg())  # robots that do not differ, observed without error
+ALIKE = QuadrupedCfg(vary=VaryCfg(), noise=NoiseCfg())  # robots that do not differ, observed without error
 
 
 def make(n=32, threads=1, **changes):
     """Return an environment; a change of push.speed is spelt push__speed."""
-    return registry.make(TASK, n, {key.replace("__", "."): value for key, value in changes.items()}, threads, ALIKE)
+    return registry.make(TASK, num_envs=n, env_cfg_override={key.replace("__", "."): value for key, value in changes.items()}, threads=threads, cfg=ALIKE)
 
 
 def make_with(n, *changes):
     merged = {key: value for change in changes for key, value in change.items()}
-    return registry.make(TASK, n, merged, threads=1, cfg=ALIKE)
+    return registry.make(TASK, num_envs=n, env_cfg_override=merged, threads=1, cfg=ALIKE)
 
 
 def copy(state):
@@ -58,7 +58,7 @@ def wander(env, steps, scale=0.5, seed=0):
 
 def test_every_listed_task_can_be_made():
     for name, description in registry.tasks().items():
-        env = registry.make(name, 3, threads=1)
+        env = registry.make(name, num_envs=3, threads=1)
         state = env.init_state(seed=0)
         assert description
         assert state.obs.shape == (3, env.num_obs)
@@ -68,7 +68,7 @@ def test_every_listed_task_can_be_made():
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_every_robot_stands_in_it(robot):
-    env = make_with(4, {"physics.robot": robot}, CALM, EXACT_START)
+    env = make_with(4, {"env.model": robot}, CALM, EXACT_START)
     env.init_state()
     state = env.step(np.zeros((4, 12)))
     assert not state.done.any()
@@ -76,9 +76,9 @@ def test_every_robot_stands_in_it(robot):
 
 
 def test_overrides_arrive_nested_or_dotted():
-    nested = registry.make(TASK, 1, {"push": {"spin": 2.0}, "kp": 33.0})
-    dotted = registry.make(TASK, 1, {"push.spin": 2.0, "env.kp": 33.0})
-    assert nested.cfg == dotted.cfg == dataclasses.replace(EnvCfg(), kp=33.0, push=dataclasses.replace(EnvCfg().push, spin=2.0))
+    nested = registry.make(TASK, num_envs=1, env_cfg_override={"push": {"spin": 2.0}, "kp": 33.0})
+    dotted = registry.make(TASK, num_envs=1, env_cfg_override={"push.spin": 2.0, "env.kp": 33.0})
+    assert nested.cfg == dotted.cfg == dataclasses.replace(QuadrupedCfg(), kp=33.0, push=dataclasses.replace(QuadrupedCfg().push, spin=2.0))
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_overrides_arrive_nested_or_dotted():
         ({"push.speed": (2.0, 1.0)}, "push.speed"),
         ({"push.speed": 1.0}, "push.speed"),
         ({"control": "velocity"}, "control: expected one of pd, torque"),
-        ({"physics.timestep": 0.003}, "physics.timestep"),
+        ({"env.sim_dt": 0.003}, "env.sim_dt"),
         ({"reset.tilt": 2}, "reset.tilt"),
         ({"motor.rated_speed": 30.0}, r"motor.rated_speed: expected less than motor.no_load_speed = 30 rad/s, got 30"),
         ({"motor.no_load_speed": 10.0}, "motor.rated_speed: expected less than motor.no_load_speed = 10 rad/s, got 20"),
         ({"motor.efficiency": 0.0}, "motor.efficiency: expected a number between 0.01 and 1"),
         ({"physics.friction_model": "coulomb", "physics.static_friction": 0.7}, "physics.static_friction: expected at least physics.foot_friction = 0.8"),
         ({"physics.friction_model": "stick"}, "physics.friction_model: expected one of simple, coulomb"),
-        ({"motor.enabled": True, "motor.delay": 0.02}, r"motor.delay: expected, with vary.delay, less than env.control_dt = 0.02 s, got 0.02"),
+        ({"motor.enabled": True, "motor.delay": 0.02}, r"motor.delay: expected, with vary.delay, less than env.ctrl_dt = 0.02 s, got 0.02"),
         ({"motor.enabled": True, "motor.delay": 0.01, "vary.delay": (0.0, 0.015)}, r"motor.delay: expected, with vary.delay, .* got 0.025"),
         ({"vary.delay": (0.0, 0.005)}, "vary.delay: expected motor.enabled true"),
         ({"vary.friction": (1.2, 0.8)}, "vary.friction"),
@@ -116,13 +116,14 @@ def test_overrides_arrive_nested_or_dotted():
 )
 def test_wrong_overrides_are_named(changes, named):
     with pytest.raises(ConfigError, match=named):
-        registry.make(TASK, 1, changes)
+        registry.make(TASK, num_envs=1, env_cfg_override=changes)
 
 
 @pytest.mark.parametrize(("cell", "tile"), [(0.32, 9.6), (0.05, 2.0), (0.1, 2.0), (0.2, 20.0), (1.0, 8.0)])
 def test_tiles_of_any_size_make_a_terrain(cell, tile):
     kinds = "rough slope_up slope_down stairs_up stairs_down stones flat"
-    terrain = registry.make(TASK, 1, {"terrain.kinds": kinds, "terrain.cell": cell, "terrain.tile": tile, "terrain.levels": 2}, 1).terrain
+    changes = {"terrain.kinds": kinds, "terrain.cell": cell, "terrain.tile": tile, "terrain.levels": 2}
+    terrain = registry.make(TASK, num_envs=1, env_cfg_override=changes, threads=1).terrain
     assert terrain.spawns.shape == (2, 7, 3)
     assert terrain.cell == pytest.approx(cell)
     assert terrain.heights.shape[1] * cell >= 2 * tile + 8
@@ -132,7 +133,7 @@ def test_unknown_tasks_and_numbers_are_named():
     with pytest.raises(ConfigError, match=r"'quadruped-balanc'.*quadruped-balance"):
         registry.make("quadruped-balanc")
     with pytest.raises(ConfigError, match="num_envs"):
-        registry.make(TASK, 0)
+        registry.make(TASK, num_envs=0)
 
 
 @pytest.mark.parametrize("actions", [np.zeros((4, 11)), np.zeros(48), np.full((4, 12), np.nan), np.full((4, 12), np.inf)])
@@ -150,7 +151,7 @@ def test_wrong_actions_are_refused_and_change_nothing(actions):
 
 @pytest.mark.parametrize("robot", ["go1", "spot"])
 def test_every_observation_is_what_it_says(robot):
-    env = make_with(64, {"physics.robot": robot, "goal.reach": 0.08}, NEVER_FALL)
+    env = make_with(64, {"env.model": robot, "goal.reach": 0.08}, NEVER_FALL)
     env.init_state(seed=1)
     wander(env, 15)
     lifted = env.engine.get_state().base_position
@@ -304,7 +305,7 @@ def test_pushes_come_when_and_as_strong_as_configured():
         speed = speed + kick
         # weightless and unmoved, a robot changes its velocity only when pushed
         for i in np.flatnonzero(np.abs(kick).max(axis=1) > 0.05):
-            times[i].append(step * env.cfg.control_dt)
+            times[i].append(step * env.cfg.ctrl_dt)
             sizes.append(np.hypot(*kick[i, :2]))
             directions.append(np.arctan2(kick[i, 1], kick[i, 0]))
             assert abs(kick[i, 2]) < 1e-3
@@ -315,7 +316,7 @@ def test_pushes_come_when_and_as_strong_as_configured():
     assert high - 0.05 * (high - low) < sizes.max() < high + 1e-3
     between = np.concatenate([np.diff([0.0, *t]) for t in times])
     assert soon - 1e-3 <= between.min() < soon + 0.1
-    assert late - 0.1 < between.max() <= late + env.cfg.control_dt + 1e-3
+    assert late - 0.1 < between.max() <= late + env.cfg.ctrl_dt + 1e-3
     assert np.histogram(directions, 4, (-np.pi, np.pi))[0].min() > 0.15 * len(directions)
 
 
@@ -341,7 +342,7 @@ def test_the_critic_knows_the_next_push():
     for _ in range(40):
         now = env.step(np.zeros((64, 12))).info["privileged"].copy()
         after = env.engine.get_state()
-        due = told[:, Q.PRIV_PUSH_IN] - np.float32(env.cfg.control_dt) <= 0
+        due = told[:, Q.PRIV_PUSH_IN] - np.float32(env.cfg.ctrl_dt) <= 0
         # weightless and unmoved, a robot moves as it is pushed
         kick = after.base_linear_velocity - before.base_linear_velocity
         turned = rotation(before.base_quaternion)
@@ -350,7 +351,7 @@ def test_the_critic_knows_the_next_push():
         np.testing.assert_allclose(kick[~due], 0.0, atol=0.1)
         spins.append((after.base_angular_velocity - before.base_angular_velocity)[due])
         kicks.append(told[due, Q.PRIV_KICK : Q.PRIV_KICK + 3])
-        np.testing.assert_allclose(now[~due, Q.PRIV_PUSH_IN], told[~due, Q.PRIV_PUSH_IN] - env.cfg.control_dt, atol=1e-5)
+        np.testing.assert_allclose(now[~due, Q.PRIV_PUSH_IN], told[~due, Q.PRIV_PUSH_IN] - env.cfg.ctrl_dt, atol=1e-5)
         told, before = now, after
     spins, kicks = np.concatenate(spins), np.concatenate(kicks)
     assert len(kicks) > 64 * 2
@@ -373,9 +374,9 @@ def test_goals_are_new_now_and_then_and_within_reach():
             for i in np.flatnonzero(moved):
                 changed[i].append(step)
         current = goal(env)
-    between = np.concatenate([np.diff(c) for c in changed]) * env.cfg.control_dt
+    between = np.concatenate([np.diff(c) for c in changed]) * env.cfg.ctrl_dt
     assert between.min() >= 1.0 - 1e-3
-    assert between.max() <= 2.0 + env.cfg.control_dt + 1e-3
+    assert between.max() <= 2.0 + env.cfg.ctrl_dt + 1e-3
     assert 0.08 < max(drawn) < 0.1 + 1e-4
     assert np.median(drawn) == pytest.approx(0.1 / np.sqrt(2), abs=0.015)  # uniform over a disc
 
@@ -406,7 +407,7 @@ def test_falls_are_tilt_height_or_a_trunk_on_the_ground(height, axis, tilt, fall
 
 def test_time_ends_an_episode_after_its_steps():
     env = make_with(48, CALM)
-    assert env.cfg.episode_steps == 1000
+    assert env.cfg.max_episode_steps == 1000
     env.init_state(seed=8)
     for _ in range(2):
         for step in range(1, 1001):
@@ -429,7 +430,7 @@ def test_staggered_episodes_do_not_end_at_once():
 
 def test_final_observation_is_the_ended_episode_s():
     # the same episodes in an environment whose time runs on
-    short, long = make_with(32, ONE_GOAL, {"episode_seconds": 0.4}), make_with(32, ONE_GOAL, {"episode_seconds": 4.0})
+    short, long = make_with(32, ONE_GOAL, {"max_episode_seconds": 0.4}), make_with(32, ONE_GOAL, {"max_episode_seconds": 4.0})
     first = copy(short.init_state(seed=10))
     assert bits(first) == bits(long.init_state(seed=10))
     rng = np.random.default_rng(1)
@@ -574,7 +575,7 @@ def test_same_seed_same_bits_and_two_seeds_differ():
 
 
 def test_robots_and_episodes_differ_from_each_other():
-    env = make_with(64, {"episode_seconds": 0.1})
+    env = make_with(64, {"max_episode_seconds": 0.1})
     starts = [env.init_state(seed=0).obs[:, :12].copy()]
     for step in range(20):
         state = env.step(np.zeros((64, 12)))
@@ -611,7 +612,7 @@ def test_actions_become_motor_torques(control):
     start = random_state(robot, n, 6, height=3.0, speed=0.3)
     start["base_quaternion"] = np.tile([1.0, 0, 0, 0], (n, 1))
     start["joint_position"] = robot.home_joints.ravel() + 0.3 * np.random.default_rng(7).uniform(-1, 1, (n, 12))
-    bare = PhysicsEngine(robot, n, cfg.physics.timestep, 1, cfg.physics)
+    bare = PhysicsEngine(robot, n, cfg.sim_dt, 1, cfg.physics)
     for engine in (env.engine, bare):
         engine.set_state(**start)
     rng = np.random.default_rng(8)
@@ -619,7 +620,7 @@ def test_actions_become_motor_torques(control):
     for _ in range(4):
         actions = rng.normal(0, 1, (n, 12)).astype(np.float32)
         assert not env.step(actions).done.any()
-        for _ in range(cfg.substeps):
+        for _ in range(cfg.sim_substeps):
             s = bare.get_state()
             if control == "torque":
                 torque = robot.hold_torques().ravel() + cfg.torque_scale * actions - cfg.torque_kd * s.joint_velocity

@@ -19,7 +19,8 @@ ENDS = {0: {2: "fall", 4: "time"}, 1: {5: "time"}, 2: {3: "time", 4: "fall"}}  #
 class Scripted:
     """Three robots whose episodes end as written; robot i gets i + 1 a step and is off by 10 i + step."""
 
-    num_envs, cfg = 3, types.SimpleNamespace(control_dt=0.5)
+    tallies = ("laps",)
+    num_envs, cfg = 3, types.SimpleNamespace(ctrl_dt=0.5)
 
     def init_state(self, seed):
         self.seed, self.clock, self.began = seed, 0, np.zeros(3, int)
@@ -30,7 +31,7 @@ class Scripted:
         terminated, truncated = (np.array([ENDS[i].get(self.clock) == how for i in range(3)]) for how in ("fall", "time"))
         steps = self.clock - self.began
         self.began[terminated | truncated] = self.clock
-        info = {"episode_return": steps * np.arange(1.0, 4.0), "episode_steps": steps}
+        info = {"episode_return": steps * np.arange(1.0, 4.0), "episode_steps": steps, "episode_laps": self.clock * np.arange(3.0)}
         return EnvState(actions, np.arange(1.0, 4.0), terminated, truncated, info)
 
     def errors(self):
@@ -55,6 +56,8 @@ def test_an_evaluation_counts_the_first_episode_of_every_robot_alone():
         "survival": pytest.approx(2 / 3),
         "mean_return": pytest.approx((2 * 1 + 5 * 2 + 3 * 3) / 3),
         "episode_seconds": pytest.approx(0.5 * (2 + 5 + 3) / 3),
+        # robots 0, 1 and 2 end after 2, 5 and 3 steps
+        "laps": pytest.approx((0 * 2 + 1 * 5 + 2 * 3) / 3),
         # after every step but the last of an episode
         "distance": pytest.approx((1 + (11 + 12 + 13 + 14) + (21 + 22)) / 7),
     }
@@ -64,7 +67,7 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
     # mean returns by level of pushes; the second passes the task best, the third the hardest pushes
     returns = [{1.0: 50.0, 1.3: 20.0}, {1.0: 90.0, 1.3: 10.0}, {1.0: 70.0, 1.3: 30.0}, {1.0: 80.0, 1.3: 25.0}]
     levels, saved = [], []
-    judge = types.SimpleNamespace(set_level=lambda push, command: levels.append((push, command)))
+    judge = types.SimpleNamespace(targets={}, set_level=lambda push, command: levels.append((push, command)))
     engine = types.SimpleNamespace(creature=None, device=None, shares=[None], env_steps=0)
     trained = Run(override(Config(), {"curriculum.push": (0.5, 1.3), "curriculum.command": (0.3, 1.0)}), engine, judge, tmp_path, Console())
     monkeypatch.setattr(trained, "save", lambda name, progress: saved.append(progress["mean_return"]))

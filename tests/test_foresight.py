@@ -13,14 +13,14 @@ from training.foresight import Foresight
 CPU = torch.device("cpu")
 SMALL = {
     "world_model.role": "belief", "world_model.deter": 16, "world_model.groups": 4, "world_model.classes": 8, "world_model.hidden": 24,
-    "env.episode_seconds": 1.0,
+    "env.max_episode_seconds": 1.0,
 }  # fmt: skip
 
 
 def following(ahead=5, **changes):
     """Return a foresight of one robot, the environment, and its first state."""
     cfg = override(Config(), SMALL | changes)
-    env = registry.make("quadruped-balance", 1, cfg=cfg.env)
+    env = registry.make("quadruped-balance", num_envs=1, cfg=cfg.env)
     torch.manual_seed(0)
     foresight = Foresight(Creature(env, cfg.network, cfg.world_model), env, CPU, ahead)
     state = env.init_state(3)

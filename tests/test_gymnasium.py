@@ -18,7 +18,7 @@ STAND = np.zeros((N, 12), np.float32)
 
 
 def make(seed=0, **changes):
-    return GymVectorEnv(registry.make("quadruped-balance", N, changes, threads=1), seed)
+    return GymVectorEnv(registry.make("quadruped-balance", num_envs=N, env_cfg_override=changes, threads=1), seed)
 
 
 def play(env, steps, actions=STAND):
@@ -49,7 +49,7 @@ def test_spaces_and_shapes():
 
 
 def test_an_action_space_can_be_bounded():
-    env = GymVectorEnv(registry.make("quadruped-balance", 2, threads=1), action_limit=5.0)
+    env = GymVectorEnv(registry.make("quadruped-balance", num_envs=2, threads=1), action_limit=5.0)
     assert env.single_action_space.high.max() == 5.0
     assert env.action_space.sample() in env.action_space
 
@@ -75,7 +75,7 @@ def test_resets_without_a_seed_differ_and_repeat_in_another_environment():
 
 def test_it_does_what_the_environment_does():
     env = make()
-    plain = registry.make("quadruped-balance", N, threads=1)
+    plain = registry.make("quadruped-balance", num_envs=N, threads=1)
     env.reset(seed=2, options={"staggered": True})
     plain.init_state(2, staggered=True)
     random = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def test_final_observation_of_falls():
 
 
 def test_final_observation_of_episodes_that_time_ends():
-    env = make(episode_seconds=0.2)
+    env = make(max_episode_seconds=0.2)
     env.reset(seed=0)
     steps = play(env, 20)
     for i, (obs, _, terminations, truncations, infos) in enumerate(steps):
@@ -131,7 +131,7 @@ def test_final_observation_of_episodes_that_time_ends():
 
 
 def test_what_was_returned_is_never_written_over():
-    env = make(episode_seconds=0.2)
+    env = make(max_episode_seconds=0.2)
     first, infos = env.reset(seed=0)
     kept = [(first, first.copy()), (infos["privileged"], infos["privileged"].copy())]
     for obs, rewards, terminations, truncations, infos in play(env, 30, FALL):
@@ -143,12 +143,12 @@ def test_what_was_returned_is_never_written_over():
 
 
 def test_wrappers_of_gymnasium_understand_it():
-    env = RecordEpisodeStatistics(make(episode_seconds=0.2))
+    env = RecordEpisodeStatistics(make(max_episode_seconds=0.2))
     env.reset(seed=0)
     *_, infos = play(env, 10)[-1]
     assert (infos["episode"]["l"] == 10).all()
     assert infos["episode"]["r"] == pytest.approx(infos["final_info"]["episode_return"], rel=1e-4)
-    env = DictInfoToList(make(episode_seconds=0.2))
+    env = DictInfoToList(make(max_episode_seconds=0.2))
     env.reset(seed=0)
     *_, infos = play(env, 10)[-1]
     assert len(infos) == N
@@ -168,5 +168,5 @@ def test_what_is_asked_wrongly_is_said():
 
 
 def test_tasks_do_not_need_gymnasium():
-    code = "import sys; sys.modules['gymnasium'] = None; from environments import registry; registry.make('quadruped-balance', 1)"
+    code = "import sys; sys.modules['gymnasium'] = None; from environments import registry; registry.make('quadruped-balance')"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -18,7 +18,7 @@ SHARES = 2  # on any machine: every share has noise of its own
 def test_a_short_training_learns_to_stand_against_pushes(precision):
     torch.manual_seed(0)
     cfg = Config()
-    env, trial = (registry.make(cfg.task, n, threads=SHARES) for n in (256, 128))
+    env, trial = (registry.make(cfg.task, num_envs=n, threads=SHARES) for n in (256, 128))
     creature = Creature(env, cfg.network, cfg.world_model)
     creature.use_precision(precision)
     untrained = evaluate(creature, trial, 1000, CPU, SHARES)

@@ -109,8 +109,8 @@ def test_learning_rate_follows_the_divergence_within_its_bounds():
 
 def engine(n=64, threads=1, precision="float32", **changes):
     """Return an engine whose policy does more than a new one."""
-    cfg = override(Config(network=SMALL), {"env.episode_seconds": 0.3, "ppo.rollout": 24, **changes})
-    env = registry.make(cfg.task, n, cfg=cfg.env, threads=1)
+    cfg = override(Config(network=SMALL), {"env.max_episode_seconds": 0.3, "ppo.rollout": 24, **changes})
+    env = registry.make(cfg.task, num_envs=n, cfg=cfg.env, threads=1)
     creature = Creature(env, cfg.network, cfg.world_model)
     creature.use_precision(precision)
     made = TrainingEngine(env, creature, cfg, CPU, threads)
@@ -241,7 +241,7 @@ def test_the_number_of_threads_does_not_change_what_robots_do():
     made = engine(96, 3)
     parts = made.collect_trajectory()
     assert len(parts) == 3
-    env = registry.make(made.cfg.task, 96, cfg=made.cfg.env, threads=1)
+    env = registry.make(made.cfg.task, num_envs=96, cfg=made.cfg.env, threads=1)
     state = env.init_state(made.cfg.seed + 1, staggered=True)
     memory, starts = made.belief.initial_state(96), torch.ones(96)
     for t in range(24):

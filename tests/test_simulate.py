@@ -35,7 +35,7 @@ def simulate(*arguments, cwd=ROOT):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     code, out, err = simulate(
-        "--iterations", 4, "--train.num_envs", 64, "--train.eval_every", 2, "--train.eval_episodes", 16, "--env.episode_seconds", 2,
+        "--iterations", 4, "--train.num_envs", 64, "--train.eval_every", 2, "--train.eval_episodes", 16, "--env.max_episode_seconds", 2,
         "--train.run_dir", folder / "runs", "--train.checkpoint_dir", folder / "checkpoints", "--profile",
         "--world_model.role", "imagination", "--world_model.patience", 2, "--world_model.updates", 2, "--world_model.imagined", 64,
     )  # fmt: skip
@@ -111,14 +111,14 @@ def test_resuming_goes_on_and_keeps_the_previous_checkpoint(trained, tmp_path):
         (["--ppo.rollout", "1"], "ppo.rollout: expected a whole number between 2 and"),
         (["--train.num_envs", "100"], "train.num_envs: expected a multiple of ppo.minibatches = 8, got 100"),
         pytest.param(["--train.device", "cuda"], "train.device: expected auto or cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")),
-        (["--physics.timestep", "0.003"], "physics.timestep: expected a whole share of env.control_dt"),
+        (["--env.sim_dt", "0.003"], "env.sim_dt: expected a whole share of env.ctrl_dt"),
         (["--task", "chess"], "task: unknown task 'chess'"),
         (["--seed", "-1"], "seed: expected a whole number"),
         (["--iterations", "0"], "--iterations: expected a whole number of at least 1"),
         (["--eval", "--checkpoint", "missing.pt"], "checkpoint: missing.pt: no such file"),
         (["--eval", "--checkpoint", "foreign.pt"], "checkpoint: foreign.pt: expected a checkpoint of Foal"),
         (["--eval", "--checkpoint", "text.pt"], "checkpoint: text.pt: expected a checkpoint of Foal"),
-        (["--physics.robot", "heavy.json"], "heavy.json: base.mass: expected a number above 0"),
+        (["--env.model", "heavy.json"], "heavy.json: base.mass: expected a number above 0"),
         (["--train.run_dir", "file/runs"], "train.run_dir: expected a folder that can be written"),
         (["--train.checkpoint_dir", "file/checkpoints"], "train.checkpoint_dir: expected a folder that can be written"),
     ],
@@ -145,7 +145,7 @@ def test_the_list_names_tasks_and_robots():
 
 def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
     cfg = override(Config(), {"push.speed": (0.2, 0.3), "network.lstm": 32, "train.num_envs": 32})
-    env = registry.make(cfg.task, 32, cfg=cfg.env)
+    env = registry.make(cfg.task, num_envs=32, cfg=cfg.env)
     creature = Creature(env, cfg.network, cfg.world_model)
     engine = TrainingEngine(env, creature, cfg, CPU)
     engine.iterate()
@@ -154,7 +154,7 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
     again = loaded.creature(env)
     assert loaded.config == cfg and loaded.progress == {"iteration": 1}
     assert all(torch.equal(a, b) for a, b in zip(creature.state_dict().values(), again.state_dict().values(), strict=True))
-    results = [evaluate(c, registry.make(cfg.task, 16, {"episode_seconds": 1.0}, cfg=cfg.env), 5, CPU) for c in (creature, again)]
+    results = [evaluate(c, registry.make(cfg.task, num_envs=16, env_cfg_override={"max_episode_seconds": 1.0}, cfg=cfg.env), 5, CPU) for c in (creature, again)]
     assert results[0] == results[1]
     engine.load_state(loaded.trainer)
     engine.iterate()
@@ -172,7 +172,7 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
 )
 def test_a_checkpoint_of_another_robot_or_network_says_what_differs(env_changes, cfg_changes, words, tmp_path):
     cfg = Config()
-    env = registry.make(cfg.task, 16)
+    env = registry.make(cfg.task, num_envs=16)
     checkpoint.save(tmp_path / "c.pt", Creature(env, cfg.network, cfg.world_model), override(cfg, cfg_changes), {})
     for name, value in env_changes.items():
         setattr(env, name, value)
@@ -198,8 +198,9 @@ def test_networks_stay_as_a_checkpoint_has_them(trained):
         (["--world_model.role", "off"], "world_model.role: expected imagination, which"),
         (["--world_model.deter", "64"], "world_model.deter: expected 128, which"),
         (["--task", "quadruped-goal"], "--task: expected quadruped-balance, which"),
-        (["--physics.robot", "spot"], "physics.robot: expected go1, which"),
-        (["--env.control", "torque"], "env.control: expected pd, which"),
+        (["--env.model", "spot"], "env.model: expected go1, which"),
+        (["--physics.robot", "spot"], "env.model: expected go1, which"),
+            (["--env.control", "torque"], "env.control: expected pd, which"),
         (["--command.kind", "velocity"], "command.kind: expected stay, which"),
     ):
         for what in (["--eval"], ["--resume"], ["--export", "p.onnx"]):
@@ -224,7 +225,7 @@ def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_pat
     code, _, err = simulate("--export", tmp_path / "p.onnx", "--checkpoint", path)
     assert code == 0, err
     loaded = checkpoint.load(path)
-    env = registry.make(loaded.config.task, 1, cfg=loaded.config.env)
+    env = registry.make(loaded.config.task, num_envs=1, cfg=loaded.config.env)
     creature = loaded.creature(env)
     session = onnxruntime.InferenceSession(str(tmp_path / "p.onnx"))
     state, memory = env.init_state(3), creature.initial_state(1)

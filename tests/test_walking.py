@@ -28,7 +28,7 @@ FIELDS = ("base_position", "base_quaternion", "joint_position", "base_linear_vel
 
 def make(task, n, *changes, threads=1):
     """Return an environment of robots that do not differ and are observed without error."""
-    return registry.make(task, n, {key: value for change in (ALIKE, *changes) for key, value in change.items()}, threads)
+    return registry.make(task, num_envs=n, env_cfg_override={key: value for change in (ALIKE, *changes) for key, value in change.items()}, threads=threads)
 
 
 def put(env, row, values):
@@ -77,7 +77,7 @@ def test_a_mirrored_robot_does_and_sees_the_mirror_image(task, tmp_path):
     path = tmp_path / "even.json"
     save_robot(symmetric(load_robot("go1")), path)
     n = 32  # and their mirror images
-    still = {"push.speed": (0.0, 0.0), "push.spin": 0.0, "goal.interval": (1e5, 1e6), "physics.robot": str(path)}
+    still = {"push.speed": (0.0, 0.0), "push.spin": 0.0, "goal.interval": (1e5, 1e6), "env.model": str(path)}
     weights = {"reward.slip": -0.1, "reward.smoothness": -0.01, "reward.feet": 0.1, "reward.alive": 30.0, "reward.air_time": 1.0, "reward.trot": 0.5}
     env = make(task, 2 * n, NEVER_FALL, ONE_COMMAND, still, weights)
     body = env.body
@@ -127,7 +127,7 @@ def test_a_mirrored_robot_does_and_sees_the_mirror_image(task, tmp_path):
 
 @pytest.mark.parametrize("task", [STAY, FLAT, GOAL])
 def test_mirrors_are_their_own_inverse_and_nodes_read_every_column(task):
-    env = registry.make(task, 1, threads=1)
+    env = registry.make(task, num_envs=1, threads=1)
     for mirror, size in ((env.body.obs, env.num_obs), (env.body.privileged, env.num_privileged), (env.body.actions, env.num_actions)):
         x = np.arange(1.0, size + 1)
         assert len(mirror.columns) == len(mirror.signs) == size
@@ -169,7 +169,7 @@ def test_commands_are_drawn_as_configured():
 
 
 def test_commands_are_new_now_and_then():
-    env = make(FLAT, 64, NEVER_FALL, {"command.interval": (0.2, 0.4), "episode_seconds": 1e3})
+    env = make(FLAT, 64, NEVER_FALL, {"command.interval": (0.2, 0.4), "max_episode_seconds": 1e3})
     env.init_state(seed=2)
     current, changed = env.task_rows(Q.COMMAND, 3), [[0] for _ in range(64)]
     for step in range(1, 120):
@@ -228,7 +228,7 @@ def test_levels_scale_pushes_and_commands():
 
 def test_far_goals_are_shown_followed_and_counted():
     n = 256
-    env = make(GOAL, n, NEVER_FALL, {"episode_seconds": 1e3, "goal.reach": 2.0})
+    env = make(GOAL, n, NEVER_FALL, {"max_episode_seconds": 1e3, "goal.reach": 2.0})
     env.init_state(seed=4)
     cfg, rng = env.cfg.command, np.random.default_rng(1)
     counted, drawn = np.zeros(n), []
@@ -288,7 +288,7 @@ def test_far_goals_stay_where_they_are_when_a_robot_leaves_its_cell():
 
 
 def test_goals_are_counted_anew_in_every_episode():
-    env = make(GOAL, 64, NEVER_FALL, {"episode_seconds": 0.1})
+    env = make(GOAL, 64, NEVER_FALL, {"max_episode_seconds": 0.1})
     env.init_state(seed=5)
     for step in range(1, 11):
         put(env, Q.GOAL, env.task_rows(Q.COM, 3))
@@ -327,7 +327,7 @@ ALL_WEIGHTS = {
 @pytest.mark.parametrize("robot", ["go1", "spot"])
 def test_every_reward_term_is_what_it_says(robot):
     weights = {f"reward.{name}": weight for name, weight in ALL_WEIGHTS.items()}
-    env = make(FLAT, 48, NEVER_FALL, ONE_COMMAND, weights, {"physics.robot": robot, "reward.sharp": 9.0, "reward.wide": 0.5, "command.standing": 0.3})
+    env = make(FLAT, 48, NEVER_FALL, ONE_COMMAND, weights, {"env.model": robot, "reward.sharp": 9.0, "reward.wide": 0.5, "command.standing": 0.3})
     assert env.cfg.reward.weights == ALL_WEIGHTS
     env.init_state(seed=6)
     put(env, Q.GOAL_IN, np.full((48, 1), 1e6))
@@ -370,7 +370,7 @@ def test_terms_of_weight_zero_are_as_if_they_were_not():
 
 
 def test_flights_are_timed_and_paid_at_touchdown_once():
-    env = make(FLAT, 64, NEVER_FALL, ONE_COMMAND, {"command.standing": 0.3, "reward.air_time": 2.0, "episode_seconds": 2.0})
+    env = make(FLAT, 64, NEVER_FALL, ONE_COMMAND, {"command.standing": 0.3, "reward.air_time": 2.0, "max_episode_seconds": 2.0})
     env.init_state(seed=8)
     air, landings = np.zeros((64, 4)), 0
     rng = np.random.default_rng(2)
@@ -400,7 +400,7 @@ def test_flights_are_timed_and_paid_at_touchdown_once():
 @pytest.mark.parametrize(("task", "changes"), [(ROBUST, {}), (GOAL, {"motor.enabled": True, "terrain.kinds": "rough stairs_up", "terrain.levels": 2})])
 def test_parts_stepped_at_the_same_time_do_what_the_whole_does(task, changes):
     n = 150  # the last block is not full
-    env, whole = (registry.make(task, n, {"episode_seconds": 0.6, **changes}, threads) for threads in (1, 2))
+    env, whole = (registry.make(task, num_envs=n, env_cfg_override={"max_episode_seconds": 0.6, **changes}, threads=threads) for threads in (1, 2))
     parts = env.split(2)
     sizes = [part.num_envs for part in parts]
     assert sum(sizes) == n

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 SMALL = WorldModelCfg(
     role="imagination", deter=16, groups=4, classes=8, hidden=24, updates=2, batch=8, sequence=2, capacity=4, passes=1, imagined=64, horizon=5, patience=1,
 )  # fmt: skip
-QUADRUPED = registry.make("quadruped-balance", 1)
+QUADRUPED = registry.make("quadruped-balance", num_envs=1)
 
 
 def model(cfg=SMALL, obs=5, actions=3, privileged=2, body=None):
@@ -64,7 +64,7 @@ def course(m, s, noise=None):
 
 def engine(n=64, threads=1, seed=0, world=SMALL, **changes):
     cfg = override(Config(seed=seed, world_model=world), {"ppo.rollout": 8, "network.lstm": 32, "network.critic": 32, **changes})
-    env = registry.make(cfg.task, n, cfg=cfg.env, threads=1)
+    env = registry.make(cfg.task, num_envs=n, cfg=cfg.env, threads=1)
     torch.manual_seed(seed)
     return TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, CPU, threads)
 
@@ -346,7 +346,7 @@ def rollouts(made, count):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_replay_returns_whole_sequences_of_one_robot_also_across_its_end(threads):
-    made = engine(64, threads, **{"env.episode_seconds": 0.3, "env.fall_tilt": 0.15})
+    made = engine(64, threads, **{"env.max_episode_seconds": 0.3, "env.fall_tilt": 0.15})
     stored, replay = rollouts(made, 6), made.replay
     assert replay.count == 6 and replay.capacity == 4
     places = replay.draw(500, torch.Generator().manual_seed(0))
@@ -376,7 +376,7 @@ def test_latents_before_rollouts_are_stored_anew():
 
 
 def test_sequences_are_shorter_while_there_are_no_more():
-    env = registry.make("quadruped-balance", 16, threads=1)
+    env = registry.make("quadruped-balance", num_envs=16, threads=1)
     replay = Replay(env, of_quadruped(), 4, 8, 3, CPU)
     made = engine(16)
     for count, length in ((1, 8), (2, 16), (3, 24), (4, 24), (9, 24)):
@@ -532,7 +532,7 @@ def test_episodes_of_one_step_are_lived_through_and_imagined_from():
 
 
 def test_a_belief_reads_what_it_read_when_it_is_learned_from():
-    made = engine(64, 2, **{"world_model.role": "belief", "ppo.minibatches": 1, "env.episode_seconds": 0.3})
+    made = engine(64, 2, **{"world_model.role": "belief", "ppo.minibatches": 1, "env.max_episode_seconds": 0.3})
     made.iterate()
     for r, share in zip(made.collect_trajectory(), made.shares, strict=True):
         share.estimate()

@@ -10,7 +10,7 @@ import torch
 
 from config import Config, ConfigError, override
 from entity import Creature
-from environments import ABEnv
+from environments import ABEnv, registry
 
 FORMAT = "foal-checkpoint-3"
 
@@ -63,7 +63,8 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpo
         found = f", got {data['format']}" if isinstance(data, dict) and "format" in data else ""
         raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal, format {FORMAT}{found}")
     try:
-        config = override(Config(), _flat(data["config"]))
+        task = data["config"].get("task", Config().task)
+        config = override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), _flat(data["config"]))
     except ConfigError as error:
         raise ConfigError(f"checkpoint: {path}: {error}") from None
     return Checkpoint(str(path), config, data["weights"], data["progress"], data["trainer"])

@@ -1,5 +1,6 @@
 """Evaluation on fresh episodes."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,17 @@ from environments import ABEnv
 from training.parallel import side_by_side
 
 EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never uses
-TARGET_ERRORS = {"velocity_error": 0.15, "yaw_rate_error": 0.15}  # [m/s], [rad/s], where a task has them
 
 
-def reaches(result: dict[str, float], survival: float) -> bool:
-    """Return whether an evaluation's survival and errors are good enough for the task to count as learnt."""
-    return result["survival"] >= survival and all(result[name] <= limit for name, limit in TARGET_ERRORS.items() if name in result)
+def reaches(result: dict[str, float], survival: float, targets: dict[str, tuple[float, float]]) -> bool:
+    """Return whether an evaluation's survival and the rest are good enough for the task to count as learnt; targets: ABEnv.targets."""
+    return result["survival"] >= survival and all(low <= result[name] <= high for name, (low, high) in targets.items())
 
 
-def target(result: dict[str, float], survival: float) -> str:
+def target(survival: float, targets: dict[str, tuple[float, float]]) -> str:
     """Return what reaches() asks, in words."""
-    return f"{survival:.0%} survival" + "".join(f", {name.replace('_', ' ')} {limit:g}" for name, limit in TARGET_ERRORS.items() if name in result)
+    bounds = ((name.replace("_", " "), high if low == -math.inf else low) for name, (low, high) in targets.items())
+    return f"{survival:.0%} survival" + "".join(f", {name} {bound:g}" for name, bound in bounds)
 
 
 def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1) -> dict[str, float]:
@@ -29,25 +30,28 @@ def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, th
     threads: shares of the robots, each in a thread of its own.
 
     Returns episodes; survival, the share that ended by time; mean_return; episode_seconds, the
-    mean length; and the mean of the task's own errors over every instant of these episodes.
+    mean length; the means of what the task tallies of whole episodes; and the mean of the task's own
+    errors over every instant of these episodes.
     """
     parts = env.split(threads) if threads > 1 else [env]
     episodes = side_by_side(lambda part: run_episodes(creature, part, seed, device), parts)
     survived, returns, steps = (np.concatenate(arrays) for arrays in zip(*((e["survived"], e["returns"], e["steps"]) for e in episodes), strict=True))
     instants = max(float(steps.sum()) - env.num_envs, 1.0)
     result = {"episodes": env.num_envs, "survival": float(survived.mean()), "mean_return": float(returns.mean())}
-    result["episode_seconds"] = float(steps.mean() * env.cfg.control_dt)
+    result["episode_seconds"] = float(steps.mean() * env.cfg.ctrl_dt)
+    result |= {name: float(np.mean(np.concatenate([e["tallies"][name] for e in episodes]))) for name in env.tallies}
     return result | {name: sum(e["errors"][name] for e in episodes) / instants for name in episodes[0]["errors"]}
 
 
 @torch.no_grad()
 def run_episodes(creature: Creature, env: ABEnv, seed: int, device: torch.device) -> dict[str, Any]:
-    """Return survived, returns and steps of one episode per robot, (N) each, and errors, each one's sum over all instants but the last."""
+    """Return survived, returns, steps and tallies of one episode per robot, (N) each, and errors, each one's sum over all instants but the last."""
     state = env.init_state(seed)
     memory = creature.initial_state(env.num_envs)
     running = np.ones(env.num_envs, bool)
     survived = np.zeros(env.num_envs, bool)
     returns, steps = np.zeros(env.num_envs), np.zeros(env.num_envs)
+    tallies = {name: np.zeros(env.num_envs) for name in env.tallies}
     sums: dict[str, float] = {}
     while running.any():
         action, _, memory = creature.act(torch.from_numpy(state.obs).to(device), memory)
@@ -56,8 +60,10 @@ def run_episodes(creature: Creature, env: ABEnv, seed: int, device: torch.device
         survived |= ended & state.truncated
         returns[ended] = state.info["episode_return"][ended]
         steps[ended] = state.info["episode_steps"][ended]
+        for name, tally in tallies.items():
+            tally[ended] = state.info[f"episode_{name}"][ended]
         # an ended episode's errors are already the next one's
         running &= ~ended
         for name, error in env.errors().items():
             sums[name] = sums.get(name, 0.0) + float(error[running].sum())
-    return {"survived": survived, "returns": returns, "steps": steps, "errors": sums}
+    return {"survived": survived, "returns": returns, "steps": steps, "tallies": tallies, "errors": sums}

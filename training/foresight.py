@@ -50,7 +50,7 @@ class Foresight:
 
     def _move(self, looks: bool) -> None:
         """Move the ghost as is foreseen; where the robot is and heads to is no part of an observation, so it is told that with every look."""
-        m, dt = self.env.motion(self.history[-1][1][None]), self.env.cfg.control_dt
+        m, dt = self.env.motion(self.history[-1][1][None]), self.env.cfg.ctrl_dt
         up = -m["gravity"][0] / max(float(np.linalg.norm(m["gravity"][0])), 1e-6)
         roll, pitch = np.arctan2(up[1], up[2]), np.arctan2(-up[0], np.hypot(up[1], up[2]))
         if looks:
@@ -81,7 +81,7 @@ class Foresight:
         from matplotlib import pyplot as plt
 
         came, foreseen = (self.env.motion(np.stack([step[i] for step in self.history])) for i in (0, 1))
-        times = self.env.cfg.control_dt * np.arange(len(self.history))
+        times = self.env.cfg.ctrl_dt * np.arange(len(self.history))
         looks = times[[step[2] for step in self.history]]
         shown = (
             ("forward velocity [m/s]", lambda m: m["velocity"][:, 0]), ("yaw rate [rad/s]", lambda m: m["spin"][:, 2]),
@@ -98,7 +98,7 @@ class Foresight:
                 axis.axvline(look, color="0.85", linewidth=0.8, zorder=0)
             axis.set_ylabel(label)
         axes[0].legend(frameon=False, ncols=2, loc="upper right")
-        axes[-1].set(xlabel="time [s]", xlim=(0.0, min(max(float(times[-1]), self.env.cfg.control_dt), 10.0)))
+        axes[-1].set(xlabel="time [s]", xlim=(0.0, min(max(float(times[-1]), self.env.cfg.ctrl_dt), 10.0)))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)
         plt.close(figure)

@@ -81,7 +81,7 @@ class Dreamer:
         memory = BeliefState(*(x[t, :, :, n].permute(1, 2, 0).contiguous() for x in self.memories))
         d = imagine(self.model, self.belief, self.latents[..., at].float(), self.lived.obs[t, n], memory, self.cfg.world_model.horizon, generator)
         features, value = values(self.belief, d.obs)
-        advantage = ppo.generalised_advantages(d.reward, value[:-1], d.goes_on * value[1:], 1.0 - d.goes_on, cfg.gamma, cfg.gae_lambda)
+        advantage = ppo.generalised_advantages(cfg.reward_scale * d.reward, value[:-1], d.goes_on * value[1:], 1.0 - d.goes_on, cfg.gamma, cfg.gae_lambda)
         reached = torch.cat((torch.ones_like(d.goes_on[:1]), d.goes_on[:-1])).cumprod(0)
         obs = d.obs[:-1, :, : self.model.num_obs].contiguous()
         return Experience(obs, torch.zeros_like(d.reward), d.memory, d.action, d.mean, self.std, features, value[:-1], advantage, None, reached)

@@ -1,18 +1,9 @@
-"""What each task is trained with beside its own settings."""
+"""What a task is trained with, by what its world model is for and how large it is."""
 
-import dataclasses
 from typing import Any
 
 from config import Config, override
 from environments import registry
-
-_WALK = {
-    "ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 0.8, "train.iterations": 600, "train.eval_every": 20,
-    "curriculum.push": (1.0, 1.0), "curriculum.command": (0.3, 1.0), "curriculum.growth": 0.01,
-}  # fmt: skip
-_ROBUST = _WALK | {"curriculum.push": (1.0, 1.2)}
-_PRESETS: dict[str, dict[str, Any]] = {"quadruped-walk-flat": _WALK, "quadruped-walk-robust": _ROBUST, "quadruped-goal": _WALK}
-
 
 # Where the world model multiplies experience, little of it is real: a rollout of few robots, much learnt from it.
 # Where the policy reads it, experience is as cheap as ever, and the world model learns from a part.
@@ -34,5 +25,4 @@ def preset(task: str, role: str = "off", size: str = "small") -> Config:
 
     role, size: of the world model.
     """
-    changes = _PRESETS.get(task, {}) | {"world_model.role": role, "world_model.size": size} | _ROLES.get(role, {}) | _SIZES.get(size, {})
-    return override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), changes)
+    return override(registry.default_rl_cfg(task), {"world_model.role": role, "world_model.size": size} | _ROLES.get(role, {}) | _SIZES.get(size, {}))

@@ -72,7 +72,7 @@ class Run:
         hard = result if hardest == (1.0, 1.0) else self.examine(*hardest)
         progress = {"iteration": self.iteration, "env_steps": self.engine.env_steps, "train_seconds": self.train_seconds} | result
         least = self.cfg.train.target_survival
-        if self.arrival is None and reaches(result, least):
+        if self.arrival is None and reaches(result, least, self.judge.targets):
             self.arrival = self.train_seconds, self.engine.env_steps
         # among those that survive well enough the return tells: who stands still survives, too
         rank = min(hard["survival"], least), hard["mean_return"]
@@ -108,7 +108,7 @@ class Run:
         shutil.copyfile(trained, path)
         rate = self.engine.env_steps / max(self.train_seconds, 1e-9)
         self.say(f"trained {count_text(self.engine.env_steps)} env steps in {seconds_text(self.train_seconds)}, {count_text(rate)} per second")
-        wanted = target(self.best, self.cfg.train.target_survival) if self.best else ""
+        wanted = target(self.cfg.train.target_survival, self.judge.targets)
         if self.arrival:
             self.say(f"{wanted} after {self.arrival[0]:.1f} s of training, {count_text(self.arrival[1])} env steps")
         elif self.best:

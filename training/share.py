@@ -62,6 +62,6 @@ class Share:
         if cut.any():
             next_value[cut.to(device)] = self.belief.value(r.final_obs[cut].to(device), r.final_privileged[cut].to(device))
         next_value[r.terminated.to(device)] = 0.0
-        advantage = ppo.generalised_advantages(r.reward.to(device), value[:-1], next_value, r.done().to(device), cfg.gamma, cfg.gae_lambda)
+        advantage = ppo.generalised_advantages(cfg.reward_scale * r.reward.to(device), value[:-1], next_value, r.done().to(device), cfg.gamma, cfg.gae_lambda)
         self.lived = Experience(obs[:-1], starts[:-1], r.state.belief, action, mean, std, features, value[:-1], advantage, self.creature.context(self.memories))
         self.seconds["value"] += time.perf_counter() - start

@@ -1,0 +1,179 @@
+"""ArrayEnv: a task written in NumPy, a few methods over all robots at once.
+
+    data      a dict of arrays, a row for each robot: all that the task keeps
+    create    return data for N robots
+    reset     set the rows of robots whose episodes begin
+    act       take the actions over into data
+    physics   advance data by sim_dt; or advance(), by all substeps of a control step at once
+    observe   return observations (N, num_obs)
+    reward    return rewards (N)
+    fallen    return whether episodes end (N)
+
+What is random comes from Draws, so that a robot does the same again whatever thread it is in and
+however many others there are.
+"""
+
+import abc
+import copy
+import itertools
+from typing import Any
+
+import numpy as np
+
+from environments.contracts import ABEnv, EnvCfg, EnvState
+
+Data = dict[str, np.ndarray]
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """Return 32-bit hashes, as physics.random has them."""
+    x = x ^ (x >> np.uint32(16))
+    x = x * np.uint32(0x7FEB352D)
+    x = x ^ (x >> np.uint32(15))
+    x = x * np.uint32(0x846CA68B)
+    return x ^ (x >> np.uint32(16))
+
+
+class Draws:
+    """Random numbers of some robots at a time: the same for the same seed, clock and robot, in the order in which they are drawn.
+
+    robots: (K) their numbers.
+    """
+
+    def __init__(self, seed: int, clock: int, robots: np.ndarray) -> None:
+        with np.errstate(over="ignore"):
+            key = _mix(np.uint32(seed) + np.uint32(0x9E3779B9))
+            key = _mix(key + np.uint32(clock))
+            self._key = _mix(key + np.asarray(robots, np.uint32) * np.uint32(0x9E3779B9))
+        self._drawn = 0
+
+    def uniform(self, low: Any, high: Any, size: int | None = None) -> np.ndarray:
+        """Return numbers between low and high, (K), or (K, size)."""
+        count = 1 if size is None else size
+        number = np.arange(self._drawn, self._drawn + count, dtype=np.uint32) * np.uint32(0x85EBCA6B)
+        self._drawn += count
+        share = (_mix(self._key[:, None] + number) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+        return low + (high - low) * (share[:, 0] if size is None else share)
+
+    def normal(self, size: int | None = None) -> np.ndarray:
+        """Return numbers of a standard normal distribution, (K), or (K, size), by the transform of Box and Muller, 1958."""
+        radius = np.sqrt(-2.0 * np.log(1.0 - self.uniform(0.0, 1.0, size)))
+        return radius * np.cos(self.uniform(0.0, np.float32(2.0 * np.pi), size))
+
+
+class ArrayEnv(ABEnv):
+    """N copies of a task in NumPy; see the module.
+
+    cfg: of the task; num_envs: copies N; threads: taken for the sake of other environments, which have their own.
+    """
+
+    granule = 1  # robots that cannot be told apart, where several of them share a row of data
+
+    def __init__(self, cfg: EnvCfg, num_envs: int = 1, threads: int = 0) -> None:
+        self.cfg, self.num_envs, self.first_robot = cfg, num_envs, 0
+        self.seed, self.clock, self.started = 0, 0, False
+        self.age, self.total = np.zeros(num_envs, np.float32), np.zeros(num_envs, np.float32)  # control steps and rewards of this episode
+        self.data = self.create(num_envs)
+        self._state = self.new_state()
+
+    @abc.abstractmethod
+    def create(self, n: int) -> Data:
+        """Return data of n robots; reset() will set it."""
+
+    @abc.abstractmethod
+    def reset(self, who: np.ndarray, random: Draws) -> None:
+        """Set the data of robots whose episodes begin; who: (K) their rows."""
+
+    @abc.abstractmethod
+    def act(self, actions: np.ndarray) -> None:
+        """Take actions (N, num_actions) over into data."""
+
+    @abc.abstractmethod
+    def observe(self) -> np.ndarray:
+        """Return observations (N, num_obs)."""
+
+    @abc.abstractmethod
+    def reward(self) -> np.ndarray:
+        """Return the rewards of this step, (N)."""
+
+    def physics(self) -> None:
+        """Advance data by cfg.sim_dt."""
+
+    def advance(self) -> None:
+        """Advance data by a control step."""
+        for _ in range(self.cfg.sim_substeps):
+            self.physics()
+
+    def fallen(self) -> np.ndarray:
+        """Return whether episodes end by what happened, (N)."""
+        return np.zeros(self.num_envs, bool)
+
+    def privileged(self) -> np.ndarray:
+        """Return what else the simulator knows, for the critic, (N, num_privileged)."""
+        return np.zeros((self.num_envs, 0), np.float32)
+
+    def tally(self) -> dict[str, np.ndarray]:
+        """Return what evaluations tell of whole episodes, as it is now, (N) each, by the names in tallies."""
+        return {}
+
+    def draws(self, who: np.ndarray, purpose: int = 0) -> Draws:
+        """Return random numbers of robots (K), their rows, at this instant; purpose: others for every one."""
+        return Draws(self.seed + 7919 * purpose, self.clock, who + self.first_robot)
+
+    def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
+        """Start every episode; see ABEnv."""
+        self.seed, self.clock, self.started = seed, 0, True
+        everyone, s = np.arange(self.num_envs), self._state
+        self._begin(everyone)
+        self.age[:] = np.floor(self.draws(everyone, 1).uniform(0.0, float(self.cfg.max_episode_steps))) if staggered else 0.0
+        s.obs[:], s.info["privileged"][:] = self.observe(), self.privileged()
+        s.reward[:], s.terminated[:], s.truncated[:] = 0.0, False, False
+        s.data = self.data
+        return s
+
+    def _begin(self, who: np.ndarray) -> None:
+        self.reset(who, self.draws(who))
+        self.age[who], self.total[who] = 0.0, 0.0
+
+    def step(self, actions: np.ndarray, out: EnvState | None = None) -> EnvState:
+        """Advance one control step; see ABEnv."""
+        if not self.started:
+            raise ValueError("step: expected init_state() before the first step")
+        actions, s = self.checked(actions), out or self._state
+        self.clock += 1
+        self.act(actions)
+        self.advance()
+        self.age += 1.0
+        s.reward[:], s.terminated[:] = self.reward(), self.fallen()
+        s.truncated[:] = ~s.terminated & (self.age >= self.cfg.max_episode_steps)
+        self.total += s.reward
+        s.obs[:], s.info["privileged"][:], s.data = self.observe(), self.privileged(), self.data
+        ended = np.flatnonzero(s.done)
+        if len(ended):
+            now = {"final_obs": s.obs, "final_privileged": s.info["privileged"], "episode_return": self.total, "episode_steps": self.age}
+            now |= {f"episode_{name}": values for name, values in self.tally().items()}
+            for name, values in now.items():
+                if name in s.info:
+                    s.info[name][ended] = values[ended]
+            self._begin(ended)
+            s.obs[ended], s.info["privileged"][ended] = self.observe()[ended], self.privileged()[ended]
+        return s
+
+    def split(self, parts: int, threads: int = 1) -> "list[ArrayEnv]":
+        """Return the robots as at most so many environments, in order; see ABEnv.
+
+        Raises ValueError if parts is below 1.
+        """
+        if parts < 1:
+            raise ValueError(f"parts: expected a whole number of at least 1, got {parts!r}")
+        granules = -(-self.num_envs // self.granule)
+        bounds = np.linspace(0, granules, min(parts, granules) + 1).astype(int).tolist()
+        return [self._part(first, last) for first, last in itertools.pairwise(bounds)]
+
+    def _part(self, first: int, last: int) -> "ArrayEnv":
+        part, (start, stop) = copy.copy(self), (first * self.granule, min(last * self.granule, self.num_envs))
+        part.num_envs, part.first_robot = stop - start, self.first_robot + start
+        part.data = {name: array[first:last] for name, array in self.data.items()}
+        part.age, part.total = self.age[start:stop], self.total[start:stop]
+        part._state = part.new_state()
+        return part
