@@ -116,18 +116,23 @@ class GoalCfg:
 class CommandCfg:
     """What a robot is asked to do: stay where it is told to, move at commanded velocities, or go from goal to goal."""
 
-    kind: str = knob("stay", "stay: at env.goal; velocity: at drawn velocities; goal: to places far away", choices=("stay", "velocity", "goal"))
+    kind: str = knob(
+        "stay", "stay: at env.goal; velocity: at drawn velocities; goal: from place to place; pose: to a place, to stand there facing as asked",
+        choices=("stay", "velocity", "goal", "pose"),
+    )  # fmt: skip
     forward: tuple[float, float] = knob((-1.0, 1.0), "forward velocity, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
     sideways: tuple[float, float] = knob((-0.6, 0.6), "velocity to the left, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
-    turn: tuple[float, float] = knob((-1.0, 1.0), "yaw rate, uniform between (velocity), kept between (goal)", "rad/s", low=-10.0, high=10.0)
+    turn: tuple[float, float] = knob((-1.0, 1.0), "yaw rate, uniform between (velocity), kept between (goal, pose)", "rad/s", low=-10.0, high=10.0)
     interval: tuple[float, float] = knob((5.0, 10.0), "time between new commands, uniform between (velocity)", "s", low=0.02, high=1e6)
     standing: float = knob(0.15, "share of commands to stand (velocity)", "1", low=0.0, high=1.0)
     turning: float = knob(0.1, "share of commands to turn on the spot (velocity)", "1", low=0.0, high=1.0)
     least: float = knob(0.1, "a speed or yaw rate below this becomes 0: nearly standing is not asked for (velocity)", "m/s, rad/s", low=0.0, high=1.0)
-    cruise: float = knob(0.8, "speed towards a far goal (goal)", "m/s", low=0.0, high=10.0)
-    gain: float = knob(1.0, "speed over distance left, yaw rate over bearing (goal)", "1/s", low=0.01, high=100.0)
-    distance: tuple[float, float] = knob((1.0, 5.0), "horizontal distance of a new goal, between (goal)", "m", low=0.1, high=1e3)
-    reached: float = knob(0.3, "horizontal distance at which the next goal follows (goal)", "m", low=0.01, high=10.0)
+    cruise: float = knob(0.8, "speed towards a far goal (goal, pose)", "m/s", low=0.0, high=10.0)
+    gain: float = knob(1.0, "speed over distance left, yaw rate over bearing (goal) or heading error (pose)", "1/s", low=0.01, high=100.0)
+    distance: tuple[float, float] = knob((1.0, 5.0), "horizontal distance of a new goal, between (goal, pose)", "m", low=0.1, high=1e3)
+    reached: float = knob(0.3, "horizontal distance at which the next goal follows (goal), or that is near enough (pose)", "m", low=0.01, high=10.0)
+    facing: float = knob(0.26, "heading error that is small enough (pose)", "rad", low=0.01, high=3.2)
+    still: float = knob(0.14, "heading error below which no turn is asked for (pose)", "rad", low=0.0, high=3.2)
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ class NoiseCfg:
 
 @dataclass(frozen=True)
 class RewardCfg:
-    """Weights of the reward terms of the same names (environments/rewards.py), per second but for air_time and fall, and the shape of tracking.
+    """Weights of the reward terms of the same names (environments/rewards.py), per second but for air_time, arrival and fall, and the shape of tracking.
 
     Tracking gives (exp(-sharp e^2) + exp(-wide e^2)) / 2 for an error e.
     """
@@ -182,6 +187,8 @@ class RewardCfg:
     trot: float = knob(0.0, "diagonal pairs of feet in turn while the command is not 0")
     alive: float = knob(2.0, "being up")
     air_time: float = knob(0.0, "each touchdown, once: duration of the flight up to 0.4 s less 0.2 s, while the command is not 0")
+    arrival: float = knob(0.0, "having reached a goal, once")
+    stopping: float = knob(0.0, "standing still at the goal (pose)")
     fall: float = knob(-20.0, "having fallen, once")
 
     @property
@@ -225,7 +232,7 @@ class QuadrupedCfg(EnvCfg):
     max_episode_seconds: float = knob(20.0, "length of an episode", "s", low=0.1, high=1e5)
     control: str = knob("pd", "meaning of an action", choices=("pd", "torque"))
     action_scale: float = knob(0.4, "joint angle of action 1 (pd)", "rad", low=0.01, high=3.0)
-    kp: float = knob(40.0, "stiffness of the PD law", "N m/rad", low=0.0, high=1000.0)
+    kp: float = knob(40.0, "stiffness of the PD law; as all torques, of a Go1, and more the heavier and taller a robot is", "N m/rad", low=0.0, high=1000.0)
     kd: float = knob(1.0, "damping of the PD law", "N m s/rad", low=0.0, high=100.0)
     torque_scale: float = knob(8.0, "torque of action 1 (torque)", "N m", low=0.1, high=1000.0)
     torque_kd: float = knob(2.0, "damping at the motor (torque)", "N m s/rad", low=0.0, high=100.0)

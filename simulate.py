@@ -242,7 +242,7 @@ def hud_rows(kind: str, view: dict[str, Any], errors: dict[str, float]) -> list[
     if kind == "stay":
         return [("goal distance", f"{100 * errors['goal_distance']:.1f} cm"), ("speed", f"{errors['speed']:.2f} m/s")]
     moves = {name: "{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*view[name]) for name in ("command", "velocity")}
-    if kind == "goal":
+    if kind in ("goal", "pose"):
         return [("goal distance", f"{errors['goal_distance']:.2f} m"), ("goals reached", str(view["goals"])), *moves.items()]
     return [*moves.items(), ("velocity error", f"{errors['velocity_error']:.2f} m/s")]
 

@@ -26,7 +26,7 @@ from config import ConfigError, NoiseCfg, QuadrupedCfg, VaryCfg
 from entity import Creature
 from environments import EnvState
 from environments import quadruped_rows as Q
-from environments.quadruped import QuadrupedEnv
+from environments.quadruped import QuadrupedEnv, torque_ratio
 from physics import load_robot
 from physics.engine import available_cores
 from physics.mjcf import to_mjcf
@@ -53,6 +53,8 @@ class MujocoQuadrupeds:
 
     def __init__(self, num_envs: int, cfg: QuadrupedCfg, threads: int = 0, cone: str = "pyramidal", joint_friction: bool = True) -> None:
         self.num_envs, self.cfg = num_envs, cfg
+        if cfg.command.kind == "pose":
+            raise ConfigError("command.kind: expected one of stay, velocity, goal, which MuJoCo's robots follow, got pose")
         self.robot = load_robot(cfg.model)
         self.home = self.robot.home_joints.ravel()
         self.joint_low, self.joint_high = self.robot.joint_range.reshape(12, 2).T
@@ -63,8 +65,9 @@ class MujocoQuadrupeds:
         self.datas = [mujoco.MjData(self.model) for _ in range(num_envs)]
         self.feet = np.array([self.model.geom(leg).id for leg in ("FL", "FR", "RL", "RR")])
         torque = cfg.control == "torque"
-        self.kp, self.kd = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
-        self.action_scale, self.torque_scale = (0.0, cfg.torque_scale) if torque else (cfg.action_scale, 0.0)
+        ratio = torque_ratio(self.robot)
+        self.kp, self.kd = (0.0, ratio * cfg.torque_kd) if torque else (ratio * cfg.kp, ratio * cfg.kd)
+        self.action_scale, self.torque_scale = (0.0, ratio * cfg.torque_scale) if torque else (cfg.action_scale, 0.0)
         self.threads = min(threads or available_cores(), num_envs)
         self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
         # what MuJoCo's data do not hold

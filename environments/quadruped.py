@@ -12,7 +12,7 @@ from config import ConfigError, NoiseCfg, QuadrupedCfg, TerrainCfg, VaryCfg
 from environments import quadruped_rows as Q
 from environments import quadruped_step
 from environments.contracts import ABEnv, Body, EnvState, Mirror, Node
-from physics import PhysicsEngine, load_robot, vary
+from physics import PhysicsEngine, Robot, load_robot, vary
 from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES, real
@@ -23,38 +23,49 @@ BORDER = 4.0  # least width of the level ground around the tiles [m]
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 
 
+GO1 = 12.743448 * 0.2878  # weight and height of the robot that gains and torques are given for [kg m]
 WALKING = {"velocity_error": (-math.inf, 0.15), "yaw_rate_error": (-math.inf, 0.15)}  # what counts as learnt [m/s], [rad/s]
+ARRIVING = {"at_goal": (0.5, math.inf)}  # share of time
 ANYWHERE = 1e9  # a bound beyond every place [m], and a time that does not come [s]
 
 
-def task_constants(cfg: QuadrupedCfg, home_height: float, terrain: Terrain | None = None) -> np.ndarray:
+def torque_ratio(robot: Robot) -> float:
+    """Return how much greater the torques are that bear a robot than the Go1's, by weight and height, to 1 %."""
+    return round(robot.total_mass * robot.home_height / GO1, 2)
+
+
+def task_constants(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None = None) -> np.ndarray:
     """Return the task's numbers in the order of quadruped_rows, (TASK_CONSTANTS)."""
+    home_height, ratio = robot.home_height, torque_ratio(robot)
+    weights = cfg.reward.weights | {"torque": cfg.reward.torque / ratio**2}
     torque, kind, ask = cfg.control == "torque", cfg.command.kind, cfg.command
     none = (0.0, 0.0)
     low, high = np.full(2, -ANYWHERE), np.full(2, ANYWHERE)
-    if kind == "goal":
-        goals = *ask.distance, 0.0, ANYWHERE, ANYWHERE, cfg.goal.reach, ask.reached
+    if kind in ("goal", "pose"):
+        often = (ANYWHERE, ANYWHERE) if kind == "goal" else cfg.goal.interval
+        goals = *ask.distance, 0.0, *often, cfg.goal.reach, ask.reached
         if terrain:
             middles = terrain.spawns[..., :2].reshape(-1, 2)
             low, high = middles.min(0) - cfg.terrain.tile / 2, middles.max(0) + cfg.terrain.tile / 2
     else:
         goals = 0.0, cfg.goal.radius, cfg.goal.height, *cfg.goal.interval, cfg.goal.reach, 0.0
     senses = {
-        "stay": (Q.GOAL_SCALE, Q.GOAL_SCALE, 0.0, 0.0),
-        "velocity": (0.0, 0.0, Q.COMMAND_SCALE, Q.TURN_SCALE),
-        "goal": (Q.GOAL_SPAN / cfg.goal.reach, Q.GOAL_SCALE, 0.0, 0.0),
+        "stay": (Q.GOAL_SCALE, Q.GOAL_SCALE, 0.0, 0.0, 0.0),
+        "velocity": (0.0, 0.0, Q.COMMAND_SCALE, Q.TURN_SCALE, 0.0),
+        "goal": (Q.GOAL_SPAN / cfg.goal.reach, Q.GOAL_SCALE, 0.0, 0.0, 0.0),
+        "pose": (Q.GOAL_SPAN / cfg.goal.reach, 0.0, 0.0, 0.0, 1.0),
     }
     values = [
-        cfg.ctrl_dt, cfg.max_episode_steps, 0.0 if torque else cfg.action_scale, cfg.torque_scale if torque else 0.0, float(torque),
+        cfg.ctrl_dt, cfg.max_episode_steps, 0.0 if torque else cfg.action_scale, ratio * cfg.torque_scale if torque else 0.0, float(torque),
         math.cos(cfg.fall_tilt), cfg.fall_height * home_height,
         cfg.reset.joint_position, cfg.reset.joint_velocity, cfg.reset.tilt, cfg.reset.velocity, cfg.reset.spin,
         *cfg.push.speed, cfg.push.spin, *cfg.push.interval,
         *goals, *low, *high,
         *(ask.forward if kind == "velocity" else none), *(ask.sideways if kind == "velocity" else none), *(none if kind == "stay" else ask.turn),
-        *ask.interval, ask.standing, ask.turning, ask.least, float(kind == "goal"), ask.cruise, ask.gain,
-        *senses[kind],
+        *ask.interval, ask.standing, ask.turning, ask.least, {"goal": 1.0, "pose": 2.0}.get(kind, 0.0), ask.cruise, ask.gain,
+        *senses[kind], ask.facing, ask.still,
         1.0, 1.0,
-        cfg.reward.sharp, cfg.reward.wide, *cfg.reward.weights.values(),
+        cfg.reward.sharp, cfg.reward.wide, *weights.values(),
     ]  # fmt: skip
     return np.array(values, dtype=real)
 
@@ -98,7 +109,7 @@ def _body(kind: str) -> Body:
         legs.append(Node("leg", tuple(columns)))
     obs = _mirror(
         ("joints", Q.OBS_JOINT), ("joints", Q.OBS_SPEED), ("feet", Q.OBS_CONTACT), ("vector", Q.OBS_GRAVITY), ("turn", Q.OBS_SPIN),
-        ("command" if kind == "velocity" else "vector", Q.OBS_GOAL),
+        ("command" if kind in ("velocity", "pose") else "vector", Q.OBS_GOAL),
     )  # fmt: skip
     privileged = _mirror(
         ("vector", Q.PRIV_VELOCITY), ("number", Q.PRIV_HEIGHT), ("joints", Q.PRIV_ACTION), ("number", Q.PRIV_FRICTION), ("number", Q.PRIV_TRUNK_MASS),
@@ -113,7 +124,8 @@ class QuadrupedEnv(ABEnv):
 
     "stay": hold the centre of mass at a goal near the feet. "velocity": move at commanded velocities,
     which are drawn anew now and then. "goal": go to places metres away, each followed by the next
-    when the centre of mass comes near.
+    when the centre of mass comes near. "pose": go to such a place and stand there, facing as asked,
+    until the next follows after a while.
 
     Observation (37), float32, all of it measurable on a robot:
       0-11   joint angle less home angle [rad], FL FR RL RR, each hip, thigh, calf
@@ -125,10 +137,12 @@ class QuadrupedEnv(ABEnv):
              "stay"      goal less centre of mass [m] x 5, horizontally shortened to goal.reach
              "goal"      the same, horizontally x 1.5 / goal.reach
              "velocity"  commanded velocity, forward and to the left [m/s] x 2, and yaw rate [rad/s]
+             "pose"      goal less centre of mass, horizontally, as "goal"; angle to the heading asked for [rad]
     Action (12): with control "pd" joint targets, home + action_scale * action [rad], kept within the
     joint ranges, turned into torques kp (target - q) - kd qd at every physics step; with "torque"
     motor torques hold + torque_scale * action - torque_kd qd [N m], hold being what bears the home
-    pose (Robot.hold_torques). Both are cut at the torque limits.
+    pose (Robot.hold_torques). Both are cut at the torque limits. kp, kd, torque_scale and torque_kd are a Go1's;
+    a heavier or taller robot's are torque_ratio() times those.
     Privileged observation (37), info["privileged"], for the critic:
       0-2    base velocity, base frame [m/s]
       3      height above the ground less home height [m] x 10
@@ -141,7 +155,8 @@ class QuadrupedEnv(ABEnv):
 
     The robot looks alike from left and right, nearly: ``body`` holds the mirrors of all three.
     Commands of "goal" lead straight to the goal, at min(cruise, gain * distance), with a yaw rate of
-    gain * bearing within command.turn; they serve the reward and are not observed.
+    gain * bearing within command.turn, those of "pose" the same way, turning to the heading asked for
+    on the way and standing at the goal; they serve the reward and are not observed.
     """
 
     num_obs, num_actions, num_privileged = Q.NUM_OBS, 12, Q.NUM_PRIVILEGED
@@ -149,7 +164,7 @@ class QuadrupedEnv(ABEnv):
     @property
     def targets(self) -> dict[str, tuple[float, float]]:
         """What walking counts as learnt by."""
-        return WALKING if self.cfg.command.kind == "velocity" else {}
+        return {"velocity": WALKING, "pose": ARRIVING}.get(self.cfg.command.kind, {})
 
     def __init__(self, cfg: QuadrupedCfg, num_envs: int = 1, threads: int = 0) -> None:
         self.cfg, self.num_envs = cfg, num_envs
@@ -160,8 +175,9 @@ class QuadrupedEnv(ABEnv):
         if differ:
             self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
         torque = cfg.control == "torque"
-        self.engine.model.world[C.KP], self.engine.model.world[C.KD] = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
-        self.constants = task_constants(cfg, self.robot.home_height, self.terrain)
+        gains = (0.0, cfg.torque_kd) if torque else (cfg.kp, cfg.kd)
+        self.engine.model.world[[C.KP, C.KD]] = torque_ratio(self.robot) * np.array(gains)
+        self.constants = task_constants(cfg, self.robot, self.terrain)
         self._ranges = vary.pack(cfg.vary) if differ else None
         self._noise = np.array(dataclasses.astuple(cfg.noise), real) if cfg.noise != NoiseCfg() else None
         if self.terrain:
@@ -259,9 +275,9 @@ class QuadrupedEnv(ABEnv):
     def errors(self) -> dict[str, np.ndarray]:
         """Return the task's errors of this instant, (N) each.
 
-        speed: horizontal [m/s]; "stay" and "goal": goal_distance, the centre of mass from its goal [m];
-        "goal": goals_per_minute, what one reached at this instant makes of it, so that its mean over time
-        is the rate [1/min]; "velocity": velocity_error, horizontal [m/s], and yaw_rate_error [rad/s].
+        speed: horizontal [m/s]. "velocity": velocity_error, horizontal [m/s], and yaw_rate_error [rad/s]. Others: goal_distance,
+        the centre of mass from its goal [m]. "goal" and "pose": goals_per_minute, what one reached at this instant makes of it,
+        so that its mean over time is the rate [1/min]. "pose": heading_error [rad], and at_goal, 1 where it is near and faces as asked.
         """
         kind = self.cfg.command.kind
         errors = {}
@@ -270,7 +286,9 @@ class QuadrupedEnv(ABEnv):
             errors = {"velocity_error": np.linalg.norm(missed[:, :2], axis=1), "yaw_rate_error": np.abs(missed[:, 2])}
         else:
             errors["goal_distance"] = np.linalg.norm(self.task_rows(Q.GOAL, 3) - self.task_rows(Q.COM, 3), axis=1)
-        if kind == "goal":
+        if kind == "pose":
+            errors["heading_error"], errors["at_goal"] = np.abs(self.task_rows(Q.HEADING_ERROR, 1)[:, 0]), self.task_rows(Q.AT_GOAL, 1)[:, 0]
+        if kind in ("goal", "pose"):
             errors["goals_per_minute"] = self.task_rows(Q.ARRIVED, 1)[:, 0] * (60.0 / self.cfg.ctrl_dt)
         return errors | {"speed": np.linalg.norm(self.engine.rows(L.VELOCITY, 2), axis=1)}
 
@@ -314,7 +332,7 @@ class QuadrupedEnv(ABEnv):
         state, kind = self.engine.get_state(), self.cfg.command.kind
         goal = self.task_rows(Q.GOAL, 3)[robot].astype(np.float64)
         goal[:2] += self.engine.rows(L.ORIGIN, 2)[robot]
-        below = goal[:2] if kind == "goal" else state.base_position[robot, :2]
+        below = goal[:2] if kind in ("goal", "pose") else state.base_position[robot, :2]
         goal[2] += self.terrain.height(*below) if self.terrain else 0.0
         push = self.task_rows(Q.PUSH, 3)[robot]
         recent = self.task_rows(Q.PUSH_AGE, 1)[robot, 0] < PUSH_SHOWN and push.any()

@@ -4,6 +4,7 @@ import numpy as np
 
 from environments.quadruped_rows import (
     ARRIVED,
+    AT_GOAL,
     COM,
     COMMAND,
     COMMAND_FORWARD,
@@ -24,6 +25,7 @@ from environments.quadruped_rows import (
     GAIN,
     GOAL,
     GOAL_DISTANCE,
+    GOAL_FACING,
     GOAL_HEIGHT,
     GOAL_HIGH,
     GOAL_IN,
@@ -32,6 +34,9 @@ from environments.quadruped_rows import (
     GOAL_REACHED,
     GOALS,
     GROUND,
+    HEADING,
+    HEADING_ERROR,
+    MET,
     NEXT_PUSH,
     PURSUIT,
     PUSH,
@@ -41,6 +46,7 @@ from environments.quadruped_rows import (
     PUSH_LEVEL,
     PUSH_SPEED,
     PUSH_SPIN,
+    STILL_HEADING,
 )
 from environments.quadruped_senses import to_heading
 from physics import constants as C
@@ -90,10 +96,21 @@ def within(start, move, low, high):
 
 
 @inline
+def angle_to(work, lane, x, y):
+    """Return the angle from the heading to a horizontal vector [rad]."""
+    ahead, aside = to_heading(work, lane, x, y)
+    return atan2(aside, ahead)
+
+
+@inline
 def new_goals(task, work, extra, constants, base, seed, clock, number):
-    """Give the robots that have reached their goal, or whose time has come, a new one about the middle of their feet."""
+    """Give the robots that have reached their goal, or whose time has come, a new one about the middle of their feet.
+
+    Where they are to stand at their goals, facing as asked, only time brings a new one.
+    """
     dt, near, far, span = constants[CONTROL_DT], constants[GOAL_DISTANCE], constants[GOAL_DISTANCE + 1], constants[GOAL_HEIGHT]
     soon, late, reached = constants[GOAL_INTERVAL], constants[GOAL_INTERVAL + 1], constants[GOAL_REACHED]
+    passing, facing = constants[PURSUIT] < real(2.0), constants[GOAL_FACING]
     low_x, low_y, high_x, high_y = constants[GOAL_LOW], constants[GOAL_LOW + 1], constants[GOAL_HIGH], constants[GOAL_HIGH + 1]
     for lane in range(LANES):
         key = robot_key(seed, clock, number + lane)
@@ -101,8 +118,12 @@ def new_goals(task, work, extra, constants, base, seed, clock, number):
         left = task[GOAL_IN * LANES + lane] - dt
         ahead, aside = old[0] - com[0], old[1] - com[1]
         # the goal of an episode that has just begun is the last one's, and its time is up
-        arrived = (ahead * ahead + aside * aside < reached * reached) & (left > real(0.0))
-        now = (left <= real(0.0)) | arrived
+        there = (ahead * ahead + aside * aside < reached * reached) & (left > real(0.0))
+        face_x, face_y = task[HEADING * LANES + lane], task[(HEADING + 1) * LANES + lane]
+        there = there & ((abs(angle_to(work, lane, face_x, face_y)) < facing) | passing)
+        met = task[MET * LANES + lane] > real(0.0)
+        arrived = there & (passing | (not met))
+        now = (left <= real(0.0)) | (arrived & passing)
         s, c = sincos(uniform(key, DRAW_GOAL, real(0.0), real(6.2831853)))
         distance = near + (far - near) * np.sqrt(uniform(key, DRAW_GOAL + 1, real(0.0), real(1.0)))
         from_x, from_y = work[L.ORIGIN * LANES + lane], work[(L.ORIGIN + 1) * LANES + lane]
@@ -112,6 +133,13 @@ def new_goals(task, work, extra, constants, base, seed, clock, number):
         height = p[2] - extra[GROUND * LANES + lane]
         z = base[C.HOME_HEIGHT] + com[2] - height + uniform(key, DRAW_GOAL + 2, -span, span)
         store3(task, GOAL, lane, (x if now else old[0], y if now else old[1], z if now else old[2]))
+        face_s, face_c = sincos(uniform(key, DRAW_GOAL + 4, real(-3.1415927), real(3.1415927)))
+        face_x, face_y = face_c if now else face_x, face_s if now else face_y
+        task[HEADING * LANES + lane] = face_x
+        task[(HEADING + 1) * LANES + lane] = face_y
+        task[HEADING_ERROR * LANES + lane] = angle_to(work, lane, face_x, face_y)
+        task[AT_GOAL * LANES + lane] = real(1.0) if there & (not now) else real(0.0)
+        task[MET * LANES + lane] = real(1.0) if (met | arrived) & (not now) else real(0.0)
         task[GOAL_IN * LANES + lane] = uniform(key, DRAW_GOAL + 3, soon, late) if now else left
         task[ARRIVED * LANES + lane] = real(1.0) if arrived else real(0.0)
         task[GOALS * LANES + lane] += real(1.0) if arrived else real(0.0)
@@ -125,6 +153,7 @@ def new_commands(task, work, constants, seed, clock, number):
     clockwise, counter = constants[COMMAND_TURN], constants[COMMAND_TURN + 1]
     soon, late = constants[COMMAND_INTERVAL], constants[COMMAND_INTERVAL + 1]
     standing, turning = constants[COMMAND_STANDING], constants[COMMAND_STANDING] + constants[COMMAND_TURNING]
+    facing, reached, still = constants[PURSUIT] == real(2.0), constants[GOAL_REACHED], constants[STILL_HEADING]
     pursuit, cruise, gain = constants[PURSUIT] > real(0.0), constants[COMMAND_LEVEL] * constants[CRUISE], constants[GAIN]
     zero = real(0.0)
     for lane in range(LANES):
@@ -141,7 +170,12 @@ def new_commands(task, work, constants, seed, clock, number):
         ahead, aside = to_heading(work, lane, goal[0] - com[0], goal[1] - com[1])
         distance = np.sqrt(ahead * ahead + aside * aside + real(1e-12))
         pace = min(cruise, gain * distance) / distance
-        spin = min(max(gain * atan2(aside, ahead), level * clockwise), level * counter)
+        bearing = atan2(aside, ahead)
+        if facing:  # a robot that has arrived is to stand
+            pace = pace if distance > real(0.5) * reached else zero
+            error = task[HEADING_ERROR * LANES + lane]
+            bearing = error if abs(error) > still else zero
+        spin = min(max(gain * bearing, level * clockwise), level * counter)
         x, y, w = drawn[0] if now else old[0], drawn[1] if now else old[1], drawn[2] if now else old[2]
         store3(task, COMMAND, lane, (pace * ahead if pursuit else x, pace * aside if pursuit else y, spin if pursuit else w))
         task[COMMAND_IN * LANES + lane] = uniform(key, DRAW_COMMAND + 4, soon, late) if now else wait

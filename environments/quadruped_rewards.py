@@ -4,6 +4,8 @@ from environments import rewards
 from environments.quadruped_rows import (
     ACTION_SUMS,
     AIR_TIME,
+    ARRIVED,
+    AT_GOAL,
     COM,
     COMMAND,
     CONTACT_THRESHOLD,
@@ -52,7 +54,7 @@ def reward(task, work, extra, constants, base):
     (w0, w1, w2), (w3, w4, w5) = constant3(constants, WEIGHTS), constant3(constants, WEIGHTS + 3)
     (w6, w7, w8), (w9, w10, w11) = constant3(constants, WEIGHTS + 6), constant3(constants, WEIGHTS + 9)
     (w12, w13, w14), (w15, w16, w17) = constant3(constants, WEIGHTS + 12), constant3(constants, WEIGHTS + 15)
-    w18 = constants[WEIGHTS + 18]
+    w18, w19, w20 = constant3(constants, WEIGHTS + 18)
     one = real(1.0)
     for lane in range(LANES):
         v, spin, up = load3(work, L.VELOCITY, lane), load3(work, L.SPIN, lane), load3(work, L.ROTATION + 6, lane)
@@ -80,6 +82,9 @@ def reward(task, work, extra, constants, base):
         store3(task, TERMS + 10, lane, scale(dt, (w10 * pose2, w11 * rewards.stand_pose(pose2, moving), w12 * knee2)))
         store3(task, TERMS + 13, lane, scale(dt, (w13 * speed2, w14 * feet, w15 * slip2)))
         store3(task, TERMS + 16, lane, (dt * (w16 * pairs), dt * w17, w18 * flights))
+        stops = rewards.stopping(task[AT_GOAL * LANES + lane], load3(work, L.VELOCITY, lane), load3(work, L.SPIN, lane))
+        task[(TERMS + 19) * LANES + lane] = w19 * task[ARRIVED * LANES + lane]
+        task[(TERMS + 20) * LANES + lane] = dt * (w20 * stops)
 
 
 @inline

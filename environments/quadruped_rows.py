@@ -18,8 +18,11 @@ NOISE_BIAS = 58  # (6) of this episode, on the observed angular velocity [rad/s]
 AIR_TIME = 64  # (4) how long each foot has been in the air, 0 on the ground [s]
 LANDED = 68  # (4) how long each foot that touched down at this instant was, else 0 [s]
 NEXT_PUSH = 72  # (6) velocity, world frame [m/s], and spin, base frame [rad/s], that the next push will add
-TERMS = 78  # latest reward, term by term, weighted, in the order of config.RewardCfg.weights
-NUM_TERMS = 20
+HEADING = 78  # (2) where the robot should face at its goal, a horizontal unit vector, world frame
+HEADING_ERROR = 80  # angle from the heading to that [rad]
+AT_GOAL, MET = 81, 82  # 1 while near the goal and facing as it should; 1 once that was so
+TERMS = 83  # latest reward, term by term, weighted, in the order of config.RewardCfg.weights
+NUM_TERMS = 22
 TASK_ROWS = TERMS + NUM_TERMS
 
 # Columns of an observation
@@ -66,11 +69,13 @@ GOAL_REACH, GOAL_REACHED = 22, 23  # shown at most; counts as reached below [m]
 GOAL_LOW, GOAL_HIGH = 24, 26  # (2) x, y in the world that goals stay between [m]
 COMMAND_FORWARD, COMMAND_SIDEWAYS, COMMAND_TURN, COMMAND_INTERVAL = 28, 30, 32, 34  # lowest, highest
 COMMAND_STANDING, COMMAND_TURNING, COMMAND_LEAST = 36, 37, 38
-PURSUIT, CRUISE, GAIN = 39, 40, 41  # 1 if commands lead to the goal; how
+PURSUIT, CRUISE, GAIN = 39, 40, 41  # 1 if commands lead to the goal, facing it, 2 if to stand there facing as asked; how
 SENSE_GOAL, SENSE_COMMAND = 42, 44  # scale in the observation: of the goal's offset, horizontal, vertical; of the command's velocity, yaw rate
-PUSH_LEVEL, COMMAND_LEVEL = 46, 47  # times the strength of pushes and of commands
-SHARP, WIDE = 48, 49  # shape of tracking
-WEIGHTS = 50
+SENSE_HEADING = 46  # the same of the heading error
+GOAL_FACING, STILL_HEADING = 47, 48  # heading error that counts as none at the goal; below which no turn is asked for [rad]
+PUSH_LEVEL, COMMAND_LEVEL = 49, 50  # times the strength of pushes and of commands
+SHARP, WIDE = 51, 52  # shape of tracking
+WEIGHTS = 53
 TASK_CONSTANTS = WEIGHTS + NUM_TERMS
 
 # Noise of the observation, uniform +-: the fields of config.NoiseCfg

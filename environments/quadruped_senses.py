@@ -17,6 +17,7 @@ from environments.quadruped_rows import (
     GOAL,
     GOAL_REACH,
     GROUND,
+    HEADING_ERROR,
     HEIGHT_SCALE,
     LAST_ACTION,
     LOWEST,
@@ -53,6 +54,7 @@ from environments.quadruped_rows import (
     PUSH_LEVEL,
     SENSE_COMMAND,
     SENSE_GOAL,
+    SENSE_HEADING,
     SPEED_SCALE,
     SPIN_SCALE,
     SUMS,
@@ -268,7 +270,7 @@ def observe(task, work, extra, constants, model, noise, seed, clock, number):
     """Set the rows of observation and privileged observation; number: of the block's first robot."""
     reach, home_height, varied = constants[GOAL_REACH], model.base[C.HOME_HEIGHT], model.varied_blocks
     across, upward = constants[SENSE_GOAL], constants[SENSE_GOAL + 1]
-    pace, turning = constants[SENSE_COMMAND], constants[SENSE_COMMAND + 1]
+    pace, turning, facing = constants[SENSE_COMMAND], constants[SENSE_COMMAND + 1], constants[SENSE_HEADING]
     model_numbers = model.world[C.KINETIC], model.base[C.TRUNK], model.base[C.BASE_MASS]
     for leg in range(4):
         rows = L.leg_rows(work, leg)
@@ -297,7 +299,7 @@ def observe(task, work, extra, constants, model, noise, seed, clock, number):
         shrink = min(real(1.0), reach / np.sqrt(ahead * ahead + left * left + real(1e-12)))
         # of goal and command, the task scales one by 0
         asked = load3(task, COMMAND, lane)
-        goal = across * (shrink * ahead), across * (shrink * left), upward * offset[2]
+        goal = across * (shrink * ahead), across * (shrink * left), upward * offset[2] + facing * task[HEADING_ERROR * LANES + lane]
         store3(extra, OBS_GOAL, lane, add(goal, (pace * asked[0], pace * asked[1], turning * asked[2])))
         store3(extra, NUM_OBS + PRIV_VELOCITY, lane, load3(work, L.VELOCITY_B, lane))
         extra[(NUM_OBS + PRIV_HEIGHT) * LANES + lane] = real(HEIGHT_SCALE) * (height - home_height)

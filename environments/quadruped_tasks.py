@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from config import CommandCfg, GoalCfg, PushCfg, QuadrupedCfg, RewardCfg
+from config import CommandCfg, GoalCfg, PushCfg, QuadrupedCfg, RewardCfg, TerrainCfg
 from environments.quadruped import QuadrupedEnv
 from environments.registry import env, envcfg, rlcfg
 
@@ -22,7 +22,22 @@ _WALK = dataclasses.replace(
 _TASKS = {
     "quadruped-balance": (_BALANCE, "hold the centre of mass at a goal while being pushed"),
     "quadruped-walk-flat": (_WALK, "move at commanded velocities on flat ground"),
-    "quadruped-walk-robust": (dataclasses.replace(_WALK, push=PushCfg(speed=(0.5, 1.0))), "the same while being pushed"),
+    "quadruped-walk-robust": (dataclasses.replace(_WALK, push=PushCfg(speed=(0.5, 1.0))), "move at commanded velocities while being pushed"),
+    "quadruped-walk-rough": (
+        dataclasses.replace(_WALK, terrain=TerrainCfg(kinds="rough slope_up slope_down", difficulty=(0.0, 0.8))),
+        "move at commanded velocities on rough ground and slopes, unseen",
+    ),
+    "quadruped-walk-stairs": (
+        dataclasses.replace(_WALK, terrain=TerrainCfg(kinds="stairs_up stairs_down", difficulty=(0.0, 0.6))),
+        "move at commanded velocities up and down stairs, unseen",
+    ),
+    "anymal-navigation": (
+        dataclasses.replace(
+            _WALK, model="anymal_c", sim_dt=0.02 / 6, max_episode_seconds=15.0,
+            command=CommandCfg(kind="pose", distance=(0.5, 5.0), cruise=1.0), goal=GoalCfg(reach=5.0, interval=(15.0, 20.0)),
+            reward=dataclasses.replace(_WALK.reward, arrival=1.0, stopping=2.0),
+        ), "go to a place up to 5 m away, any way round, and stand there facing as asked",
+    ),
     "quadruped-goal": (dataclasses.replace(_WALK, command=CommandCfg(kind="goal"), goal=GoalCfg(reach=3.0)), "go from goal to goal, 1 to 5 m apart"),
 }
 
@@ -34,7 +49,10 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "quadruped-balance": {},
     "quadruped-walk-flat": _TRAIN_WALK,
     "quadruped-walk-robust": _TRAIN_WALK | {"curriculum.push": (1.0, 1.2)},
+    "quadruped-walk-rough": _TRAIN_WALK | {"train.iterations": 1000},
+    "quadruped-walk-stairs": _TRAIN_WALK | {"train.iterations": 1000},
     "quadruped-goal": _TRAIN_WALK,
+    "anymal-navigation": _TRAIN_WALK,
 }
 
 for _name, (_cfg, _description) in _TASKS.items():

@@ -1,8 +1,8 @@
 """Reward terms of the quadruped, one function each; its weight in config.RewardCfg has the same name.
 
-Terms with a negative weight are costs. Weights are per second of simulated time, but for air_time's.
+Terms with a negative weight are costs. Weights are per second of simulated time, but for air_time's, arrival's and fall's.
 Those of terms not found here, whose values are sums of squares that environments/quadruped_senses.py
-takes, are torque, action_rate, smoothness, pose, joint_speed, feet and slip; alive is 1 and fall what it says.
+takes, are torque, action_rate, smoothness, pose, joint_speed, feet and slip; alive is 1, arrival and fall are what they say.
 """
 
 from physics.jit import inline, real
@@ -86,6 +86,13 @@ def trot(contacts, moving):
     fl, fr, rl, rr = contacts
     agree = real(1.0) - real(0.5) * (abs(fl - rr) + abs(fr - rl))
     return moving * agree * real(0.5) * abs(fl + rr - fr - rl)
+
+
+@inline
+def stopping(at_goal, v, spin):
+    """Standing still at the goal: (2 exp(-(v / 0.2)^2) + 3 exp(-(w / 0.1)^4)) / 5 for speed v [m/s] and yaw rate w [rad/s] there; at_goal: 1, or 0."""
+    slow, turn = (v[0] * v[0] + v[1] * v[1]) * real(25.0), spin[2] * spin[2] * real(100.0)
+    return at_goal * (real(0.4) * exp(-slow) + real(0.6) * exp(-turn * turn))
 
 
 @inline

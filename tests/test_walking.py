@@ -314,20 +314,78 @@ def test_goals_stay_on_the_tiles(tile):
     assert view["goal"][2] == pytest.approx(env.task_rows(Q.GOAL, 3)[7, 2] + env.terrain.height(*view["goal"][:2]), abs=1e-5)
 
 
+def test_a_robot_that_is_to_stand_at_its_goal_is_told_where_and_how_and_when_it_does():
+    n = 256
+    env = make("anymal-navigation", n, NEVER_FALL, {"goal.interval": (0.5, 0.6), "goal.reach": 2.0, "command.gain": 1.5})
+    env.init_state(seed=4)
+    cfg, reward, rng = env.cfg.command, env.cfg.reward, np.random.default_rng(1)
+    met, arrivals, kept, anew = np.zeros(n, bool), 0, 0, np.zeros(n)
+    for _ in range(60):
+        before, facing, waits = goal(env), env.task_rows(Q.HEADING, 2).astype(float), env.task_rows(Q.GOAL_IN, 1)[:, 0]
+        state = env.engine.get_state()
+        place, turn = state.base_position.copy(), state.base_quaternion.copy()
+        carried = rng.uniform(size=n) < 0.3
+        place[carried, :2] = before[carried, :2] + rng.choice([0.1, 0.6], carried.sum())[:, None] * [0.8, 0.6]
+        half = 0.5 * (np.arctan2(facing[:, 1], facing[:, 0]) + rng.choice([0.0, 0.2, -0.4, 2.0], n))
+        turn[carried] = np.stack([np.cos(half), 0 * half, 0 * half, np.sin(half)], axis=1)[carried]
+        still = rng.uniform(size=(n, 1)) < 0.5
+        env.engine.set_state(base_position=place, base_quaternion=turn, base_linear_velocity=np.where(still, 0, state.base_linear_velocity))
+        put(env, Q.GOAL, before - np.pad(env.engine.rows(L.ORIGIN, 2), ((0, 0), (0, 1))))
+        at, was_met, came = (env.task_rows(row, 1)[:, 0] for row in (Q.AT_GOAL, Q.MET, Q.ARRIVED))
+        s = env.step(rng.normal(0, 0.1, (n, 12)))
+        assert not s.done.any()
+        now, terms = env.engine.get_state(), env.reward_terms()
+        # arrival and standing of the instant before are rewarded
+        speed2, spin = (now.base_linear_velocity[:, :2] ** 2).sum(1), now.base_angular_velocity[:, 2]
+        stands = at * (0.4 * np.exp(-speed2 / 0.2**2) + 0.6 * np.exp(-((spin / 0.1) ** 4)))
+        np.testing.assert_allclose(terms["stopping"], 0.02 * reward.stopping * stands, atol=2e-5)
+        np.testing.assert_allclose(terms["arrival"], reward.arrival * came, atol=1e-6)
+        com = env.task_rows(Q.COM, 3) + np.pad(env.engine.rows(L.ORIGIN, 2), ((0, 0), (0, 1)))
+        new = waits - 0.02 <= 1e-6
+        np.testing.assert_array_equal((np.abs(goal(env) - before) > 1e-3).any(axis=1), new)
+        wanted = env.task_rows(Q.HEADING, 2).astype(float)
+        np.testing.assert_allclose(np.linalg.norm(wanted, axis=1), 1, atol=1e-5)
+        ahead = to_heading(now.base_quaternion, wanted)
+        error = np.arctan2(ahead[:, 1], ahead[:, 0])
+        sure = np.abs(np.abs(error) - np.pi) > 0.01
+        np.testing.assert_allclose(s.obs[sure, 36], error[sure], atol=1e-3)
+        offset = to_heading(now.base_quaternion, (goal(env) - com)[:, :2])
+        distance = np.linalg.norm(offset, axis=1)
+        np.testing.assert_allclose(s.obs[:, 34:36], offset * np.minimum(1, 2.0 / distance)[:, None] * 1.5 / 2.0, atol=5e-4)
+        inside = (distance < cfg.reached) & (np.abs(error) < cfg.facing) & ~new
+        sure &= (np.abs(distance - cfg.reached) > 1e-3) & (np.abs(np.abs(error) - cfg.facing) > 1e-3)
+        np.testing.assert_array_equal(env.errors()["at_goal"][sure], inside[sure])
+        arrived = env.task_rows(Q.ARRIVED, 1)[:, 0] > 0
+        np.testing.assert_array_equal(arrived[sure & ~new], (inside & (was_met == 0))[sure & ~new])
+        met = ((was_met > 0) | arrived) & ~new
+        np.testing.assert_array_equal(env.task_rows(Q.MET, 1)[:, 0] > 0, met)
+        command = env.task_rows(Q.COMMAND, 3)
+        pace = np.where(distance > 0.5 * cfg.reached, np.minimum(cfg.cruise * 1.0, cfg.gain * distance), 0)
+        clear = np.abs(distance - 0.5 * cfg.reached) > 1e-3
+        np.testing.assert_allclose(command[clear, :2], (offset / distance[:, None] * pace[:, None])[clear], atol=1e-3)
+        clear = sure & (np.abs(np.abs(error) - cfg.still) > 1e-3)
+        np.testing.assert_allclose(command[clear, 2], np.where(np.abs(error) > cfg.still, np.clip(cfg.gain * error, -1, 1), 0)[clear], atol=2e-3)
+        arrivals, kept, anew = arrivals + arrived.sum(), kept + (inside & (at > 0)).sum(), anew + new
+    assert arrivals > 200 and kept > 200 and 1 <= anew.min() <= anew.max() <= 3
+    assert {"goal_distance", "heading_error", "at_goal", "goals_per_minute"} <= set(env.errors())
+
+
 # Rewards
 
 
 ALL_WEIGHTS = {
     "goal": 1.0, "velocity": 2.0, "yaw_rate": 1.0, "vertical_velocity": -1.0, "tumble": -0.05, "orientation": -0.5, "height": -20.0, "torque": -1e-4,
     "action_rate": -0.01, "smoothness": -0.02, "pose": -0.1, "stand_pose": -0.3, "knee": -2.0, "joint_speed": -5e-4, "feet": 0.1, "slip": -0.2,
-    "trot": 0.5, "alive": 20.0, "air_time": 0.5, "fall": -5.0,
+    "trot": 0.5, "alive": 20.0, "air_time": 0.5, "arrival": 3.0, "stopping": 2.0, "fall": -5.0,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("robot", ["go1", "spot"])
 def test_every_reward_term_is_what_it_says(robot):
     weights = {f"reward.{name}": weight for name, weight in ALL_WEIGHTS.items()}
-    env = make(FLAT, 48, NEVER_FALL, ONE_COMMAND, weights, {"env.model": robot, "reward.sharp": 9.0, "reward.wide": 0.5, "command.standing": 0.3})
+    soft = {"kp": 40.0, "kd": 1.0} if robot == "go1" else {"kp": 6.0, "kd": 0.15}  # so that legs reach the ends of their ranges
+    shape = {"reward.sharp": 9.0, "reward.wide": 0.5, "command.standing": 0.3}
+    env = make(FLAT, 48, NEVER_FALL, ONE_COMMAND, weights, shape, soft, {"env.model": robot})
     assert env.cfg.reward.weights == ALL_WEIGHTS
     env.init_state(seed=6)
     put(env, Q.GOAL_IN, np.full((48, 1), 1e6))
@@ -353,7 +411,7 @@ def test_every_reward_term_is_what_it_says(robot):
         if not running.all():  # whose history starts anew
             actions = [np.where(running[:, None], a, 0) for a in actions]
     assert instants > 500
-    assert all(count > 20 for name, count in seen.items() if name not in ("fall", "knee")), seen
+    assert all(count > 20 for name, count in seen.items() if name not in ("fall", "knee", "arrival", "stopping")), seen
     assert seen["knee"] > 0
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from oracle import centre_of_mass, foot_positions, rotation
 
 from environments import quadruped_rows as Q
+from environments.quadruped import torque_ratio
 from physics import layout as L
 
 
@@ -61,7 +62,9 @@ def reward_terms(env, actions):
     home = robot.home_joints.ravel()
     low, high = robot.joint_range.reshape(12, 2).T
     target = np.clip(home + cfg.action_scale * actions[0], low, high)
-    torque = np.clip(cfg.kp * (target - state.joint_position) - cfg.kd * state.joint_velocity, -robot.torque_limit.ravel(), robot.torque_limit.ravel())
+    ratio = torque_ratio(robot)
+    limit = robot.torque_limit.ravel()
+    torque = np.clip(ratio * (cfg.kp * (target - state.joint_position) - cfg.kd * state.joint_velocity), -limit, limit)
     offset2 = ((goal(env) - centre_of_mass(robot, state)) ** 2).sum(1)
     command = env.task_rows(Q.COMMAND, 3).astype(float)
     moving = command.any(axis=1)
@@ -85,7 +88,7 @@ def reward_terms(env, actions):
         "tumble": w[:, 0] ** 2 + w[:, 1] ** 2,
         "orientation": R[:, 2, 0] ** 2 + R[:, 2, 1] ** 2,
         "height": (state.base_position[:, 2] - robot.home_height) ** 2,
-        "torque": (torque**2).sum(1),
+        "torque": (torque**2).sum(1) / ratio**2,
         "action_rate": ((actions[0] - actions[1]) ** 2).sum(1),
         "smoothness": ((actions[0] - 2 * actions[1] + actions[2]) ** 2).sum(1),
         "pose": pose2,
@@ -97,4 +100,6 @@ def reward_terms(env, actions):
         "trot": moving * agree * np.abs(fl.astype(float) + rr - fr - rl) / 2,
         "alive": np.ones(env.num_envs),
         "air_time": moving * np.where(flight > 0, np.minimum(flight, 0.4) - 0.2, 0).sum(1),
+        "arrival": np.zeros(env.num_envs),
+        "stopping": np.zeros(env.num_envs),
     }
