@@ -205,7 +205,7 @@ class EnvCfg:
     sim_dt: float = knob(0.01, "length of a physics step, a whole share of ctrl_dt", "s", low=1e-5, high=1.0)
     ctrl_dt: float = knob(0.01, "time between two actions", "s", low=1e-4, high=1.0)
     max_episode_seconds: float = knob(10.0, "length of an episode", "s", low=0.01, high=1e5)
-    render_spacing: float = knob(1.0, "size of what a picture shows", "m", low=0.01, high=1e3)
+    render_spacing: float = knob(1.0, "half the size of what a picture shows; robots have their own", "m", low=0.01, high=1e3)
 
     @property
     def sim_substeps(self) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import pathlib
 import sys
@@ -28,6 +29,8 @@ from training.foresight import AHEAD, Foresight
 from training.presets import preset
 from training.resources import detect
 from training.run import Run
+
+MOST_FPS = 60  # of windows and recordings; faster tasks show every other control step, or fewer
 
 
 class System:
@@ -128,28 +131,27 @@ class System:
         loaded = checkpoints.load(self.path, self.resources.device)
         env = self.make_env(1)
         creature = self.creature(env, loaded)
+        if dreams and not hasattr(env, "motion"):
+            raise ConfigError(f"--dream: expected a task of a legged robot, got {self.cfg.task}")
         foresight = Foresight(creature, env, self.resources.device) if dreams else None
         with self.compiling():
             return Viewer(creature, env, self.cfg, self.resources.device, foresight)
 
     def watch(self, record: str | None, episodes: int, dreams: bool = False) -> None:
         """Show a checkpoint in a window until it is closed, or record some episodes; dreams: with what its world model foresees."""
-        from renderer import Recorder, RenderError, Window, display_available, offscreen_display
+        from renderer import Recorder, RenderError, display_available, offscreen_display
 
         if not record and not display_available():
             raise RenderError("no display to open a window on; record a video instead: python simulate.py --eval --record out.mp4")
         viewer = self.viewer(dreams)
-        env = viewer.env
-        width, height, fps = self.cfg.render.width, self.cfg.render.height, round(1 / self.cfg.env.ctrl_dt)
-        title = f"Foal: {self.cfg.task}"
         if not record:
-            with Window(env.robot, width, height, title, fps=fps, terrain=env.terrain) as window:
+            with viewer.window() as window:
                 viewer.show(window)
             if dreams:
                 self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
             return
         with offscreen_display():
-            with Window(env.robot, width, height, title, False, fps, env.terrain) as window, Recorder(record, width, height, fps) as video:
+            with viewer.window(visible=False) as window, Recorder(record, self.cfg.render.width, self.cfg.render.height, viewer.fps) as video:
                 for _ in viewer.frames(window, episodes):
                     video.add(window.capture())
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
@@ -163,7 +165,20 @@ class Viewer:
     def __init__(self, creature: Creature, env: registry.ABEnv, cfg: Config, device: torch.device, foresight: Foresight | None = None) -> None:
         self.creature, self.env, self.cfg, self.device, self.foresight = creature, env, cfg, device, foresight
         self.seed = EVALUATION_SEED + cfg.seed
+        self.every = max(1, round(1 / (MOST_FPS * cfg.env.ctrl_dt)))  # control steps to a picture
+        self.fps = round(1 / (self.every * cfg.env.ctrl_dt))
         self.restart()
+
+    def window(self, visible: bool = True) -> Any:
+        """Return a window for what there is to see; raise RenderError if there is nothing."""
+        from renderer import RenderError, Window
+
+        env, render = self.env, self.cfg.render
+        subject, terrain = env.solids() or getattr(env, "robot", ()), getattr(env, "terrain", None)
+        if not subject:
+            raise RenderError(f"task {self.cfg.task} has nothing to draw: its environment defines no solids()")
+        reach, view = self.cfg.env.render_spacing, env.camera
+        return Window(subject, render.width, render.height, f"Foal: {self.cfg.task}", visible, self.fps, terrain, reach, view)
 
     def restart(self) -> None:
         """Begin a new episode."""
@@ -199,35 +214,34 @@ class Viewer:
         while not window.should_close:
             if window.reset_requested:
                 self.restart()
-            if window.push_requested is not None:
+            if window.push_requested is not None and hasattr(self.env, "push"):
                 self.env.push(np.asarray(window.push_requested) * self.cfg.env.push.speed[1])
-            if not window.paused:
+            for _ in range(0 if window.paused else self.every):
                 self.go_on()
             window.draw(self.snapshot())
 
     def frames(self, window: Any, episodes: int) -> Iterator[None]:
         """Draw every instant of some episodes."""
-        while episodes > 0:
-            window.draw(self.snapshot())
-            yield
+        for step in itertools.count():
+            if step % self.every == 0:
+                window.draw(self.snapshot())
+                yield
             episodes -= self.go_on(last=episodes == 1)
+            if episodes == 0:
+                return
 
     def snapshot(self) -> Any:
         """Return what there is to see of this instant."""
-        from renderer import Snapshot
+        from renderer import Scenery, Snapshot
 
-        view, errors = self.env.view(), {name: float(error[0]) for name, error in self.env.errors().items()}
-        hud = (
-            ("time", f"{self.time:.1f} s"),
-            ("reward", f"{float(self.state.reward[0]) / self.cfg.env.ctrl_dt:.2f} /s"),
-            *hud_rows(self.cfg.env.command.kind, view, errors),
-            ("last push", f"{float(np.linalg.norm(view['last_push'])):.2f} m/s"),
-            ("falls", str(self.falls)),
-        )
-        return Snapshot(
-            view["base_position"], view["base_quaternion"], view["joint_position"], view["foot_contact_force"],
-            goal=view["goal"], push=view["push"], ghost=self.ghost(), hud=hud, fallen=bool(self.state.terminated[0]), time=self.time,
-        )  # fmt: skip
+        view = self.env.view()
+        reward = f"{float(self.state.reward[0]) / self.cfg.env.ctrl_dt:.2f} /s"
+        rows = ("time", f"{self.time:.1f} s"), ("reward", reward), *self.env.hud(), ("falls", str(self.falls))
+        told = {"hud": rows, "fallen": bool(self.state.terminated[0]), "time": self.time}
+        if self.env.solids():
+            return Scenery(**view, **told)
+        posed = (view[name] for name in ("base_position", "base_quaternion", "joint_position", "foot_contact_force"))
+        return Snapshot(*posed, goal=view["goal"], push=view["push"], ghost=self.ghost(), **told)
 
     def ghost(self) -> Any:
         """Return the pose that the world model foresaw for this instant, None if it was not asked."""
@@ -235,16 +249,6 @@ class Viewer:
 
         f = self.foresight
         return Snapshot(f.place, f.quaternion, f.joints) if f else None
-
-
-def hud_rows(kind: str, view: dict[str, Any], errors: dict[str, float]) -> list[tuple[str, str]]:
-    """Return what a kind of command has to show: label and value, by what view() and errors() of its environment return."""
-    if kind == "stay":
-        return [("goal distance", f"{100 * errors['goal_distance']:.1f} cm"), ("speed", f"{errors['speed']:.2f} m/s")]
-    moves = {name: "{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*view[name]) for name in ("command", "velocity")}
-    if kind in ("goal", "pose"):
-        return [("goal distance", f"{errors['goal_distance']:.2f} m"), ("goals reached", str(view["goals"])), *moves.items()]
-    return [*moves.items(), ("velocity error", f"{errors['velocity_error']:.2f} m/s")]
 
 
 def require_writable(folder: pathlib.Path, field: str) -> None:

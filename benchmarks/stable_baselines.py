@@ -6,79 +6,24 @@ way through Gymnasium's and stable-baselines3's interfaces adds 0.05 ms to a ste
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import physics  # noqa: F401  sets what PyTorch reads when imported  # isort: skip
-import numpy as np
 import torch
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.judge import Judge, Policy
 from config import NetworkCfg
 from environments import registry
 from environments.gymnasium import GymVectorEnv
+from examples.stable_baselines3 import ACTION_LIMIT, FoalVecEnv
 from physics.engine import available_cores
 from training.presets import preset
 
-ACTION_LIMIT = 100.0  # stable-baselines3 wants a bound; none that a policy meets
 NO_CRITIC_MEMORY = {"enable_critic_lstm": False}  # as in Foal; with one of its own, RecurrentPPO is a third slower
-
-
-class FoalVecEnv(VecEnv):
-    """Foal's environment as stable-baselines3 sees it; episodes start at random ages, as in Foal's own training."""
-
-    def __init__(self, env: GymVectorEnv) -> None:
-        self.env = env
-        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
-        # thousands of dicts made anew in every step would cost as much as the physics
-        self._nothing: list[dict[str, Any]] = [{} for _ in range(env.num_envs)]
-
-    def reset(self) -> np.ndarray:
-        """Start every episode; return the first observations (N, O)."""
-        obs, _ = self.env.reset(seed=self._seeds[0], options={"staggered": True})
-        self._reset_seeds()
-        return obs
-
-    def step_async(self, actions: np.ndarray) -> None:
-        """Take the actions (N, A) of the next step."""
-        self._actions = actions
-
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Return observations (N, O), rewards (N), dones (N) and infos, in which only robots whose episode ended have something."""
-        obs, rewards, terminations, truncations, infos = self.env.step(self._actions)
-        dones = terminations | truncations
-        told = self._nothing.copy()
-        for i in np.flatnonzero(dones):
-            told[i] = {"terminal_observation": infos["final_obs"][i], "TimeLimit.truncated": bool(truncations[i])}
-        return obs, rewards, dones, told
-
-    def close(self) -> None:
-        """Close the environment."""
-        self.env.close()
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute, the same for every robot."""
-        return [getattr(self.env, attr_name)] * len(self._indices(indices))
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute of all robots."""
-        setattr(self.env, attr_name, value)
-
-    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """Call a method, once for all robots."""
-        return [getattr(self.env, method_name)(*method_args, **method_kwargs)] * len(self._indices(indices))
-
-    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        """Return that no robot is wrapped."""
-        return [False] * len(self._indices(indices))
-
-    def _indices(self, indices: Any) -> Sequence[int]:
-        return range(self.num_envs) if indices is None else np.atleast_1d(indices)
 
 
 @dataclasses.dataclass(frozen=True)

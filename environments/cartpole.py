@@ -17,7 +17,7 @@ class CartPoleCfg(EnvCfg):
     """The cart, its pole, and where an episode ends."""
 
     sim_dt: float = knob(0.005, "length of a physics step, a whole share of ctrl_dt", "s", low=1e-5, high=0.1)
-    render_spacing: float = knob(1.2, "size of what a picture shows", "m", low=0.01, high=1e3)
+    render_spacing: float = knob(0.75, "half the size of what a picture shows", "m", low=0.01, high=1e3)
     force: float = knob(100.0, "force of action 1; actions are cut at +-3", "N", low=0.0, high=1e5)
     cart_mass: float = knob(10.0, "of the cart", "kg", low=0.01, high=1e4)
     pole_mass: float = knob(5.0, "of the pole", "kg", low=0.01, high=1e4)
@@ -47,7 +47,7 @@ class CartPoleEnv(ArrayEnv):
     """
 
     cfg: CartPoleCfg
-    num_obs, num_actions, action_limit = 4, 1, 3.0
+    num_obs, num_actions, action_limit, camera = 4, 1, 3.0, (-75.0, 12.0)
 
     def create(self, n: int) -> Data:
         """Return data: state (n, 4) as observed, force (n) [N]."""

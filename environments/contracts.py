@@ -126,6 +126,7 @@ class ABEnv(abc.ABC):
     num_actions: int
     num_privileged: int = 0
     action_limit: float = math.inf  # an action beyond +- this does what this does
+    camera: tuple[float, float] = (-52.0, 17.0)  # azimuth and elevation that a picture shows it from [deg]
     tallies: tuple[str, ...] = ()  # what evaluations tell of whole episodes: info["episode_NAME"]
     targets: ClassVar[dict[str, tuple[float, float]]] = {}  # of what evaluations tell: least and most for the task to count as learnt
 
@@ -197,6 +198,10 @@ class ABEnv(abc.ABC):
 
         push: times the configured strength of pushes; command: times the configured commands. A task without either ignores them.
         """
+
+    def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
+        """Return what a picture tells of a robot in words: label and value."""
+        return tuple((name.replace("_", " "), f"{float(values[robot]):.3g}") for name, values in self.errors().items())
 
     def solids(self) -> tuple[Solid, ...]:
         """Return what there is to draw of a robot, where it is not a legged one."""

@@ -23,7 +23,7 @@ class NavigationCfg(EnvCfg):
     sim_dt: float = knob(0.05, "length of a physics step, a whole share of ctrl_dt", "s", low=1e-3, high=0.2)
     ctrl_dt: float = knob(0.05, "time between two actions", "s", low=1e-3, high=1.0)
     max_episode_seconds: float = knob(30.0, "length of an episode", "s", low=0.1, high=1e5)
-    render_spacing: float = knob(32.0, "size of what a picture shows", "m", low=0.01, high=1e3)
+    render_spacing: float = knob(10.0, "half the size of what a picture shows", "m", low=0.01, high=1e3)
     width: float = knob(64.0, "of the world, along x and y", "m", low=4.0, high=1e4)
     height: float = knob(16.0, "of the world", "m", low=2.0, high=1e4)
     thrust: float = knob(24.0, "horizontal acceleration of action 1", "m/s^2", low=0.0, high=1e3)
@@ -64,7 +64,7 @@ class NavigationEnv(ArrayEnv):
     """
 
     cfg: NavigationCfg
-    num_obs, num_actions, action_limit = 7, 3, 1.0
+    num_obs, num_actions, action_limit, camera = 7, 3, 1.0, (-52.0, 42.0)
     tallies = ("goals",)
     targets: ClassVar = {"goals": (5.0, np.inf)}
 
@@ -152,7 +152,7 @@ class NavigationEnv(ArrayEnv):
         half, high = 0.5 * self.cfg.width, 0.5
         wall = "#A9B4BF"
         return (
-            Solid("ball", (RADIUS,), "#2F6DB5"), Solid("box", (0.2, half, high), wall), Solid("box", (0.2, half, high), wall),
+            Solid("ball", (RADIUS,), "#E0762F"), Solid("box", (0.2, half, high), wall), Solid("box", (0.2, half, high), wall),
             Solid("box", (half, 0.2, high), wall), Solid("box", (half, 0.2, high), wall),
         )  # fmt: skip
 

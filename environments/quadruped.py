@@ -322,6 +322,20 @@ class QuadrupedEnv(ABEnv):
             "height": x[:, p + Q.PRIV_HEIGHT] / Q.HEIGHT_SCALE + self.robot.home_height,
         }  # fmt: skip
 
+    def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
+        """Return what a picture tells of a robot; see ABEnv."""
+        kind, view, errors = self.cfg.command.kind, self.view(robot), {name: float(error[robot]) for name, error in self.errors().items()}
+        moves = {name: "{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*view[name]) for name in ("command", "velocity") if view[name] is not None}
+        if kind == "stay":
+            rows = {"goal distance": f"{100 * errors['goal_distance']:.1f} cm", "speed": f"{errors['speed']:.2f} m/s"}
+        elif kind == "velocity":
+            rows = moves | {"velocity error": f"{errors['velocity_error']:.2f} m/s"}
+        else:
+            rows = {"goal distance": f"{errors['goal_distance']:.2f} m", "goals reached": str(view["goals"])} | moves
+        if kind == "pose":
+            rows |= {"heading error": f"{math.degrees(errors['heading_error']):.0f} deg"}
+        return (*rows.items(), ("last push", f"{float(np.linalg.norm(view['last_push'])):.2f} m/s"))
+
     def view(self, robot: int = 0) -> dict[str, np.ndarray | None]:
         """Return what there is to draw of a robot.
 

@@ -1,4 +1,4 @@
-"""Shows and records a robot; reads its state and writes none.
+"""Shows and records a robot or simple solids; reads their state and writes none.
 
 Nothing of raylib is loaded before a window is opened, so this package imports on machines where
 nothing can be drawn.
@@ -6,7 +6,7 @@ nothing can be drawn.
 
 from renderer.display import RenderError, display_available, offscreen_display
 from renderer.recorder import Recorder
-from renderer.snapshot import Snapshot
+from renderer.snapshot import Scenery, Snapshot
 from renderer.window import Window
 
-__all__ = ["Recorder", "RenderError", "Snapshot", "Window", "display_available", "offscreen_display"]
+__all__ = ["Recorder", "RenderError", "Scenery", "Snapshot", "Window", "display_available", "offscreen_display"]

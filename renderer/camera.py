@@ -1,6 +1,6 @@
-"""An orbit camera that follows the robot.
+"""An orbit camera that follows what is drawn.
 
-Drag with the left mouse button to turn around the robot, turn the wheel to come closer, press V to
+Drag with the left mouse button to turn around it, turn the wheel to come closer, press V to
 return to the first view.
 """
 
@@ -15,7 +15,7 @@ FOLLOW_SECONDS = 0.25  # time constant of the target
 CUT = 1.5  # a target that jumps further is a reset, not a movement: cut to it [m]
 CLEARANCE = 0.05  # least height above the ground [m]
 SIGHT = np.linspace(0.15, 1.0, 18)  # where the line of sight is kept above a terrain, in shares of the way to the camera
-AZIMUTH, ELEVATION = math.radians(-52.0), math.radians(17.0)  # first view: from the right front, slightly above
+VIEW = -52.0, 17.0  # azimuth and elevation of the first view [deg]: from the right front, slightly above
 
 
 class OrbitCamera:
@@ -23,23 +23,27 @@ class OrbitCamera:
 
     reach: half the size of what it looks at [m]
     terrain: the ground; None for level ground at height 0
+    scale: how large what it looks at is, in robots
+    view: azimuth and elevation of the first view [deg]
     """
 
-    def __init__(self, reach: float, terrain: Terrain | None = None) -> None:
-        self._reach, self._terrain = reach, terrain
+    def __init__(self, reach: float, terrain: Terrain | None = None, scale: float = 1.0, view: tuple[float, float] = VIEW) -> None:
+        self._reach, self._terrain, self._view = reach, terrain, view
+        self._cut, self._clearance = scale * CUT, scale * CLEARANCE
         self._rise = 0.0  # above the sphere [m]
         self.target: np.ndarray | None = None  # (3) [m, world]
         self.home()
 
     def home(self) -> None:
         """Return to the first view."""
-        self.azimuth, self.elevation, self.distance = AZIMUTH, ELEVATION, 4.0 * self._reach
+        self.azimuth, self.elevation = map(math.radians, self._view)
+        self.distance = 4.0 * self._reach
 
     def follow(self, point: np.ndarray, seconds: float) -> None:
         """Move the target towards a point (3) [m, world], as far as the time since the last call [s] allows."""
         point = np.asarray(point, float)
         share = 1.0 - math.exp(-seconds / FOLLOW_SECONDS)
-        if self.target is None or np.linalg.norm(point - self.target) > CUT:
+        if self.target is None or np.linalg.norm(point - self.target) > self._cut:
             self.target, share = point.copy(), 1.0
         self.target = self.target + (point - self.target) * share
         self._rise += (self._needed_rise() - self._rise) * share
@@ -49,7 +53,7 @@ class OrbitCamera:
         if self._terrain is None:
             return 0.0
         x, y, z = self.target[:, None] + self._away()[:, None] * SIGHT
-        return float(max(0.0, ((self._terrain.height(x, y) + CLEARANCE - z) / SIGHT).max()))
+        return float(max(0.0, ((self._terrain.height(x, y) + self._clearance - z) / SIGHT).max()))
 
     def orbit(self, right: float, down: float) -> None:
         """Turn by a drag of the mouse [px]; never below the ground nor over the top."""
@@ -65,7 +69,7 @@ class OrbitCamera:
         """Where the camera is, (3) [m, world]; held above the ground."""
         position = self.target + self._away()
         ground = 0.0 if self._terrain is None else float(self._terrain.height(position[0], position[1]))
-        position[2] = max(position[2] + self._rise, ground + CLEARANCE)
+        position[2] = max(position[2] + self._rise, ground + self._clearance)
         return position
 
     def _away(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import types
 
-from renderer.snapshot import Snapshot
+from renderer.snapshot import Frame
 
 TITLE, BODY = 19, 15  # [px] of a window of ordinary size
 MARGIN, PADDING, LINE = 16, 14, 23
@@ -47,11 +47,11 @@ class Hud:
     def _width(self, text: str, size: int) -> float:
         return self._rl.measure_text_ex(self._fonts[size], text, size * self._scale, 0.5 * self._scale).x / self._scale
 
-    def draw(self, snapshot: Snapshot, paused: bool, height: int, help_line: str) -> None:
+    def draw(self, frame: Frame, paused: bool, height: int, help_line: str) -> None:
         """Draw over the picture; height: of the window [px]."""
         rl, s = self._rl, self._scale
-        state = ("fallen", ALARM) if snapshot.fallen else ("paused", MUTED) if paused else (f"{snapshot.time:.1f} s", MUTED)
-        rows = snapshot.hud
+        state = ("fallen", ALARM) if frame.fallen else ("paused", MUTED) if paused else (f"{frame.time:.1f} s", MUTED)
+        rows = frame.hud
         label = max((self._width(row[0], BODY) for row in rows), default=0)
         value = max((self._width(row[1], BODY) for row in rows), default=0)
         inner = max(label + 22 + value, self._width(self._title, TITLE) + 26 + self._width(state[0], BODY))

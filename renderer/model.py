@@ -1,15 +1,16 @@
 """What a robot looks like: its solids, built once from its dimensions, and where they are in a frame."""
 
-import dataclasses
-import itertools
+from collections.abc import Callable
 
 import numpy as np
 
 from physics.robot import Robot
-from physics.terrain import Terrain
+from renderer.figure import STEM, Figure, Paint, Pose, paint, place
 from renderer.kinematics import CALF, FOOT, HIP, THIGH, leg_frames, rotation
-from renderer.shapes import Shape, arrow, ball, capsule, drum, ring, rounded_box
+from renderer.shapes import Shape, arrow, ball, capsule, drum, rounded_box
 from renderer.snapshot import Snapshot
+
+__all__ = ["GROUPS", "STEM", "Model", "place"]
 
 # Groups of solids that move as one.
 TRUNK, ACCENT = 0, 1
@@ -17,26 +18,11 @@ LINK = 2  # 12: legs FL, FR, RL, RR, each hip, thigh, calf
 FOOT_PAD = 14  # 4
 FORCE = 18  # 4 arrows, from the feet
 PUSH = 22
-GOAL, STEM = 23, 24  # the marker at the goal's height; the line from it to the ground
-GROUPS = 25
+GROUPS = 25  # with those of every figure
 
 FORCE_LENGTH = 1.6  # of an arrow that carries the whole weight, in leg segments
 PUSH_LENGTH = 0.35  # of an arrow [m per m/s]
 TOUCH = 0.02  # share of the weight from which a foot counts as in contact
-
-
-@dataclasses.dataclass(frozen=True)
-class Paint:
-    """A surface: linear colour (3), and how much it shines."""
-
-    colour: np.ndarray
-    gloss: float
-
-
-def paint(code: str, gloss: float) -> Paint:
-    """Return a paint from a colour as #RRGGBB."""
-    encoded = np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    return Paint(encoded**2.2, gloss)
 
 
 SHELL = paint("#E9EBEE", 0.35)
@@ -47,41 +33,26 @@ TEAL = paint("#16A69A", 0.3)
 RUBBER = paint("#23272D", 0.1)
 AMBER = paint("#FF9F1C", 0.0).colour
 CORAL = paint("#F2545B", 0.2)
-BLUE = paint("#3D7DFF", 0.2)
 LAMP = paint("#0B0D10", 0.4)  # shows the colour of its glow
 
 
-class Model:
-    """The solids of one robot as arrays over vertices, sorted by group.
-
-    vertices, normals: (V, 3) in the group's frame; colour: (V, 3) linear; gloss: (V); triangles:
-    (T, 3); spans: per group its slice of the vertices; reach: half the length of the robot [m]
-    """
+class Model(Figure):
+    """The solids of one robot; its reach is half its length."""
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
-        self._solids: list[tuple[int, Shape, Paint]] = []
-        self.segment = float(np.linalg.norm(robot.offset[:, 2], axis=1).mean())  # length of a thigh [m]
+        self._parts: list[list[tuple[Shape, Paint]]] = [[] for _ in range(GROUPS - 2)]
+        self.segment = s = float(np.linalg.norm(robot.offset[:, 2], axis=1).mean())  # length of a thigh [m]
         shoulder = float(np.abs(robot.offset[:, 0, 0]).max())
-        self.nose = max(float(robot.trunk_half_extents[0]), shoulder + 0.45 * self.segment)
-        self.reach = self.nose + 0.5 * self.segment
+        self.nose = max(float(robot.trunk_half_extents[0]), shoulder + 0.45 * s)
         self._add_trunk(shoulder)
         for leg in range(4):
             self._add_leg(leg)
-        self._add_markers()
-        self._solids.sort(key=lambda solid: solid[0])
-        parts = [(s.vertices, s.normals, np.broadcast_to(p.colour, s.vertices.shape)) for _, s, p in self._solids]
-        self.vertices, self.normals, self.colour = (np.concatenate(a).astype(np.float32) for a in zip(*parts, strict=True))
-        counts = np.array([len(s.vertices) for _, s, _ in self._solids])
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        self.gloss = np.repeat(np.array([p.gloss for *_, p in self._solids], np.float32), counts)
-        self.triangles = np.concatenate([s.triangles + start for (_, s, _), start in zip(self._solids, starts, strict=False)]).astype(np.uint16)
-        groups = np.repeat([g for g, *_ in self._solids], counts)
-        bounds = np.searchsorted(groups, np.arange(GROUPS + 1))
-        self.spans = [slice(a, b) for a, b in itertools.pairwise(bounds)]
+        self._add_arrows()
+        super().__init__(self._parts, self.nose + 0.5 * s, (0.14 * s, 1.1 * self.nose, 0.03 * s, 0.02 * s))
 
     def _add(self, group: int, coat: Paint, *shapes: Shape) -> None:
-        self._solids += [(group, shape, coat) for shape in shapes]
+        self._parts[group] += [(shape, coat) for shape in shapes]
 
     def _add_trunk(self, shoulder: float) -> None:
         _, y, z = self.robot.trunk_half_extents
@@ -127,60 +98,52 @@ class Model:
         self._add(calf, STEEL, capsule(0.3 * foot, foot, 0.07 * s, min(0.8 * radius, 0.065 * s)))
         self._add(FOOT_PAD + leg, RUBBER, ball([0, 0, 0], radius))
 
-    def _add_markers(self) -> None:
+    def _add_arrows(self) -> None:
         r = 0.05 * self.segment
         for leg in range(4):
             self._add(FORCE + leg, TEAL, arrow().scaled(r, r, 1))
         self._add(PUSH, CORAL, arrow().scaled(2 * r, 2 * r, 1))
-        self._add(GOAL, BLUE, ball([0, 0, 0], 0.14 * self.segment), ring(1.1 * self.nose, 0.03 * self.segment))
-        self._add(STEM, BLUE, drum([0, 0, 0], [0, 0, 1], 0.02 * self.segment))
 
+    def pose(self, frame: Snapshot) -> Pose:
+        """Return where the robot and its arrows are in a frame."""
+        points, links = leg_frames(self.robot, frame)
+        base, R_WB = np.asarray(frame.base_position, float), rotation(frame.base_quaternion)
+        pose = Pose.hidden(GROUPS)
+        pose.limbs = self._limbs(points, base, R_WB)
+        weight = 9.81 * self.robot.total_mass
+        pose.put(slice(TRUNK, ACCENT + 1), base, R_WB)
+        pose.glow[ACCENT] = CORAL.colour if frame.fallen else TEAL.colour
+        pose.put(slice(LINK, LINK + 12), points[:, [HIP, THIGH, CALF]].reshape(12, 3), links.reshape(12, 3, 3))
+        pose.put(slice(FOOT_PAD, FOOT_PAD + 4), points[:, FOOT], links[:, 2])
+        for leg, force in enumerate(np.asarray(frame.foot_contact_force, float)):
+            load = np.linalg.norm(force) / weight
+            if load > TOUCH:
+                pose.glow[FOOT_PAD + leg] = AMBER * (0.35 + 0.65 * min(2 * load, 1.0))
+                pose.put(FORCE + leg, points[leg, FOOT], _upright(force), FORCE_LENGTH * self.segment * load)
+        if frame.push is not None and np.linalg.norm(frame.push) > 0:
+            kick = np.asarray(frame.push, float)
+            length, turn = PUSH_LENGTH * np.linalg.norm(kick), _upright(kick)
+            # Above the back, where no view hides it.
+            pose.put(PUSH, base - 0.5 * length * turn[:, 2] + [0, 0, 0.6 * self.segment], turn, length)
+        return pose
 
-@dataclasses.dataclass
-class Pose:
-    """Where the groups are: shape matrices (G, 3, 3) and rotations (G, 3, 3) into the world, origins (G, 3) [m], glow (G, 3)."""
+    def _limbs(self, legs: np.ndarray, trunk: np.ndarray, R_WB: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what casts the shadow, as of Pose; legs: (4, 4, 3) points of leg_frames()."""
+        width = self.robot.trunk_half_extents[1]
+        forward, left = R_WB[:, 0], R_WB[:, 1]
+        rails = [trunk + side * 0.45 * width * left for side in (-1, 1)]
+        length = self.nose - 0.55 * width
+        starts = np.concatenate([[r - forward * length for r in rails], legs[:, THIGH], legs[:, CALF], legs[:, FOOT]])
+        ends = np.concatenate([[r + forward * length for r in rails], legs[:, CALF], legs[:, FOOT], legs[:, FOOT] + [0, 0, 1e-3]])
+        s = self.segment
+        radii = np.concatenate([[0.55 * width] * 2, [0.13 * s] * 4, [0.07 * s] * 4, self.robot.foot_radius])
+        return starts, ends, radii
 
-    shape: np.ndarray
-    rotation: np.ndarray
-    origin: np.ndarray
-    glow: np.ndarray
-    legs: np.ndarray  # (4, 4, 3) points of leg_frames
-
-
-def place(model: Model, snapshot: Snapshot, terrain: Terrain | None = None) -> Pose:
-    """Return where everything is in a frame; what is not shown has a shape matrix of zeros.
-
-    terrain: the ground that the goal's stem stands on; None for level ground at height 0
-    """
-    points, links = leg_frames(model.robot, snapshot)
-    base, R_WB = np.asarray(snapshot.base_position, float), rotation(snapshot.base_quaternion)
-    pose = Pose(np.zeros((GROUPS, 3, 3)), np.tile(np.eye(3), (GROUPS, 1, 1)), np.zeros((GROUPS, 3)), np.zeros((GROUPS, 3)), points)
-    weight = 9.81 * model.robot.total_mass
-
-    def put(group: int | slice, origin: np.ndarray, turn: np.ndarray, stretch: float = 1.0) -> None:
-        pose.origin[group], pose.rotation[group] = origin, turn
-        pose.shape[group] = turn * [1.0, 1.0, stretch]
-
-    put(slice(TRUNK, ACCENT + 1), base, R_WB)
-    pose.glow[ACCENT] = CORAL.colour if snapshot.fallen else TEAL.colour
-    put(slice(LINK, LINK + 12), points[:, [HIP, THIGH, CALF]].reshape(12, 3), links.reshape(12, 3, 3))
-    put(slice(FOOT_PAD, FOOT_PAD + 4), points[:, FOOT], links[:, 2])
-    for leg, force in enumerate(np.asarray(snapshot.foot_contact_force, float)):
-        load = np.linalg.norm(force) / weight
-        if load > TOUCH:
-            pose.glow[FOOT_PAD + leg] = AMBER * (0.35 + 0.65 * min(2 * load, 1.0))
-            put(FORCE + leg, points[leg, FOOT], _upright(force), FORCE_LENGTH * model.segment * load)
-    if snapshot.push is not None and np.linalg.norm(snapshot.push) > 0:
-        kick = np.asarray(snapshot.push, float)
-        length, turn = PUSH_LENGTH * np.linalg.norm(kick), _upright(kick)
-        # Above the back, where no view hides it.
-        put(PUSH, base - 0.5 * length * turn[:, 2] + [0, 0, 0.6 * model.segment], turn, length)
-    if snapshot.goal is not None:
-        goal = np.asarray(snapshot.goal, float)
-        put(GOAL, goal, np.eye(3))
-        ground = float(terrain.height(*goal[:2])) if terrain else 0.0
-        put(STEM, np.array([*goal[:2], ground]), np.eye(3), max(goal[2] - ground, 1e-3))
-    return pose
+    def focus(self, frame: Snapshot, ground: Callable[[float, float], float]) -> np.ndarray:
+        """Return what the camera follows: the base, its height above the ground held back."""
+        x, y, z = frame.base_position
+        level, height = ground(x, y), 0.75 * self.robot.home_height
+        return np.array([x, y, level + height + 0.3 * (z - level - height)])
 
 
 def _upright(direction: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ import types
 import numpy as np
 
 from physics.terrain import Terrain
+from renderer.figure import paint
 from renderer.light import SUN, encode, relief_light
 from renderer.mesh import Mesh
-from renderer.model import paint
 
 TILE = 0.5  # side of a tile, roughly: it is made of whole cells [m]
 CHUNK = 4  # tiles along a patch

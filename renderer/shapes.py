@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-SEGMENTS = 20  # around a surface of revolution: the outline looks round at the sizes drawn
+SEGMENTS = 20  # around a surface of revolution: the outline looks round at the sizes of a robot's parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +46,18 @@ def _sheet(vertices: np.ndarray, normals: np.ndarray) -> Shape:
     return Shape(v, n, triangles[np.linalg.norm(area, axis=1) > 1e-12])
 
 
-def revolve(start: np.ndarray, end: np.ndarray, profile: np.ndarray) -> Shape:
+def revolve(start: np.ndarray, end: np.ndarray, profile: np.ndarray, segments: int = SEGMENTS) -> Shape:
     """Turn a profile about the line from start to end.
 
     start, end: (3) [m]
     profile: (N, 4) distance along the line from start, radius [m], normal along, normal outward
+    segments: around the line
     """
     start, axis = np.asarray(start, float), np.asarray(end, float) - start
     axis /= np.linalg.norm(axis)
     u = np.cross(axis, [0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0])
     u /= np.linalg.norm(u)
-    angle = np.linspace(0, 2 * np.pi, SEGMENTS + 1)
+    angle = np.linspace(0, 2 * np.pi, segments + 1)
     spoke = np.cos(angle)[:, None] * u + np.sin(angle)[:, None] * np.cross(axis, u)
     along, radius, n_along, n_out = np.asarray(profile, float).T[:, :, None, None]
     return _sheet(start + along * axis + radius * spoke, n_along * axis + n_out * spoke)
@@ -68,28 +69,28 @@ def _arc(centre: float, inner: float, radius: float, first: float, last: float, 
     return np.stack([centre + radius * np.sin(angle), inner + radius * np.cos(angle), np.sin(angle), np.cos(angle)], 1)
 
 
-def capsule(start: np.ndarray, end: np.ndarray, radius_start: float, radius_end: float) -> Shape:
+def capsule(start: np.ndarray, end: np.ndarray, radius_start: float, radius_end: float, segments: int = SEGMENTS) -> Shape:
     """Return a limb with round ends: a sphere at start, one at end, and the cone that touches both."""
     length = np.linalg.norm(np.asarray(end, float) - start)
     lean = np.arcsin(np.clip((radius_start - radius_end) / length, -0.99, 0.99))
     return revolve(start, end, np.concatenate([
         _arc(0.0, 0.0, radius_start, -np.pi / 2, lean, 6), _arc(length, 0.0, radius_end, lean, np.pi / 2, 6),
-    ]))  # fmt: skip
+    ]), segments)  # fmt: skip
 
 
-def drum(start: np.ndarray, end: np.ndarray, radius: float, bevel: float = 0.25) -> Shape:
+def drum(start: np.ndarray, end: np.ndarray, radius: float, bevel: float = 0.25, segments: int = SEGMENTS) -> Shape:
     """Return a cylinder with flat ends and rounded rims; bevel: of the rim, in radii."""
     length = np.linalg.norm(np.asarray(end, float) - start)
     b = min(bevel * radius, length / 2)
     return revolve(start, end, np.concatenate([
         [[0.0, 0.0, -1.0, 0.0]], _arc(b, radius - b, b, -np.pi / 2, 0.0, 4),
         _arc(length - b, radius - b, b, 0.0, np.pi / 2, 4), [[length, 0.0, 1.0, 0.0]],
-    ]))  # fmt: skip
+    ]), segments)  # fmt: skip
 
 
-def ball(centre: np.ndarray, radius: float) -> Shape:
+def ball(centre: np.ndarray, radius: float, segments: int = SEGMENTS) -> Shape:
     """Return a sphere."""
-    return revolve(centre, np.add(centre, [0, 0, 1]), _arc(0.0, 0.0, radius, -np.pi / 2, np.pi / 2, 12))
+    return revolve(centre, np.add(centre, [0, 0, 1]), _arc(0.0, 0.0, radius, -np.pi / 2, np.pi / 2, 12), segments)
 
 
 def arrow() -> Shape:
@@ -107,15 +108,15 @@ def ring(radius: float, thickness: float) -> Shape:
     return _sheet(np.stack([radius * np.cos(u), radius * np.sin(u), 0 * u], -1) + thickness * normals, normals)
 
 
-def rounded_box(centre: np.ndarray, half: np.ndarray, radius: float) -> Shape:
+def rounded_box(centre: np.ndarray, half: np.ndarray, radius: float, steps: int = 4) -> Shape:
     """Return a box with rounded edges.
 
     centre, half: (3) middle and half extents [m]
-    radius: of the edges [m]
+    radius: of the edges [m]; steps: in half of an edge's bend
     """
     half = np.asarray(half, float)
     inner = half - min(radius, *(half * 0.999))
-    corner = np.tan(np.linspace(0, np.pi / 4, 5))[1:]
+    corner = np.tan(np.linspace(0, np.pi / 4, steps + 1))[1:]
     # A cube's grid, dense where the edge bends: its points move out from the inner box by the radius.
     grid = np.concatenate([-1 - corner[::-1], [-1], [1], 1 + corner])
     a, b = np.meshgrid(grid, grid, indexing="ij")

@@ -1,31 +1,36 @@
-"""A window that shows snapshots, or a hidden one that is recorded from."""
+"""A window that shows frames, or a hidden one that is recorded from."""
 
 import contextlib
 import types
+from collections.abc import Sequence
 
 import numpy as np
 
 from physics.robot import Robot
 from physics.terrain import Terrain
-from renderer.camera import OrbitCamera
+from renderer.camera import VIEW, OrbitCamera
 from renderer.display import RenderError, is_software, load_raylib, quiet_standard_output
 from renderer.hud import Hud
+from renderer.model import Model
 from renderer.scene import Scene
-from renderer.snapshot import Snapshot
+from renderer.snapshot import Frame
+from renderer.solids import Solid, Solids
 
 HELP = "space pause  ·  R reset  ·  arrows push  ·  drag orbit  ·  wheel zoom  ·  V view  ·  Esc close"
 OVERSAMPLE = 2  # the picture is drawn twice as wide and high and averaged: smooth edges in every build of raylib
 
 
 class Window:
-    """A view of one robot; a process can have one at a time.
+    """A view of a robot, drawn by Snapshots, or of solids, drawn by Sceneries; a process can have one at a time.
 
-    robot: what is drawn
+    subject: what is drawn, a robot or a sequence of solids: whatever has their kind, size and colour
     width, height: [px]
     title: of the window, and the first line of the text in it
     visible: False to draw without showing, for ``capture``; without a display, inside ``offscreen_display``
     fps: frames per second; a visible window's ``draw`` waits so as not to exceed it, and the camera counts in it
     terrain: the ground; None for level ground at height 0
+    reach: half the size of what the camera looks at [m]: required of solids, a robot has its own
+    view: azimuth and elevation of the camera at first [deg]
 
     Space pauses, R asks for a reset, the arrow keys ask for a push, Esc closes; the caller reads
     the properties and obeys. The mouse orbits and zooms, V returns to the first view. Raises
@@ -34,14 +39,17 @@ class Window:
 
     def __init__(
         self,
-        robot: Robot,
+        subject: Robot | Sequence[Solid],
         width: int = 960,
         height: int = 540,
         title: str = "Foal",
         visible: bool = True,
         fps: int = 50,
         terrain: Terrain | None = None,
+        reach: float | None = None,
+        view: tuple[float, float] = VIEW,
     ) -> None:
+        figure = Model(subject) if isinstance(subject, Robot) else Solids(subject, reach)
         self.width, self.height, self.visible = width, height, visible
         self._fps = fps
         self._paused = self._reset = self._closing = False
@@ -68,24 +76,21 @@ class Window:
             self._canvas = rl.load_render_texture(width * OVERSAMPLE, height * OVERSAMPLE)
             self._small = rl.load_render_texture(width, height)
             rl.set_texture_filter(self._canvas.texture, rl.TEXTURE_FILTER_BILINEAR)
-        self._scene = Scene(rl, robot, terrain)
+        self._scene = Scene(rl, figure, terrain)
         self._hud = Hud(rl, title, OVERSAMPLE)
-        self.camera = OrbitCamera(self._scene.model.reach, terrain)
-        self._height = 0.75 * robot.home_height  # of what the camera looks at, above the ground
+        self.camera = OrbitCamera(figure.reach, terrain, figure.scale, view)
 
-    def draw(self, snapshot: Snapshot) -> None:
+    def draw(self, frame: Frame) -> None:
         """Draw one frame, show it if visible, and read keyboard and mouse."""
         rl = self._rl
-        x, y, z = snapshot.base_position
-        ground = self._scene.ground(x, y)
-        self.camera.follow(np.array([x, y, ground + self._height + 0.3 * (z - ground - self._height)]), 1.0 / self._fps)
+        self.camera.follow(self._scene.focus(frame), 1.0 / self._fps)
         if self._canvas is None:
             rl.begin_drawing()
-            self._paint(snapshot)
+            self._paint(frame)
             rl.end_drawing()
             return
         rl.begin_texture_mode(self._canvas)
-        self._paint(snapshot)
+        self._paint(frame)
         rl.end_texture_mode()
         if self.visible:
             rl.begin_drawing()
@@ -93,9 +98,9 @@ class Window:
             rl.end_drawing()
             self._read_input()
 
-    def _paint(self, snapshot: Snapshot) -> None:
-        self._scene.draw(snapshot, self.camera)
-        self._hud.draw(snapshot, self._paused, self.height, HELP if self.visible else "")
+    def _paint(self, frame: Frame) -> None:
+        self._scene.draw(frame, self.camera)
+        self._hud.draw(frame, self._paused, self.height, HELP if self.visible else "")
 
     def _shrink(self) -> None:
         """Draw the canvas at the window's size; textures are stored from the bottom up, hence the minus."""

@@ -1,16 +1,23 @@
-"""The renderer: its kinematics against hand arithmetic and MuJoCo, and a recording without a display."""
+"""The renderer: its kinematics against hand arithmetic and MuJoCo, solids and their shadows against rays, pictures without a display."""
 
+import itertools
+import math
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
 from physics import load_robot
-from renderer import Recorder, RenderError, Snapshot, display, offscreen_display
+from renderer import Recorder, RenderError, Scenery, Snapshot, Window, display, offscreen_display
+from renderer.camera import FIELD_OF_VIEW, OrbitCamera
+from renderer.figure import GOAL, MOST_VERTICES, STEM
 from renderer.kinematics import CALF, FOOT, HIP, THIGH, leg_frames, rotation
+from renderer.light import SUN, shadow
 from renderer.model import GROUPS, Model, place
+from renderer.solids import Solids
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROBOTS = ("go1", "go2", "anymal_c", "spot")
@@ -223,3 +230,210 @@ def test_frames_of_the_wrong_shape_are_refused(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     with pytest.raises(RenderError, match=r"expected a frame of shape \(64, 64, 3\)"), Recorder(tmp_path / "walk.mp4", 64, 64) as video:
         video.add(np.zeros((64, 32, 3), np.uint8))
+
+
+IDENTITY = np.array([1.0, 0, 0, 0])
+SKEW = np.array([0.8, 0.5, 0.1, 0.3]) / np.linalg.norm([0.8, 0.5, 0.1, 0.3])
+SOLIDS = {"box": (0.3, 0.1, 0.2), "ball": (0.25,), "rod": (0.1, 0.2), "disc": (0.3, 0.04)}
+
+
+def solid(kind, *size, colour="#C02020"):
+    return types.SimpleNamespace(kind=kind, size=size or SOLIDS[kind], colour=colour)
+
+
+def scenery(*positions, quaternion=IDENTITY, **changes):
+    return Scenery(np.array(positions, float), np.tile(quaternion, (len(positions), 1)), **changes)
+
+
+@pytest.mark.parametrize(("kind", "extent"), [("box", (0.3, 0.1, 0.2)), ("ball", (0.25, 0.25, 0.25)), ("rod", (0.1, 0.1, 0.3)), ("disc", (0.3, 0.3, 0.04))])
+def test_solids_have_their_size_and_face_outwards(kind, extent):
+    figure = Solids([solid("ball", 0.1), solid(kind)], 1.0)
+    points = figure.vertices[figure.spans[1]]
+    np.testing.assert_allclose(points.max(0), extent, rtol=0.02)
+    np.testing.assert_allclose(points.min(0), -points.max(0), atol=1e-6)
+    corners, normals = figure.vertices[figure.triangles].astype(float), figure.normals[figure.triangles].sum(1)
+    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert (np.einsum("ij,ij->i", area, normals) > -1e-9).all()
+    # A quarter turn about x lays z along -y.
+    pose = place(figure, scenery([0, 0, 3], [1, 2, 3], quaternion=np.array([1, 1, 0, 0])))
+    np.testing.assert_allclose(pose.shape[1] @ [0, 0, 1], [0, -1, 0], atol=1e-12)
+    np.testing.assert_allclose(pose.origin[:2], [[0, 0, 3], [1, 2, 3]])
+    assert not pose.shape[[GOAL, STEM]].any()
+    shown = place(figure, scenery([0, 0, 3], [1, 2, 3], goal=np.array([4.0, 5, 6])))
+    np.testing.assert_allclose(shown.origin[[GOAL, STEM]], [[4, 5, 6], [4, 5, 0]])
+    np.testing.assert_allclose(shown.shape[STEM], np.diag([1, 1, 6.0]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (solid("cone", 0.1), "solid 1: kind: expected one of box, ball, rod, disc, got 'cone'"),
+        (solid("box", 0.1, 0.1), r"solid 1: size: expected 3 positive numbers for a box, got \(0.1, 0.1\)"),
+        (solid("ball", 0.0), "solid 1: size: expected 1 positive number for a ball"),
+        (solid("rod", 0.1, np.nan), "solid 1: size: expected 2 positive numbers for a rod"),
+        (solid("disc", 0.1, -0.1), "solid 1: size: expected 2 positive numbers for a disc"),
+        (solid("ball", 0.1, colour="red"), "solid 1: colour: expected one as #RRGGBB, got 'red'"),
+        (solid("ball", 0.1, colour="#12345"), "solid 1: colour"),
+    ],
+)
+def test_solids_that_cannot_be_drawn_are_refused(wrong, message):
+    with pytest.raises(RenderError, match=message):
+        Window([solid("ball"), wrong], reach=1.0, visible=False)  # before any window opens
+
+
+def test_scenes_that_cannot_be_drawn_are_refused():
+    with pytest.raises(RenderError, match="at least one solid"):
+        Solids([], 1.0)
+    for reach in (None, 0.0, np.inf):
+        with pytest.raises(RenderError, match="reach: expected"):
+            Solids([solid("ball")], reach)
+    with pytest.raises(RenderError, match=f"too much to draw: expected at most {MOST_VERTICES} vertices"):
+        Solids([solid("ball")] * 500, 1.0)
+
+
+def test_sceneries_that_cannot_be_drawn_are_refused():
+    with pytest.raises(RenderError, match=r"scenery: position: expected shape \(2, 3\), got \(2, 2\)"):
+        Scenery(np.zeros((2, 2)), np.tile(IDENTITY, (2, 1)))
+    with pytest.raises(RenderError, match=r"scenery: quaternion: expected shape \(2, 4\), got \(1, 4\)"):
+        Scenery(np.zeros((2, 3)), IDENTITY[None])
+    with pytest.raises(RenderError, match="scenery: quaternion: of length 0"):
+        Scenery(np.zeros((2, 3)), np.array([IDENTITY, np.zeros(4)]))
+    with pytest.raises(RenderError, match="scenery: position: not finite"):
+        scenery([0, 0, np.inf])
+    with pytest.raises(RenderError, match=r"scenery: target: expected shape \(3,\), got \(2,\)"):
+        scenery([0, 0, 1], target=np.zeros(2))
+    with pytest.raises(RenderError, match="scenery: goal: not finite"):
+        scenery([0, 0, 1], goal=np.full(3, np.nan))
+    with pytest.raises(RenderError, match=r"scenery: position: expected shape \(1, 3\), got \(2, 3\)"):
+        place(Solids([solid("ball")], 1.0), scenery([0, 0, 1], [0, 0, 2]))
+
+
+def hits(kind, size, p_S, ray_S):
+    """Return which rays from points p_S (N, 3) along ray_S (3), in the frame of a solid, meet it."""
+    along = np.linspace(0, 3, 600)[:, None, None]
+    x, y, z = np.moveaxis(p_S + along * ray_S, -1, 0)
+    if kind == "box":
+        inside = (abs(x) < size[0]) & (abs(y) < size[1]) & (abs(z) < size[2])
+    elif kind == "disc":
+        inside = (np.hypot(x, y) < size[0]) & (abs(z) < size[1])
+    else:
+        inside = np.sqrt(x**2 + y**2 + np.maximum(abs(z) - (size[1] if kind == "rod" else 0), 0) ** 2) < size[0]
+    return inside.any(0)
+
+
+@pytest.mark.parametrize("quaternion", [IDENTITY, SKEW])
+@pytest.mark.parametrize("kind", SOLIDS)
+def test_shadows_are_where_rays_to_the_sun_meet_solids(kind, quaternion):
+    R, centre = rotation(quaternion), np.array([0.4, -0.2, 0.4])
+    pose = place(Solids([solid(kind)], 1.0), scenery(centre, quaternion=quaternion))
+    starts, ends, radii = pose.limbs
+    heights = np.stack([starts[:, 2], ends[:, 2]], 1)
+    low, high, opacity = shadow(starts, ends, radii, heights, heights, blocks=pose.blocks, texels=64)
+    grid = low + (high - low) * (np.arange(64)[:, None] + 0.5) / 64
+    points = np.stack([*np.meshgrid(grid[:, 0], grid[:, 1]), np.zeros((64, 64))], -1).reshape(-1, 3)
+    hidden = hits(kind, SOLIDS[kind], (points - centre) @ R, SUN @ R).reshape(64, 64)
+    dark = opacity > 0.5 * opacity.max()
+    assert (dark & hidden).sum() > 0.75 * (dark | hidden).sum()  # all but the soft edge
+    assert max(*opacity[[0, -1]].ravel(), *opacity[:, [0, -1]].ravel()) < 0.01  # not cut off
+    # Half sunk in the ground, it throws the shadow of its upper half.
+    if kind == "box":
+        sunk, raised = (
+            shadow(*(np.zeros((0, *n)) for n in ((3,), (3,), (), (2,), (2,))), blocks=[(np.array([0, 0, z]), np.diag([0.2, 0.2, h]))])
+            for z, h in ((0, 0.2), (0.1, 0.1))
+        )
+        for a, b in zip(sunk, raised, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_shadows_fade_with_the_distance_from_the_camera_target():
+    none = (np.zeros((0, *n)) for n in ((3,), (3,), (), (2,), (2,)))
+    wall = np.array([0, 0, 0.5]), np.diag([100.0, 0.2, 0.5])
+    low, high, opacity = shadow(*none, blocks=[wall], near=(np.array([1.0, 0]), 4.0), texels=128)
+    assert -3.5 < low[0] < -2.9  # the wall is longer
+    assert 4.9 < high[0] < 5.5
+    x, most = low[0] + (high[0] - low[0]) * (np.arange(128) + 0.5) / 128 - 1.0, opacity.max(0)
+    assert most[abs(x) < 2].min() > 0.9
+    assert most[abs(x) > 4].max(initial=0.0) < 0.01
+
+
+def test_the_camera_follows_what_is_large_and_fast():
+    cut, smooth = OrbitCamera(6.0), OrbitCamera(6.0, scale=8.0)
+    for x in (0.0, 3.0):
+        cut.follow([x, 0, 0], 0.02)
+        smooth.follow([x, 0, 0], 0.02)
+    assert cut.target[0] == 3.0
+    assert 0 < smooth.target[0] < 0.5
+    smooth.follow([30.0, 0, 0], 0.02)
+    assert smooth.target[0] == 30.0
+
+
+PICTURES = """
+import sys, types
+import numpy as np
+from renderer import RenderError, Scenery, Window, offscreen_display
+
+def solid(kind, *size, colour):
+    return types.SimpleNamespace(kind=kind, size=size, colour=colour)
+
+def shot(solids, positions, scale=1.0, **changes):
+    solids = [solid(s.kind, *(scale * np.array(s.size)), colour=s.colour) for s in solids]
+    position = scale * np.array(positions, float)
+    with Window(solids, 320, 180, visible=False, reach=scale * 0.7, view=(-60.0, 30.0)) as window:
+        window.draw(Scenery(position, np.tile([1.0, 0, 0, 0], (len(solids), 1)), target=scale * np.array([0, 0, 0.2]), **changes))
+        camera = np.array([window.camera.position, window.camera.target])
+        return window.capture(), camera
+
+red, grey = solid("ball", 0.12, colour="#C02020"), solid("box", 0.2, 0.3, 0.1, colour="#606060")
+try:
+    with offscreen_display((sys.argv[1],)):
+        ball, camera = shot([red], [(0, 0, 0.4)])
+        moved, _ = shot([red], [(0.5, 0.2, 0.4)])
+        small, large = (shot([red, grey], [(0, 0, 0.15), (0.8, -0.1, 0.6)], scale)[0] for scale in (1.0, 8.0))
+        sunk, _ = shot([red], [(0, 0, -0.2)])
+        goal, _ = shot([red], [(0, 0, 0.4)], goal=np.array([-0.4, 0.3, 0.3]))
+        np.savez(sys.argv[2], ball=ball, moved=moved, large=large, small=small, sunk=sunk, goal=goal, camera=camera)
+except RenderError as error:
+    sys.exit(str(error))
+"""
+
+
+def seen_at(camera, point, width=320, height=180):
+    """Return the column and row of the pixel at which a point (3) is seen; camera: (2, 3) where it is and what it looks at."""
+    forward = camera[1] - camera[0]
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, [0, 0, 1])
+    right /= np.linalg.norm(right)
+    away = np.asarray(point, float) - camera[0]
+    focal = height / 2 / math.tan(math.radians(FIELD_OF_VIEW / 2))
+    return np.array([width / 2 + focal * (away @ right) / (away @ forward), height / 2 - focal * (away @ np.cross(right, forward)) / (away @ forward)])
+
+
+@pytest.mark.parametrize("way", ["xvfb", "software"])
+def test_pictures_of_solids(way, tmp_path):
+    target = tmp_path / "pictures.npz"
+    run = subprocess.run([sys.executable, "-c", PICTURES, way, str(target)], cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+    if run.returncode and "no display to record on" in run.stderr:
+        pytest.skip(f"{way}: not installed here")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == run.stderr == ""
+    pictures = {name: picture.astype(int) for name, picture in np.load(target).items() if name != "camera"}
+    camera = np.load(target)["camera"]
+    red = {name: (p[..., 0] > 1.6 * p[..., 1]) & (p[..., 0] > 1.6 * p[..., 2]) for name, p in pictures.items()}
+    for name, place_of in (("ball", (0, 0, 0.4)), ("moved", (0.5, 0.2, 0.4))):
+        rows, columns = np.nonzero(red[name])
+        assert 200 < len(rows) < 1500
+        np.testing.assert_allclose([columns.mean(), rows.mean()], seen_at(camera, place_of), atol=1.5)
+        # The floor is darker where the sun does not reach it.
+        column, row = seen_at(camera, np.array(place_of) - SUN * place_of[2] / SUN[2]).astype(int)
+        other = pictures["moved" if name == "ball" else "ball"]
+        assert pictures[name][row, column].mean() < 0.85 * other[row, column].mean()
+    assert np.abs(pictures["large"] - pictures["small"]).max() < 3  # all lengths times eight, and the ground's too
+    assert red["small"].sum() > 200
+    for x, y in itertools.product((-0.14, 0, 0.14), (-0.2, 0, 0.2)):  # the shadow of the box, or the box before it
+        column, row = seen_at(camera, np.array([0.8 + x, -0.1 + y, 0.5]) - SUN * 0.5 / SUN[2]).astype(int)
+        assert pictures["small"][row, column].mean() < 0.87 * pictures["ball"][row, column].mean()
+    assert not red["sunk"].any()
+    blue = np.abs(pictures["goal"] - pictures["ball"]).sum(-1) > 60
+    column, row = seen_at(camera, (-0.4, 0.3, 0.3)).astype(int)
+    assert blue[row, column]
+    assert pictures["goal"][row, column, 2] > 1.5 * pictures["goal"][row, column, 0]

@@ -12,8 +12,8 @@ from config import Config
 class Logger:
     """Writes a run's metrics to a folder, a row per iteration.
 
-    The columns of metrics.csv are the union of all metrics seen; the file is rewritten when a new
-    one appears, which happens at the first evaluation.
+    The columns of metrics.csv are the union of all metrics seen, empty where a row has none; the
+    file is rewritten when a new one appears: at the first evaluation, at the first sample of a GPU.
     """
 
     def __init__(self, folder: pathlib.Path, cfg: Config) -> None:

@@ -1,7 +1,6 @@
 """What this machine has, and what a run makes of it."""
 
 import dataclasses
-import importlib
 import math
 import sys
 import time
@@ -13,6 +12,7 @@ import fused
 from config import Config
 from entity import dense
 from physics.engine import available_cores
+from training.monitor import gputil
 
 BYTES_PER_ROBOT = 64 * 1024  # state, a rollout of 16 steps and an update's activations, measured at 1024 robots
 
@@ -72,8 +72,7 @@ def fastest_precision(device: torch.device) -> str:
 def _gpu_name() -> str:
     """Return name and memory of the GPU, by GPUtil where it works, else by PyTorch."""
     try:
-        importlib.import_module("setuptools")  # brings back distutils, which GPUtil imports and Python 3.12 dropped
-        gpu = importlib.import_module("GPUtil").getGPUs()[0]
+        gpu = gputil().getGPUs()[0]
         return f"{gpu.name}, {gpu.memoryTotal / 1024:.0f} GB"
     except (ImportError, IndexError, OSError, ValueError):
         found = torch.cuda.get_device_properties(0)

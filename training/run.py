@@ -17,6 +17,7 @@ from training.display import Display, count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate, reaches, target
 from training.logger import Logger
+from training.monitor import Monitor, reader
 from training.resources import peak_memory
 
 
@@ -25,7 +26,7 @@ class Run:
 
     def __init__(self, cfg: Config, engine: TrainingEngine, judge: ABEnv, folder: pathlib.Path, console: Console) -> None:
         self.cfg, self.engine, self.judge, self.folder, self.console = cfg, engine, judge, folder, console
-        self.logger = Logger(folder, self.cfg)
+        self.logger, self.monitor = Logger(folder, self.cfg), Monitor(None)
         self.iteration, self.train_seconds = 0, 0.0
         self.first_step = 0  # env steps that others took before this run
         self.best: dict[str, Any] = {}
@@ -47,6 +48,8 @@ class Run:
         previous = signal.signal(signal.SIGINT, self._interrupt)
         recent: list[float] = []
         try:
+            self.monitor = Monitor(reader(engine.device))
+            self.monitor.start()
             while self.iteration < last and not self.stop:
                 start = time.perf_counter()
                 metrics = engine.iterate()
@@ -55,12 +58,14 @@ class Run:
                 self.iteration += 1
                 rate = self.cfg.ppo.rollout * engine.env.num_envs * len(recent) / sum(recent)
                 metrics |= {"iteration": self.iteration, "env_steps": engine.env_steps, "train_seconds": self.train_seconds, "rate": rate}
+                metrics |= self.monitor.latest()
                 if cfg.eval_every and (self.iteration % cfg.eval_every == 0 or self.iteration == last):
                     metrics |= self.judge_now()
                 self.logger.log(metrics)
                 display.update(metrics | {"left": (last - self.iteration) * sum(recent) / len(recent)})
         finally:
             signal.signal(signal.SIGINT, previous)
+            self.monitor.close()
             display.close()
         return self.stop
 
@@ -115,6 +120,8 @@ class Run:
             self.say(f"{wanted} was not reached")
         if self.best:
             self.say(f"best: {100 * self.best['survival']:.1f} % of {self.best['episodes']} episodes survived, at iteration {self.best['iteration']}")
+        if busy := self.monitor.describe():
+            self.say(busy)
         self.say(f"peak memory {peak_memory() / 2**30:.2f} GB; logs in {self.folder}" + (f", learning curve {curve}" if curve else ""))
         self.say(f"checkpoint {path}; watch it: python simulate.py --eval --render --checkpoint {path}")
 

@@ -1,0 +1,117 @@
+"""What is drawn, whatever it is: surfaces with their paint in groups that move as one, a marker at a goal, and where they are in a frame."""
+
+import abc
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from physics.terrain import Terrain
+from renderer.display import RenderError
+from renderer.light import SHADOW_TEXELS
+from renderer.shapes import Shape, ball, drum, ring
+from renderer.snapshot import Frame
+
+GOAL, STEM = -2, -1  # the last groups of every figure: the marker at the goal's height; the line from it to the ground
+MOST_VERTICES = 65535  # of a mesh, whose indices have 16 bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Paint:
+    """A surface: linear colour (3), and how much it shines."""
+
+    colour: np.ndarray
+    gloss: float
+
+
+def paint(code: str, gloss: float) -> Paint:
+    """Return a paint from a colour as #RRGGBB."""
+    encoded = np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return Paint(encoded**2.2, gloss)
+
+
+BLUE = paint("#3D7DFF", 0.2)
+
+
+@dataclasses.dataclass
+class Pose:
+    """Where the groups of a figure are, and what of it casts a shadow.
+
+    shape: (G, 3, 3) matrices and rotation: (G, 3, 3) into the world; origin: (G, 3) [m]; glow: (G, 3)
+    limbs: starts and ends (N, 3) [m, world] and radii (N) [m] of what is round
+    blocks: centres (3) and half axes (M, 3) [m, world] of what is not: all points that a centre and a share,
+    from -1 to 1, of each of its axes add up to
+    """
+
+    shape: np.ndarray
+    rotation: np.ndarray
+    origin: np.ndarray
+    glow: np.ndarray
+    limbs: tuple[np.ndarray, np.ndarray, np.ndarray] = (np.empty((0, 3)), np.empty((0, 3)), np.empty(0))
+    blocks: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+
+    @classmethod
+    def hidden(cls, groups: int) -> "Pose":
+        """Return a pose in which no group is shown: a shape matrix of zeros."""
+        return cls(np.zeros((groups, 3, 3)), np.tile(np.eye(3), (groups, 1, 1)), np.zeros((groups, 3)), np.zeros((groups, 3)))
+
+    def put(self, group: int | slice, origin: np.ndarray, turn: np.ndarray, stretch: float = 1.0) -> None:
+        """Show a group at an origin (3) [m, world], turned (3, 3), its z axis stretched."""
+        self.origin[group], self.rotation[group] = origin, turn
+        self.shape[group] = turn * [1.0, 1.0, stretch]
+
+
+class Figure(abc.ABC):
+    """The solids of what is drawn as arrays over vertices, group by group.
+
+    parts: per group, its shapes and their paints
+    reach: half the size of what the camera looks at [m]
+    goal: radii of the goal's ball, of the ring around it, of the ring's tube and of the stem [m]
+
+    vertices, normals: (V, 3) in the group's frame; colour: (V, 3) linear; gloss: (V); triangles:
+    (T, 3); spans: per group its slice of the vertices. Raises RenderError if these are too many.
+    """
+
+    scale = 1.0  # of the ground's tiles, of how far it is seen and of the camera's ways: 1 for what is as large as a robot
+    shadow_texels, shadow_parts = SHADOW_TEXELS, 1  # along either side: of its picture, and of what is drawn of it at once
+    near = 0.05  # clip plane [m]; the further the better, since the software build measures depth in 16 bits
+    ground_hides = False  # what is below it: the feet of a robot, pressed into the ground, are seen
+
+    def __init__(self, parts: list[list[tuple[Shape, Paint]]], reach: float, goal: tuple[float, float, float, float]) -> None:
+        self.reach = reach
+        dot, loop, tube, stem = goal
+        parts = [*parts, [(ball([0, 0, 0], dot), BLUE), (ring(loop, tube), BLUE)], [(drum([0, 0, 0], [0, 0, 1], stem), BLUE)]]
+        solids = [solid for part in parts for solid in part]
+        counts = np.array([len(shape.vertices) for shape, _ in solids])
+        if counts.sum() > MOST_VERTICES:
+            raise RenderError(f"too much to draw: expected at most {MOST_VERTICES} vertices, got {counts.sum()}, of {len(solids)} solids")
+        arrays = [(s.vertices, s.normals, np.broadcast_to(p.colour, s.vertices.shape)) for s, p in solids]
+        self.vertices, self.normals, self.colour = (np.concatenate(a).astype(np.float32) for a in zip(*arrays, strict=True))
+        self.gloss = np.repeat(np.array([p.gloss for _, p in solids], np.float32), counts)
+        starts = np.cumsum(counts) - counts
+        self.triangles = np.concatenate([s.triangles + start for (s, _), start in zip(solids, starts, strict=True)]).astype(np.uint16)
+        bounds = np.cumsum([0, *(sum(len(s.vertices) for s, _ in part) for part in parts)])
+        self.spans = [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+    @abc.abstractmethod
+    def pose(self, frame: Frame) -> Pose:
+        """Return where everything but the goal's marker is in a frame."""
+
+    @abc.abstractmethod
+    def focus(self, frame: Frame, ground: Callable[[float, float], float]) -> np.ndarray:
+        """Return what the camera follows, (3) [m, world]; ground: height of the ground about x, y [m]."""
+
+
+def place(figure: Figure, frame: Frame, terrain: Terrain | None = None) -> Pose:
+    """Return where everything is in a frame; what is not shown has a shape matrix of zeros.
+
+    terrain: the ground that the goal's stem stands on; None for level ground at height 0
+    """
+    pose = figure.pose(frame)
+    if frame.goal is not None:
+        goal = np.asarray(frame.goal, float)
+        pose.put(GOAL, goal, np.eye(3))
+        ground = float(terrain.height(*goal[:2])) if terrain else 0.0
+        pose.put(STEM, np.array([*goal[:2], ground]), np.eye(3), max(goal[2] - ground, 1e-3))
+    return pose
