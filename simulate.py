@@ -63,9 +63,9 @@ class System:
         return creature.to(self.resources.device)
 
     @contextlib.contextmanager
-    def compiling(self) -> Iterator[None]:
+    def compiling(self, env: registry.ABEnv) -> Iterator[None]:
         """Say that compiled code is being made, where it is not in the cache."""
-        cold, start = not is_compiled("control_step"), time.perf_counter()
+        cold, start = not is_compiled(env.kernel), time.perf_counter()
         if cold:
             self.say("compiling the simulation, once per version: about 15 s ...")
         yield
@@ -84,7 +84,7 @@ class System:
         require_writable(self.path.parent, "train.checkpoint_dir")
         engine = TrainingEngine(env, creature, cfg, self.resources.device, self.resources.threads)
         judge = self.make_env(cfg.train.eval_episodes)
-        with self.compiling():
+        with self.compiling(env):
             engine.warm_up()
             judge.init_state(0)
         run = Run(cfg, engine, judge, folder, self.console)
@@ -102,7 +102,7 @@ class System:
         loaded = checkpoints.load(self.path, self.resources.device)
         env = self.make_env(episodes)
         creature = self.creature(env, loaded)
-        with self.compiling():
+        with self.compiling(env):
             env.init_state(0)
         result = evaluate(creature, env, EVALUATION_SEED + self.cfg.seed, self.resources.device, self.resources.threads)
         return {"task": self.cfg.task, "checkpoint": str(self.path)} | result
@@ -134,7 +134,7 @@ class System:
         if dreams and not hasattr(env, "motion"):
             raise ConfigError(f"--dream: expected a task of a legged robot, got {self.cfg.task}")
         foresight = Foresight(creature, env, self.resources.device) if dreams else None
-        with self.compiling():
+        with self.compiling(env):
             return Viewer(creature, env, self.cfg, self.resources.device, foresight)
 
     def watch(self, record: str | None, episodes: int, dreams: bool = False) -> None:

@@ -53,7 +53,7 @@ def training() -> dict[str, Any]:
     """Return what it is trained with."""
     return {
         "ppo.gamma": 0.99, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 1.0, "network.least_spread": 0.02,
-        "train.iterations": 400, "train.eval_every": 20,
+        "ppo.rollout": 32, "train.iterations": 400, "train.eval_every": 20,
     }  # fmt: skip
 
 
@@ -70,7 +70,7 @@ class BounceBallEnv(ArrayEnv):
 
     cfg: BounceBallCfg
     num_obs, num_actions, num_privileged, action_limit, granule = 25, 6, 13, 10.0, LANES
-    tallies = ("bounces",)
+    tallies, kernel = ("bounces",), "arm_step"
     targets: ClassVar = {"bounces": (10.0, np.inf)}
 
     def create(self, n: int) -> Data:

@@ -126,6 +126,7 @@ class ABEnv(abc.ABC):
     num_actions: int
     num_privileged: int = 0
     action_limit: float = math.inf  # an action beyond +- this does what this does
+    kernel: str = ""  # name of the compiled function that takes a step, for those who wonder whether it is compiled yet
     camera: tuple[float, float] = (-52.0, 17.0)  # azimuth and elevation that a picture shows it from [deg]
     tallies: tuple[str, ...] = ()  # what evaluations tell of whole episodes: info["episode_NAME"]
     targets: ClassVar[dict[str, tuple[float, float]]] = {}  # of what evaluations tell: least and most for the task to count as learnt

@@ -1,40 +1,52 @@
-"""Any task as a vector environment of Gymnasium, which this module alone needs: pip install gymnasium."""
+"""Any task as an environment of Gymnasium, which this module alone needs: pip install gymnasium.
 
+    env = gymnasium.make("environments.gymnasium:foal/cartpole-v0")
+    envs = gymnasium.make_vec("environments.gymnasium:foal/cartpole-v0", num_envs=1024)
+
+What is left after the name goes to registry.make(), as env_cfg_override does. Where this module is
+imported anyway, "foal/cartpole-v0" is enough.
+"""
+
+import contextlib
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from environments.contracts import ABEnv, EnvState
+from environments import registry
+from environments.contracts import ABEnv, Box, EnvState
+
+Infos = dict[str, Any]
 
 
 class GymVectorEnv(VectorEnv):
     """N copies of a task as Gymnasium sees them; an episode that ended starts anew in the same step.
 
-    env: the copies; seed: of the first reset() that names none, and of all that follow it;
-    action_limit: bound of the action space, for libraries that need one (the task itself knows no
-    bounds but its motors': an action beyond is taken as it is).
+    env: the copies; seed: of the first reset() that names none, and of all that follow it; None for
+    one that nobody chose; action_limit: bound of the action space where the task has none, for
+    libraries that need one. An action beyond the bounds is taken as the task takes it.
 
     Observations (N, num_obs) and rewards (N) are float32. infos has, beside what the task tells of
     every robot, on steps that end an episode "final_obs" (N, num_obs) and "final_info", a dict of
-    arrays, both meaningful where the masks "_final_obs" and "_final_info" (N) are true; zeros
-    elsewhere in "final_obs". Every array is the caller's to keep.
+    arrays, the task's own tallies among them, both meaningful where the masks "_final_obs" and
+    "_final_info" (N) are true; zeros elsewhere in "final_obs". Every array is the caller's to keep.
     """
 
-    def __init__(self, env: ABEnv, seed: int = 0, action_limit: float = np.inf) -> None:
+    def __init__(self, env: ABEnv, seed: int | None = 0, action_limit: float = np.inf) -> None:
         self.env, self.num_envs = env, env.num_envs
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
-        self.single_observation_space = Box(-np.inf, np.inf, (env.num_obs,), np.float32)
-        self.single_action_space = Box(-action_limit, action_limit, (env.num_actions,), np.float32)
+        self.single_observation_space = _box(env.observation_space)
+        self.single_action_space = _box(env.action_space, action_limit)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._first_seed: int | None = seed
+        self._first_seed = seed
         self._started = False
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Infos]:
         """Start every episode; return the first observations and infos.
 
         seed: the same one gives the same episodes; None goes on with the random numbers of the last
@@ -44,16 +56,17 @@ class GymVectorEnv(VectorEnv):
         """
         if unknown := set(options or {}) - {"staggered"}:
             raise ValueError(f"options: expected staggered, got {', '.join(sorted(unknown))}")
-        if seed is None and self._first_seed is not None:
+        if seed is None:
             seed = self._first_seed
         super().reset(seed=seed)
         self._first_seed, self._started = None, True
-        start = int(self.np_random.integers(2**31)) if seed is None else seed
+        # Gymnasium's seeds have no upper bound, a task's have 32 bits
+        start = int(self.np_random.integers(2**31)) if seed is None else seed % 2**32
         state = self.env.init_state(start, bool((options or {}).get("staggered", False)))
         # the state is the environment's own
         return state.obs.copy(), self._infos(state, np.zeros(self.num_envs, bool), copy=True)
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Advance one control step; actions (N, num_actions). Returns observations, rewards, terminations, truncations, infos.
 
         Raises ResetNeeded before the first reset().
@@ -64,11 +77,13 @@ class GymVectorEnv(VectorEnv):
         state = self.env.step(actions, out=self.env.new_state())
         return state.obs, state.reward, state.terminated, state.truncated, self._infos(state, state.done)
 
-    def _infos(self, state: EnvState, done: np.ndarray, copy: bool = False) -> dict[str, Any]:
+    def _infos(self, state: EnvState, done: np.ndarray, copy: bool = False) -> Infos:
         """Return a state's info under Gymnasium's names, each with its mask; final_* and episode_* are of the episodes that ended."""
         infos, final = {}, {}
         any_done = bool(done.any())
         for name, value in state.info.items():
+            if not value.size:  # a task that tells nothing privileged
+                continue
             if name.startswith(("final_", "episode_")):
                 if any_done and name == "final_obs":
                     infos |= {"final_obs": value, "_final_obs": done}
@@ -78,3 +93,79 @@ class GymVectorEnv(VectorEnv):
             else:
                 infos |= {name: value.copy() if copy else value, f"_{name}": np.ones(self.num_envs, bool)}
         return infos | ({"final_info": final, "_final_info": done} if any_done else {})
+
+
+class GymEnv(gymnasium.Env):
+    """One copy of a task as Gymnasium sees it: an episode ends with its last observation, and reset() starts the next.
+
+    env: the copy; action_limit: see GymVectorEnv.
+
+    Observations (num_obs) are float32. info is what the task tells of the robot, and with the last
+    observation "episode_return", "episode_steps" and the task's own tallies too. Every array is the
+    caller's to keep. Raises ValueError for several copies.
+    """
+
+    def __init__(self, env: ABEnv, action_limit: float = np.inf) -> None:
+        if env.num_envs != 1:
+            raise ValueError(f"env: expected a single copy, got {env.num_envs}; GymVectorEnv takes several")
+        # nobody's seed: environments that are made one after another do not all do the same
+        self.env, self._many = env, GymVectorEnv(env, None, action_limit)
+        self.observation_space, self.action_space = self._many.single_observation_space, self._many.single_action_space
+        self._next: tuple[np.ndarray, Infos] | None = None  # what the next episode begins with, once one has ended
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Infos]:
+        """Start an episode; return the first observation and info; see GymVectorEnv.
+
+        After the end of an episode, without seed and options, it is the one that the task has started already.
+        """
+        super().reset(seed=seed)
+        start, self._next = self._next, None
+        if start and seed is None and not options:
+            return start
+        obs, infos = self._many.reset(seed=seed, options=options)
+        return obs[0], _of_one(infos)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, Infos]:
+        """Advance one control step; action (num_actions). Returns observation, reward, terminated, truncated, info.
+
+        Raises ResetNeeded before the first reset(), and between the end of an episode and the next one.
+        """
+        if self._next:
+            raise ResetNeeded("step() after the end of an episode, before reset()")
+        obs, rewards, terminations, truncations, infos = self._many.step(np.asarray(action)[None])
+        last, final = infos.pop("final_obs", obs), infos.pop("final_info", None)
+        if final:
+            self._next = obs[0], _of_one(infos)
+        return last[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), _of_one(final or infos)
+
+
+def _box(space: Box, limit: float = np.inf) -> spaces.Box:
+    """Return a space as Gymnasium's; limit: bound of either side where it has none."""
+    low, high = (np.where(np.isfinite(bound), bound, other) for bound, other in ((space.low, -limit), (space.high, limit)))
+    return spaces.Box(*(np.full(space.size, bound, np.float32) for bound in (low, high)), dtype=np.float32)
+
+
+def _of_one(infos: Infos) -> Infos:
+    """Return the only robot's share of infos, without masks."""
+    return {name: values[0] for name, values in infos.items() if not name.startswith("_")}
+
+
+def make_env(task: str, action_limit: float = np.inf, **settings: Any) -> GymEnv:
+    """Return one copy of a task; settings: see registry.make()."""
+    return GymEnv(registry.make(task, **settings), action_limit)
+
+
+def make_vec(task: str, num_envs: int = 1, seed: int | None = 0, action_limit: float = np.inf, **settings: Any) -> GymVectorEnv:
+    """Return num_envs copies of a task; settings: see registry.make()."""
+    return GymVectorEnv(registry.make(task, num_envs=num_envs, **settings), seed, action_limit)
+
+
+def register_all() -> None:
+    """Make every task known to Gymnasium as foal/TASK-v0; again, for tasks that were defined after this module was imported."""
+    for task in registry.tasks():
+        if (name := f"foal/{task}-v0") not in gymnasium.registry:
+            with contextlib.suppress(gymnasium.error.Error):  # a name that Gymnasium does not take, with a space in it
+                gymnasium.register(name, f"{__name__}:make_env", vector_entry_point=f"{__name__}:make_vec", kwargs={"task": task})
+
+
+register_all()

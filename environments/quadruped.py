@@ -159,7 +159,7 @@ class QuadrupedEnv(ABEnv):
     on the way and standing at the goal; they serve the reward and are not observed.
     """
 
-    num_obs, num_actions, num_privileged = Q.NUM_OBS, 12, Q.NUM_PRIVILEGED
+    num_obs, num_actions, num_privileged, kernel = Q.NUM_OBS, 12, Q.NUM_PRIVILEGED, "control_step"
 
     @property
     def targets(self) -> dict[str, tuple[float, float]]:
@@ -258,6 +258,14 @@ class QuadrupedEnv(ABEnv):
 
     def _task_view(self) -> np.ndarray:
         return self.engine.blocks.reshape(self.engine.num_blocks, -1, LANES)[:, L.STATE_ROWS :]
+
+    def add_reward(self, state: EnvState, more: np.ndarray) -> None:
+        """Add to the reward (N) of the step just taken, for tasks of one's own; not where it ended an episode, whose robot is elsewhere already."""
+        more = np.where(state.done, 0.0, more).astype(real)
+        state.reward += more
+        returns = np.zeros(self.engine.num_blocks * LANES, real)
+        returns[: self.num_envs] = more
+        self._task_view()[:, Q.RETURN] += returns.reshape(-1, LANES)
 
     def compute_reward_parallel(self) -> np.ndarray:
         """Return the reward of the state as it is, (N), without the fall's term; for changed weights or states set by hand."""

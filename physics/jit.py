@@ -86,5 +86,5 @@ def aligned(*shape: int) -> np.ndarray:
 
 
 def is_compiled(kernel_name: str) -> bool:
-    """Return whether the disk cache holds a kernel of these sources."""
-    return any(pathlib.Path(numba.config.CACHE_DIR).rglob(f"*{kernel_name}*.nbi"))
+    """Return whether the disk cache holds a kernel of these sources, whichever for an empty name."""
+    return any(pathlib.Path(numba.config.CACHE_DIR).rglob(f"*{kernel_name}*.nbi" if kernel_name else "*.nbi"))

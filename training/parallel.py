@@ -14,13 +14,16 @@ _size = 0
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Return function(item) of every item, each computed in a thread of its own, the first in this one."""
+    """Return function(item) of every item, each computed in a thread of its own, the first in this one; if one raises, once all have ended."""
     global _pool, _size
     if len(items) > _size + 1:
         _size = len(items) - 1
         _pool = concurrent.futures.ThreadPoolExecutor(_size, "share", torch.set_num_threads, (1,))
     futures = [_pool.submit(function, item) for item in items[1:]]
-    first = function(items[0])
+    try:
+        first = function(items[0])
+    finally:
+        concurrent.futures.wait(futures)
     return [first, *(future.result() for future in futures)]
 
 
