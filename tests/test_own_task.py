@@ -1,0 +1,71 @@
+"""Tasks of one's own: what docs/your_own_task.md says works as it says."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from environments import registry
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SWING_UP, CROUCH = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "your_own_task.md").read_text(), re.S)
+
+
+def simulate(folder, *arguments):
+    command = [sys.executable, str(ROOT / "simulate.py"), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def improves(folder, task, iterations, *more):
+    """Train a task from its folder; return what an evaluation tells before and after."""
+    results = []
+    for n in (1, iterations):
+        simulate(folder, "--task", task, "--iterations", n, "--train.num_envs", 1024, "--train.eval_every", 0, *more)
+        results.append(json.loads(simulate(folder, "--task", task, "--eval", "--episodes", 64, "--json")[0]))
+    return results
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def test_the_pendulum_of_the_docs_learns_to_swing_up(tmp_path):
+    assert len(SWING_UP.splitlines()) < 80
+    (tmp_path / "swing_up.py").write_text(SWING_UP)
+    before, after = improves(tmp_path, "swing_up:swing-up", 40)
+    assert after["task"] == "swing_up:swing-up" and after["survival"] == 1.0 and after["episode_seconds"] == 10.0
+    assert before["angle"] > 1.2 and after["angle"] < 0.7 * before["angle"] and after["mean_return"] > before["mean_return"] + 2
+    assert (tmp_path / "checkpoints" / "swing-up.pt").exists()
+    small = "--env.max_episode_seconds", 0.2, "--render.width", 128, "--render.height", 72
+    simulate(tmp_path, "--task", "swing_up:swing-up", "--eval", "--record", "p.gif", *small)
+    assert (tmp_path / "p.gif").stat().st_size > 1000
+
+
+def test_a_legged_robot_s_reward_of_one_s_own_counts(fresh, tmp_path):
+    (tmp_path / "crouching.py").write_text(CROUCH)
+    changes = {"max_episode_seconds": 0.2}
+    env, plain = registry.make("crouching:crouch", None, changes, 40), registry.make("quadruped-walk-flat", None, changes | {"reward.height": 0.0}, 40)
+    halves = registry.make("crouching:crouch", None, changes, 40).split(2)
+    for each in (env, plain, *halves):
+        each.init_state(1)
+    total, rng = np.zeros(40), np.random.default_rng(0)
+    for _ in range(10):
+        actions = rng.normal(0, 0.5, (40, 12)).astype(np.float32)
+        s, bare = env.step(actions), plain.step(actions)
+        parts = np.concatenate([half.step(a).reward for half, a in zip(halves, np.split(actions, [halves[0].num_envs]), strict=True)])
+        np.testing.assert_array_equal(s.reward, parts)
+        height = env.engine.get_state().base_position[:, 2]
+        extra = np.where(s.done, 0, 0.02 * np.exp(-(((height - 0.2) / 0.03) ** 2)))
+        np.testing.assert_allclose(s.reward - bare.reward, extra, atol=1e-6)
+        total += s.reward
+    assert s.truncated.all()
+    np.testing.assert_allclose(s.info["episode_return"], total, rtol=1e-5)
