@@ -23,7 +23,8 @@ class CartPoleCfg(EnvCfg):
     pole_mass: float = knob(5.0, "of the pole", "kg", low=0.01, high=1e4)
     pole_length: float = knob(0.6, "of the pole, a thin rod", "m", low=0.01, high=100.0)
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
-    damping: tuple[float, float] = knob((1.0, 1.0), "of rail and hinge, in either order", "N s/m, N m s", low=0.0, high=1e3)
+    rail_damping: float = knob(1.0, "of the cart's motion", "N s/m", low=0.0, high=1e3)
+    hinge_damping: float = knob(1.0, "of the pole's", "N m s/rad", low=0.0, high=1e3)
     reset: float = knob(0.01, "position, angle and velocities at first, uniform +-", "m, rad, m/s, rad/s", low=0.0, high=1.0)
     max_angle: float = knob(0.2, "angle beyond which an episode ends", "rad", low=0.01, high=3.1)
     max_position: float = knob(0.8, "distance from the middle beyond which one ends", "m", low=0.01, high=100.0)
@@ -70,7 +71,7 @@ class CartPoleEnv(ArrayEnv):
         lever = c.pole_mass * 0.5 * c.pole_length
         sin, cos = np.sin(s[1]), np.cos(s[1])
         a, b, d = c.cart_mass + c.pole_mass, lever * cos, lever * (2.0 / 3.0) * c.pole_length
-        f, g = self.data["force"] + lever * sin * s[3] ** 2 - c.damping[0] * s[2], lever * c.gravity * sin - c.damping[1] * s[3]
+        f, g = self.data["force"] + lever * sin * s[3] ** 2 - c.rail_damping * s[2], lever * c.gravity * sin - c.hinge_damping * s[3]
         over = c.sim_dt / (a * d - b * b)
         s[2] += over * (d * f - b * g)
         s[3] += over * (a * g - b * f)

@@ -70,7 +70,7 @@ def test_names_that_are_taken_or_unknown_are_refused_with_the_known_ones(fresh):
         ({"force": "strong"}, "env.force: expected a number between 0 and 100000, got 'strong'"),
         ({"force": True}, "env.force: expected a number between 0 and 100000, got True"),
         ({"force": -1}, "env.force: expected a number between 0 and 100000, got -1"),
-        ({"damping": 3.0}, "env.damping: expected two numbers, low and high, between 0 and 1000, got 3.0"),
+        ({"model": 3.0}, "env.model: expected a text, got 3.0"),
         ({"sim_dt": 0.02}, "env.sim_dt: expected at most env.ctrl_dt = 0.01 s, got 0.02"),
         ({"sim_dt": 0.003}, "env.sim_dt: expected a whole share of env.ctrl_dt = 0.01 s, got 0.003"),
         ({"max_episode_seconds": float("nan")}, "env.max_episode_seconds: expected a number between .*, got nan"),
