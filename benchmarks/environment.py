@@ -1,6 +1,16 @@
 """Complete environment steps per second of Foal's balance task and of EnvPool's Ant, on the same cores.
 
-    python -m benchmarks.environment [--json] [--quick]
+    python -m benchmarks.environment [--part envpool sizes tasks breakdown overhead] [--json] [--quick]
+
+    envpool     Foal's balance task and EnvPool's Ant, on one thread and on every core
+    sizes       the balance task by number of robots
+    tasks       every task by number of robots, on every core
+    breakdown   where the time of a step goes: benchmarks/environment_parts.py
+    overhead    what Python adds to the balance task's kernel
+
+Only the first part needs EnvPool. Where it is missing and that part is asked for, as it is by
+default, nothing is measured, the line that says so names the others, and the exit code is 2: a result that lacks
+what others read should not look like a whole one.
 
 A step is all that an agent waits for: action in; physics, observation, reward, end and restart of
 episodes out, and in Foal pushes and goals. Both robots are quadrupeds on flat ground that act at
@@ -32,26 +42,29 @@ less often than ants do; in EnvPool uniform over its range.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks import machine
-from environments import ABEnv, registry
+from benchmarks import environment_parts, machine
+from benchmarks.environment_parts import BUFFERS, ROBOTS, TASK, started
+from environments import ABEnv, ArrayEnv, registry
+from training.parallel import side_by_side
 
 try:
     import envpool
 except ImportError as error:
     envpool, missing = None, error
 
-TASK, ANT = "quadruped-balance", "Ant-v4"
-ROBOTS = 4096
+PARTS = ("envpool", "sizes", "tasks", "breakdown", "overhead")
+ANT = "Ant-v4"
 STEPS = 128  # of every robot, in a measurement
 SIZES = (256, 1024, 4096, 16384)  # robots of the table
+TASK_SIZES = (256, 1024, 4096)  # the same of every task
+TASK_STEPS = 131_072  # of all robots, in a measurement
 ANTS = 128  # per thread
 ANT_STEPS = 32  # of every ant on average, in a measurement
-BUFFERS = 16  # different actions, in turn
 ENVPOOL = "envpool==1.2.5"
 
 
@@ -68,7 +81,7 @@ class Tally:
         self.steps, self.ended, self.began = self.steps + other.steps, self.ended + other.ended, self.began + other.began
 
 
-def foal_steps(env: ABEnv, actions: list[np.ndarray], steps: int) -> Tally:
+def foal_steps(env: ABEnv, actions: Sequence[np.ndarray], steps: int) -> Tally:
     """Take every robot through a number of steps; actions: (N, num_actions) each, in turn."""
     tally = Tally()
     for i in range(steps):
@@ -79,11 +92,36 @@ def foal_steps(env: ABEnv, actions: list[np.ndarray], steps: int) -> Tally:
 
 def foal(threads: int, robots: int = ROBOTS, steps: int = STEPS) -> Callable[[], Tally]:
     """Return a function that takes robots of the balance task through a number of steps each; their episodes go on from call to call."""
-    env = registry.make(TASK, num_envs=robots, threads=threads)
-    random = np.random.default_rng(0)
-    actions = [random.standard_normal((robots, env.num_actions), dtype=np.float32) for _ in range(BUFFERS)]
-    env.init_state(staggered=True)
+    env, actions = started(TASK, robots, threads)
     return lambda: foal_steps(env, actions, steps)
+
+
+def any_task(task: str, cores: int, robots: int, steps: int) -> Callable[[], Tally]:
+    """Return a function that takes robots of a task through a number of steps each, on so many cores.
+
+    Tasks in NumPy, which have no threads of their own, are split as training splits them.
+    """
+    env, actions = started(task, robots, cores)
+    parts = env.split(cores) if isinstance(env, ArrayEnv) else [env]
+    bounds = np.cumsum([part.num_envs for part in parts])[:-1]
+    shares = list(zip(parts, zip(*(np.split(a, bounds) for a in actions), strict=True), strict=True))
+
+    def advance() -> Tally:
+        total = Tally()
+        for tally in side_by_side(lambda share: foal_steps(*share, steps), shares):
+            total.add(tally)
+        return total
+
+    return advance
+
+
+def task_rates(tasks: list[str], sizes: tuple[int, ...], cores: int, steps: int, repetitions: int) -> list[dict[str, object]]:
+    """Return env steps per second of every task and number of robots; steps: of all robots, in a measurement."""
+    rows = []
+    for robots in sizes:
+        rates = machine.interleaved({task: rate(any_task(task, cores, robots, -(-steps // robots)), Tally()) for task in tasks}, repetitions)
+        rows += [{"task": task, "robots": robots, "env_steps_per_second": rates[task]} for task in tasks]
+    return rows
 
 
 class Ants:
@@ -135,34 +173,23 @@ def rate(advance: Callable[[], Tally], total: Tally) -> Callable[[], float]:
     return run
 
 
-def main() -> None:
-    """Measure, print the tables and, with --json, the result."""
-    args = machine.parser(__doc__.splitlines()[0]).parse_args()
-    if envpool is None:
-        print(f"benchmarks.environment needs EnvPool ({missing}): pip install {ENVPOOL}", file=sys.stderr)
-        sys.exit(2)
-    about = machine.describe("envpool", "numba", "numpy")
+def report_envpool(quick: bool, about: dict[str, object]) -> dict[str, object]:
+    """Measure and print Foal beside EnvPool; return the rates and their ratios."""
     threads = about["cores"]
     totals = {"foal": Tally(), "envpool": Tally()}
     contestants = {}
     for n, count in (("1", 1), ("all", threads)):
         contestants[f"envpool_env_steps_per_second_{n}"] = rate(ants(count), totals["envpool"])
         contestants[f"foal_env_steps_per_second_{n}"] = rate(foal(count), totals["foal"])
-    result = machine.interleaved(contestants, 3 if args.quick else 7)
+    result = machine.interleaved(contestants, 3 if quick else 7)
     ratios = {n: result[f"foal_env_steps_per_second_{n}"] / result[f"envpool_env_steps_per_second_{n}"] for n in ("1", "all")}
     result |= {"envpool_ratio": ratios["all"], "envpool_ratio_1": ratios["1"]}
     for name, total in totals.items():
         result |= {f"{name}_microseconds_per_env_step_{n}": 1e6 / result[f"{name}_env_steps_per_second_{n}"] for n in ("1", "all")}
         result[f"{name}_ended_per_1000_steps"] = 1000 * total.ended / total.steps
     result["envpool_began_per_1000_steps"] = 1000 * totals["envpool"].began / totals["envpool"].steps
-    result["foal_physics_steps_per_env_step"] = registry.default_cfg(TASK).substeps
+    result["foal_physics_steps_per_env_step"] = registry.default_cfg(TASK).sim_substeps
     result["envpool_physics_steps_per_env_step"] = envpool.make_spec(ANT).config.frame_skip
-    sizes = []
-    for robots in SIZES:
-        # as many steps for every size
-        runs = {str(n): rate(foal(n, robots, ROBOTS * STEPS // robots), Tally()) for n in dict.fromkeys((1, threads))}
-        rates = machine.interleaved(runs, 1 if args.quick else 3)
-        sizes.append({"robots": robots, "env_steps_per_second_1": rates["1"], "env_steps_per_second_all": rates[str(threads)]})
 
     rows = [("", "1 thread", "ratio", "us", f"{threads} threads", "ratio", "us", "physics steps", "episodes ended per 1000 steps")]
     for label, name in ((f"EnvPool, {ANT}", "envpool"), (f"Foal, {TASK}", "foal")):
@@ -173,11 +200,53 @@ def main() -> None:
         rows.append((label, *cells, result[f"{name}_physics_steps_per_env_step"], f"{result[f'{name}_ended_per_1000_steps']:.1f}"))
     machine.table(f"Environment steps per second, and microseconds per step: {ROBOTS} robots, {ANTS} ants per thread; ratio: Foal's over it", rows, about)
     print(f"EnvPool: {result['envpool_began_per_1000_steps']:.1f} of 1000 steps only begin an episode\n")
+    return result | {"envpool_task": ANT, "envpool_environments_per_thread": ANTS}
+
+
+def report_sizes(quick: bool, about: dict[str, object]) -> dict[str, object]:
+    """Measure and print the balance task by number of robots; return sizes, a list of dicts."""
+    threads, sizes = about["cores"], []
+    for robots in SIZES:
+        # as many steps for every size
+        runs = {str(n): rate(foal(n, robots, ROBOTS * STEPS // robots), Tally()) for n in dict.fromkeys((1, threads))}
+        rates = machine.interleaved(runs, 1 if quick else 3)
+        sizes.append({"robots": robots, "env_steps_per_second_1": rates["1"], "env_steps_per_second_all": rates[str(threads)]})
     rows = [(s["robots"], f"{s['env_steps_per_second_1']:,.0f}", f"{s['env_steps_per_second_all']:,.0f}") for s in sizes]
     machine.table("Foal by number of robots", [("robots", "1 thread", f"{threads} threads"), *rows], about)
+    return {"sizes": sizes}
+
+
+def report_tasks(quick: bool, about: dict[str, object]) -> dict[str, object]:
+    """Measure and print every task by number of robots; return tasks, a list of dicts."""
+    backends = {task: names[0] for task, names in registry.list_registered_envs().items() if names}
+    rates = task_rates(list(backends), TASK_SIZES, about["cores"], TASK_STEPS, 3 if quick else 7)
+    rows = [("", "backend", *(f"{robots} robots" for robots in TASK_SIZES))]
+    for task, backend in backends.items():
+        rows.append((task, backend, *(f"{row['env_steps_per_second']:,.0f}" for row in rates if row["task"] == task)))
+    machine.table(f"Environment steps per second of every task, {about['cores']} threads", rows, about)
+    return {"tasks": rates}
+
+
+def main() -> None:
+    """Measure, print the tables and, with --json, the result."""
+    options = machine.parser(__doc__.splitlines()[0])
+    options.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, metavar="NAME", help=f"of {', '.join(PARTS)}")
+    args = options.parse_args()
+    if "envpool" in args.part and envpool is None:
+        others = " ".join(part for part in PARTS if part != "envpool")
+        print(f"benchmarks.environment needs EnvPool ({missing}): pip install {ENVPOOL}, or do without: --part {others}", file=sys.stderr)
+        sys.exit(2)
+    about = machine.describe(*(("envpool",) if "envpool" in args.part else ()), "numba", "numpy")
+    reports = {
+        "envpool": report_envpool, "sizes": report_sizes, "tasks": report_tasks,
+        "breakdown": environment_parts.report_breakdown, "overhead": environment_parts.report_overhead,
+    }  # fmt: skip
+    result = {}
+    for part, report in reports.items():
+        if part in args.part:
+            result |= report(args.quick, about)
     if args.json:
-        about |= {"task": TASK, "envpool_task": ANT, "robots": ROBOTS, "envpool_environments_per_thread": ANTS}
-        machine.print_json(result | {"sizes": sizes} | about)
+        machine.print_json(result | about | {"task": TASK, "robots": ROBOTS})
 
 
 if __name__ == "__main__":

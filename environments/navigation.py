@@ -51,7 +51,7 @@ class NavigationCfg(EnvCfg):
 @rlcfg("navigation")
 def training() -> dict[str, Any]:
     """Return what it is trained with."""
-    return {"ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.least_spread": 0.1, "train.iterations": 200}
+    return {"ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.least_spread": 0.1, "train.iterations": 320}
 
 
 @env("navigation", "numpy")

@@ -11,7 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import agreement, environment, foresight, judge, machine, stiffness, training, trot, world_model, world_model_details
+from benchmarks import (
+    agreement,
+    environment,
+    environment_parts,
+    environment_stages,
+    foresight,
+    judge,
+    machine,
+    stiffness,
+    training,
+    trot,
+    world_model,
+    world_model_details,
+)
 from config import override
 from entity import Creature
 from environments import registry
@@ -69,6 +82,146 @@ def test_without_envpool_it_says_what_to_install(monkeypatch, capsys):
     assert stop.value.code == 2
     assert error.count("\n") == 1
     assert f"pip install {environment.ENVPOOL}" in error
+    assert "--part sizes tasks breakdown overhead" in error
+
+
+def test_the_comparison_has_the_keys_that_others_read(monkeypatch):
+    foal = environment.foal
+    spec = types.SimpleNamespace(config=types.SimpleNamespace(frame_skip=5))
+    monkeypatch.setattr(environment, "envpool", types.SimpleNamespace(make_spec=lambda _: spec))
+    monkeypatch.setattr(environment, "ants", lambda threads: foal(threads, 64, 4))
+    monkeypatch.setattr(environment, "foal", lambda threads: foal(threads, 64, 4))
+    result = environment.report_envpool(True, machine.describe("numba"))
+    for n, ratio in (("1", "envpool_ratio_1"), ("all", "envpool_ratio")):
+        assert result[ratio] == result[f"foal_env_steps_per_second_{n}"] / result[f"envpool_env_steps_per_second_{n}"]
+        assert result[f"foal_microseconds_per_env_step_{n}"] == 1e6 / result[f"foal_env_steps_per_second_{n}"]
+    assert result["foal_physics_steps_per_env_step"] == result["envpool_physics_steps_per_env_step"] == 5
+
+
+def test_every_task_is_swept_without_envpool(monkeypatch, capsys):
+    monkeypatch.setattr(environment, "envpool", None)
+    monkeypatch.setattr(environment, "TASK_SIZES", (32, 33))
+    monkeypatch.setattr(environment, "TASK_STEPS", 64)
+    monkeypatch.setattr(sys, "argv", ["environment", "--part", "tasks", "--quick", "--json"])
+    environment.main()
+    *table, line = capsys.readouterr().out.splitlines()
+    rows = json.loads(line)["tasks"]
+    names = {name for name, backends in registry.list_registered_envs().items() if backends}
+    assert {"quadruped-balance", "anymal-navigation", "bounce-ball"} <= names == {row["task"] for row in rows}
+    assert [row["robots"] for row in rows] == [32] * len(names) + [33] * len(names)
+    assert min(row["env_steps_per_second"] for row in rows) > 0
+    assert all(any(name in row for row in table) for name in names)
+
+
+def test_a_task_in_numpy_is_swept_in_parts(monkeypatch):
+    parts = []
+    monkeypatch.setattr(environment, "side_by_side", lambda function, shares: parts.extend(shares) or [function(share) for share in shares])
+    assert environment.any_task("cartpole", cores=2, robots=33, steps=3)().steps == 33 * 3
+    assert [(env.num_envs, env.clock, {len(a) for a in actions}) for env, actions in parts] == [(16, 3, {16}), (17, 3, {17})]
+
+
+def twins(threads=1):
+    """Return two equal lots of robots whose episodes end all the time, and actions for them."""
+    changes = {"max_episode_seconds": 0.2}
+    envs = [environment_parts.started(environment.TASK, 40, threads, changes) for _ in range(2)]
+    return envs[0][0], envs[1][0], envs[0][1]
+
+
+def test_stages_and_physics_make_up_a_step():
+    env, plain, actions = twins()
+    ended = 0
+    for a in actions:
+        _, *arguments = environment_parts.call_of(env, a)
+        env.engine.run(environment_stages.stages, environment_stages.COMMAND, environment_stages.MEASURE, True, *arguments)
+        env.engine.run(environment_stages.physics, environment_stages.WHOLE, arguments[6])
+        env.engine.run(environment_stages.stages, environment_stages.MEASURE, environment_stages.OBSERVE + 1, True, *arguments)
+        state = plain.step(a)
+        for array, name in zip(arguments[9:], ("obs", "privileged", "final_obs", "final_privileged", "reward"), strict=False):
+            assert np.array_equal(array, state.info[name] if name in state.info else getattr(state, name)), name
+        assert np.array_equal(env.engine.blocks, plain.engine.blocks)
+        assert np.array_equal(env.engine.model.varied_blocks, plain.engine.model.varied_blocks)
+        ended += np.count_nonzero(state.done)
+    assert ended > 40
+
+
+def test_what_is_left_out_of_physics_is_gone():
+    env, actions = environment_parts.started(environment.TASK, 64, 1)
+    for _ in range(15):  # to stand still
+        env.step(0 * actions[0])
+    standing, before = env.engine.blocks.copy(), env.engine.get_state()
+    drops, pushes = [], []
+    for parts in (environment_stages.WHOLE, environment_stages.IDLE, environment_stages.AIRBORNE, environment_stages.DYNAMICS):
+        env.engine.blocks[:] = standing
+        env.engine.run(environment_stages.physics, parts, 5)
+        after = env.engine.get_state()
+        drops.append(np.median(before.base_position[:, 2] + 0.02 * before.base_linear_velocity[:, 2] - after.base_position[:, 2]))
+        pushes.append(np.median(np.abs(after.joint_velocity - before.joint_velocity)))
+    fall = 9.81 * 0.004**2 * 15  # in 5 steps of 4 ms, velocity first
+    np.testing.assert_allclose(drops[0], 0.0, atol=0.2 * fall)
+    assert 0.8 * fall < min(drops[1:3])
+    np.testing.assert_allclose(drops[3], fall, rtol=0.01)
+    # legs without motors bend on the ground, those without ground are stretched, those with neither just fall
+    assert pushes[3] < 0.01 < 0.2 < min(pushes[1:3])
+
+
+def test_only_functions_that_are_called_can_be_replaced():
+    with pytest.raises(ValueError, match="leg_upward"):
+        environment_stages.replaced(environment_stages.substep, leg_upward=environment_stages.nothing)
+
+
+def test_a_step_taken_in_parts_is_a_step():
+    env, plain, actions = twins()
+    for a in actions[:3]:
+        times = environment_parts.in_stages(env, a)
+        plain.step(a)
+        assert np.array_equal(env.engine.blocks, plain.engine.blocks)
+    parts = [taken for part, taken in times.items() if part not in ("sum", "whole")]
+    assert times["sum"] == pytest.approx(sum(parts))
+    result = environment_parts.by_stage(environment.TASK, 256, 8)
+    assert list(result) == list(times)
+    assert np.isfinite(list(result.values())).all()
+    assert min(result[part] for part in ("dynamics", "contact", "observation", "copying", "whole")) > 0
+    assert 0.5 < result["sum"] / result["whole"] < 2
+
+
+def test_methods_are_timed_once_each(monkeypatch):
+    now = [0.0]
+
+    def taking(seconds, method):
+        def call(*arguments):
+            now[0] += seconds
+            return method(*arguments)
+
+        return call
+
+    cart = type(registry.make("cartpole"))
+    reward = cart.reward
+    monkeypatch.setattr(environment_parts, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    for name, duration in (("act", 0.25), ("advance", 3.0), ("fallen", 1.0)):
+        monkeypatch.setattr(cart, name, taking(duration, getattr(cart, name)))
+    # a method that calls another one
+    monkeypatch.setattr(cart, "reward", lambda env: (env.fallen(), reward(env))[1])
+    result = environment_parts.by_method("cartpole", 10, 3)
+    expected = {"act": 0.25, "advance": 3.0, "reward, fallen": 2.0, "observe": 0.0, "reset": 0.0, "the rest": 0.0, "sum": 5.25, "whole": 5.25}
+    assert result == pytest.approx({name: 1e8 * duration for name, duration in expected.items()})
+
+
+def test_the_call_beneath_a_step_is_the_whole_step():
+    env, plain, actions = twins(threads=2)
+    for a in actions[:12]:
+        call = environment_parts.call_of(env, a)
+        env.engine.run(*call)
+        plain.step(a)
+        assert env.clock == plain.clock
+        assert np.array_equal(env.engine.blocks, plain.engine.blocks)
+
+
+def test_overhead_is_what_is_left_of_a_step_without_its_kernel():
+    result = environment_parts.overhead(robots=64, repetitions=20, threads=1)
+    assert np.isfinite(list(result.values())).all()
+    assert result["overhead_share"] == result["alone"] / result["step"]
+    assert 0 < result["checked"] < result["alone"] < result["kernel"]
+    assert min(result[name] for name in ("validate", "new_state", "make")) > 0
 
 
 def test_error_of_a_trajectory_is_its_distance_over_the_displacement():
