@@ -115,6 +115,7 @@ class BounceBallEnv(ArrayEnv):
         start[:, A.BALL_VELOCITY : A.BALL_VELOCITY + 2] = random.uniform(-c.reset_speed, c.reset_speed, 2)
         start[:, A.PADDLE : A.PADDLE + 3], start[:, A.PADDLE_NORMAL + 2] = self.middle, 1.0
         self.put(0, start, who)
+        A.arm_step(self.data["blocks"], 0, 0, self._work, self.constants, 0)  # compiled before the first step
 
     def act(self, actions: np.ndarray) -> None:
         """Move the joint targets."""
@@ -167,6 +168,10 @@ class BounceBallEnv(ArrayEnv):
     def errors(self) -> dict[str, np.ndarray]:
         """Return how far the ball is off the middle and how high it is [m]."""
         return {"offset": self.offset(), "height": self.rows(A.BALL, 3)[:, 2]}
+
+    def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
+        """Return what a picture tells of a robot; see ABEnv."""
+        return (*super().hud(robot), ("bounces in a row", f"{self.row(COUNT)[robot]:.0f}"))
 
     def solids(self) -> tuple[Solid, ...]:
         """Return a foot, six joints and the limbs between them, the paddle and the ball."""
