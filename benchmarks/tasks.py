@@ -143,7 +143,7 @@ def main() -> None:
     tasks = args.task or list(registry.list_registered_envs())
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     try:
-        chosen = [(task, robot) for task in tasks for robot in robots(task) if robot not in ROBOTS or not args.robot or robot in args.robot]
+        chosen = [(task, robot) for task in tasks for robot in robots(task) if len(robots(task)) == 1 or not args.robot or robot in args.robot]
     except ConfigError as error:
         print(f"benchmarks.tasks: {error}", file=sys.stderr)
         sys.exit(2)

@@ -20,6 +20,7 @@ from benchmarks import (
     judge,
     machine,
     stiffness,
+    tasks,
     training,
     trot,
     world_model,
@@ -552,3 +553,34 @@ def test_stable_baselines_trains_under_the_judge(recurrent):
     rows = stable_baselines.train_sb3("quadruped-balance", 0, recurrent, settings, referee)
     assert [row["env_steps"] for row in rows] == [2 * 32 * 8]
     assert rows[0]["seconds"] > 0
+
+
+def tasks_run(task, evaluations, **final):
+    rows = [{"train_seconds": float(t), "env_steps": 1e3 * t} | {f"eval_{name}": x for name, x in e.items()} for t, e in enumerate(evaluations, 1)]
+    return {"seconds": 12.0, "rows": rows, "final": {"survival": 1.0} | final}
+
+
+def test_tasks_are_learnt_at_the_first_evaluation_that_says_so(tmp_path, capsys):
+    bounces = [{"survival": 1.0, "bounces": 9.0}, {"survival": 0.9, "bounces": 20.0}, {"survival": 1.0, "bounces": 10.0}]
+    walks = [{"survival": 1.0, "velocity_error": 0.2, "yaw_rate_error": 0.1}, {"survival": 1.0, "velocity_error": 0.1, "yaw_rate_error": 0.2}]
+    ball = tasks_run("bounce-ball", bounces, bounces=11.0, episode_seconds=20.0)
+    walk = tasks_run("quadruped-walk-flat", walks, velocity_error=0.1, yaw_rate_error=0.2)
+    assert tasks.arrival("bounce-ball", ball) == 3.0 and tasks.arrival("quadruped-walk-flat", walk) is None
+    assert tasks.arrival("cartpole", tasks_run("cartpole", [{"survival": 0.98}, {"survival": 0.99}])) == 2.0
+    results = {("bounce-ball", ""): [ball], ("quadruped-walk-flat", "spot"): [walk, walk]}
+    told = tasks.report(results, {"cpu": "c", "cores": 1, "versions": {}})
+    out = capsys.readouterr().out
+    assert "95% survival, bounces 10" in out and "never, never" in out and told[0]["seconds"] == [3.0] and told[1]["robot"] == "spot"
+    tasks.write_csv(tmp_path / "t.csv", results)
+    with open(tmp_path / "t.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 + 2 * 2 and rows[0]["bounces"] == "9"
+    assert (rows[-1]["robot"], rows[-1]["seed"], rows[-1]["env_steps"], rows[-1]["velocity_error"], rows[-1]["goals"]) == ("spot", "1", "2000", "0.1", "")
+    tasks.plot(tmp_path / "t.png", results)
+    assert (tmp_path / "t.png").stat().st_size > 5000
+
+
+def test_tasks_are_learnt_by_the_command_and_its_failure_ends_it(tmp_path):
+    assert tasks.robots("quadruped-goal") == tasks.ROBOTS and tasks.robots("anymal-navigation") == ("anymal_c",) and tasks.robots("cartpole") == ("",)
+    with pytest.raises(SystemExit, match=r"simulate\.py --task nothing: simulate\.py: task: unknown task 'nothing'"):
+        tasks.simulate(tmp_path, "--task", "nothing")
