@@ -50,6 +50,14 @@ def test_the_pendulum_of_the_docs_learns_to_swing_up(tmp_path):
     assert (tmp_path / "p.gif").stat().st_size > 1000
 
 
+def test_a_task_written_from_the_docs_alone_learns(tmp_path):
+    text = (ROOT / "tests" / "tasks" / "lander.py").read_text()
+    assert len(text.splitlines()) < 80
+    (tmp_path / "lander.py").write_text(text)
+    before, after = improves(tmp_path, "lander:lander", 120)
+    assert before["survival"] < 0.2 and after["survival"] > 0.8 and after["mean_return"] > before["mean_return"] + 1
+
+
 def test_a_legged_robot_s_reward_of_one_s_own_counts(fresh, tmp_path):
     (tmp_path / "crouching.py").write_text(CROUCH)
     changes = {"max_episode_seconds": 0.2}
