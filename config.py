@@ -387,6 +387,9 @@ def fields(section: Any) -> tuple[dataclasses.Field, ...]:
     """Return the fields of a section, their types as such where its module postpones annotations."""
     found = dataclasses.fields(section)
     for field in found:
+        if not field.metadata:  # a default changed in a subclass keeps what is said of it
+            inherited = (cls.__dataclass_fields__[field.name] for cls in type(section).__mro__[1:] if field.name in getattr(cls, "__dataclass_fields__", ()))
+            field.metadata = next((f.metadata for f in inherited if f.metadata), field.metadata)
         if isinstance(field.type, str):
             field.type = get_type_hints(type(section))[field.name]
     return found

@@ -232,13 +232,15 @@ class Viewer:
 
     def snapshot(self) -> Any:
         """Return what there is to see of this instant."""
-        from renderer import Scenery, Snapshot
+        from renderer import RenderError, Scenery, Snapshot
 
         view = self.env.view()
         reward = f"{float(self.state.reward[0]) / self.cfg.env.ctrl_dt:.2f} /s"
         rows = ("time", f"{self.time:.1f} s"), ("reward", reward), *self.env.hud(), ("falls", str(self.falls))
         told = {"hud": rows, "fallen": bool(self.state.terminated[0]), "time": self.time}
         if self.env.solids():
+            if missing := {"position", "quaternion"} - set(view):
+                raise RenderError(f"task {self.cfg.task}: expected view() to return {' and '.join(sorted(missing))} of its solids")
             return Scenery(**view, **told)
         posed = (view[name] for name in ("base_position", "base_quaternion", "joint_position", "foot_contact_force"))
         return Snapshot(*posed, goal=view["goal"], push=view["push"], ghost=self.ghost(), **told)
@@ -389,7 +391,7 @@ def run(arguments: list[str], console: Console) -> int:
         base = preset(task, *(fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size")))
         path = path or pathlib.Path(configure({}, fields, base).train.checkpoint_dir) / f"{task.rpartition(':')[2]}.pt"
         base = checkpoints.load(path).config if loads else base
-    if loads and "task" in options and base.task.rpartition(":")[2] != task.rpartition(":")[2]:
+    if loads and "task" in options and task not in (base.task, base.task.rpartition(":")[2]):
         raise ConfigError(f"--task: expected {base.task}, which {path} was trained for, got {task}")
     cfg = configure(options, fields, base)
     if loads:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from config import ConfigError
 from environments.contracts import ABEnv, EnvCfg, EnvState
 
 Data = dict[str, np.ndarray]
@@ -70,6 +71,8 @@ class ArrayEnv(ABEnv):
     granule = 1  # robots that cannot be told apart, where several of them share a row of data
 
     def __init__(self, cfg: EnvCfg, num_envs: int = 1, threads: int = 0) -> None:
+        if type(self).physics is ArrayEnv.physics and type(self).advance is ArrayEnv.advance:
+            raise ConfigError(f"{type(self).__name__}: expected a method physics() or advance()")
         self.cfg, self.num_envs, self.first_robot = cfg, num_envs, 0
         self.seed, self.clock, self.started = 0, 0, False
         self.age, self.total = np.zeros(num_envs, np.float32), np.zeros(num_envs, np.float32)  # control steps and rewards of this episode
@@ -123,10 +126,14 @@ class ArrayEnv(ABEnv):
     def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
         """Start every episode; see ABEnv."""
         self.seed, self.clock, self.started = seed, 0, True
+        if missing := set(self.tallies) - set(self.tally()):
+            raise ValueError(f"tally: expected {', '.join(sorted(missing))}, which tallies names, got {', '.join(self.tally()) or 'nothing'}")
+        if missing := set(self.targets) - set(self.tallies) - set(self.errors()):
+            raise ValueError(f"targets: expected names of tallies or errors(), got {', '.join(sorted(missing))}")
         everyone, s = np.arange(self.num_envs), self._state
         self._begin(everyone)
         self.age[:] = np.floor(self.draws(everyone, 1).uniform(0.0, float(self.cfg.max_episode_steps))) if staggered else 0.0
-        s.obs[:], s.info["privileged"][:] = self.observe(), self.privileged()
+        self._see(s)
         s.reward[:], s.terminated[:], s.truncated[:] = 0.0, False, False
         s.data = self.data
         return s
@@ -144,20 +151,42 @@ class ArrayEnv(ABEnv):
         self.act(actions)
         self.advance()
         self.age += 1.0
-        s.reward[:], s.terminated[:] = self.reward(), self.fallen()
+        s.reward[:] = self._checked("reward", self.reward(), (self.num_envs,))
+        s.terminated[:] = self._checked("fallen", self.fallen(), (self.num_envs,))
         s.truncated[:] = ~s.terminated & (self.age >= self.cfg.max_episode_steps)
+        # what is no number ends its episode, or is an error of the task
+        broken = ~np.isfinite(s.reward)
+        if (broken & ~s.terminated).any():
+            robot = int(np.argmax(broken & ~s.terminated))
+            raise ValueError(f"reward: expected finite numbers, got {s.reward[robot]} of robot {robot}, whose episode goes on")
+        s.reward[broken] = 0.0
         self.total += s.reward
-        s.obs[:], s.info["privileged"][:], s.data = self.observe(), self.privileged(), self.data
+        s.data = self.data
+        self._see(s)
         ended = np.flatnonzero(s.done)
         if len(ended):
             now = {"final_obs": s.obs, "final_privileged": s.info["privileged"], "episode_return": self.total, "episode_steps": self.age}
             now |= {f"episode_{name}": values for name, values in self.tally().items()}
             for name, values in now.items():
                 if name in s.info:
-                    s.info[name][ended] = values[ended]
+                    s.info[name][ended] = np.nan_to_num(values[ended], posinf=0.0, neginf=0.0)
             self._begin(ended)
             s.obs[ended], s.info["privileged"][ended] = self.observe()[ended], self.privileged()[ended]
+        if not np.isfinite(s.obs).all():
+            robot = int(np.argwhere(~np.isfinite(s.obs))[0, 0])
+            raise ValueError(f"observe: expected finite numbers, got {s.obs[robot].tolist()} of robot {robot}, whose episode goes on")
         return s
+
+    def _see(self, s: EnvState) -> None:
+        """Set observations and privileged ones."""
+        s.obs[:] = self._checked("observe", self.observe(), (self.num_envs, self.num_obs))
+        s.info["privileged"][:] = self._checked("privileged", self.privileged(), (self.num_envs, self.num_privileged))
+
+    def _checked(self, name: str, values: Any, shape: tuple[int, ...]) -> Any:
+        """Return what a method of the task returned; raise ValueError if it has another shape."""
+        if np.shape(values) != shape:
+            raise ValueError(f"{name}: expected shape {shape} from {type(self).__name__}.{name}(), got {np.shape(values)}")
+        return values
 
     def split(self, parts: int, threads: int = 1) -> "list[ArrayEnv]":
         """Return the robots as at most so many environments, in order; see ABEnv.

@@ -113,7 +113,9 @@ def _find(name: str, what: str = "task") -> _Task:
     """Return a task by its name or as "module:name"; raise ConfigError if there is none."""
     module, _, short = name.rpartition(":") if isinstance(name, str) else ("", "", name)
     if module:
-        here = os.getcwd()
+        module, here = module.removesuffix(".py"), os.getcwd()
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ConfigError(f"{what}: expected module:task, the module named as in an import, got {name!r}")
         if here not in sys.path:
             sys.path.append(here)
         try:
@@ -196,4 +198,7 @@ def make(
     cfg = override(cfg or default, env_cfg_override or {}, "env")
     if not isinstance(cfg, type(default)):
         raise ConfigError(f"cfg: expected a {type(default).__name__} for {name}, got {type(cfg).__name__}")
-    return task.envs[backend](cfg, num_envs, threads)
+    make_env = task.envs[backend]
+    if missing := ", ".join(sorted(getattr(make_env, "__abstractmethods__", ()))):
+        raise ConfigError(f"{name}: expected {make_env.__name__} to define {missing}")
+    return make_env(cfg, num_envs, threads)

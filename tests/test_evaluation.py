@@ -10,7 +10,7 @@ from rich.console import Console
 from config import Config, override
 from environments import EnvState
 from training import run
-from training.evaluation import evaluate
+from training.evaluation import evaluate, nearness, reaches, target
 from training.run import Run
 
 ENDS = {0: {2: "fall", 4: "time"}, 1: {5: "time"}, 2: {3: "time", 4: "fall"}}  # of robots, by step
@@ -78,3 +78,13 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
     assert levels == [(1.0, 1.0), (1.3, 1.0)] * 4
     assert saved == [50.0, 70.0]
     trained.logger.close()
+
+
+def test_how_near_an_evaluation_is_to_what_is_asked():
+    targets = {"landed": (0.8, np.inf), "error": (-np.inf, 0.2), "still": (-1.0, 0.0)}
+    good = {"survival": 1.0, "landed": 0.9, "error": 0.1, "still": -0.5}
+    assert nearness(good, 0.95, targets) == 1.0 and reaches(good, 0.95, targets)
+    worse = ({"survival": 0.76}, 0.8), ({"landed": 0.2}, 0.25), ({"error": 0.4}, 0.5), ({"landed": 0.4, "error": 0.25}, 0.5), ({"still": 1.0}, 0.0)
+    for change, near in worse:
+        assert nearness(good | change, 0.95, targets) == pytest.approx(near) and not reaches(good | change, 0.95, targets)
+    assert target(0.95, targets) == "95% survival, landed 0.8, error 0.2, still -1"

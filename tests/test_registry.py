@@ -261,3 +261,38 @@ def test_parts_do_what_the_whole_does(task):
         for name in ("obs", "reward", "terminated", "truncated"):
             assert np.concatenate([getattr(r, name) for r in results]).tobytes() == getattr(s, name).tobytes()
     says("parts: expected a whole number of at least 1, got 0", halves.split, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("def physics(self): pass", "def phisics(self): pass", r"Drift: expected a method physics\(\) or advance\(\)"),
+        ("def reward(self)", "def rewards(self)", "drift: expected Drift to define reward"),
+        ("[:, None]", "", r"observe: expected shape \(4, 1\) from Drift.observe\(\), got \(4,\)"),
+        ("-np.abs(self.data[\"x\"])", "1.0", r"reward: expected shape \(4,\) from Drift.reward\(\), got \(\)"),
+        ("-np.abs(self.data[\"x\"])", "np.sqrt(-1.0 - self.data[\"x\"] ** 2)", "reward: expected finite numbers, got nan of robot 0, whose episode goes on"),
+        ("num_obs =", "tallies = ('laps',); num_obs =", "tally: expected laps, which tallies names, got nothing"),
+        ("num_obs =", "targets = {'laps': (1, 2)}; num_obs =", r"targets: expected names of tallies or errors\(\), got laps"),
+        ("return self.data[\"x\"][:, None]", "return 1 / self.data[\"x\"][:, None]", "observe: expected finite numbers, got .inf. of robot 0"),
+        ("    def physics", "    def fallen(self): pass\n    def physics", r"fallen: expected shape \(4,\) from Drift.fallen\(\), got \(\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_a_task_of_one_s_own_gets_wrong_is_said_by_method(fresh, tmp_path, monkeypatch, old, new, words):
+    assert old in MODULE
+    (tmp_path / "drifting.py").write_text(MODULE.replace(old, new))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "drifting", raising=False)
+
+    def go():
+        env = registry.make("drifting.py:drift", num_envs=4)
+        env.init_state()
+        env.step(np.zeros((4, 1)))
+
+    says(words, go)
+    sys.modules.pop("drifting", None)
+
+
+def test_a_task_s_module_is_named_as_in_an_import():
+    says("task: expected module:task, the module named as in an import, got './drifting:drift'", registry.make, "./drifting:drift")

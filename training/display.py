@@ -30,10 +30,10 @@ def count_text(count: float) -> str:
 
 
 class Display:
-    """Shows iteration, speed, return, survival and time left while training."""
+    """Shows iteration, speed, return, survival, what else evaluations are judged by, and time left while training."""
 
-    def __init__(self, iterations: int, console: Console) -> None:
-        self.iterations, self.console = iterations, console
+    def __init__(self, iterations: int, console: Console, targets: tuple[str, ...] = ()) -> None:
+        self.iterations, self.console, self.targets = iterations, console, targets
         self._values: dict[str, Any] = {}
         self._last_line = -1e9
         self._live = Live(self._panel(), console=console, refresh_per_second=8, transient=False) if console.is_terminal else None
@@ -62,6 +62,7 @@ class Display:
             ("env steps/s", "rate", count_text),
             ("return", "return", lambda x: f"{x:.1f}"),
             ("survival", "eval_survival", lambda x: f"{100 * x:.1f} %"),
+            *((name.replace("_", " "), f"eval_{name}", "{:.3g}".format) for name in self.targets),
             ("trained", "train_seconds", seconds_text),
             ("left", "left", seconds_text),
         )

@@ -18,6 +18,15 @@ def reaches(result: dict[str, float], survival: float, targets: dict[str, tuple[
     return result["survival"] >= survival and all(low <= result[name] <= high for name, (low, high) in targets.items())
 
 
+def nearness(result: dict[str, float], survival: float, targets: dict[str, tuple[float, float]]) -> float:
+    """Return how near an evaluation is to what reaches() asks: 1 if it does, else the share of what it is farthest from."""
+    shares = [result["survival"] / max(survival, 1e-9)]
+    for name, (low, high) in targets.items():
+        value = result[name]
+        shares.append(value / low if value < low and low > 0 else high / value if value > high > 0 else float(low <= value <= high))
+    return min(1.0, *shares)
+
+
 def target(survival: float, targets: dict[str, tuple[float, float]]) -> str:
     """Return what reaches() asks, in words."""
     bounds = ((name.replace("_", " "), high if low == -math.inf else low) for name, (low, high) in targets.items())

@@ -15,10 +15,16 @@ from environments import ABEnv
 from training import checkpoint as checkpoints
 from training.display import Display, count_text, seconds_text
 from training.engine import TrainingEngine
-from training.evaluation import EVALUATION_SEED, evaluate, reaches, target
+from training.evaluation import EVALUATION_SEED, evaluate, nearness, reaches, target
 from training.logger import Logger
 from training.monitor import Monitor, reader
 from training.resources import peak_memory
+
+
+def script() -> str:
+    """Return simulate.py as one names it from the current folder."""
+    path = pathlib.Path(__file__).resolve().parent.parent / "simulate.py"
+    return path.name if path.parent == pathlib.Path.cwd() else str(path)
 
 
 class Run:
@@ -44,7 +50,7 @@ class Run:
         """Iterate to the end or until Ctrl-C; return whether it was interrupted."""
         cfg, engine = self.cfg.train, self.engine
         last = self.iteration + cfg.iterations
-        display = Display(last, self.console)
+        display = Display(last, self.console, tuple(self.judge.targets))
         previous = signal.signal(signal.SIGINT, self._interrupt)
         recent: list[float] = []
         try:
@@ -79,8 +85,8 @@ class Run:
         least = self.cfg.train.target_survival
         if self.arrival is None and reaches(result, least, self.judge.targets):
             self.arrival = self.train_seconds, self.engine.env_steps
-        # among those that survive well enough the return tells: who stands still survives, too
-        rank = min(hard["survival"], least), hard["mean_return"]
+        # among those that do what is asked the return tells: who stands still survives, too
+        rank = nearness(hard, least, self.judge.targets), hard["mean_return"]
         if not self.best or rank >= self.rank:
             self.best, self.rank = progress, rank
             self.save("best.pt", progress)
@@ -119,11 +125,15 @@ class Run:
         elif self.best:
             self.say(f"{wanted} was not reached")
         if self.best:
-            self.say(f"best: {100 * self.best['survival']:.1f} % of {self.best['episodes']} episodes survived, at iteration {self.best['iteration']}")
+            told = "".join(f", {name.replace('_', ' ')} {self.best[name]:.3g}" for name in self.judge.targets)
+            self.say(
+                f"best: {100 * self.best['survival']:.1f} % of {self.best['episodes']} episodes survived{told}, return {self.best['mean_return']:.4g},"
+                f" at iteration {self.best['iteration']}"
+            )
         if busy := self.monitor.describe():
             self.say(busy)
         self.say(f"peak memory {peak_memory() / 2**30:.2f} GB; logs in {self.folder}" + (f", learning curve {curve}" if curve else ""))
-        self.say(f"checkpoint {path}; watch it: python simulate.py --eval --render --checkpoint {path}")
+        self.say(f"checkpoint {path}; watch it: python {script()} --eval --render --checkpoint {path}")
 
     def say_profile(self) -> None:
         """Say where the time of training went."""
