@@ -26,8 +26,10 @@ class Leaves(CartPoleEnv):
 
 
 class Lost(CartPoleEnv):
-    def reward(self):
-        return np.full(self.num_envs, np.nan, np.float32)
+    def step(self, actions, out=None):
+        state = super().step(actions, out)
+        state.reward[:] = np.nan
+        return state
 
 
 class Interrupted(CartPoleEnv):
