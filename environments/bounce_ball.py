@@ -91,7 +91,8 @@ class BounceBallEnv(ArrayEnv):
     def rows(self, start: int, count: int) -> np.ndarray:
         """Return a copy of consecutive rows, (N, count)."""
         blocks = self.data["blocks"].reshape(-1, ROWS, LANES)
-        return blocks[:, start : start + count].transpose(0, 2, 1).reshape(-1, count)[: self.num_envs]
+        # of a single block a reshape alone would be a view
+        return np.array(blocks[:, start : start + count].transpose(0, 2, 1), order="C").reshape(-1, count)[: self.num_envs]
 
     def row(self, number: int) -> np.ndarray:
         """Return a copy of a row, (N)."""

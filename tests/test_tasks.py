@@ -164,6 +164,15 @@ def test_a_ball_on_a_still_paddle_bounces_until_its_hits_are_no_bounces():
     assert (env.row(B.COUNT) == 0).all()
 
 
+@pytest.mark.parametrize("n", [1, 32, 40])
+def test_rows_of_the_arm_s_blocks_are_copies(n):
+    env = make("bounce-ball", n)
+    one, three = env.row(A.BALL + 2), env.rows(A.BALL, 3)
+    before = three.copy()
+    one[:], three[:] = -1.0, -2.0
+    np.testing.assert_array_equal(env.rows(A.BALL, 3), before)
+
+
 def test_bounces_are_rewarded_by_where_how_high_and_how_many():
     env = make("bounce-ball", 32, pose_penalty=0.0, centre_reward=0.0)
     c = env.cfg
