@@ -17,6 +17,7 @@ from benchmarks import (
     environment_parts,
     environment_stages,
     foresight,
+    gpu,
     judge,
     machine,
     stiffness,
@@ -584,3 +585,27 @@ def test_tasks_are_learnt_by_the_command_and_its_failure_ends_it(tmp_path):
     assert tasks.robots("quadruped-goal") == tasks.ROBOTS and tasks.robots("anymal-navigation") == ("anymal_c",) and tasks.robots("cartpole") == ("",)
     with pytest.raises(SystemExit, match=r"simulate\.py --task nothing: simulate\.py: task: unknown task 'nothing'"):
         tasks.simulate(tmp_path, "--task", "nothing")
+
+
+def test_the_benchmark_of_a_gpu_runs_whole_without_one(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--minutes", "0.01", "--robots", "64", "--json"])
+    assert gpu.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["failed"] == []
+    assert result["agreement"]["float32"] == {"gradient": 0.0, "action": 0.0, "policy_loss": 0.0, "value_loss": 0.0}
+    assert 0 < result["agreement"]["bfloat16"]["gradient"] < 0.1
+    assert result["pace"][str(64)]["env_steps_per_second"] > 0
+    assert set(result["learning"]) == {gpu.BALANCE, gpu.WALK}
+    assert set(result["world_model"]) == {"small", "medium", "large"}
+
+
+def test_a_part_that_fails_keeps_no_other_from_running(monkeypatch, capsys):
+    def broken(bench):
+        raise RuntimeError("a kernel that there is not")
+
+    monkeypatch.setitem(gpu.PARTS, "agreement", broken)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--minutes", "0.01", "--part", "agreement", "threads", "--json"])
+    assert gpu.main() == 1
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["failed"] == ["agreement"]
+    assert result["threads"]["1"] > 0

@@ -14,7 +14,7 @@ from environments import registry
 from training import checkpoint, ppo
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
-from training.experience import gradient
+from training.experience import Experience, gradient
 from training.inference import Inference
 
 CPU = torch.device("cpu")
@@ -146,7 +146,7 @@ def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
             assert (forgotten - r.mean).abs().max() > 1e-3
             share.estimate()
             average, spread = share.lived.advantage.mean(), share.lived.advantage.std()
-            metrics = gradient(made.belief, made.cfg.ppo, share.lived, slice(None), made.parameters, average, spread)[1]
+            metrics = gradient(made.belief, made.cfg.ppo, share.lived, made.parameters, average, spread)[1]
             assert float(metrics["kl"]) == pytest.approx(0, abs=tolerance**1.2)
             assert metrics["clip_fraction"] < (1e-6 if precision == "float32" else 0.01)
             # of normalised advantages, whose mean is 0
@@ -262,11 +262,12 @@ def test_the_number_of_threads_does_not_change_what_robots_do():
 def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
     made, seen = engine(80, 2, **{"ppo.minibatches": 7, "ppo.epochs": 3}), {32: [], 48: []}
 
-    def watched(belief, cfg, x, robots, *rest):
+    def watched(x, robots):
         seen[x.value.shape[1]].append(robots)
-        return gradient(belief, cfg, x, robots, *rest)
+        return of(x, robots)
 
-    monkeypatch.setattr("training.engine.gradient", watched)
+    of = Experience.of
+    monkeypatch.setattr(Experience, "of", watched)
     made.iterate()
     for count, slices in seen.items():
         assert len(slices) == 3 * 7
@@ -274,6 +275,23 @@ def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
             robots = sorted(r for part in slices[7 * epoch : 7 * epoch + 7] for r in range(part.start, part.stop))
             assert robots == list(range(count))
     assert seen[32][:7] != seen[32][7:14]
+
+
+def test_experience_of_several_shares_is_learned_from_as_that_of_one():
+    made = engine(96, 2)
+    made.collect_trajectory()
+    for share in made.shares:
+        share.estimate()
+    parts = [share.lived for share in made.shares]
+    whole, counts = Experience.join(parts), [x.value.shape[1] for x in parts]
+    scale = whole.advantage.mean(), whole.advantage.std()
+    together, told = gradient(made.belief, made.cfg.ppo, whole, made.parameters, *scale)
+    apart = [gradient(made.belief, made.cfg.ppo, x, made.parameters, *scale) for x in parts]
+    torch.testing.assert_close(sum(n * g for n, (g, _) in zip(counts, apart, strict=True)) / sum(counts), together, rtol=1e-3, atol=1e-6)
+    losses = [float(metrics["value_loss"]) for _, metrics in apart]
+    assert float(told["value_loss"]) == pytest.approx(np.average(losses, weights=counts), rel=1e-4)
+    for got, expected in zip(whole.of(slice(counts[0], None)).tensors(), parts[1].tensors(), strict=True):
+        assert torch.equal(got, expected)
 
 
 @pytest.mark.parametrize(

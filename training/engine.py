@@ -20,7 +20,7 @@ from config import Config
 from entity import Creature, Memory
 from environments import ABEnv
 from training import ppo
-from training.experience import Experience, gradient
+from training.experience import Experience, Gradients
 from training.imagination import Dreamer
 from training.parallel import flatten, side_by_side
 from training.replay import Replay, Sequences
@@ -47,6 +47,7 @@ class TrainingEngine:
         self.parameters = policy + critic
         self.optimizer = torch.optim.Adam([{"params": [flatten(part)]} for part in (policy, critic)], eps=1e-5, fused=True)
         self.learning_rate = cfg.ppo.learning_rate
+        self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
         self.shares = [Share(part, creature, cfg, device, i) for i, part in enumerate(parts)]
         model, world = creature.world_model, cfg.world_model
@@ -148,6 +149,8 @@ class TrainingEngine:
         The learning rate heeds the divergence from the policy of this instant, which imagined what was imagined.
         """
         cfg, start = self.cfg.ppo, time.perf_counter()
+        if self.device.type == "cuda":  # one stream of work: parts of it would wait for one another
+            sources = {name: [Experience.join(source)] for name, source in sources.items()}
         minibatches = min(cfg.minibatches, *(x.value.shape[1] for source in sources.values() for x in source))
         imagined = self.cfg.world_model.weight if len(sources) > 1 else 0.0
         statistics = {name: torch.std_mean(torch.cat([x.advantage.flatten() for x in source]), correction=0) for name, source in sources.items()}
@@ -157,9 +160,9 @@ class TrainingEngine:
                 total, kl = 0.0, 0.0
                 for name, source in sources.items():
                     robots = [x.value.shape[1] for x in source]
-                    work = [(x, slice(n * m // minibatches, n * (m + 1) // minibatches)) for x, n in zip(source, robots, strict=True)]
-                    spread, average = statistics[name]
-                    results = side_by_side(lambda w: gradient(self.belief, cfg, *w, self.parameters, average, spread), work)  # noqa: B023
+                    work = [x.of(slice(n * m // minibatches, n * (m + 1) // minibatches)) for x, n in zip(source, robots, strict=True)]
+                    std, mean = statistics[name]
+                    results = side_by_side(lambda x: self.gradients(x, mean, std), work)  # noqa: B023
                     weights, part = [n / sum(robots) for n in robots], imagined if name else 1.0 - imagined
                     total = total + part * sum(w * g for w, (g, _) in zip(weights, results, strict=True))
                     for key in results[0][1]:

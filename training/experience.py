@@ -1,5 +1,6 @@
 """Experience: what an update learns from, lived or imagined, and the gradient that it gives."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from config import PPOCfg
 from entity import BeliefState, EntityBelief
 from training import ppo
+from training.graph import record
 
 
 class Experience(NamedTuple):
@@ -25,6 +27,37 @@ class Experience(NamedTuple):
     context: Tensor | None = None  # (sides, D, T, N), what the policy reads of the world model
     reached: Tensor | None = None  # (T, N), probability of having come to a step that was imagined
 
+    def of(self, robots: slice) -> "Experience":
+        """Return what some of the robots lived through, as views."""
+        obs, starts, action, mean, value, advantage, reached = (
+            y if y is None else y[:, robots] for y in (self.obs, self.starts, self.action, self.mean, self.value, self.advantage, self.reached)
+        )
+        memory = BeliefState(*(y[..., robots] for y in self.memory))
+        features, context = (y if y is None else y[..., robots] for y in (self.features, self.context))
+        return Experience(obs, starts, memory, action, mean, self.std, features, value, advantage, context, reached)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Return all there are."""
+        return (y for x in self for y in (x if isinstance(x, BeliefState) else (x,)) if y is not None)
+
+    def to(self, device: torch.device) -> "Experience":
+        """Return it on a device."""
+        return Experience(*(BeliefState(*(z.to(device) for z in y)) if isinstance(y, BeliefState) else y if y is None else y.to(device) for y in self))
+
+    @staticmethod
+    def join(parts: "list[Experience]") -> "Experience":
+        """Return what several groups of robots lived through as what one did."""
+        x, *_ = parts
+        if len(parts) == 1:
+            return x
+
+        def cat(name: str, axis: int) -> Tensor | None:
+            return None if getattr(x, name) is None else torch.cat([getattr(part, name) for part in parts], dim=axis)
+
+        memory = BeliefState(*(torch.cat(states, dim=-1) for states in zip(*(part.memory for part in parts), strict=True)))
+        by_robot = {name: cat(name, 1) for name in ("obs", "starts", "action", "mean", "value", "advantage", "reached")}
+        return Experience(**by_robot, memory=memory, std=x.std, **{name: cat(name, -1) for name in ("features", "context")})
+
 
 def values(belief: EntityBelief, everything: Tensor) -> tuple[Tensor, Tensor]:
     """Return the critic's features (sides, rows, T, N) and values (T + 1, N) of observations and privileged ones, (T + 1, N, O + P)."""
@@ -33,21 +66,54 @@ def values(belief: EntityBelief, everything: Tensor) -> tuple[Tensor, Tensor]:
     return features.unflatten(-1, everything.shape[:2])[:, :, :-1], found
 
 
-def gradient(
-    belief: EntityBelief, cfg: PPOCfg, x: Experience, robots: slice, parameters: list[Tensor], average: Tensor, spread: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss's gradient of some of the robots, one vector, and metrics; advantages are normalised by average and spread."""
-    action, mean, value, advantage = (y[:, robots] for y in (x.action, x.mean, x.value, x.advantage))
-    returns, advantage = value + advantage, (advantage - average) / (spread + 1e-8)
+def gradient(belief: EntityBelief, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss's gradient, one vector, and metrics; advantages are normalised by mean and std."""
+    returns, advantage = x.value + x.advantage, (x.advantage - mean) / (std + 1e-8)
     if x.reached is not None:
-        advantage = advantage * x.reached[:, robots]
-    context = None if x.context is None else x.context[..., robots]
-    new_mean, _ = belief(x.obs[:, robots], BeliefState(*(y[..., robots] for y in x.memory)), x.starts[:, robots], context)
-    new_value = belief.value_of(x.features[..., robots].flatten(2)).view_as(returns)
-    std = belief.std()
-    actor, clipped, kl = ppo.policy_loss(new_mean, std, action, mean, x.std, advantage, cfg.clip)
-    critic, bonus = 0.5 * (new_value - returns).square().mean(), ppo.entropy(std)
+        advantage = advantage * x.reached
+    new_mean, _ = belief(x.obs, x.memory, x.starts, x.context)
+    new_value = belief.value_of(x.features.flatten(2)).view_as(returns)
+    new_std = belief.std()
+    actor, clipped, kl = ppo.policy_loss(new_mean, new_std, x.action, x.mean, x.std, advantage, cfg.clip)
+    critic, bonus = 0.5 * (new_value - returns).square().mean(), ppo.entropy(new_std)
     loss = actor + critic - cfg.entropy_coefficient * bonus
     vector = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
     metrics = {"policy_loss": actor, "value_loss": critic, "entropy": bonus, "clip_fraction": clipped, "kl": kl}
     return vector, {key: y.detach() for key, y in metrics.items()}
+
+
+class GradientGraph:
+    """gradient() of minibatches of one shape on a GPU, as one CUDA graph: replaying a sequence launches a thousand kernels of microseconds."""
+
+    def __init__(self, belief: EntityBelief, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor) -> None:
+        copied = (BeliefState(*(z.clone() for z in y)) if isinstance(y, BeliefState) else y if y is None else y.clone() for y in x)
+        self.x, self.scale = Experience(*copied), (mean.clone(), std.clone())
+
+        def compute() -> None:
+            self.result = gradient(belief, cfg, self.x, parameters, *self.scale)
+
+        self.graph = record(compute)
+
+    def __call__(self, x: Experience, *scale: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what gradient() does; the next call overwrites it."""
+        for kept, new in zip((*self.x.tensors(), *self.scale), (*x.tensors(), *scale), strict=True):
+            kept.copy_(new)
+        self.graph.replay()
+        return self.result
+
+
+class Gradients:
+    """gradient() of one policy: as it is on the CPU, by a graph for each shape of minibatch on a GPU."""
+
+    def __init__(self, belief: EntityBelief, cfg: PPOCfg, parameters: list[Tensor]) -> None:
+        self.belief, self.cfg, self.parameters = belief, cfg, parameters
+        self._graphs: dict[tuple, GradientGraph] = {}
+
+    def __call__(self, x: Experience, mean: Tensor, std: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the gradient and metrics of a minibatch; on a GPU the next call with one of that shape overwrites them."""
+        if x.value.device.type != "cuda":
+            return gradient(self.belief, self.cfg, x, self.parameters, mean, std)
+        shapes = tuple(y.shape for y in x.tensors())
+        if shapes not in self._graphs:
+            self._graphs[shapes] = GradientGraph(self.belief, self.cfg, x, self.parameters, mean, std)
+        return self._graphs[shapes](x, mean, std)

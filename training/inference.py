@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from entity import Creature, Memory
+from training.graph import record
 
 
 class Inference:
@@ -50,15 +51,8 @@ class Inference:
 
     def record(self) -> None:
         """Make the graph, leaving no trace in the memory; not while another thread uses the GPU."""
-        before, stream = self.memory.copy(), torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # libraries allocate what they need in their first runs, which a graph must not
-            for _ in range(3):
-                self.step()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.step()
+        before = self.memory.copy()
+        graph = record(self.step)
         for kept, old in zip(self.memory, before, strict=True):
             kept.copy_(old)
         self.graph = graph
