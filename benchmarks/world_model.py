@@ -32,7 +32,7 @@ import physics  # noqa: F401  sets what PyTorch reads when imported  # isort: sk
 import torch
 
 from benchmarks import foresight, machine, world_model_details
-from benchmarks.judge import Judge, reached
+from benchmarks.judge import Judge, median, reached
 from benchmarks.training import Rows, train_foal
 from config import ConfigError
 from environments import registry
@@ -132,11 +132,11 @@ class ArrivalJudge(Judge):
 
 
 def summary(trainings: Sequence[Rows]) -> dict[str, Any]:
-    """Return env_steps and seconds until each seed arrived, None for those that did not, and the median of steps."""
+    """Return env_steps and seconds until each seed arrived and the median of steps, None standing for never."""
     arrivals = [arrival(rows) for rows in trainings]
     steps = [found["env_steps"] if found else None for found in arrivals]
-    middle = statistics.median(float("inf") if x is None else x for x in steps)
-    return {"env_steps": steps, "seconds": [found["seconds"] if found else None for found in arrivals], "median": middle}
+    seconds = [found["seconds"] if found else None for found in arrivals]
+    return {"env_steps": steps, "seconds": seconds, "median": median(steps)}
 
 
 def plot(path: str, results: dict[str, list[Rows]]) -> None:
@@ -174,12 +174,14 @@ def report_imagination(results: dict[str, list[Rows]], about: dict[str, object])
     found = {name: summary(trainings) for name, trainings in results.items()}
     rows = [("", "env steps, by seed", "median", "seconds of training")]
     for name, x in found.items():
-        steps, seconds = (", ".join("never" if y is None else f"{y:,.0f}" for y in x[key]) for key in ("env_steps", "seconds"))
-        rows.append((NAMES[name], steps, f"{x['median']:,.0f}", seconds))
+        columns = x["env_steps"], [x["median"]], x["seconds"]
+        cells = (", ".join("never" if y is None else f"{y:,.0f}" for y in column) for column in columns)
+        rows.append((NAMES[name], *cells))
     machine.table("quadruped-balance: env steps to 95 % survival", rows, about)
     # over whichever of PPO's numbers of robots needs the fewest, of those with which every seed arrives
-    alone = min(x["median"] for name, x in found.items() if name != "imagination" and None not in x["env_steps"])
-    return {"imagination_step_ratio": found["imagination"]["median"] / alone, "imagination": found}
+    alone = [x["median"] for name, x in found.items() if name != "imagination" and None not in x["env_steps"]]
+    imagined = found["imagination"]["median"]
+    return {"imagination_step_ratio": imagined / min(alone) if imagined and alone else None, "imagination": found}
 
 
 def read_options() -> argparse.Namespace:
