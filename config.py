@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 # Fields by the names that they had, which scripts and checkpoints still use
@@ -77,6 +78,8 @@ class VaryCfg:
     strength: tuple[float, float] = knob((1.0, 1.0), "torque limit of each motor, times", "1", low=0.0, high=10.0)
     kp: tuple[float, float] = knob((1.0, 1.0), "stiffness of the PD law, times", "1", low=0.0, high=10.0)
     kd: tuple[float, float] = knob((1.0, 1.0), "damping of the PD law, times", "1", low=0.0, high=10.0)
+    joint_friction: tuple[float, float] = knob((1.0, 1.0), "dry friction of each joint, times", "1", low=0.0, high=100.0)
+    joint_damping: tuple[float, float] = knob((1.0, 1.0), "damping of each joint, times", "1", low=0.0, high=100.0)
     joint_offset: float = knob(0.0, "error of each joint's measured angle, +-", "rad", low=0.0, high=1.0)
     delay: tuple[float, float] = knob((0.0, 0.0), "added to the motors' delay; needs motor.enabled", "s", low=0.0, high=1.0)
     gravity: tuple[float, float] = knob((1.0, 1.0), "gravity, times", "1", low=0.0, high=10.0)
@@ -117,9 +120,8 @@ class CommandCfg:
     """What a robot is asked to do: stay where it is told to, move at commanded velocities, or go from goal to goal."""
 
     kind: str = knob(
-        "stay", "stay: at env.goal; velocity: at drawn velocities; goal: from place to place; pose: to a place, to stand there facing as asked",
-        choices=("stay", "velocity", "goal", "pose"),
-    )  # fmt: skip
+        "stay", "stay: at env.goal; velocity: at drawn velocities; goal: from place to place; pose: to a place, to stand there facing as asked"
+    )
     forward: tuple[float, float] = knob((-1.0, 1.0), "forward velocity, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
     sideways: tuple[float, float] = knob((-0.6, 0.6), "velocity to the left, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
     turn: tuple[float, float] = knob((-1.0, 1.0), "yaw rate, uniform between (velocity), kept between (goal, pose)", "rad/s", low=-10.0, high=10.0)
@@ -161,40 +163,29 @@ class NoiseCfg:
 
 @dataclass(frozen=True)
 class RewardCfg:
-    """Weights of the reward terms of the same names (environments/rewards.py), per second but for air_time, arrival and fall, and the shape of tracking.
+    """Weights of a task's reward terms, by their names, and the terms' options: environments/quadruped/rewards.py has those that come with Foal."""
 
-    Tracking gives (exp(-sharp e^2) + exp(-wide e^2)) / 2 for an error e.
-    """
+    floor: bool = knob(True, "the sum of the terms, but for that of a fall, does not fall below 0")
 
-    sharp: float = knob(4.0, "how fast half of a tracking term falls off", "s^2/m^2, s^2/rad^2", low=0.0, high=1e3)
-    wide: float = knob(1.0, "how fast its other half does", "s^2/m^2, s^2/rad^2", low=0.0, high=1e3)
-    goal: float = knob(1.0, "centre of mass near the goal")
-    velocity: float = knob(1.0, "tracking of the commanded horizontal velocity")
-    yaw_rate: float = knob(0.5, "tracking of the commanded yaw rate")
-    vertical_velocity: float = knob(-1.0, "vertical velocity squared")
-    tumble: float = knob(-0.05, "roll and pitch rate squared")
-    orientation: float = knob(-0.5, "tilt squared")
-    height: float = knob(0.0, "base height less home height, squared")
-    torque: float = knob(-1e-4, "motor torque squared")
-    action_rate: float = knob(-0.03, "change of action squared")
-    smoothness: float = knob(0.0, "change of the change of action squared")
-    pose: float = knob(-0.05, "joint angle error squared")
-    stand_pose: float = knob(0.0, "the same while the command is 0")
-    knee: float = knob(0.0, "thigh and calf angles in the outer tenths of their ranges: how far, squared")
-    joint_speed: float = knob(-5e-4, "joint velocity squared")
-    feet: float = knob(0.1, "share of feet on the ground")
-    slip: float = knob(0.0, "horizontal velocity of the feet on the ground squared")
-    trot: float = knob(0.0, "diagonal pairs of feet in turn while the command is not 0")
-    alive: float = knob(2.0, "being up")
-    air_time: float = knob(0.0, "each touchdown, once: duration of the flight up to 0.4 s less 0.2 s, while the command is not 0")
-    arrival: float = knob(0.0, "having reached a goal, once")
-    stopping: float = knob(0.0, "standing still at the goal (pose)")
-    fall: float = knob(-20.0, "having fallen, once")
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """The weights by name, in the order of the terms."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in ("sharp", "wide")}
+@dataclass(frozen=True)
+class ObservationCfg:
+    """Options of observations."""
+
+
+@dataclass(frozen=True)
+class TerminationCfg:
+    """Options of terminations."""
+
+
+@dataclass(frozen=True)
+class EventCfg:
+    """Options of events."""
+
+
+@dataclass(frozen=True)
+class RandomisationCfg:
+    """Options of randomisations."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +241,10 @@ class QuadrupedCfg(EnvCfg):
     )  # fmt: skip
     noise: NoiseCfg = NoiseCfg(joint_position=0.01, joint_velocity=0.5, spin=0.1, gravity=0.02, spin_bias=0.02, gravity_bias=0.01)
     reward: RewardCfg = RewardCfg()
+    observation: ObservationCfg = ObservationCfg()
+    termination: TerminationCfg = TerminationCfg()
+    event: EventCfg = EventCfg()
+    randomisation: RandomisationCfg = RandomisationCfg()
 
 
 @dataclass(frozen=True)
@@ -371,6 +366,19 @@ class Config:
     world_model: WorldModelCfg = WorldModelCfg()
     train: TrainCfg = TrainCfg()
     render: RenderCfg = RenderCfg()
+
+
+@cache
+def with_knobs(section: type, more: tuple[tuple[str, Any, str, str], ...]) -> type:
+    """Return a section with more fields: name, default, meaning and unit of each; a pair of numbers is a range."""
+    kinds = {bool: bool, int: float, float: float, tuple: tuple[float, float]}
+    new = []
+    for name, default, meaning, unit in more:
+        default = float(default) if isinstance(default, int) and not isinstance(default, bool) else default
+        new.append((name, kinds[type(default)], knob(default, meaning, unit)))
+    made = dataclasses.make_dataclass(section.__name__, new, bases=(section,), frozen=True)
+    made.__doc__ = section.__doc__
+    return made
 
 
 def sections(cfg: Any, name: str = "") -> dict[str, Any]:

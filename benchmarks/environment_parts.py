@@ -1,7 +1,7 @@
 """Where the time of an environment's step goes: its parts, and what Python adds to the kernel.
 
-A quadruped's step is one kernel. Its stages (benchmarks/environment_stages.py, compiled once, for a
-minute) are run one further each time, on one thread, from the robots' real state at one instant of
+A quadruped's step is one kernel that calls its stages. They are run one more each time (benchmarks/environment_stages.py), on one
+thread, from the robots' real state at one instant of
 their episodes after another, which is put back in between: a stage's time is the difference that
 it makes. In physics, actuator and contact are what leaving them out saves, on the average of
 leaving out the one alone and the other before it. So the parts of physics add up to it, while nothing makes
@@ -12,11 +12,11 @@ its own (LEVELS): from process to process parts differ by up to 10 ns, rarely by
     dynamics      everything else of physics, the integration too, which is fused with it
     contact       terrain, force and what it adds to the equations
     measurement   what reward and observation need: centre of mass, feet, sums over joints
-    reward        its terms, end of the episode
-    reset         last observation and new start, of the blocks with an episode that ended
-    observation   with its transposition into rows
+    reward        its terms and their sum
+    reset         ends of episodes and new starts, of the blocks with an episode that ended
+    observation   of every step, and of episodes that ended
     commands      actions to joint targets, pushes, goals, velocities
-    copying       a block to the work buffer and back
+    copying       a block to the work buffer and back, and observations into rows
 
 A task in NumPy is divided by its methods; observe() runs again for all robots when any episode ended.
 """
@@ -98,38 +98,38 @@ def call_of(env: ABEnv, actions: np.ndarray) -> tuple:
 
 def in_stages(env: ABEnv, actions: np.ndarray) -> Times:
     """Take a quadruped of one thread through a control step, as a whole and by stages; return the seconds of every part."""
-    control_step, *arguments = call_of(env, actions)
-    substeps, model = arguments[6], env.engine.model
+    control_step, addresses, *arguments = call_of(env, actions)
+    model, made = env.engine.model, E.variants(env)
     arrays = [array for array in (env.engine.blocks, model.motor_blocks, model.varied_blocks) if array is not None]
-
-    def run(state: list[np.ndarray], kernel: Callable, *arguments: object) -> tuple[float, list[np.ndarray]]:
-        taken = []
-        for _ in range(TRIES):
-            for array, value in zip(arrays, state, strict=True):
-                array[:] = value
-            taken.append(seconds(env.engine.run, kernel, *arguments))
-        return min(taken), [array.copy() for array in arrays]
-
     before = [array.copy() for array in arrays]
-    whole, after = run(before, control_step, *arguments)
-    uncommanded, commanding = (run(before, E.stages, E.COMMAND, until, False, *arguments)[0] for until in (E.COMMAND, E.MEASURE))
-    _, commanded = run(before, E.stages, E.COMMAND, E.MEASURE, True, *arguments)
-    copying, _ = run(commanded, E.physics, E.WHOLE, 0)
-    (everything, moved), *others = (run(commanded, E.physics, parts, substeps) for parts in (E.WHOLE, E.IDLE, E.AIRBORNE, E.DYNAMICS))
-    idle, airborne, dynamics = (taken for taken, _ in others)
-    until = [run(moved, E.stages, E.MEASURE, stage, False, *arguments)[0] for stage in range(E.MEASURE, E.OBSERVE + 2)]
-    measurement, reward, reset, goals, observation = np.diff(until).tolist()
-    for array, value in zip(arrays, after, strict=True):
-        array[:] = value
+
+    def run(*names: str, physics: str = "") -> float:
+        stages, taken = E.only(env, made, *names, physics=physics) if names else addresses, []
+        for _ in range(TRIES):
+            for array, value in zip(arrays, before, strict=True):
+                array[:] = value
+            taken.append(seconds(env.engine.run, control_step, stages, *arguments))
+        return min(taken)
+
+    steps = (("act", "events"), ("advance",), ("measure",), ("reward",), ("terminate", "restart", "begin"), ("renew",), ("observe",))
+    until, names = [run("nothing")], []
+    for more in steps:
+        names += more
+        until.append(run(*names))
+    idle, airborne, dynamics = (run("act", "events", physics=physics) for physics in ("idle", "airborne", "dynamics"))
+    whole = run()
+    copying = until[0]
+    acting, _, measurement, reward, reset, renewal, observation = np.diff(until).tolist()
+    everything = until[2]
     parts = {
         "actuator": 0.5 * (everything - idle + airborne - dynamics),
-        "dynamics": dynamics - copying,
+        "dynamics": dynamics - until[1],
         "contact": 0.5 * (everything - airborne + idle - dynamics),
         "measurement": measurement,
         "reward": reward,
         "reset": reset,
         "observation": observation,
-        "commands": commanding - uncommanded + goals,
+        "commands": acting + renewal,
         "copying": copying,
     }
     return parts | {"sum": sum(parts.values()), "whole": whole}

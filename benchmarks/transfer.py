@@ -3,11 +3,14 @@
     python -m benchmarks.transfer --checkpoint PATH [--episodes N] [--cone elliptic] [--json] [--quick]
 
 Runs whole episodes of the checkpoint's task with mean actions in both engines and prints survival
-and the task's errors side by side; robots do not differ and are observed without error. MuJoCo keeps its default solver (100 iterations): what counts
-here is that it is right, not that it is fast. Its default friction cone, a pyramid of four sides,
-lets a foot slip along a diagonal at 1 / sqrt(2) of the friction; Foal's is round, as is MuJoCo's
-"elliptic" one. Under the task's own pushes that moves the goal's distance by some millimetres; under
-pushes that half of the robots do not survive it decides over many of them.
+and the task's errors side by side; robots do not differ and are observed without error. Tasks on
+terrain, of poses and with motors that are not ideal are refused.
+
+MuJoCo keeps its default solver (100 iterations): what counts here is that it is right, not that it
+is fast. Its default friction cone, a pyramid of four sides, lets a foot slip along a diagonal at
+1 / sqrt(2) of the friction; Foal's is round, as is MuJoCo's "elliptic" one. Under the task's own
+pushes that moves the goal's distance by some millimetres; under pushes that half of the robots do
+not survive it decides over many of them.
 """
 
 import concurrent.futures
@@ -24,9 +27,12 @@ import torch
 from benchmarks import machine
 from config import ConfigError, NoiseCfg, QuadrupedCfg, VaryCfg
 from entity import Creature
-from environments import EnvState
-from environments import quadruped_rows as Q
-from environments.quadruped import QuadrupedEnv, torque_ratio
+from environments import ABEnv, EnvState
+from environments.quadruped import torque_ratio
+from environments.quadruped.commands.velocity import COMMAND_SCALE
+from environments.quadruped.fields import CONTACT_THRESHOLD
+from environments.quadruped.observations import GOAL_SCALE, GOAL_SPAN, SENSED
+from environments.quadruped.terms import COMMANDS
 from physics import load_robot
 from physics.engine import available_cores
 from physics.mjcf import to_mjcf
@@ -36,7 +42,24 @@ from training.evaluation import evaluate
 CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
 
 
-class MujocoQuadrupeds:
+def require_the_same_in_mujoco(cfg: object) -> None:
+    """Raise ConfigError, naming the field, where a task asks for what MujocoQuadrupeds does not do.
+
+    Its figures would be of another task.
+    """
+    if not isinstance(cfg, QuadrupedCfg):
+        raise ConfigError("task: expected one of a quadruped, which MuJoCo's robots can do")
+    asked = (
+        ("command.kind", cfg.command.kind, ("stay", "velocity", "goal"), "which MuJoCo's robots follow"),
+        ("terrain.kinds", cfg.terrain.kinds, ("flat",), "which is where MuJoCo's robots are"),
+        ("motor.enabled", cfg.physics.motor.enabled, (False,), "MuJoCo's motors are ideal"),
+    )
+    for name, value, known, why in asked:
+        if value not in known:
+            raise ConfigError(f"{name}: expected {' or '.join(map(str, known))}, {why}, got {value}")
+
+
+class MujocoQuadrupeds(ABEnv):
     """The tasks of QuadrupedEnv in MuJoCo: N robots that live one episode each, on flat ground.
 
     What QuadrupedEnv does in its kernel is done here a second time, in NumPy, from its documentation:
@@ -47,14 +70,16 @@ class MujocoQuadrupeds:
     num_envs: robots N; cfg: the task; threads: 0 for every core this process may use;
     cone: of MuJoCo's foot friction, "pyramidal" or "elliptic"; joint_friction: whether the joints
     keep their dry friction.
+
+    Raises ConfigError, naming the field, for what only QuadrupedEnv does.
     """
 
-    num_obs, num_actions = QuadrupedEnv.num_obs, QuadrupedEnv.num_actions
+    num_actions = 12
 
     def __init__(self, num_envs: int, cfg: QuadrupedCfg, threads: int = 0, cone: str = "pyramidal", joint_friction: bool = True) -> None:
         self.num_envs, self.cfg = num_envs, cfg
-        if cfg.command.kind == "pose":
-            raise ConfigError("command.kind: expected one of stay, velocity, goal, which MuJoCo's robots follow, got pose")
+        self.num_obs = sum(term.columns for term in (*SENSED, COMMANDS[cfg.command.kind].observation))
+        require_the_same_in_mujoco(cfg)
         self.robot = load_robot(cfg.model)
         self.home = self.robot.home_joints.ravel()
         self.joint_low, self.joint_high = self.robot.joint_range.reshape(12, 2).T
@@ -79,8 +104,13 @@ class MujocoQuadrupeds:
         self.contact = np.zeros((num_envs, 4))  # 1 where a foot bears more than the threshold
         self.alive = np.ones(num_envs, bool)
 
-    def init_state(self, seed: int = 0) -> EnvState:
-        """Start an episode of every robot: the home pose, disturbed, the lowest foot on the ground."""
+    def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
+        """Start an episode of every robot: the home pose, disturbed, the lowest foot on the ground.
+
+        Raises ValueError if staggered: robots that live once have no other ages.
+        """
+        if staggered:
+            raise ValueError("staggered: expected False of robots that live one episode each")
         self.random = np.random.default_rng(seed)
         n, spread = self.num_envs, self.cfg.reset
         yaw, pitch, roll = self._uniform(math.pi, n), self._uniform(spread.tilt, n), self._uniform(spread.tilt, n)
@@ -98,11 +128,13 @@ class MujocoQuadrupeds:
         self.goal_in[:], self.command_in[:], self.age[:], self.contact[:], self.alive[:] = 0, 0, 0, 0, True
         self._new_goals()
         self._new_commands()
-        none = np.zeros(n, bool)
-        return EnvState(self._observe(), np.zeros(n, np.float32), none, none, {})
+        state = self.new_state()
+        state.obs[:] = self._observe()
+        return state
 
-    def step(self, actions: np.ndarray) -> EnvState:
-        """Advance one control step; actions (N, 12) as QuadrupedEnv takes them."""
+    def step(self, actions: np.ndarray, out: EnvState | None = None) -> EnvState:
+        """Advance one control step; actions (N, 12) as QuadrupedEnv takes them; see ABEnv."""
+        actions, state = self.checked(actions), out or self.new_state()
         actions = np.where(np.abs(actions) < 100, actions, 0)
         targets = np.clip(self.home + self.action_scale * actions, self.joint_low, self.joint_high)
         self._push()
@@ -110,14 +142,17 @@ class MujocoQuadrupeds:
         shares = [share for share in np.array_split(living, self.threads) if len(share)]
         list(self.pool.map(self._move, shares, itertools.repeat(targets), itertools.repeat(self.torque_scale * actions)))
         self.age += self.alive
-        fallen = self.alive & self._fallen()
-        timed_out = self.alive & ~fallen & (self.age >= self.cfg.max_episode_steps)
+        state.terminated[:] = self.alive & self._fallen()
+        state.truncated[:] = self.alive & ~state.terminated & (self.age >= self.cfg.max_episode_steps)
         self._new_goals()
         self._new_commands()
-        info = {"episode_return": np.zeros(self.num_envs), "episode_steps": self.age.copy()}
-        state = EnvState(self._observe(), np.zeros(self.num_envs, np.float32), fallen, timed_out, info)
-        self.alive &= ~(fallen | timed_out)
+        state.obs[:], state.info["episode_steps"][:] = self._observe(), self.age
+        self.alive &= ~state.done
         return state
+
+    def split(self, parts: int, threads: int = 1) -> "list[MujocoQuadrupeds]":
+        """Return this environment alone, which has threads of its own."""
+        return [self]
 
     def errors(self) -> dict[str, np.ndarray]:
         """Return what QuadrupedEnv.errors returns."""
@@ -160,7 +195,7 @@ class MujocoQuadrupeds:
             for k in range(d.ncon):
                 mujoco.mj_contactForce(self.model, d, k, force)
                 foot = self.feet.tolist().index(max(d.contact.geom[k]))  # the floor is geom 0
-                self.contact[i, foot] = force[:3] @ force[:3] > Q.CONTACT_THRESHOLD**2
+                self.contact[i, foot] = force[:3] @ force[:3] > CONTACT_THRESHOLD**2
             # positions of the end of the step; mj_step leaves those of its beginning
             mujoco.mj_kinematics(self.model, d)
             mujoco.mj_comPos(self.model, d)
@@ -219,21 +254,25 @@ class MujocoQuadrupeds:
         """Return observations (N, 37), columns as QuadrupedEnv documents them."""
         q, qd = np.array([d.qpos for d in self.datas]), np.array([d.qvel for d in self.datas])
         r = np.array([d.xmat[1] for d in self.datas])  # R_WB, row by row
-        obs = np.zeros((self.num_envs, self.num_obs), np.float32)
-        obs[:, Q.OBS_JOINT : Q.OBS_SPEED] = q[:, 7:] - self.home
-        obs[:, Q.OBS_SPEED : Q.OBS_CONTACT] = qd[:, 6:] * 0.05
-        obs[:, Q.OBS_CONTACT : Q.OBS_GRAVITY] = self.contact
-        obs[:, Q.OBS_GRAVITY : Q.OBS_SPIN] = -r[:, 6:]
-        obs[:, Q.OBS_SPIN : Q.OBS_GOAL] = qd[:, 3:6] * 0.25
-        if self.cfg.command.kind == "velocity":
-            obs[:, Q.OBS_GOAL :] = self.command * (2, 2, 1)
-            return np.where(np.abs(obs) < 1e3, obs, 0)
+        sensed = {
+            "joint_angles": q[:, 7:] - self.home,
+            "joint_speeds": qd[:, 6:],
+            "contacts": self.contact,
+            "gravity_direction": -r[:, 6:],
+            "angular_velocity": qd[:, 3:6],
+        }
+        obs = np.concatenate([*(term.scale * sensed[term.name] for term in SENSED), self._asked()], axis=1)
+        return np.where(np.abs(obs) < 1e3, obs, 0).astype(np.float32)
+
+    def _asked(self) -> np.ndarray:
+        """Return what the observation says of the command (N, 3)."""
+        kind, reach = self.cfg.command.kind, self.cfg.goal.reach
+        if kind == "velocity":
+            return self.command * (COMMAND_SCALE, COMMAND_SCALE, 1)
         offset = self.goal - self._com()
         flat = self._to_heading(offset[:, :2])
-        shrink = np.minimum(1, self.cfg.goal.reach / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6))
-        obs[:, Q.OBS_GOAL : Q.OBS_GOAL + 2] = (1.5 / self.cfg.goal.reach if self.cfg.command.kind == "goal" else 5) * shrink * flat
-        obs[:, Q.OBS_GOAL + 2] = 5 * offset[:, 2]
-        return np.where(np.abs(obs) < 1e3, obs, 0)
+        flat = flat * np.minimum(1, reach / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6))
+        return np.column_stack(((GOAL_SPAN / reach if kind == "goal" else GOAL_SCALE) * flat, GOAL_SCALE * offset[:, 2]))
 
 
 def evaluate_in_mujoco(creature: Creature, cfg: QuadrupedCfg, episodes: int, seed: int, cone: str = "pyramidal") -> dict[str, float]:
@@ -270,6 +309,7 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         saved = checkpoint.load(args.checkpoint)
+        require_the_same_in_mujoco(saved.config.env)
         creature = saved.creature(registry.make(saved.config.task, num_envs=1, cfg=saved.config.env))
     except ConfigError as error:
         options.error(str(error))

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
-from config import Config, override
+from config import override
 from entity import Creature
 from environments import registry
+from training.presets import preset
 from training.replay import Replay, Sequences
 from training.share import Share
 from training.world_model import Chance, overshooting_weights, world_model_loss
@@ -72,7 +73,7 @@ class Bench:
     """A replay buffer of a new policy's balance, and world models to learn from it."""
 
     def __init__(self) -> None:
-        self.cfg = override(Config(), {"world_model.role": "belief", "world_model.capacity": 8, "train.num_envs": ROBOTS})
+        self.cfg = override(preset("quadruped-balance"), {"world_model.role": "belief", "world_model.capacity": 8, "train.num_envs": ROBOTS})
         env = registry.make(self.cfg.task, num_envs=ROBOTS, cfg=self.cfg.env, threads=1)
         torch.manual_seed(0)
         self.env, self.creature = env, Creature(env, self.cfg.network, self.cfg.world_model)

@@ -190,6 +190,10 @@ class ABEnv(abc.ABC):
             raise ValueError(f"actions: expected finite numbers, got {actions[robot, column]} in column {column} of robot {robot}")
         return actions
 
+    def statistics(self) -> dict[str, float]:
+        """Return what happened since the last call, over all robots, by name: reward_NAME, the sum of a reward's term; end_NAME, how many episodes ended so."""
+        return {}
+
     def errors(self) -> dict[str, np.ndarray]:
         """Return what evaluations tell of the task beside survival and return, as it is at this instant, (N) each, by name."""
         return {}

@@ -70,7 +70,7 @@ def own_gains(varied, work, lane, kp, kd):
 
 
 @inline
-def joint_torque(motor_blocks, varied, work, rows, lane, joint, q, qd, drive, limits, damping, friction):
+def joint_torque(motor_blocks, varied, joints_differ, work, rows, lane, joint, q, qd, drive, limits, damping, friction):
     """Return the torque on a joint [N m] and its implicit coefficient [N m s/rad].
 
     drive: drive_constants(); limits: torque [N m], lowest, highest angle [rad].
@@ -82,6 +82,8 @@ def joint_torque(motor_blocks, varied, work, rows, lane, joint, q, qd, drive, li
     measured = q + vary(varied, rows, L.VARIED_LEG + L.V_OFFSET + joint, lane, real(0.0))
     torque = driven(motor_blocks, varied, work, rows, lane, joint, measured, qd, kp, kd, limit, drive)
     stop, stop_c = limit_torque(q, qd, low, high, limit_stiffness, limit_damping, dt)
+    damping = vary(joints_differ, rows, L.VARIED_LEG + L.V_DAMPING + joint, lane, damping)
+    friction = vary(joints_differ, rows, L.VARIED_LEG + L.V_FRICTION + joint, lane, friction)
     c = joint_resistance(qd, damping, friction, friction_speed)
     return torque - c * qd + stop, c + stop_c
 

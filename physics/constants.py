@@ -73,7 +73,8 @@ class Model(NamedTuple):
 
     world, base, legs: the constants; terrain: Terrain.pack(); body: None, or anything else if knees
     and trunk touch the ground; motors: motor_constants(); motor_blocks, varied_blocks: (blocks,
-    rows * LANES), the rows of physics/layout.py that motors keep, and of what robots differ in.
+    rows * LANES), the rows of physics/layout.py that motors keep, and of what robots differ in; joints_differ: None, or
+    anything else if that holds for friction and damping of the joints too.
     """
 
     world: Any
@@ -84,6 +85,7 @@ class Model(NamedTuple):
     motors: Any = None
     motor_blocks: Any = None
     varied_blocks: Any = None
+    joints_differ: Any = None
 
 
 class _Moments:

@@ -18,6 +18,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from physics import layout as L
 from physics import simulation_step as S
 from physics.actuator import command_step
 from physics.contact import largest_timestep
-from physics.jit import LANES, aligned, real
+from physics.jit import LANES, address, aligned, real, typeof, types
 from physics.robot import Robot
 from physics.terrain import Terrain
 from physics.vary import pack, vary_step
@@ -84,6 +85,7 @@ class PhysicsEngine:
         cfg: PhysicsCfg | None = None,
         terrain: Terrain | None = None,
         differ: bool = False,
+        joints_differ: bool = False,
         extra_rows: int = 0,
         extra_work_rows: int = 0,
     ) -> None:
@@ -107,7 +109,7 @@ class PhysicsEngine:
             constants.world_constants(cfg, timestep, robot.foot_mass()), constants.base_constants(robot), constants.leg_constants(robot),
             terrain.pack() if terrain else None, True if cfg.body_contact else None, motors,
             aligned(self.num_blocks, L.MOTOR_ROWS * LANES) if cfg.motor.enabled else None,
-            aligned(self.num_blocks, L.VARIED_ROWS * LANES) if differ else None,
+            aligned(self.num_blocks, L.VARIED_ROWS * LANES) if differ else None, True if joints_differ else None,
         )  # fmt: skip
         self._start_threads(threads, L.WORK_ROWS + extra_work_rows)
         n = self.num_blocks * LANES
@@ -122,10 +124,15 @@ class PhysicsEngine:
         if differ:
             self.vary(VaryCfg())
 
+    @cached_property
+    def advance_address(self) -> int:
+        """Where the compiled equations of motion are: simulation_step.advance."""
+        return address(S.advance, typeof(self.work[0]), typeof(self.model), types.int64)
+
     def _start_threads(self, threads: int, work_rows: int) -> None:
         """Set up threads, 0 for every core, and their work buffers."""
         self.threads = max(1, min(threads or available_cores(), self.num_blocks))
-        self._work = [aligned(work_rows * LANES) for _ in range(self.threads)]
+        self.work = [aligned(work_rows * LANES) for _ in range(self.threads)]
         self._lead = 0  # blocks that the calling thread takes beyond an even share
         # the calling thread takes a share too
         self._pool = concurrent.futures.ThreadPoolExecutor(self.threads - 1, "physics") if self.threads > 1 else None
@@ -146,7 +153,7 @@ class PhysicsEngine:
         part.blocks = self.blocks[first:last]
         own = {name: blocks[first:last] for name in ("motor_blocks", "varied_blocks") if (blocks := getattr(self.model, name)) is not None}
         part.model = self.model._replace(**own)
-        part._start_threads(threads, len(self._work[0]) // LANES)
+        part._start_threads(threads, len(self.work[0]) // LANES)
         return part
 
     def run(self, kernel: Callable, *arguments: object) -> None:
@@ -156,7 +163,7 @@ class PhysicsEngine:
         block whenever it had to wait for them, and shrinks whenever it had not. On two threads 4096
         environments of the balance task step in 1.27 ms by this, in 1.42 ms with even shares.
         """
-        shares = [(self.blocks, *share, work, self.model, *arguments) for share, work in zip(self._shares(), self._work, strict=True)]
+        shares = [(self.blocks, *share, work, self.model, *arguments) for share, work in zip(self._shares(), self.work, strict=True)]
         futures = [self._pool.submit(kernel, *share) for share in shares[1:]] if self._pool else []
         kernel(*shares[0])
         late = not all(future.done() for future in futures)
@@ -198,7 +205,7 @@ class PhysicsEngine:
         """
         if not isinstance(substeps, (int, np.integer)) or substeps < 1:
             raise ValueError(f"substeps: expected a whole number of at least 1, got {substeps!r}")
-        self.run(S.simulation_step, substeps)
+        self.run(S.simulation_step, self.advance_address, int(substeps))
 
     def apply_motor_torques(self, torques: np.ndarray) -> None:
         """Hold motor torques until changed; beyond a motor's limit they are cut.

@@ -2,8 +2,9 @@
 
 Three decorators. ``@inline`` is for the scalar functions that hold one physical idea each; LLVM
 inlines them without asking. ``@kernel`` is for the functions that Python calls: they loop over
-blocks of robots, run without the GIL and are kept in Numba's disk cache; ``@reducing_kernel`` the
-same, where a sum may be taken in any order.
+blocks of robots, run without the GIL and are kept in Numba's disk cache. ``@stage`` is for the parts of a
+kernel that are compiled and cached on their own: call() calls one by its address, so that a change in another part
+leaves it as it is.
 
 Robots lie in blocks of ``LANES``, one row of a block holding one number of each of its robots, so
 that the loop over the lanes of a block is vector instructions throughout. For the compiler
@@ -15,6 +16,8 @@ import hashlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +51,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import llvmlite.binding  # noqa: E402
 import numba  # noqa: E402  (after the thread settings)
+from numba import typeof, types  # noqa: E402, F401
+from numba.core import cgutils  # noqa: E402
+from numba.extending import intrinsic  # noqa: E402
 
 # Before a vector loop runs, it is checked that its arrays do not overlap, range by range. LLVM gives up joining
 # neighbouring ranges after 100 attempts; all of them joined, there are 2 checks in place of 30: 4 % of a step.
@@ -72,8 +78,41 @@ _FLOATS = {"contract", "nsz", "arcp", "afn"}
 # Without wrappers, Python cannot call an inline function; that saves a quarter of the compile time.
 inline = numba.njit(forceinline=True, error_model="numpy", fastmath=_FLOATS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 kernel = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLOATS, no_cfunc_wrapper=True)
-# A dot product is a vector instruction only if its sum may be split: the policy's update took 24.5 us per sample without, 21.0 with.
-reducing_kernel = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLOATS | {"reassoc"}, no_cfunc_wrapper=True)
+stage = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLOATS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+@intrinsic
+def call(typing: Any, address: Any, arguments: Any) -> tuple[Any, Callable]:
+    """Call a stage by its address(), with a tuple of arguments whose types are exactly those that it was compiled for."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer, packed = values
+        kinds = tuple(arguments)
+        function = builder.inttoptr(pointer, context.call_conv.get_function_type(types.none, kinds).as_pointer())
+        status, _ = context.call_conv.call_function(builder, function, types.none, kinds, cgutils.unpack_tuple(builder, packed))
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.none(address, arguments), generate
+
+
+def callable_from_python(function: Any) -> Callable:
+    """Return what calls an inlined function with a tuple of its arguments from Python, to try it out."""
+
+    @numba.njit(error_model="numpy")
+    def call(values: Any) -> Any:
+        return function(*values)
+
+    return call
+
+
+def address(function: Any, *kinds: Any) -> int:
+    """Return the address of a stage compiled for arguments of these types; compile it, or take it from the cache, if it was not."""
+    if kinds not in function.overloads:
+        function.compile(kinds)
+    compiled = function.overloads[kinds]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 
 def aligned(*shape: int) -> np.ndarray:

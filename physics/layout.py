@@ -45,7 +45,8 @@ V_GRIP_TIME = 19
 VARIED_BASE_ROWS = 20
 V_TORQUE_LIMIT = 0  # (3) [N m]
 V_OFFSET = 3  # (3) measured less true angle [rad]
-VARIED_LEG_ROWS = 6
+V_FRICTION, V_DAMPING = 6, 9  # (3) each of the joints, where they differ too [N m], [N m s/rad]
+VARIED_LEG_ROWS, VARIED_JOINT_ROWS = 12, 6  # and those that are of account where they do not
 VARIED_ROWS = VARIED_BASE_ROWS + 4 * VARIED_LEG_ROWS
 
 # Base, in the work buffer only
@@ -143,20 +144,20 @@ def vary(varied_blocks, rows, row, lane, constant):
 
 
 @inline
-def copy_in(source, base_rows, leg_rows_, work, base_at, leg_at):
-    """Copy rows of the base, then of four legs, to where they are in a work buffer."""
+def copy_in(source, base_rows, leg_rows_, count, work, base_at, leg_at):
+    """Copy rows of the base, then of four legs, count of each leg's, to where they are in a work buffer."""
     base = work[base_at * LANES : (base_at + base_rows) * LANES]
     for i in range(base_rows * LANES):
         base[i] = source[i]
     for leg in range(4):
         rows = leg_rows(work, leg)[leg_at * LANES : (leg_at + leg_rows_) * LANES]
         start = (base_rows + leg * leg_rows_) * LANES
-        for i in range(leg_rows_ * LANES):
+        for i in range(count * LANES):
             rows[i] = source[start + i]
 
 
 @inline
-def copy_out(work, base_at, leg_at, target, base_rows, leg_rows_):
+def copy_out(work, base_at, leg_at, target, base_rows, leg_rows_, count):
     """Copy rows back from a work buffer."""
     base = work[base_at * LANES : (base_at + base_rows) * LANES]
     for i in range(base_rows * LANES):
@@ -164,7 +165,7 @@ def copy_out(work, base_at, leg_at, target, base_rows, leg_rows_):
     for leg in range(4):
         rows = leg_rows(work, leg)[leg_at * LANES : (leg_at + leg_rows_) * LANES]
         start = (base_rows + leg * leg_rows_) * LANES
-        for i in range(leg_rows_ * LANES):
+        for i in range(count * LANES):
             target[start + i] = rows[i]
 
 
@@ -172,7 +173,7 @@ def copy_out(work, base_at, leg_at, target, base_rows, leg_rows_):
 def motors_in(motor_blocks, b, work):
     """Copy the motors' rows of a block, where there are any, into a work buffer."""
     if motor_blocks is not None:
-        copy_in(motor_blocks[b], MOTOR_BASE_ROWS, MOTOR_LEG_ROWS, work, MOTORS_BASE, MOTORS_LEG)
+        copy_in(motor_blocks[b], MOTOR_BASE_ROWS, MOTOR_LEG_ROWS, MOTOR_LEG_ROWS, work, MOTORS_BASE, MOTORS_LEG)
         for lane in range(LANES):
             work[DRAWN * LANES + lane] = real(0.0)
 
@@ -181,33 +182,41 @@ def motors_in(motor_blocks, b, work):
 def motors_out(work, motor_blocks, b):
     """Copy them back."""
     if motor_blocks is not None:
-        copy_out(work, MOTORS_BASE, MOTORS_LEG, motor_blocks[b], MOTOR_BASE_ROWS, MOTOR_LEG_ROWS)
+        copy_out(work, MOTORS_BASE, MOTORS_LEG, motor_blocks[b], MOTOR_BASE_ROWS, MOTOR_LEG_ROWS, MOTOR_LEG_ROWS)
 
 
 @inline
-def varied_in(varied_blocks, b, work):
+def joint_rows(joints_differ):
+    """Return how many of a leg's rows are of account of what robots differ in."""
+    if joints_differ is None:
+        return VARIED_JOINT_ROWS
+    return VARIED_LEG_ROWS
+
+
+@inline
+def varied_in(varied_blocks, joints_differ, b, work):
     """Copy what the robots of a block differ in, where they do, into a work buffer."""
     if varied_blocks is not None:
-        copy_in(varied_blocks[b], VARIED_BASE_ROWS, VARIED_LEG_ROWS, work, VARIED_BASE, VARIED_LEG)
+        copy_in(varied_blocks[b], VARIED_BASE_ROWS, VARIED_LEG_ROWS, joint_rows(joints_differ), work, VARIED_BASE, VARIED_LEG)
 
 
 @inline
-def varied_out(work, varied_blocks, b):
+def varied_out(work, varied_blocks, joints_differ, b):
     """Copy it back."""
     if varied_blocks is not None:
-        copy_out(work, VARIED_BASE, VARIED_LEG, varied_blocks[b], VARIED_BASE_ROWS, VARIED_LEG_ROWS)
+        copy_out(work, VARIED_BASE, VARIED_LEG, varied_blocks[b], VARIED_BASE_ROWS, VARIED_LEG_ROWS, joint_rows(joints_differ))
 
 
 @inline
 def enter(blocks, model, b, work):
     """Copy a block, and what else there is of its robots, into a work buffer."""
-    copy_in(blocks[b], BASE_ROWS, LEG_ROWS, work, 0, 0)
+    copy_in(blocks[b], BASE_ROWS, LEG_ROWS, LEG_ROWS, work, 0, 0)
     motors_in(model.motor_blocks, b, work)
-    varied_in(model.varied_blocks, b, work)
+    varied_in(model.varied_blocks, model.joints_differ, b, work)
 
 
 @inline
 def leave(work, blocks, model, b):
     """Copy a work buffer back; what robots differ in does not change."""
-    copy_out(work, 0, 0, blocks[b], BASE_ROWS, LEG_ROWS)
+    copy_out(work, 0, 0, blocks[b], BASE_ROWS, LEG_ROWS, LEG_ROWS)
     motors_out(work, model.motor_blocks, b)

@@ -25,7 +25,7 @@ from physics.base import (
     trunk_contact,
 )
 from physics.contact import contact_force, contact_law, find_patch, implicit_force, look_up, own_law, per_metre, surface
-from physics.jit import LANES, inline, kernel, real
+from physics.jit import LANES, call, inline, kernel, real, stage
 from physics.layout import load3, load6, store3, vary
 from physics.leg import (
     calf_bias,
@@ -161,10 +161,10 @@ def leg_inward(work, rows, leg, model):
         n, f = hip_bias(hip, g[0], a[0], rise, n, f)
 
         # Joint torques
-        blocks = model.motor_blocks
-        t1, d1 = joint_torque(blocks, varied, work, rows, lane, 0, q[0], qd[0], drive, (limit[0], low[0], high[0]), damping[0], friction[0])
-        t2, d2 = joint_torque(blocks, varied, work, rows, lane, 1, q[1], qd[1], drive, (limit[1], low[1], high[1]), damping[1], friction[1])
-        t3, d3 = joint_torque(blocks, varied, work, rows, lane, 2, q[2], qd[2], drive, (limit[2], low[2], high[2]), damping[2], friction[2])
+        blocks, own = model.motor_blocks, model.joints_differ
+        t1, d1 = joint_torque(blocks, varied, own, work, rows, lane, 0, q[0], qd[0], drive, (limit[0], low[0], high[0]), damping[0], friction[0])
+        t2, d2 = joint_torque(blocks, varied, own, work, rows, lane, 1, q[1], qd[1], drive, (limit[1], low[1], high[1]), damping[1], friction[1])
+        t3, d3 = joint_torque(blocks, varied, own, work, rows, lane, 2, q[2], qd[2], drive, (limit[2], low[2], high[2]), damping[2], friction[2])
 
         # Elimination of the joints, calf first: H = L D L^T, L G^T = F^T; d: one over D
         u1, u2, u3 = t1 - n[0], t2 - n2, t3 - n3
@@ -265,16 +265,22 @@ def leg_outward(work, rows, world, leg, terrain, contact_force_too):
             store3(rows, L.FORCE, lane, rotate(load_rotation(work, lane), x_rotate(s1, c1, force)))
 
 
+@stage
+def advance(work, model, substeps):
+    """Take the block in a work buffer through a number of time steps; contact forces are those of the last."""
+    for s in range(substeps):
+        substep(work, model, s == substeps - 1)
+
+
 @kernel
-def simulation_step(blocks, start, stop, work, model, substeps):
+def simulation_step(blocks, start, stop, work, model, advance_address, substeps):
     """Advance the robots of blocks[start:stop] by a number of time steps, with nothing but physics.
 
     blocks: (blocks, rows * LANES) state; work: (WORK_ROWS * LANES) scratch of this thread; model: Model.
     """
     for b in range(start, stop):
         L.enter(blocks, model, b, work)
-        for s in range(substeps):
-            substep(work, model, s == substeps - 1)
+        call(advance_address, (work, model, substeps))
         mend(work, model)
         for lane in range(LANES):
             recentre(work, lane, 0)

@@ -12,16 +12,18 @@ from physics.random import robot_key, uniform
 
 # Ranges: pack()
 FRICTION, RESTITUTION, STIFFNESS, TRUNK_MASS, TRUNK_SHIFT, LINK_MASS, STRENGTH, KP, KD, JOINT_OFFSET, DELAY, GRAVITY, GRIP = range(0, 26, 2)  # lowest, highest
+JOINT_FRICTION, JOINT_DAMPING = 26, 28
 
 # Draws of a robot's key
-DRAW_BASE, DRAW_LEG = 256, 272
+DRAW_BASE, DRAW_LEG, DRAW_JOINT = 256, 272, 300
 
 
 def pack(cfg: VaryCfg) -> np.ndarray:
-    """Return the ranges, lowest and highest of each, (26)."""
+    """Return the ranges, lowest and highest of each, (30)."""
     ranges = [
         *cfg.friction, *cfg.restitution, *cfg.stiffness, *cfg.trunk_mass, -cfg.trunk_shift, cfg.trunk_shift, *cfg.link_mass,
         *cfg.strength, *cfg.kp, *cfg.kd, -cfg.joint_offset, cfg.joint_offset, *cfg.delay, *cfg.gravity, *cfg.grip_time,
+        *cfg.joint_friction, *cfg.joint_damping,
     ]  # fmt: skip
     return np.array(ranges, dtype=real)
 
@@ -95,7 +97,7 @@ def motor_delay(motors):
 @inline
 def draw_leg(rows, leg, index, ranges, seed, clock, first_robot, marks):
     """Draw what a leg's joints have, where marks (LANES) are above 0; index: of the leg."""
-    limit = constant3(leg, C.TORQUE_LIMIT)
+    limit, friction, damping = constant3(leg, C.TORQUE_LIMIT), constant3(leg, C.FRICTION), constant3(leg, C.DAMPING)
     own = rows[L.VARIED_LEG * LANES : (L.VARIED_LEG + L.VARIED_LEG_ROWS) * LANES]
     weak, strong, low, high = ranges[STRENGTH], ranges[STRENGTH + 1], ranges[JOINT_OFFSET], ranges[JOINT_OFFSET + 1]
     draw = DRAW_LEG + 6 * index
@@ -104,6 +106,17 @@ def draw_leg(rows, leg, index, ranges, seed, clock, first_robot, marks):
         a, b, c = uniform(key, draw, weak, strong), uniform(key, draw + 1, weak, strong), uniform(key, draw + 2, weak, strong)
         choose3(own, L.V_TORQUE_LIMIT, lane, now, (limit[0] * a, limit[1] * b, limit[2] * c))
         choose3(own, L.V_OFFSET, lane, now, (uniform(key, draw + 3, low, high), uniform(key, draw + 4, low, high), uniform(key, draw + 5, low, high)))
+    least_friction, most_friction = ranges[JOINT_FRICTION], ranges[JOINT_FRICTION + 1]
+    least_damping, most_damping = ranges[JOINT_DAMPING], ranges[JOINT_DAMPING + 1]
+    draw = DRAW_JOINT + 6 * index
+    for lane in range(LANES):
+        key, now = robot_key(seed, clock, first_robot + lane), marks[lane] > real(0.0)
+        a, b = uniform(key, draw, least_friction, most_friction), uniform(key, draw + 1, least_friction, most_friction)
+        c = uniform(key, draw + 2, least_friction, most_friction)
+        choose3(own, L.V_FRICTION, lane, now, (friction[0] * a, friction[1] * b, friction[2] * c))
+        a, b = uniform(key, draw + 3, least_damping, most_damping), uniform(key, draw + 4, least_damping, most_damping)
+        c = uniform(key, draw + 5, least_damping, most_damping)
+        choose3(own, L.V_DAMPING, lane, now, (damping[0] * a, damping[1] * b, damping[2] * c))
 
 
 @inline
@@ -118,9 +131,9 @@ def draw_varied(work, model, ranges, seed, clock, first_robot, marks):
 def vary_step(blocks, start, stop, work, model, ranges, seed, first_robot):
     """Draw what the robots of blocks[start:stop] differ in; ranges: pack(); seed: a whole number; first_robot: number of blocks[0]'s first."""
     for b in range(start, stop):
-        L.varied_in(model.varied_blocks, b, work)
+        L.varied_in(model.varied_blocks, model.joints_differ, b, work)
         marks = work[L.MASS * LANES : (L.MASS + 1) * LANES]
         for lane in range(LANES):
             marks[lane] = real(1.0)
         draw_varied(work, model, ranges, seed, 0, first_robot + b * LANES, marks)
-        L.varied_out(work, model.varied_blocks, b)
+        L.varied_out(work, model.varied_blocks, model.joints_differ, b)

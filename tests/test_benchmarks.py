@@ -23,6 +23,7 @@ from benchmarks import (
     stiffness,
     tasks,
     training,
+    transfer,
     trot,
     world_model,
     world_model_details,
@@ -31,7 +32,9 @@ from config import override
 from entity import Creature
 from environments import registry
 from environments.gymnasium import GymVectorEnv
+from physics import layout as L
 from physics import load_robot
+from physics.jit import LANES
 from training import checkpoint
 from training.presets import preset
 
@@ -129,33 +132,25 @@ def twins(threads=1):
     return envs[0][0], envs[1][0], envs[0][1]
 
 
-def test_stages_and_physics_make_up_a_step():
-    env, plain, actions = twins()
-    ended = 0
-    for a in actions:
-        _, *arguments = environment_parts.call_of(env, a)
-        env.engine.run(environment_stages.stages, environment_stages.COMMAND, environment_stages.MEASURE, True, *arguments)
-        env.engine.run(environment_stages.physics, environment_stages.WHOLE, arguments[6])
-        env.engine.run(environment_stages.stages, environment_stages.MEASURE, environment_stages.OBSERVE + 1, True, *arguments)
-        state = plain.step(a)
-        for array, name in zip(arguments[9:], ("obs", "privileged", "final_obs", "final_privileged", "reward"), strict=False):
-            assert np.array_equal(array, state.info[name] if name in state.info else getattr(state, name)), name
-        assert np.array_equal(env.engine.blocks, plain.engine.blocks)
-        assert np.array_equal(env.engine.model.varied_blocks, plain.engine.model.varied_blocks)
-        ended += np.count_nonzero(state.done)
-    assert ended > 40
-
-
-def test_what_is_left_out_of_physics_is_gone():
+def test_what_is_left_out_of_a_step_is_gone():
     env, actions = environment_parts.started(environment.TASK, 64, 1)
+    made = environment_stages.variants(env)
+
+    def step(action, *names, physics=""):
+        call, _, *arguments = environment_parts.call_of(env, action)
+        env.engine.run(call, environment_stages.only(env, made, *names, physics=physics), *arguments)
+        return env.engine.get_state()
+
     for _ in range(15):  # to stand still
         env.step(0 * actions[0])
     standing, before = env.engine.blocks.copy(), env.engine.get_state()
+    step(actions[0], "nothing")
+    physics = slice(0, L.STATE_ROWS * LANES)  # beside it, returns are summed up
+    assert np.array_equal(env.engine.blocks[:, physics], standing[:, physics])
     drops, pushes = [], []
-    for parts in (environment_stages.WHOLE, environment_stages.IDLE, environment_stages.AIRBORNE, environment_stages.DYNAMICS):
+    for physics in ("", *environment_stages.PHYSICS):
         env.engine.blocks[:] = standing
-        env.engine.run(environment_stages.physics, parts, 5)
-        after = env.engine.get_state()
+        after = step(0 * actions[0], *(() if physics else ("advance",)), physics=physics)
         drops.append(np.median(before.base_position[:, 2] + 0.02 * before.base_linear_velocity[:, 2] - after.base_position[:, 2]))
         pushes.append(np.median(np.abs(after.joint_velocity - before.joint_velocity)))
     fall = 9.81 * 0.004**2 * 15  # in 5 steps of 4 ms, velocity first
@@ -164,6 +159,18 @@ def test_what_is_left_out_of_physics_is_gone():
     np.testing.assert_allclose(drops[3], fall, rtol=0.01)
     # legs without motors bend on the ground, those without ground are stretched, those with neither just fall
     assert pushes[3] < 0.01 < 0.2 < min(pushes[1:3])
+
+
+def test_all_stages_make_up_a_step():
+    env, plain, actions = twins()
+    made, ended = environment_stages.variants(env), 0
+    for a in actions:
+        call, _, *arguments = environment_parts.call_of(env, a)
+        env.engine.run(call, environment_stages.only(env, made, *environment_stages.STAGES), *arguments)
+        ended += np.count_nonzero(plain.step(a).done)
+        assert np.array_equal(env.engine.blocks, plain.engine.blocks)
+        assert np.array_equal(env.engine.model.varied_blocks, plain.engine.model.varied_blocks)
+    assert ended > 40
 
 
 def test_only_functions_that_are_called_can_be_replaced():
@@ -260,6 +267,52 @@ def test_both_engines_trot_alike():
     assert trot.error(ours, theirs) < 0.15
 
 
+@pytest.mark.parametrize(
+    ("task", "errors"),
+    [
+        ("quadruped-balance", {"goal_distance": 0.2}),
+        ("quadruped-walk-flat", {"velocity_error": 0.2, "yaw_rate_error": 0.2}),
+        ("quadruped-walk-robust", {"velocity_error": 0.3, "yaw_rate_error": 0.2}),
+        ("quadruped-goal", {"goal_distance": 4.0, "goals_per_minute": 30.0}),
+    ],
+)
+@pytest.mark.usefixtures("threads_as_before")
+def test_a_policy_is_examined_in_both_engines(task, errors, monkeypatch, capsys):
+    path = world_model.WALK.with_name(f"{task}.pt")
+    saved = checkpoint.load(path)
+    saved = dataclasses.replace(saved, config=override(saved.config, {"env.max_episode_seconds": 6.0}))
+    monkeypatch.setattr(transfer.checkpoint, "load", lambda _: saved)
+    monkeypatch.setattr(sys, "argv", ["transfer", "--checkpoint", str(path), "--episodes", "4", "--json"])
+    transfer.main()
+    *table, line = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    assert (result["task"], result["episodes"], result["cone"]) == (task, 4, "pyramidal")
+    names = {name.rpartition("_")[0] for name in result if name.endswith(("_foal", "_mujoco"))}
+    assert names == {"survival", "episode_seconds", "speed", *errors}
+    assert all(any(row.split()[0] == name for row in table if row) for name in names)
+    for engine in ("foal", "mujoco"):
+        assert result[f"survival_{engine}"] >= 0.75
+        assert 4.5 <= result[f"episode_seconds_{engine}"] <= 6.0
+        for name, most in errors.items():
+            assert 0 < result[f"{name}_{engine}"] < most, (name, engine)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("cartpole", "task: expected one of a quadruped"),
+        ("anymal-navigation", "command.kind: expected stay or velocity or goal"),
+        ("quadruped-walk-rough", "terrain.kinds: expected flat"),
+    ],
+)
+def test_what_mujoco_s_robots_cannot_do_is_refused(task, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["transfer", "--checkpoint", str(world_model.WALK.with_name(f"{task}.pt"))])
+    with pytest.raises(SystemExit) as stop:
+        transfer.main()
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_accelerations_agree_at_every_time_step():
     for timestep in (0.001, 0.005):
         assert agreement.accelerations(load_robot("go1"), timestep, 8)["relative error, largest"] < 1e-5
@@ -348,6 +401,20 @@ def test_two_evaluations_in_a_row_are_an_arrival_at_the_first():
     assert world_model.arrival(rows_of([0.95, 0.9, 0.97])) is None
     summary = world_model.summary([rows_of([1.0, 1.0]), rows_of([0.0, 0.5]), rows_of([0.0, 1.0, 1.0])])
     assert summary["env_steps"] == [1000, None, 2000] and summary["median"] == 2000
+
+
+def test_imagination_is_compared_with_who_arrives_and_with_nobody_else(capsys):
+    about, arriving, failing = machine.describe(), rows_of([1.0, 1.0]), rows_of([0.0, 0.5])
+    late = rows_of([0.0, 1.0, 1.0])
+    trainings = {"ppo": [late, late], "ppo-8": [arriving, failing], "imagination": [arriving, arriving]}
+    found = world_model.report_imagination(trainings, about)
+    assert found["imagination_step_ratio"] == 0.5
+    assert found["imagination"]["ppo-8"]["median"] is None
+    for ppo, imagined in (([arriving], [failing]), ([failing], [arriving])):
+        found = world_model.report_imagination({"ppo": ppo, "imagination": imagined}, about)
+        assert found["imagination_step_ratio"] is None
+        json.dumps(found, allow_nan=False)
+    assert "never" in capsys.readouterr().out
 
 
 def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
@@ -585,18 +652,6 @@ def test_tasks_are_learnt_by_the_command_and_its_failure_ends_it(tmp_path):
     assert tasks.robots("quadruped-goal") == tasks.ROBOTS and tasks.robots("anymal-navigation") == ("anymal_c",) and tasks.robots("cartpole") == ("",)
     with pytest.raises(SystemExit, match=r"simulate\.py --task nothing: simulate\.py: task: unknown task 'nothing'"):
         tasks.simulate(tmp_path, "--task", "nothing")
-
-
-def test_the_benchmark_of_a_gpu_runs_whole_without_one(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--minutes", "0.01", "--robots", "64", "--json"])
-    assert gpu.main() == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result["failed"] == []
-    assert result["agreement"]["float32"] == {"gradient": 0.0, "action": 0.0, "policy_loss": 0.0, "value_loss": 0.0}
-    assert 0 < result["agreement"]["bfloat16"]["gradient"] < 0.1
-    assert result["pace"][str(64)]["env_steps_per_second"] > 0
-    assert set(result["learning"]) == {gpu.BALANCE, gpu.WALK}
-    assert set(result["world_model"]) == {"small", "medium", "large"}
 
 
 def test_a_part_that_fails_keeps_no_other_from_running(monkeypatch, capsys):

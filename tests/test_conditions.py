@@ -8,7 +8,6 @@ from oracle import centre_of_mass, rotation
 from test_ground import clearance
 
 from config import NoiseCfg
-from environments import quadruped_rows as Q
 from environments import registry
 from physics import PhysicsEngine
 from physics import layout as L
@@ -114,10 +113,10 @@ def test_heights_and_goals_count_from_the_ground():
     com = centre_of_mass(env.robot, state)
     ground = env.terrain.height(*state.base_position[:, :2].T)
     assert ground.std() > 0.1
-    np.testing.assert_allclose(env.task_rows(Q.COM, 3)[running, 2], (com[:, 2] - ground)[running], atol=2e-5)
+    np.testing.assert_allclose(env.field("com")[running, 2], (com[:, 2] - ground)[running], atol=2e-5)
     np.testing.assert_allclose(s.info["privileged"][running, 3], (10 * (above(env, state) - env.robot.home_height))[running], atol=2e-4)
     # a goal is as high above the ground as the centre of mass of a robot that stands, within goal.height
-    goal = env.task_rows(Q.GOAL, 3)
+    goal = env.field("goal")
     off = goal[:, 2] - (env.robot.home_height + com[:, 2] - state.base_position[:, 2])
     assert (np.abs(off[running]) < env.cfg.goal.height + 1e-4).all()
     assert off[running].std() > 0.3 * env.cfg.goal.height

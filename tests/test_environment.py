@@ -7,9 +7,9 @@ import pytest
 from oracle import ROBOTS, centre_of_mass, foot_positions, random_state, rotation
 from walking import goal, reward_terms
 
-from config import ConfigError, NoiseCfg, QuadrupedCfg, VaryCfg
+from config import ConfigError, NoiseCfg, VaryCfg
 from environments import EnvState, registry
-from environments import quadruped_rows as Q
+from environments.quadruped import rewards
 from physics import PhysicsEngine
 from physics import constants as C
 from physics import layout as L
@@ -21,7 +21,8 @@ EXACT_START = {"reset.joint_position": 0.0, "reset.joint_velocity": 0.0, "reset.
 ONE_GOAL = {"goal.interval": (1e5, 1e6)}
 NEVER_FALL = {"fall_tilt": 3.0, "fall_height": 0.0}
 
-ALIKE = QuadrupedCfg(vary=VaryCfg(), noise=NoiseCfg())  # robots that do not differ, observed without error
+CFG = registry.default_cfg(TASK)
+ALIKE = dataclasses.replace(CFG, vary=VaryCfg(), noise=NoiseCfg())  # robots that do not differ, observed without error
 
 
 def make(n=32, threads=1, **changes):
@@ -78,7 +79,7 @@ def test_every_robot_stands_in_it(robot):
 def test_overrides_arrive_nested_or_dotted():
     nested = registry.make(TASK, num_envs=1, env_cfg_override={"push": {"spin": 2.0}, "kp": 33.0})
     dotted = registry.make(TASK, num_envs=1, env_cfg_override={"push.spin": 2.0, "env.kp": 33.0})
-    assert nested.cfg == dotted.cfg == dataclasses.replace(QuadrupedCfg(), kp=33.0, push=dataclasses.replace(QuadrupedCfg().push, spin=2.0))
+    assert nested.cfg == dotted.cfg == dataclasses.replace(CFG, kp=33.0, push=dataclasses.replace(CFG.push, spin=2.0))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_overrides_arrive_nested_or_dotted():
         ({"motor.enabled": True, "motor.delay": 0.01, "vary.delay": (0.0, 0.015)}, r"motor.delay: expected, with vary.delay, .* got 0.025"),
         ({"vary.delay": (0.0, 0.005)}, "vary.delay: expected motor.enabled true"),
         ({"vary.friction": (1.2, 0.8)}, "vary.friction"),
-        ({"command.kind": "walk"}, "command.kind: expected one of stay, velocity, goal"),
+        ({"command.kind": "walk"}, "command.kind: expected one of stay, velocity, goal, pose, got 'walk'"),
         ({"command.distance": (0.2, 1.0)}, r"command.distance: expected more than command.reached = 0.3 m, got 0.2"),
         ({"command.standing": 0.95}, r"command.turning: expected, with command.standing, at most 1, got 1.05"),
         ({"noise.spin": -0.1}, "noise.spin"),
@@ -191,11 +192,11 @@ def test_every_observation_is_what_it_says(robot):
         "action": (4, actions),
         "friction, trunk mass": (16, np.ones((64, 2))),
         "feet's heights": (18, 10 * above),
-        "air times": (22, env.task_rows(Q.AIR_TIME, 4)),  # test_walking.py has them counted
+        "air times": (22, env.field("air_time")),  # test_walking.py has them counted
         "forces": (26, physics.foot_contact_force[..., 2] / (env.robot.total_mass * 9.81)),
-        "push": (30, np.einsum("nji,nj->ni", R, env.task_rows(Q.NEXT_PUSH, 3))),  # that they come true, a test below asks
-        "kick": (33, env.task_rows(Q.NEXT_PUSH + 3, 3)),
-        "time to push": (36, env.task_rows(Q.PUSH_IN, 1)),
+        "push": (30, np.einsum("nji,nj->ni", R, env.field("next_push"))),  # that they come true, a test below asks
+        "kick": (33, env.field("next_kick")),
+        "time to push": (36, env.field("push_in")),
     }
     columns = 0
     for name, (start, values) in expected.items():
@@ -229,7 +230,7 @@ def test_friction_and_mass_of_a_robot_are_told_to_the_critic_alone():
 
 @pytest.mark.parametrize("scale", [0.2, 2.0])
 def test_every_reward_term_is_what_it_says(scale):
-    env = make_with(64, ONE_GOAL, NEVER_FALL)
+    env = make_with(64, ONE_GOAL, NEVER_FALL)  # test_walking.py has those that this task has no use for
     env.init_state(seed=2)
     _, last_actions = wander(env, 8, scale, seed=1)
     state, actions = wander(env, 1, scale, seed=2)
@@ -237,11 +238,12 @@ def test_every_reward_term_is_what_it_says(scale):
     assert running.sum() > 10
     ours = env.reward_terms()
     expected = reward_terms(env, [actions, last_actions, last_actions])
-    weights = env.cfg.reward.weights
-    assert list(ours) == list(weights) == [*expected, "fall"]
+    weights = {name: getattr(env.cfg.reward, name) for name in rewards.LIBRARY}
+    assert list(ours) == [name for name, weight in weights.items() if weight]
+    expected = {name: values for name, values in expected.items() if weights[name]}
     total = 0
     for name, values in expected.items():
-        share = weights[name] * (1.0 if name == "air_time" else 0.02)
+        share = weights[name] * (1.0 if rewards.LIBRARY[name].once else 0.02)
         np.testing.assert_allclose(ours[name][running], share * values[running], rtol=2e-4, atol=2e-6, err_msg=name)
         assert np.ptp(values[running]) > 0 or name in ("alive", "trot", "air_time", "knee", "arrival", "stopping")
         total = total + share * values
@@ -309,8 +311,8 @@ def test_pushes_come_when_and_as_strong_as_configured():
             sizes.append(np.hypot(*kick[i, :2]))
             directions.append(np.arctan2(kick[i, 1], kick[i, 0]))
             assert abs(kick[i, 2]) < 1e-3
-            assert env.task_rows(Q.PUSH_AGE, 1)[i] == 0
-            np.testing.assert_allclose(env.task_rows(Q.PUSH, 3)[i], kick[i], atol=1e-3)
+            assert env.field("push_age")[i] == 0
+            np.testing.assert_allclose(env.field("push")[i], kick[i], atol=1e-3)
     sizes = np.array(sizes)
     assert low - 1e-3 < sizes.min() < low + 0.05 * (high - low)
     assert high - 0.05 * (high - low) < sizes.max() < high + 1e-3
@@ -337,21 +339,22 @@ def test_the_critic_knows_the_next_push():
     env = make_with(64, EXACT_START, NEVER_FALL, {"physics.gravity": 0.0, "push.interval": (0.1, 0.3)})
     env.set_level(push=0.7)
     told = env.init_state(seed=8).info["privileged"].copy()
+    push, kick_at, push_in = (env.columns(name, True) for name in ("next_push_velocity", "next_push_spin", "next_push_time"))
     spins, kicks = [], []
     before = env.engine.get_state()
     for _ in range(40):
         now = env.step(np.zeros((64, 12))).info["privileged"].copy()
         after = env.engine.get_state()
-        due = told[:, Q.PRIV_PUSH_IN] - np.float32(env.cfg.ctrl_dt) <= 0
+        due = told[:, push_in][:, 0] - np.float32(env.cfg.ctrl_dt) <= 0
         # weightless and unmoved, a robot moves as it is pushed
         kick = after.base_linear_velocity - before.base_linear_velocity
         turned = rotation(before.base_quaternion)
-        announced = np.einsum("nij,nj->ni", turned, told[:, Q.PRIV_PUSH : Q.PRIV_PUSH + 3])
+        announced = np.einsum("nij,nj->ni", turned, told[:, push])
         np.testing.assert_allclose(kick[due], announced[due], atol=0.1)
         np.testing.assert_allclose(kick[~due], 0.0, atol=0.1)
         spins.append((after.base_angular_velocity - before.base_angular_velocity)[due])
-        kicks.append(told[due, Q.PRIV_KICK : Q.PRIV_KICK + 3])
-        np.testing.assert_allclose(now[~due, Q.PRIV_PUSH_IN], told[~due, Q.PRIV_PUSH_IN] - env.cfg.ctrl_dt, atol=1e-5)
+        kicks.append(told[due, kick_at])
+        np.testing.assert_allclose(now[~due, push_in], told[~due, push_in] - env.cfg.ctrl_dt, atol=1e-5)
         told, before = now, after
     spins, kicks = np.concatenate(spins), np.concatenate(kicks)
     assert len(kicks) > 64 * 2
@@ -541,7 +544,7 @@ def test_episodes_start_with_the_centre_of_mass_where_it_is():
     env = make(64)
     env.init_state(seed=21)
     state = env.engine.get_state()
-    com = env.task_rows(Q.COM, 3) + np.pad(env.engine.rows(L.ORIGIN, 2), ((0, 0), (0, 1)))
+    com = env.field("com") + np.pad(env.engine.rows(L.ORIGIN, 2), ((0, 0), (0, 1)))
     np.testing.assert_allclose(com, centre_of_mass(env.robot, state), atol=1e-5)
     # they were put on the ground after they were measured: by centimetres
     assert np.ptp(state.base_position[:, 2]) > 0.02

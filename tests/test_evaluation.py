@@ -7,10 +7,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from config import Config, override
+from config import override
 from environments import EnvState
 from training import run
 from training.evaluation import evaluate, nearness, reaches, target
+from training.presets import preset
 from training.run import Run
 
 ENDS = {0: {2: "fall", 4: "time"}, 1: {5: "time"}, 2: {3: "time", 4: "fall"}}  # of robots, by step
@@ -69,7 +70,7 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
     levels, saved = [], []
     judge = types.SimpleNamespace(targets={}, set_level=lambda push, command: levels.append((push, command)))
     engine = types.SimpleNamespace(creature=None, device=None, shares=[None], env_steps=0)
-    trained = Run(override(Config(), {"curriculum.push": (0.5, 1.3), "curriculum.command": (0.3, 1.0)}), engine, judge, tmp_path, Console())
+    trained = Run(override(preset("quadruped-balance"), {"curriculum.push": (0.5, 1.3), "curriculum.command": (0.3, 1.0)}), engine, judge, tmp_path, Console())
     monkeypatch.setattr(trained, "save", lambda name, progress: saved.append(progress["mean_return"]))
     for i, by_level in enumerate(returns):
         trained.iteration = i

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from config import Config, ConfigError, override
+from config import ConfigError, override
 from entity import Creature
 from environments import registry
 from renderer.kinematics import rotation
 from training.foresight import Foresight
+from training.presets import preset
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -19,7 +20,7 @@ SMALL = {
 
 def following(ahead=5, **changes):
     """Return a foresight of one robot, the environment, and its first state."""
-    cfg = override(Config(), SMALL | changes)
+    cfg = override(preset("quadruped-balance"), SMALL | changes)
     env = registry.make("quadruped-balance", num_envs=1, cfg=cfg.env)
     torch.manual_seed(0)
     foresight = Foresight(Creature(env, cfg.network, cfg.world_model), env, CPU, ahead)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from config import Config
 from entity import Creature
 from environments import registry
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
+from training.presets import preset
 
 CPU = torch.device("cpu")
 ITERATIONS = 40  # seeds 0, 1 and 2 survive 99 %, 72 % and 63 % of their episodes then; untrained ones 6 %
@@ -17,7 +17,7 @@ SHARES = 2  # on any machine: every share has noise of its own
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_short_training_learns_to_stand_against_pushes(precision):
     torch.manual_seed(0)
-    cfg = Config()
+    cfg = preset("quadruped-balance")
     env, trial = (registry.make(cfg.task, num_envs=n, threads=SHARES) for n in (256, 128))
     creature = Creature(env, cfg.network, cfg.world_model)
     creature.use_precision(precision)

@@ -1,5 +1,6 @@
 """Proximal policy optimisation against arithmetic by hand and torch.distributions; the engine, with one share of the robots or several."""
 
+import dataclasses
 import math
 import types
 
@@ -7,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from config import Config, NetworkCfg, PPOCfg, override
+from config import NetworkCfg, PPOCfg, override
 from entity import Creature, Memory
-from environments import quadruped_rows as Q
 from environments import registry
 from training import checkpoint, ppo
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
 from training.experience import Experience, gradient
 from training.inference import Inference
+from training.presets import preset
 
 CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=1, head_size=4, encoder=8, lstm=8, critic=8)
@@ -109,7 +110,7 @@ def test_learning_rate_follows_the_divergence_within_its_bounds():
 
 def engine(n=64, threads=1, precision="float32", **changes):
     """Return an engine whose policy does more than a new one."""
-    cfg = override(Config(network=SMALL), {"env.max_episode_seconds": 0.3, "ppo.rollout": 24, **changes})
+    cfg = override(dataclasses.replace(preset("quadruped-balance"), network=SMALL), {"env.max_episode_seconds": 0.3, "ppo.rollout": 24, **changes})
     env = registry.make(cfg.task, num_envs=n, cfg=cfg.env, threads=1)
     creature = Creature(env, cfg.network, cfg.world_model)
     creature.use_precision(precision)
@@ -388,7 +389,8 @@ def test_levels_grow_from_first_to_last_unless_robots_fall_too_often():
     for falls in (2.1, 1.9, 0.0, 9.0, 0.0):
         made.grow(falls)
         seen.append(made.levels)
-        assert made.env.constants[[Q.PUSH_LEVEL, Q.COMMAND_LEVEL]].tolist() == pytest.approx(made.levels)
+        settings = [made.env.settings[made.env.composed.settings[name]] for name in ("push_level", "command_level")]
+        assert settings == pytest.approx(made.levels)
     assert seen == [pytest.approx(pair) for pair in [(0.5, 1.0), (0.5, 1.0), (0.9, 1.1), (1.2, 1.1), (1.2, 1.1), (1.2, 1.1)]]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from config import Config, ConfigError, check, knobs, override, sections
+from config import ConfigError, check, knobs, override, sections
 from entity import Creature
 from environments import registry
 from environments.contracts import Body, Node
@@ -21,6 +21,7 @@ from training import checkpoint
 from training.display import count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
+from training.presets import preset
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -144,7 +145,7 @@ def test_the_list_names_tasks_and_robots():
 
 
 def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
-    cfg = override(Config(), {"push.speed": (0.2, 0.3), "network.lstm": 32, "train.num_envs": 32})
+    cfg = override(preset("quadruped-balance"), {"push.speed": (0.2, 0.3), "network.lstm": 32, "train.num_envs": 32})
     env = registry.make(cfg.task, num_envs=32, cfg=cfg.env)
     creature = Creature(env, cfg.network, cfg.world_model)
     engine = TrainingEngine(env, creature, cfg, CPU)
@@ -171,7 +172,7 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
     ],
 )
 def test_a_checkpoint_of_another_robot_or_network_says_what_differs(env_changes, cfg_changes, words, tmp_path):
-    cfg = Config()
+    cfg = preset("quadruped-balance")
     env = registry.make(cfg.task, num_envs=16)
     checkpoint.save(tmp_path / "c.pt", Creature(env, cfg.network, cfg.world_model), override(cfg, cfg_changes), {})
     for name, value in env_changes.items():
@@ -212,8 +213,8 @@ def test_networks_stay_as_a_checkpoint_has_them(trained):
 
 
 def test_the_default_configuration_is_valid_and_every_knob_is_explained():
-    check(Config())
-    for section in sections(Config()).values():
+    check(preset("quadruped-balance"))
+    for section in sections(preset("quadruped-balance")).values():
         for field in knobs(section):
             assert field.metadata["meaning"] and "unit" in field.metadata
 

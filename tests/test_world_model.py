@@ -1,5 +1,6 @@
 """World model: its arithmetic against hand calculations, what it learns from, what the policy imagines with it."""
 
+import dataclasses
 import math
 
 import pytest
@@ -63,7 +64,8 @@ def course(m, s, noise=None):
 
 
 def engine(n=64, threads=1, seed=0, world=SMALL, **changes):
-    cfg = override(Config(seed=seed, world_model=world), {"ppo.rollout": 8, "network.lstm": 32, "network.critic": 32, **changes})
+    base = dataclasses.replace(preset("quadruped-balance"), seed=seed, world_model=world)
+    cfg = override(base, {"ppo.rollout": 8, "network.lstm": 32, "network.critic": 32, **changes})
     env = registry.make(cfg.task, num_envs=n, cfg=cfg.env, threads=1)
     torch.manual_seed(seed)
     return TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, CPU, threads)

@@ -5,14 +5,13 @@ import dataclasses
 import numpy as np
 from oracle import centre_of_mass, foot_positions, rotation
 
-from environments import quadruped_rows as Q
 from environments.quadruped import torque_ratio
 from physics import layout as L
 
 
 def goal(env):
     """Return (N, 3), world frame."""
-    return env.task_rows(Q.GOAL, 3) + np.pad(env.engine.rows(L.ORIGIN, 2), ((0, 0), (0, 1)))
+    return env.field("goal") + np.pad(env.engine.rows(L.ORIGIN, 2), ((0, 0), (0, 1)))
 
 
 def to_heading(quaternion, v):
@@ -66,7 +65,7 @@ def reward_terms(env, actions):
     limit = robot.torque_limit.ravel()
     torque = np.clip(ratio * (cfg.kp * (target - state.joint_position) - cfg.kd * state.joint_velocity), -limit, limit)
     offset2 = ((goal(env) - centre_of_mass(robot, state)) ** 2).sum(1)
-    command = env.task_rows(Q.COMMAND, 3).astype(float)
+    command = env.field("command").astype(float)
     moving = command.any(axis=1)
     missed = to_heading(state.base_quaternion, v[:, :2]) - command[:, :2]
     contact = np.linalg.norm(state.foot_contact_force, axis=2) > 1.0
@@ -75,7 +74,7 @@ def reward_terms(env, actions):
     beyond = np.maximum(np.maximum(low + 0.1 * (high - low) - state.joint_position, state.joint_position - high + 0.1 * (high - low)), 0)
     fl, fr, rl, rr = contact.T
     agree = ((fl == rr).astype(float) + (fr == rl)) / 2
-    flight = env.task_rows(Q.LANDED, 4)
+    flight = env.field("landed")
 
     def near(error2):
         return (np.exp(-cfg.reward.sharp * error2) + np.exp(-cfg.reward.wide * error2)) / 2

@@ -65,6 +65,8 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpo
     try:
         task = data["config"].get("task", Config().task)
         config = override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), _flat(data["config"]))
+        folders = {name: getattr(Config().train, name) for name in ("run_dir", "checkpoint_dir")}  # of whoever trained it, elsewhere
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, **folders))
     except ConfigError as error:
         raise ConfigError(f"checkpoint: {path}: {error}") from None
     return Checkpoint(str(path), config, data["weights"], data["progress"], data["trainer"])

@@ -29,6 +29,9 @@ def count_text(count: float) -> str:
     return f"{count:.0f}"
 
 
+SHOWN = 5  # terms of the reward that the panel shows, the largest
+
+
 class Display:
     """Shows iteration, speed, return, survival, what else evaluations are judged by, and time left while training."""
 
@@ -66,7 +69,13 @@ class Display:
             ("trained", "train_seconds", seconds_text),
             ("left", "left", seconds_text),
         )
-        return [(label, show(v[key])) for label, key, show in formats if key in v]
+        rows = [(label, show(v[key])) for label, key, show in formats if key in v]
+        terms = sorted((key for key in v if key.startswith("reward_")), key=lambda key: -abs(v[key]))[:SHOWN]
+        rows += [(key.replace("_", " "), f"{v[key]:+.3g} /s") for key in terms] if self.console.is_terminal else []
+        ends = [key for key in v if key.startswith("end_") and v[key] > 0.0005]
+        causes = ", ".join(f"{key.removeprefix('end_').replace('_', ' ')} {v[key]:.1%}" for key in ends)
+        rows += [("ends by", causes)] if self.console.is_terminal and ends else []
+        return rows + ([("skipped gradients", f"{v['skipped_gradients']}")] if v.get("skipped_gradients") else [])
 
     def _panel(self) -> Panel:
         grid = Table.grid(padding=(0, 2))

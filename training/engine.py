@@ -59,6 +59,7 @@ class TrainingEngine:
             self.dreamer = Dreamer(creature, env.num_envs, cfg, device, threads)
         self.env_steps, self.seconds = 0, 0.0  # taken so far, spent on them
         self.spent = dict.fromkeys(("gradient", *(("world",) if model else ()), *(("follow", "imagine") if self.dreamer else ())), 0.0)  # of these
+        self.skipped = 0  # gradients that were not finite
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
         env.set_level(*self.levels)
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
@@ -186,6 +187,7 @@ class TrainingEngine:
         falls looks like gain (balance after 20 s: 93 and 97 instead of 67 and 76 % of episodes survived).
         """
         if not torch.isfinite(gradient).all():  # a step along a broken gradient would end the run
+            self.skipped += 1
             return
         cfg, groups = self.cfg.ppo, self.optimizer.param_groups
         parts = gradient.split([group["params"][0].numel() for group in groups])
@@ -201,6 +203,16 @@ class TrainingEngine:
             self.levels = tuple(min(level + cfg.growth, last) for level, (_, last) in zip(self.levels, (cfg.push, cfg.command), strict=True))
             self.env.set_level(*self.levels)
 
+    def statistics(self) -> dict[str, float]:
+        """Return what the environment counted since the last call: reward terms per second and robot, and shares of how episodes ended."""
+        sums: dict[str, float] = {}
+        for share in self.shares:
+            for name, value in share.env.statistics().items():
+                sums[name] = sums.get(name, 0.0) + value
+        seconds = self.cfg.ppo.rollout * self.env.num_envs * self.cfg.env.ctrl_dt
+        ends = sum(value for name, value in sums.items() if name.startswith("end_"))
+        return {name: value / seconds if name.startswith("reward_") else value / max(ends, 1.0) for name, value in sums.items()}
+
     def iterate(self) -> dict[str, float]:
         """Collect and learn once; return metrics, with the seconds of both."""
         start = time.perf_counter()
@@ -213,7 +225,8 @@ class TrainingEngine:
             for x in (lambda r: r.reward, lambda r: r.terminated, lambda r: r.done().bool(), lambda r: r.episode_return, lambda r: r.episode_steps)
         )
         self.grow(1000.0 * float(terminated.float().mean()))
-        metrics |= {"push_level": self.levels[0], "command_level": self.levels[1]}
+        metrics |= self.statistics()
+        metrics |= {"skipped_gradients": self.skipped, "push_level": self.levels[0], "command_level": self.levels[1]}
         metrics |= {"reward": float(reward.mean()), "falls": float(terminated.sum()), "episodes": float(ended.sum())}
         if ended.any():
             metrics |= {"return": float(returns[ended].mean()), "episode_steps": float(steps[ended].mean())}

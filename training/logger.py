@@ -8,6 +8,9 @@ from typing import Any
 
 from config import Config
 
+GROUPS = "eval", "reward", "end"  # metrics of these beginnings are shown together
+COMMON = {"eval_survival", "eval_mean_return", "eval_episodes", "eval_episode_seconds"}  # what evaluations of every task tell
+
 
 class Logger:
     """Writes a run's metrics to a folder, a row per iteration.
@@ -41,7 +44,8 @@ class Logger:
                 csv.DictWriter(file, self._columns).writerow(metrics)
         for key, value in metrics.items():
             if key not in ("iteration", "env_steps"):
-                self._board.add_scalar(key.replace("eval_", "eval/", 1), value, metrics["env_steps"])
+                group, _, name = key.partition("_")
+                self._board.add_scalar(f"{group}/{name}" if group in GROUPS and name else key, value, metrics["env_steps"])
 
     def close(self) -> pathlib.Path | None:
         """Finish the files and draw the learning curve; return its path, None if nothing was evaluated."""
@@ -51,7 +55,7 @@ class Logger:
 
 
 def plot_curve(rows: list[dict[str, Any]], path: pathlib.Path) -> bool:
-    """Draw survival and return of the evaluations over training time; return whether there were any."""
+    """Draw survival and return of the evaluations, and the task's own errors below, over training time; return whether there were any."""
     points = [row for row in rows if "eval_survival" in row]
     if not points:
         return False
@@ -60,10 +64,13 @@ def plot_curve(rows: list[dict[str, Any]], path: pathlib.Path) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    errors = [key for key in points[0] if key.startswith("eval_") and key not in COMMON]
     seconds = [row["train_seconds"] for row in points]
-    figure, left = plt.subplots(figsize=(8, 4.5), dpi=120)
+    heights = [3, *(1 for _ in errors)]
+    figure, axes = plt.subplots(len(heights), 1, figsize=(8, 4.5 + 1.3 * len(errors)), dpi=120, sharex=True, squeeze=False, height_ratios=heights)
+    left = axes[0, 0]
     left.plot(seconds, [100 * row["eval_survival"] for row in points], color="#1f6f8b", marker="o", markersize=3, label="survival")
-    left.set(xlabel="training time [s]", ylabel="survived evaluation episodes [%]", ylim=(0, 102), xlim=(0, None))
+    left.set(ylabel="survived evaluation episodes [%]", ylim=(0, 102), xlim=(0, None))
     left.axhline(95, color="#1f6f8b", linewidth=0.8, linestyle=":")
     right = left.twinx()
     right.plot(seconds, [row["eval_mean_return"] for row in points], color="#d97b29", marker="s", markersize=3, label="return")
@@ -72,7 +79,11 @@ def plot_curve(rows: list[dict[str, Any]], path: pathlib.Path) -> bool:
     left.legend(lines, [line.get_label() for line in lines], loc="lower right", frameon=False)
     top = left.secondary_xaxis("top", functions=_time_and_steps(points))
     top.set_xlabel("env steps [million]")
-    for axis in (left, right):
+    for axis, key in zip(axes[1:, 0], errors, strict=True):
+        axis.plot(seconds, [row[key] for row in points], color="#555555", marker=".", markersize=4)
+        axis.set(ylabel=key.removeprefix("eval_").replace("_", "\n"), ylim=(0, None))
+    axes[-1, 0].set_xlabel("training time [s]")
+    for axis in (*axes[:, 0], right):
         axis.spines["top"].set_visible(False)
     figure.tight_layout()
     figure.savefig(path)

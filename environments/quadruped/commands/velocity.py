@@ -1,0 +1,46 @@
+"""The command to move at a velocity, which is drawn anew now and then."""
+
+import math
+
+from environments.quadruped.commands.places import speed
+from environments.quadruped.terms import command, metric, observation, renewal
+from physics.random import uniform
+
+COMMAND_SCALE = 2.0  # of a commanded velocity in the observation; its yaw rate is as it is
+WALKING = {"velocity_error": (-math.inf, 0.15), "yaw_rate_error": (-math.inf, 0.15)}  # what counts as learnt [m/s], [rad/s]
+
+
+@renewal(sets=("command", "command_in"), due="command_in")
+def draw_velocity(
+    key, command_level, command_forward, command_sideways, command_turn, command_interval, command_standing, command_turning, command_least
+):
+    """A new velocity when its time has come; some are to stand, some to turn on the spot."""
+    kind = uniform(key, 0, 0.0, 1.0)
+    vx = command_level * uniform(key, 1, command_forward[0], command_forward[1])
+    vy = command_level * uniform(key, 2, command_sideways[0], command_sideways[1])
+    turn = command_level * uniform(key, 3, command_turn[0], command_turn[1])
+    moves = (kind >= command_standing + command_turning) & (vx * vx + vy * vy >= command_least * command_least)
+    turns = (kind >= command_standing) & (abs(turn) >= command_least)
+    return (vx if moves else 0.0, vy if moves else 0.0, turn if turns else 0.0), uniform(key, 4, command_interval[0], command_interval[1])
+
+
+@observation(columns=3, mirror="command")
+def velocity_asked(command):
+    """Commanded velocity, forward and to the left [m/s] x 2, and yaw rate [rad/s]."""
+    return COMMAND_SCALE * command[0], COMMAND_SCALE * command[1], command[2]
+
+
+@metric
+def velocity_error(heading_velocity, command):
+    """Horizontal velocity less the commanded one [m/s]."""
+    x, y = heading_velocity[0] - command[0], heading_velocity[1] - command[1]
+    return math.sqrt(x * x + y * y)
+
+
+@metric
+def yaw_rate_error(heading_velocity, command):
+    """Yaw rate less the commanded one [rad/s]."""
+    return abs(heading_velocity[2] - command[2])
+
+
+velocity = command("velocity", [draw_velocity], velocity_asked, [velocity_error, yaw_rate_error, speed], WALKING)

@@ -1,0 +1,440 @@
+"""Writes the control step of a task: a module whose kernel loads the fields and calls the terms, a loop over the lanes each.
+
+The module is named by its text and by the sources of its terms and lies beside Numba's cache, which keeps what is compiled of it.
+Terms that read the same field load it again, from the first-level cache.
+"""
+
+import hashlib
+import importlib.util
+import itertools
+import pathlib
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numba
+import numpy as np
+
+from config import ConfigError, suggest
+from environments.quadruped.fields import BODY, DERIVED, KEPT, LEGS, MEASURED, VARIED, VARIED_LEGS, Field, K, M
+from environments.quadruped.source import Function
+from environments.quadruped.step import SHARED
+from environments.quadruped.terms import Command, Event, Metric, Observation, Randomisation, Renewal, Reward, Term, Termination, Update
+from physics.jit import real
+
+DRAW_NOISE = 1024  # first draw of a robot's key that an observation's noise takes
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a task is made of. Orders matter: of observations their columns, of terminations which is counted, of updates what they read."""
+
+    rewards: tuple[Reward, ...]
+    observations: tuple[Observation, ...]  # the command's come last but for those added to a task
+    privileged: tuple[Observation, ...]
+    terminations: tuple[Termination, ...]
+    events: tuple[Event, ...]
+    randomisations: tuple[Randomisation, ...]
+    command: Command
+    renewals: tuple[Renewal, ...] = ()  # beside the command's
+    metrics: tuple[Metric, ...] = ()  # beside the command's
+    more: tuple[Observation, ...] = ()  # columns after the command's
+
+    @cached_property
+    def columns(self) -> tuple[Observation, ...]:
+        """The observation's terms, in order."""
+        return (*self.observations, self.command.observation, *self.more)
+
+    @cached_property
+    def all_metrics(self) -> tuple[Metric, ...]:
+        """The metrics, in order."""
+        return (*self.command.metrics, *self.metrics)
+
+    @cached_property
+    def all_renewals(self) -> tuple[Renewal, ...]:
+        """What is renewed, in order."""
+        return (*self.command.updates, *self.renewals)
+
+    def every(self) -> Iterable[Term]:
+        """Return every term."""
+        return (
+            *self.rewards, *self.columns, *self.privileged, *self.terminations, *self.events, *self.randomisations, *self.all_renewals,
+            *self.all_metrics,
+        )  # fmt: skip
+
+    @cached_property
+    def kept(self) -> tuple[Field, ...]:
+        """The fields that terms keep, beside KEPT."""
+        found = {f.name: f for term in self.every() if isinstance(term, Update) for f in term.keeps}
+        return tuple(found.values())
+
+
+# What each composed stage is called with beside (task, work, extra, settings, model)
+STAGES = {
+    "events": ("seed", "clock", "number"),
+    "terminate": ("ends", "count"),
+    "begin": ("seed", "clock", "number"),
+    "renew": ("seed", "clock", "number"),
+    "observe": ("out", "seed", "clock", "number"),
+    "reward": ("terms", "sums", "count"),
+    "metrics": ("out", "first", "count"),
+}
+
+
+@dataclass
+class Composed:
+    """A task's compiled stages, and where its numbers are.
+
+    settings: index of each number that it is set by; rows: first row and size of each field that the task keeps.
+    """
+
+    blame: Callable[[str, Exception], ConfigError]  # of a stage that does not compile: what is wrong with which term
+    stages: dict[str, Any]
+    settings: dict[str, int]
+    rows: dict[str, tuple[int, int]]
+    terms_row: int  # of the rewards' terms, among the task's rows
+    task_rows: int
+    sums_row: int  # in the work buffer, after the physics' rows: sums of the rewards' terms since they were last read
+    ends_row: int  # the same of counts of how episodes ended
+    out_row: int  # observation and privileged observation
+    work_rows: int
+
+
+class Composer:
+    """Writes the text."""
+
+    def __init__(self, terms: Terms, values: dict[str, Any], options: dict[str, dict[str, Any]], noise: bool) -> None:
+        """values: what the configuration and the robot set, by name: numbers and pairs; options: of terms, by section."""
+        self.terms, self.values, self.options, self.noise = terms, values, options, noise
+        self.settings: dict[str, int] = {}
+        for name in (*SHARED, *values):  # all there are, so that a term more moves none
+            self.setting(name, values[name])
+        self.imports: dict[str, Function] = {}
+        self.stage_terms: dict[str, list[Term]] = {}
+        self.rows = {f.name: (getattr(K, f.name), f.size) for f in KEPT}
+        self.terms_row = K.size
+        for f in terms.kept:
+            if f.name in self.rows:
+                raise ConfigError(f"keeps: expected a new name of a field, got {f.name!r}, which there is")
+            self.rows[f.name] = self.terms_row, f.size
+            self.terms_row += f.size
+        self.task_rows = self.terms_row + len(terms.rewards)
+        self.sums_row = M.size
+        self.ends_row = self.sums_row + len(terms.rewards)
+        self.out_row = self.ends_row + len(terms.terminations) + 1
+        self.work_rows = self.out_row + sum(o.columns for o in (*terms.columns, *terms.privileged))
+        self.fields = {f.name: ("extra", getattr(M, f.name), f.size) for f in MEASURED} | {name: ("task", *x) for name, x in self.rows.items()}
+        self.physics = {f.name: f for group in (BODY, VARIED) for f in group}
+        self.legs = {f.name: f for group in (LEGS, VARIED_LEGS) for f in group}
+
+    @property
+    def varied(self) -> set[str]:
+        """What randomisations set of that in which the physics lets robots differ."""
+        return {f.name for f in (*VARIED, *VARIED_LEGS)} & {name for term in self.terms.randomisations for name in term.sets}
+
+    # loading
+
+    def setting(self, name: str, value: Any) -> str:
+        """Return how a setting is read: a number, or a tuple of several."""
+        count = len(value) if isinstance(value, (tuple, list)) else 1
+        names = [name] if count == 1 else [f"{name}.{i}" for i in range(count)]
+        for each in names:
+            self.settings.setdefault(each, len(self.settings))
+        reads = ", ".join(f"settings[{self.settings[each]}]" for each in names)
+        return reads if count == 1 else f"({reads})"
+
+    def rows_of(self, array: str, row: str | int, size: int) -> str:
+        """Return how consecutive rows of a lane are read."""
+        if size == 1:
+            return f"{array}[({row}) * LANES + lane]"
+        return "(" + ", ".join(f"{array}[({row} + {k}) * LANES + lane]" for k in range(size)) + ")"
+
+    def load(self, name: str, term: Term) -> str:
+        """Return how a parameter of a term is read; raise ConfigError for one that names nothing."""
+        if name in term.function.options:
+            value = self.options[term.section].get(name, term.function.options[name])
+            return self.setting(f"{term.section}_{name}", value)
+        if name in DERIVED:
+            made = DERIVED[name].function
+            return f"{self.imported(made, 'derived')}({', '.join(self.load(p, term) for p in made.parameters)})"
+        if name in self.fields:
+            return self.rows_of(*self.fields[name])
+        if name in self.physics or name in self.legs:
+            f = self.physics.get(name) or self.legs[name]
+            if f.load:
+                return f.load
+            array, row = f.row.split(", ")
+            return self.rows_of(array, row, f.size)
+        if name in self.values:
+            return self.setting(name, self.values[name])
+        known = [*self.fields, *self.physics, *self.legs, *DERIVED, *self.values]
+        raise ConfigError(f"{term.where}: unknown parameter {name!r}; {suggest(name, known, 'docs/terms.md lists the fields')}")
+
+    def imported(self, function: Function, kind: str) -> str:
+        """Return the name that a function has in the module."""
+        name = f"{kind}_{function.name}"
+        while self.imports.get(name, function) is not function:
+            name += "_"
+        self.imports[name] = function
+        return name
+
+    def called(self, term: Term) -> str:
+        """Return the call of a term with what it reads."""
+        parameters = (*term.function.parameters, *term.function.options)
+        return f"{self.imported(term.function, type(term).__name__.lower())}({', '.join(self.load(p, term) for p in parameters)})"
+
+    # writing
+
+    def loops(self, bodies: Iterable[tuple[Term, list[str]]]) -> list[str]:
+        """Return loops over the lanes, and over the legs where terms read what is of one; bodies: of terms, in order.
+
+        Neighbours share a loop: LLVM unrolls a short one before it could vectorise it (judging 21 ns of an env step, 12 together).
+        """
+        lines = []
+        for of_a_leg, group in itertools.groupby(bodies, lambda body: body[0].of_a_leg):
+            loop = ["for lane in range(LANES):"]
+            for term, body in group:
+                loop.append(f"    # {term.name}")
+                if "key" in term.function.parameters:
+                    salt = zlib.crc32(f"{type(term).__name__} {term.name}".encode())
+                    loop.append(f"    key = mix(robot_key(seed, clock, number + lane) + np.uint32({salt}){' + np.uint32(leg)' if of_a_leg else ''})")
+                loop += ["    " + line for line in body]
+            if of_a_leg:
+                loop = ["for leg in range(4):", "    rows, leg_constants = L.leg_rows(work, leg), model.legs[leg]", *("    " + line for line in loop)]
+            lines += loop
+        return lines
+
+    def store(self, name: str, value: str, term: Update, where: str = "") -> list[str]:
+        """Return how a field is set; where: a condition that a lane must meet."""
+        if name in self.rows:
+            array, row, size = "task", str(self.rows[name][0]), self.rows[name][1]
+        elif (name in self.physics or name in self.legs) and (f := self.physics.get(name) or self.legs[name]).row:
+            (array, row), size = f.row.split(", "), f.size
+        else:
+            raise ConfigError(f"{term.where}: cannot set {name!r}; {suggest(name, [*self.rows, *self.physics, *self.legs], 'docs/terms.md lists the fields')}")
+        if name in {f.name for f in (*VARIED, *VARIED_LEGS)} and not isinstance(term, Randomisation):
+            raise ConfigError(f"{term.where}: {name!r} is set by randomisations alone")
+        parts = [f"{value}_{k}" for k in range(size)] if size > 1 else [value]
+        lines = [f"{', '.join(parts)} = {value}"] if size > 1 else []  # which another number of them would not fit
+        for k, part in enumerate(parts):
+            target = f"{array}[({row} + {k}) * LANES + lane]"
+            lines.append(f"{target} = real({part}) if {where} else {target}" if where else f"{target} = real({part})")
+        return lines
+
+    def update(self, term: Update, where: str = "") -> tuple[Term, list[str]]:
+        """Return the body of an update."""
+        values = [f"value{i}" for i in range(len(term.sets))]
+        body = [f"{', '.join(values)} = {self.called(term)}"]
+        for name, value in zip(term.sets, values, strict=True):
+            body += self.store(name, value, term, where)
+        return term, body
+
+    def updates(self, terms: Iterable[Update], where: str = "") -> list[str]:
+        """Return the loops of updates; where: a condition that a lane must meet.
+
+        What is drawn now and then is drawn in few of the blocks: goals and pushes took 35 ns of an env step when drawn for all.
+        """
+        lines = []
+        for due, group in itertools.groupby(terms, lambda term: term.due):
+            group = [*group]
+            if not due:
+                lines += self.loops(self.update(term, where) for term in group)
+                continue
+            if self.rows.get(due, (0, 0))[1] != 1:
+                raise ConfigError(f"{group[0].where}: expected as due a field of one number that is kept, got {due!r}")
+            timer = f"task[{self.rows[due][0]} * LANES + lane]"
+            lines += ["due = 0", "for lane in range(LANES):", f"    due += 1 if {timer} <= real(0.0) else 0", "if due > 0:"]
+            for term in group:
+                term, body = self.update(term, "now")
+                lines += ["    " + line for line in self.loops([(term, [f"now = {timer} <= real(0.0)", *body])])]
+        return lines
+
+    def observe(self, terms: Iterable[Observation]) -> list[str]:
+        """Return the loops of observations, one after another."""
+        bodies, row, draw = [], 0, DRAW_NOISE
+        for term in terms:
+            count = term.columns // 4 if term.of_a_leg else term.columns
+            if term.of_a_leg and term.columns % 4:
+                raise ConfigError(f"{term.where}: expected columns of four legs, a multiple of 4, got {term.columns}")
+            noisy = self.noise and term.noise
+            parts = [f"value{k}" for k in range(count)]
+            body = [f"{', '.join(parts)} = {self.called(term)}"]
+            first = f"{row} + {count} * leg" if term.of_a_leg else str(row)
+            for k in range(count):
+                if noisy and k % 3 == 0:
+                    number = f"{draw + k // 3}" + (f" + {-(-count // 3)} * leg" if term.of_a_leg else "")
+                    body += [f"error = errors3(robot_key(seed, clock, number + lane), {number}, {self.setting(term.noise, self.values[term.noise])})"]
+                x = f"value{k}"
+                x = f"({x} + error[{k % 3}])" if noisy else x
+                scale = "" if term.scale == 1.0 else f"real({term.scale!r}) * "
+                body.append(f"out[({first} + {k}) * LANES + lane] = real({scale}{x})")
+            bodies.append((term, body))
+            row, draw = row + term.columns, draw + -(-term.columns // 3) + 4
+        return self.loops(bodies)
+
+    def rewards(self) -> list[str]:
+        """Return the loops of the rewards' terms, weighted."""
+        weights, zeros, bodies = [], [], []
+        for k, term in enumerate(self.terms.rewards):
+            weight = self.setting(f"reward_{term.name}", 0.0)
+            weights.append(f"weight{k} = {weight}" + ("" if term.once else f" * settings[{self.settings['ctrl_dt']}]"))
+            target = f"terms[{k} * LANES + lane]"
+            zeros += [f"    {target} = real(0.0)"] if term.of_a_leg else []
+            bodies.append((term, [f"{target} {'+=' if term.of_a_leg else '='} real(weight{k} * {self.called(term)})"]))
+        zeros = ["for lane in range(LANES):", *zeros] if zeros else []
+        return [*weights, *zeros, *self.loops(bodies)]
+
+    def events(self) -> list[str]:
+        """Return the loops of what happens before the physics; first what counts down does so."""
+        timers = dict.fromkeys(term.due for term in self.terms.every() if isinstance(term, Update) and term.due)
+        lines = [f"    task[{self.rows[name][0]} * LANES + lane] -= settings[{self.settings['ctrl_dt']}]" for name in timers if name in self.rows]
+        return [*(["for lane in range(LANES):", *lines] if lines else []), *self.updates(self.terms.events)]
+
+    def total(self) -> list[str]:
+        """Return the loop that adds the terms up: those of a state that is not finite count as 0; sums are of robots that there are."""
+        floor = self.setting("reward_floor", 0.0)
+        lines = ["for lane in range(LANES):", "    total = real(0.0)", "    more = real(0.0)"]
+        lines += [f"    finite = extra[{M.finite} * LANES + lane] > real(0.0)", "    counts = real(1.0) if lane < count else real(0.0)"]
+        for k, term in enumerate(self.terms.rewards):
+            target, x = ("total", "x if finite else real(0.0)") if term.floored else ("more", "x")
+            lines += [f"    x = terms[{k} * LANES + lane]", f"    x = {x}", f"    terms[{k} * LANES + lane] = x"]
+            lines += [f"    sums[{k} * LANES + lane] += counts * x", f"    {target} += x"]
+        return [*lines, f"    extra[{M.total} * LANES + lane] = (max(total, real(0.0)) if {floor} > real(0.0) else total) + more"]
+
+    def terminate(self) -> list[str]:
+        """Return the loops that find which episodes ended, and count how."""
+        lines = [
+            "for lane in range(LANES):",
+            f"    age = task[{K.age} * LANES + lane] + real(1.0)",
+            f"    task[{K.age} * LANES + lane] = age",
+            f"    extra[{M.ended} * LANES + lane] = real(1.0) if age >= settings[{self.settings['max_episode_steps']}] else real(0.0)",
+        ]
+        target, bodies = f"extra[{M.ended} * LANES + lane]", []
+        for k, term in reversed([*enumerate(self.terms.terminations)]):  # the first that holds has the last word
+            if term.of_a_leg:
+                raise ConfigError(f"{term.where}: expected fields of the whole robot, got one of a leg")
+            bodies.append((term, [f"{target} = real({k + 2}.0) if {self.called(term)} else {target}"]))
+        lines += [*self.loops(bodies), "for lane in range(LANES):", f"    ended = {target} if lane < count else real(0.0)"]
+        counts = range(len(self.terms.terminations) + 1)
+        return [*lines, *(f"    ends[{k} * LANES + lane] += real(1.0) if ended == real({k + 1}.0) else real(0.0)" for k in counts)]
+
+    def begin(self) -> list[str]:
+        """Return the loops that give episodes what they begin with."""
+        now = f"extra[{M.ended} * LANES + lane] > real(0.0)"
+        lines = ["for lane in range(LANES):", f"    now = {now}"]
+        for f in (*KEPT, *self.terms.kept):
+            for k in range(f.size if f.reset is not None else 0):
+                x = f"task[{self.rows[f.name][0] + k} * LANES + lane]"
+                lines.append(f"    {x} = real({f.reset!r}) if now else {x}")
+        return [*lines, *self.updates(self.terms.randomisations, now)]
+
+    def metrics(self) -> list[str]:
+        """Return the loops of the metrics."""
+        metrics = self.terms.all_metrics
+        lines = [f"for lane in range(count):\n        for k in range({len(metrics)}):\n            out[first + lane, k] = real(0.0)"]
+        return lines + self.loops((t, [f"if lane < count: out[first + lane, {k}] += real({self.called(t)})"]) for k, t in enumerate(metrics))
+
+    def compose(self) -> Composed:
+        """Write the stages' modules, as far as they are new, and import them."""
+        t = self.terms
+        write = {
+            "events": self.events,
+            "terminate": self.terminate,
+            "begin": self.begin,
+            "renew": lambda: self.updates(t.all_renewals),
+            "observe": lambda: self.observe((*t.columns, *t.privileged)),
+            "reward": lambda: [*self.rewards(), *self.total()],
+            "metrics": self.metrics,
+        }
+        stages = {}
+        for name, more in STAGES.items():
+            self.imports = {}
+            lines = write[name]() or ["pass"]
+            signature = ", ".join(("task", "work", "extra", "settings", "model", *more))
+            text = "\n".join([f"@stage\ndef {name}({signature}):", *("    " + line for line in lines), ""])
+            stages[name] = getattr(self.module(name, text), name)
+            self.stage_terms[name] = [term for term in t.every() if any(f is term.function for f in self.imports.values())]
+        return Composed(
+            self.blame, stages, dict(self.settings), self.rows, self.terms_row, self.task_rows, self.sums_row, self.ends_row, self.out_row, self.work_rows
+        )
+
+    def size(self, name: str, term: Term) -> int:
+        """Return how many numbers a parameter of a term is."""
+        if name in term.function.options:
+            value = self.options[term.section].get(name, term.function.options[name])
+        elif name in DERIVED:
+            return DERIVED[name].size
+        elif name in self.fields:
+            return self.fields[name][2]
+        elif field := self.physics.get(name) or self.legs.get(name):
+            return field.size
+        else:
+            value = self.values[name]
+        return len(value) if isinstance(value, (tuple, list)) else 1
+
+    def blame(self, stage: str, error: Exception) -> ConfigError:
+        """Return what is wrong with the first term of a stage that does not compile, or does not give the numbers that it should."""
+        number = numba.from_dtype(np.dtype(real))
+        for term in self.stage_terms[stage]:
+            kinds = []
+            for name in (*term.function.parameters, *term.function.options):
+                count = self.size(name, term)
+                kinds.append(numba.uint32 if name == "key" else number if count == 1 else numba.types.UniTuple(number, count))
+            try:
+                term.function.inline.compile(tuple(kinds))
+                given = term.function.inline.overloads[tuple(kinds)].signature.return_type
+            except numba.core.errors.NumbaError as wrong:
+                return ConfigError(f"{term.where}: {reason(wrong)}")
+            expected = [self.rows[name][1] if name in self.rows else (self.physics | self.legs)[name].size for name in getattr(term, "sets", ())]
+            count = term.columns // (4 if term.of_a_leg else 1) if isinstance(term, Observation) else 1
+            for part, size in zip(given if len(expected) > 1 and len(given) == len(expected) else [given], expected or [count], strict=False):
+                got = len(part) if isinstance(part, numba.types.BaseTuple) else 1
+                if got != (size if len(expected) < 2 or len(given) == len(expected) else len(expected)):
+                    return ConfigError(f"{term.where}: expected {size if len(expected) < 2 else len(expected)} numbers, got {got}")
+        return ConfigError(f"{stage}: {reason(error)}")
+
+    def module(self, stage: str, text: str) -> Any:
+        """Return the module of a stage, named by its text and by the files of the functions in it."""
+        called = [f"# {name}: {f.plain.__module__}.{f.plain.__qualname__}" for name, f in self.imports.items()]
+        about = f'"""The stage {stage} of a control step, generated by {__name__}, which puts in the functions that it calls."""'
+        text = "\n".join([about, "", *called, HEAD, "", text])
+        sources = hashlib.sha256(text.encode())
+        for function in self.imports.values():
+            sources.update(function.identity)
+        name = f"foal_{stage}_{sources.hexdigest()[:12]}"
+        path = pathlib.Path(numba.config.CACHE_DIR) / "composed" / f"{name}.py"
+        if name not in sys.modules:
+            if not path.exists() or path.read_text() != text:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+            spec = importlib.util.spec_from_file_location(name, path)
+            made = importlib.util.module_from_spec(spec)
+            vars(made).update({name: function.inline for name, function in self.imports.items()})
+            spec.loader.exec_module(made)
+            sys.modules[name] = made
+        return sys.modules[name]
+
+
+def reason(error: Exception) -> str:
+    """Return one line of what Numba says."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    found = re.search(r"(No implementation of function \S+).*?>>> ([^\n]+)", text, re.DOTALL)
+    if found:
+        return f"cannot be compiled: nothing does {found[2].strip()}"
+    lines = [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("Failed in")]
+    return f"cannot be compiled: {lines[0] if lines else type(error).__name__}"
+
+
+HEAD = '''import numpy as np
+
+from environments.quadruped.step import foot_forces, friction_ratio, joint_reading, trunk_mass_ratio
+from physics import constants as C
+from physics import layout as L
+from physics.jit import LANES, real, stage
+from physics.leg import constant3
+from physics.random import errors3, mix, robot_key
+'''

@@ -1,0 +1,391 @@
+"""The quadruped's environment: N robots of a task that terms make up."""
+
+import copy
+import dataclasses
+import itertools
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numba.core.errors import NumbaError
+
+from config import ConfigError, NoiseCfg, QuadrupedCfg, TerrainCfg, VaryCfg, knobs, sections
+from environments.contracts import ABEnv, Body, EnvState, Mirror, Node
+from environments.quadruped import step as S
+from environments.quadruped.compose import Composed, Composer, Terms
+from environments.quadruped.observations import HEIGHT_SCALE, SPIN_SCALE
+from environments.quadruped.terms import COMMANDS, MIRRORS, Observation
+from physics import PhysicsEngine, Robot, load_robot, simulation_step, vary
+from physics import constants as C
+from physics import layout as L
+from physics.jit import LANES, address, real, typeof, types
+from physics.terrain import Terrain, curriculum
+
+PLATFORM = 2.0  # least side of the level middle of a tile, but at most a quarter of the tile [m]
+BORDER = 4.0  # least width of the level ground around the tiles [m]
+PUSH_SHOWN = 0.4  # how long view() gives a push [s]
+HUD_TERMS = 3  # of the reward that a picture tells, the largest
+GO1 = 12.743448 * 0.2878  # weight and height of the robot that gains and torques are given for [kg m]
+ANYWHERE = 1e9  # a bound beyond every place [m]
+STAGES = "advance", "act", "events", "measure", "terminate", "reward", "restart", "begin", "renew", "observe"  # as control_step() takes them
+COMPOSED_SECTIONS = "reward", "observation", "termination", "event", "randomisation"  # whose knobs are of terms alone
+ACTIONS = Mirror(*MIRRORS["joints"])
+
+
+def torque_ratio(robot: Robot) -> float:
+    """Return how much greater the torques are that bear a robot than the Go1's, by weight and height, to 1 %."""
+    return round(robot.total_mass * robot.home_height / GO1, 2)
+
+
+def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str, Any]:
+    """Return the numbers that terms may read of the configuration, the robot and the ground, by name: each a number or a tuple."""
+    found: dict[str, Any] = {}
+    for name, section in sections(cfg, "env").items():
+        for knob in knobs(section):
+            value = getattr(section, knob.name)
+            if not isinstance(value, str) and name not in COMPOSED_SECTIONS:
+                found[knob.name if name == "env" else f"{name}_{knob.name}"] = value
+    torque, ratio = cfg.control == "torque", torque_ratio(robot)
+    low, high = (-ANYWHERE, -ANYWHERE), (ANYWHERE, ANYWHERE)
+    if terrain:
+        middles = terrain.spawns[..., :2].reshape(-1, 2)
+        low, high = tuple(middles.min(0) - cfg.terrain.tile / 2), tuple(middles.max(0) + cfg.terrain.tile / 2)
+    return found | {
+        "max_episode_steps": cfg.max_episode_steps,
+        "action_scale": 0.0 if torque else cfg.action_scale,
+        "torque_scale": ratio * cfg.torque_scale if torque else 0.0,
+        "hold_share": float(torque),
+        "torque_ratio": ratio,
+        "push_level": 1.0,
+        "command_level": 1.0,
+        "terrain_low": low,
+        "terrain_high": high,
+    }
+
+
+def make_terrain(cfg: TerrainCfg) -> Terrain | None:
+    """Return the ground, or None if it is flat; raise ConfigError, naming the field, for what is no terrain."""
+    kinds = cfg.kinds.replace(",", " ").split()
+    if kinds == ["flat"]:
+        return None
+    try:
+        border = cfg.cell * math.ceil(BORDER / cfg.cell - 1e-6)
+        return curriculum(cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty, min(PLATFORM, cfg.tile / 4), border)
+    except ValueError as error:
+        raise ConfigError(f"terrain.{error}") from None
+
+
+def mirror(terms: tuple[Observation, ...]) -> Mirror:
+    """Return the mirror image of the columns of several terms."""
+    columns, signs = [], []
+    for term in terms:
+        image, first = term.image(), len(columns)
+        columns += [first + column for column in image.columns]
+        signs += image.signs
+    return Mirror(tuple(columns), tuple(map(float, signs)))
+
+
+def body(terms: Terms) -> Body:
+    """Return trunk and left legs, and how the robot looks in a mirror."""
+    trunk, legs, at = [], {0: [], 2: []}, 0
+    for term in terms.columns:
+        if term.node == "legs":
+            if term.columns % 4:
+                raise ConfigError(f"{term.where}: expected columns of four legs, a multiple of 4, got {term.columns}")
+            size = term.columns // 4
+            for leg, columns in legs.items():
+                columns += range(at + size * leg, at + size * leg + size)
+        elif term.node == "trunk":
+            trunk += range(at, at + term.columns)
+        else:
+            raise ConfigError(f"{term.where}: expected node trunk or legs, got {term.node!r}")
+        at += term.columns
+    nodes = Node("trunk", tuple(trunk)), *(Node("leg", tuple(columns)) for columns in legs.values())
+    return Body(nodes, mirror(terms.columns), mirror(terms.privileged), ACTIONS)
+
+
+def number(name: str, given: dict[str, Any], options: dict[str, dict[str, Any]]) -> float:
+    """Return a setting's number; of a tuple's, the name ends in its index. given: values(); options: of terms, by section."""
+    name, _, index = name.partition(".")
+    section, _, option = name.partition("_")
+    value = given[name] if name in given else options[section][option]
+    return float(value[int(index)] if index else value)
+
+
+class QuadrupedEnv(ABEnv):
+    """N quadrupeds that do what their command asks, whatever befalls them.
+
+    What a robot observes, is rewarded for and ends by are the task's terms (terms.py); terms_table() lists them.
+
+    Action (12): with control "pd" joint targets, home + action_scale * action [rad], kept within the
+    joint ranges, turned into torques kp (target - q) - kd qd at every physics step; with "torque"
+    motor torques hold + torque_scale * action - torque_kd qd [N m], hold being what bears the home
+    pose (Robot.hold_torques). Both are cut at the torque limits. kp, kd, torque_scale and torque_kd are a Go1's;
+    a heavier or taller robot's are torque_ratio() times those.
+
+    The robot looks alike from left and right, nearly: ``body`` holds the mirrors of observations and actions.
+    """
+
+    num_actions, kernel = 12, "control_step"
+
+    def __init__(self, terms: Terms, cfg: QuadrupedCfg, num_envs: int = 1, threads: int = 0) -> None:
+        if cfg.command.kind not in COMMANDS:
+            raise ConfigError(f"command.kind: expected one of {', '.join(COMMANDS)}, got {cfg.command.kind!r}")
+        if missing := [term.name for term in terms.rewards if not hasattr(cfg.reward, term.name)]:
+            raise ConfigError(f"reward: expected a task's own configuration, with weights of {', '.join(missing)}; registry.default_cfg() returns it")
+        active = tuple(term for term in terms.rewards if getattr(cfg.reward, term.name))
+        noise, differ = cfg.noise != NoiseCfg(), cfg.vary != VaryCfg()
+        self.terms = terms = dataclasses.replace(terms, rewards=active, command=COMMANDS[cfg.command.kind])
+        self.cfg, self.num_envs, self.body = cfg, num_envs, body(terms)
+        self.num_obs, self.num_privileged = (sum(o.columns for o in group) for group in (terms.columns, terms.privileged))
+        self.targets = terms.command.targets
+        self.robot = load_robot(cfg.model)
+        self.terrain = make_terrain(cfg.terrain)
+        options = {name: {k.name: getattr(section, k.name) for k in knobs(section)} for name, section in sections(cfg, "env").items()}
+        given = values(cfg, self.robot, self.terrain)
+        composer = Composer(terms, given, options, noise)
+        varied = composer.varied
+        differ = differ or bool(varied)
+        resist = (cfg.vary.joint_friction, cfg.vary.joint_damping) != ((1.0, 1.0), (1.0, 1.0)) or not varied.isdisjoint(("joint_friction", "joint_damping"))
+        self.composed: Composed = composer.compose()
+        self.settings = np.array([number(name, given, options) for name in self.composed.settings], real)
+        self.engine = PhysicsEngine(
+            self.robot, num_envs, cfg.sim_dt, threads, cfg.physics, self.terrain, differ, resist, self.composed.task_rows, self.composed.work_rows
+        )
+        if differ:
+            self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
+        gains = (0.0, cfg.torque_kd) if cfg.control == "torque" else (cfg.kp, cfg.kd)
+        self.engine.model.world[[C.KP, C.KD]] = torque_ratio(self.robot) * np.array(gains)
+        self._ranges = vary.pack(cfg.vary) if differ else None
+        if self.terrain:
+            spawns = self.terrain.spawns.reshape(-1, 3)
+            self.set_spawns(spawns[np.arange(num_envs) % len(spawns), :2])
+        self.seed, self.clock, self.started = 0, 0, False
+        self._state = self.new_state()
+
+    @cached_property
+    def _types(self) -> dict[str, Any]:
+        """The types of what stages are called with, by name."""
+        array = typeof(self.engine.work[0])
+        arrays = dict.fromkeys(("task", "work", "extra", "terms", "sums", "ends"), array)
+        whole = dict.fromkeys(("seed", "clock", "number", "count", "first", "substeps", "after_physics"), types.int64)
+        more = {"settings": typeof(self.settings), "model": typeof(self.engine.model), "ranges": typeof(self._ranges), "staggered": types.boolean}
+        return arrays | whole | more | {"out": array, "actions": typeof(self._state.obs)}
+
+    def stage_address(self, stage: Any, **kinds: Any) -> int:
+        """Return the address of a stage compiled for this environment; kinds: types of arguments that differ."""
+        return address(stage, *((self._types | kinds)[name] for name in stage.py_func.__code__.co_varnames[: stage.py_func.__code__.co_argcount]))
+
+    @cached_property
+    def stage_functions(self) -> dict[str, Any]:
+        """The stages of a control step, by name, in the order of STAGES."""
+        shared = {"advance": simulation_step.advance, "act": S.act, "measure": S.measure, "restart": S.restart}
+        return {name: shared.get(name) or self.composed.stages[name] for name in STAGES}
+
+    @cached_property
+    def addresses(self) -> tuple[int, ...]:
+        """Where the compiled stages are, in the order of STAGES."""
+        return tuple(self.address_of(name, function) for name, function in self.stage_functions.items())
+
+    def address_of(self, name: str, function: Any, **kinds: Any) -> int:
+        """Return the address of a stage of this name; raise ConfigError, naming function and file, for a term that does not compile."""
+        try:
+            return self.stage_address(function, **kinds)
+        except NumbaError as error:
+            if name not in self.composed.stages:
+                raise
+            raise self.composed.blame(name, error) from None
+
+    @cached_property
+    def _rows(self) -> tuple[int, ...]:
+        """Where terms, sums, counts of ends and columns are."""
+        made = self.composed
+        return made.terms_row, made.sums_row, made.ends_row, made.out_row
+
+    def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
+        """Start every episode; see ABEnv."""
+        self.seed, self.clock, self.started = seed, 0, True
+        s = self._state
+        self._run(np.zeros((self.num_envs, self.num_actions), real), s, 0, staggered)
+        s.reward[:], s.terminated[:], s.truncated[:] = 0, False, False
+        return s
+
+    def step(self, actions: np.ndarray, out: EnvState | None = None) -> EnvState:
+        """Advance one control step; see ABEnv.
+
+        Raises ValueError before init_state(), and if actions are not (N, 12) or not finite.
+        """
+        if not self.started:
+            raise ValueError("step: expected init_state() before the first step")
+        actions = self.checked(actions)
+        self.clock += 1
+        return self._run(actions, out or self._state, self.cfg.sim_substeps, False)
+
+    def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
+        self.engine.run(
+            S.control_step, self.addresses, self._rows, self.settings, self._ranges, self.seed, self.clock, self.engine.first_robot,
+            substeps, staggered, actions,
+            s.obs, s.info["privileged"], s.info["final_obs"], s.info["final_privileged"], s.reward, s.terminated, s.truncated,
+            s.info["episode_return"], s.info["episode_steps"],
+        )  # fmt: skip
+        s.data = self.engine
+        return s
+
+    def split(self, parts: int, threads: int = 1) -> "list[QuadrupedEnv]":
+        """Return the robots as at most so many environments of whole blocks, in order; see ABEnv.
+
+        Each has a clock and a seed of its own, from this one's on; levels are common to all.
+
+        Raises ValueError if parts is below 1.
+        """
+        if parts < 1:
+            raise ValueError(f"parts: expected a whole number of at least 1, got {parts!r}")
+        blocks = self.engine.num_blocks
+        bounds = np.linspace(0, blocks, min(parts, blocks) + 1).astype(int).tolist()
+        result = []
+        for first, last in itertools.pairwise(bounds):
+            part = copy.copy(self)
+            part.engine = self.engine.part(first, last, threads)
+            part.num_envs = part.engine.num_envs
+            part._state = part.new_state()
+            result.append(part)
+        return result
+
+    def set_level(self, push: float = 1.0, command: float = 1.0) -> None:
+        """Scale pushes, and commands drawn from now on, or towards goals; see ABEnv.
+
+        Raises ValueError for a level that is not finite or below 0.
+        """
+        for name, level in (("push", push), ("command", command)):
+            if not 0 <= level < math.inf:
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {level}")
+            if f"{name}_level" in self.composed.settings:
+                self.settings[self.composed.settings[f"{name}_level"]] = level
+
+    def set_spawns(self, places: np.ndarray) -> None:
+        """Let episodes start over places of their own from the next one on, as a curriculum does; places: (N, 2) x, y in the world [m]."""
+        self.set_field("spawn", places)
+
+    def field(self, name: str) -> np.ndarray:
+        """Return (N, size), a copy of a field that the task keeps; raise KeyError for another."""
+        start, size = self.composed.rows[name]
+        return self.engine.rows(L.STATE_ROWS + start, size)
+
+    def set_field(self, name: str, value: Any) -> None:
+        """Set a field that the task keeps; value: (N, size), or what can be broadcast to it."""
+        start, size = self.composed.rows[name]
+        rows = np.zeros((self.engine.num_blocks * LANES, size), real)
+        rows[: self.num_envs] = value
+        self._task_view()[:, start : start + size] = rows.reshape(-1, LANES, size).transpose(0, 2, 1)
+
+    def _task_view(self) -> np.ndarray:
+        return self.engine.blocks.reshape(self.engine.num_blocks, -1, LANES)[:, L.STATE_ROWS :]
+
+    def compute_reward_parallel(self) -> np.ndarray:
+        """Return the reward of the state as it is, (N), as if nobody fell; for changed weights or states set by hand."""
+        return self.engine.compute_reward_parallel(S.reward_step, self.addresses, self._rows, self.settings)
+
+    def reward_terms(self) -> dict[str, np.ndarray]:
+        """Return the latest reward, weighted, by term, (N) each."""
+        terms = self.engine.rows(L.STATE_ROWS + self.composed.terms_row, len(self.terms.rewards))
+        return {term.name: terms[:, i] for i, term in enumerate(self.terms.rewards)}
+
+    def statistics(self) -> dict[str, float]:
+        """Return what happened since the last call: reward terms' sums and counts of how episodes ended, over all robots, by name."""
+        start, count = L.WORK_ROWS + self.composed.sums_row, len(self.terms.rewards) + 1 + len(self.terms.terminations)
+        sums = np.zeros(count)
+        for work in self.engine.work:
+            rows = work.reshape(-1, LANES)[start : start + count]
+            sums += rows.sum(1, dtype=np.float64)
+            rows[:] = 0.0
+        names = [*(f"reward_{term.name}" for term in self.terms.rewards), "end_time", *(f"end_{term.name}" for term in self.terms.terminations)]
+        return dict(zip(names, sums.tolist(), strict=True))
+
+    def errors(self) -> dict[str, np.ndarray]:
+        """Return the task's metrics of this instant, (N) each, by name."""
+        metrics = self.terms.all_metrics
+        out = np.zeros((self.num_envs, len(metrics)), real)
+        self.engine.run(S.metrics_step, self.addresses, self.address_of("metrics", self.composed.stages["metrics"], out=typeof(out)), self.settings, out)
+        return {term.name: out[:, k] for k, term in enumerate(metrics)}
+
+    def heading_velocity(self) -> np.ndarray:
+        """Return (N, 3): forward and sideways velocity of the base, heading frame [m/s], and yaw rate [rad/s], as a command asks for them."""
+        w, x, y, z = self.engine.rows(L.QUATERNION, 4).T
+        ahead, aside = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z)
+        length = np.sqrt(ahead * ahead + aside * aside + 1e-12)
+        c, s = ahead / length, aside / length
+        vx, vy = self.engine.rows(L.VELOCITY, 2).T
+        return np.stack([c * vx + s * vy, c * vy - s * vx, self.engine.rows(L.SPIN + 2, 1)[:, 0]], axis=1)
+
+    def push(self, velocity: np.ndarray) -> None:
+        """Kick every robot at once; velocity (3) [m/s], world frame."""
+        state = self.engine.get_state()
+        self.engine.set_state(base_linear_velocity=state.base_linear_velocity + velocity)
+        self.set_field("push", velocity)
+        self.set_field("push_age", 0.0)
+
+    def columns(self, name: str, privileged: bool = False) -> slice:
+        """Return where an observation's columns are; raise KeyError for one that the task has not."""
+        at = 0
+        for term in self.terms.privileged if privileged else self.terms.columns:
+            if term.name == name:
+                return slice(at, at + term.columns)
+            at += term.columns
+        raise KeyError(name)
+
+    def motion(self, everything: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what observations and privileged ones, side by side (N, O + P), seen or expected, say of bodies.
+
+        joint_position: (N, 12) [rad]; gravity: (N, 3) its direction, spin: (N, 3) [rad/s] and velocity: (N, 3) [m/s], base
+        frame; height: (N) of the base above the ground [m].
+        """
+        x = np.asarray(everything, float)
+        obs, privileged = x[:, : self.num_obs], x[:, self.num_obs :]
+        return {
+            "joint_position": obs[:, self.columns("joint_angles")] + self.robot.home_joints.ravel(),
+            "gravity": obs[:, self.columns("gravity_direction")],
+            "spin": obs[:, self.columns("angular_velocity")] / SPIN_SCALE,
+            "velocity": privileged[:, self.columns("true_velocity", True)],
+            "height": privileged[:, self.columns("true_height", True)][:, 0] / HEIGHT_SCALE + self.robot.home_height,
+        }
+
+    def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
+        """Return what a picture tells of a robot; see ABEnv."""
+        kind, view, errors = self.cfg.command.kind, self.view(robot), {name: float(error[robot]) for name, error in self.errors().items()}
+        moves = {name: "{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*view[name]) for name in ("command", "velocity") if view[name] is not None}
+        if kind == "stay":
+            rows = {"goal distance": f"{100 * errors['goal_distance']:.1f} cm", "speed": f"{errors['speed']:.2f} m/s"}
+        elif kind == "velocity":
+            rows = moves | {"velocity error": f"{errors['velocity_error']:.2f} m/s"}
+        elif kind in ("goal", "pose"):
+            rows = {"goal distance": f"{errors['goal_distance']:.2f} m", "goals reached": str(view["goals"])} | moves
+        else:
+            rows = {name.replace("_", " "): f"{error:.3g}" for name, error in errors.items()}
+        if kind == "pose":
+            rows |= {"heading error": f"{math.degrees(errors['heading_error']):.0f} deg"}
+        terms = {name: float(x[robot]) / self.cfg.ctrl_dt for name, x in self.reward_terms().items()}
+        largest = sorted(terms, key=lambda name: -abs(terms[name]))[:HUD_TERMS]
+        rows |= {f"+ {name.replace('_', ' ')}": f"{terms[name]:+.2f} /s" for name in largest}
+        return (*rows.items(), ("last push", f"{float(np.linalg.norm(view['last_push'])):.2f} m/s"))
+
+    def view(self, robot: int = 0) -> dict[str, np.ndarray | None]:
+        """Return what there is to draw of a robot.
+
+        Its state; goal (3) [m], or None; push (3) [m/s] while recent, last_push (3); command and
+        velocity (3), forward, sideways [m/s] and yaw rate [rad/s], command None where none is asked for; goals,
+        how many it has reached.
+        """
+        state, kind = self.engine.get_state(), self.cfg.command.kind
+        goal = self.field("goal")[robot].astype(np.float64)
+        goal[:2] += self.engine.rows(L.ORIGIN, 2)[robot]
+        below = goal[:2] if kind in ("goal", "pose") else state.base_position[robot, :2]
+        goal[2] += self.terrain.height(*below) if self.terrain else 0.0
+        push = self.field("push")[robot]
+        recent = self.field("push_age")[robot, 0] < PUSH_SHOWN and push.any()
+        arrays = {field.name: getattr(state, field.name)[robot] for field in dataclasses.fields(state)}
+        return arrays | {
+            "goal": goal if kind in ("stay", "goal", "pose") else None, "push": push if recent else None, "last_push": push,
+            "command": self.field("command")[robot] if kind in ("velocity", "goal", "pose") else None, "velocity": self.heading_velocity()[robot],
+            "goals": int(self.field("goals")[robot, 0]),
+        }  # fmt: skip

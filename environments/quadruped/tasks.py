@@ -1,0 +1,189 @@
+"""The tasks of legged robots: what each is made of, and what it is trained with.
+
+task() makes a new one of an old one: a name, what differs, and its terms.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from config import ConfigError, PushCfg, QuadrupedCfg, override, with_knobs
+from environments import registry
+from environments.quadruped.commands.stay import stay
+from environments.quadruped.compose import Terms
+from environments.quadruped.env import QuadrupedEnv, mirror
+from environments.quadruped.events import draw_push, pushes, sensor_biases
+from environments.quadruped.observations import PRIVILEGED, SENSED
+from environments.quadruped.rewards import LIBRARY
+from environments.quadruped.terminations import FALLS
+from environments.quadruped.terms import COMMANDS, Command, Event, Metric, Observation, Randomisation, Renewal, Reward, Term, Termination
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task: its configuration, its terms and the fields of config.Config that its training changes."""
+
+    cfg: QuadrupedCfg
+    terms: Terms
+    training: dict[str, Any]
+
+
+TASKS: dict[str, Task] = {}
+
+BALANCE = {
+    "goal": 1.0, "velocity": 1.0, "yaw_rate": 0.5, "vertical_velocity": -1.0, "tumble": -0.05, "orientation": -0.5, "torque": -1e-4,
+    "action_rate": -0.03, "pose": -0.05, "joint_speed": -5e-4, "feet": 0.1, "alive": 2.0, "fall": -20.0,
+}  # fmt: skip
+WALK = {
+    "velocity": 4.0, "yaw_rate": 2.0, "vertical_velocity": -1.0, "tumble": -0.02, "orientation": -1.0, "height": -20.0, "torque": -1e-4,
+    "action_rate": -0.01, "pose": -0.1, "stand_pose": -0.3, "joint_speed": -2e-4, "trot": 2.0, "alive": 0.2, "air_time": 0.01, "fall": -1.0,
+    "sharp": 12.0, "wide": 3.0,
+}  # fmt: skip
+TRAIN_WALK: dict[str, Any] = {
+    "ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 0.8, "train.iterations": 600, "train.eval_every": 20,
+    "curriculum.push": (1.0, 1.0), "curriculum.command": (0.3, 1.0), "curriculum.growth": 0.01,
+}  # fmt: skip
+
+
+def _checked(terms: Iterable[Any], kind: type, what: str) -> tuple:
+    """Return terms as a tuple; raise ConfigError unless each is of a kind."""
+    terms = tuple(terms)
+    for term in terms:
+        if not isinstance(term, kind):
+            got = term.where if isinstance(term, Term) else getattr(term, "__name__", repr(term))
+            raise ConfigError(f"{what}: expected functions under @{kind.__name__.lower()}, got {got}")
+    return terms
+
+
+def _section(section: Any, terms: Iterable[Term], weights: bool = False) -> Any:
+    """Return a section of the configuration with the options of terms, and if asked their weights, as knobs."""
+    known, more = {f.name for f in dataclasses.fields(section)}, {}
+    for term in terms:
+        if weights and term.name not in known:
+            more[term.name] = (0.0, term.function.meaning, "")
+        for name, default in term.function.options.items():
+            meaning, _, unit = term.function.of_option.get(name, f"of {term.name}").partition(" [")
+            if name not in known:
+                more.setdefault(name, (default, meaning, unit.rstrip("]")))
+    if not more:
+        return section
+    made = with_knobs(type(section), tuple((name, *x) for name, x in more.items()))
+    return made(**{f.name: getattr(section, f.name) for f in dataclasses.fields(section)})
+
+
+def task(
+    name: str,
+    base: str = "quadruped-balance",
+    description: str = "",
+    *,
+    rewards: dict[Reward | str, float] | None = None,
+    observations: Iterable[Observation] = (),
+    privileged: Iterable[Observation] = (),
+    terminations: Iterable[Termination] = (),
+    events: Iterable[Event] = (),
+    randomisations: Iterable[Randomisation] = (),
+    renewals: Iterable[Renewal] = (),
+    metrics: Iterable[Metric] = (),
+    command: Command | str | None = None,
+    changes: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+) -> Task:
+    """Make a task of another one known, with more terms; return it.
+
+    name: by which --task finds it; base: the task that it differs from; rewards: weights, by term or by the name of one of
+    rewards.py; observations, privileged: columns after the base's; command: in place of the base's; changes: of the
+    environment's configuration, as {"push.speed": (1.0, 2.0)}; training: of everything else, as {"ppo.gamma": 0.97}.
+
+    Raises ConfigError, naming the term and its file, for what cannot be.
+    """
+    if base not in TASKS:
+        raise ConfigError(f"task {name}: unknown base {base!r}; known: {', '.join(TASKS)}")
+    old = TASKS[base]
+    if not isinstance(rewards or {}, dict):
+        raise ConfigError(f"task {name}: rewards: expected a weight for each term, as {{term: weight}}, got {rewards!r}")
+    known = {term.name: term for term in old.terms.rewards}
+    given: dict[str, float] = {}
+    for term, weight in (rewards or {}).items():
+        if isinstance(term, str):
+            options = {o for x in known.values() for o in x.function.options} | {"floor"}
+            if term not in known and term not in options:
+                raise ConfigError(f"task {name}: rewards: unknown term {term!r}; known: {', '.join(known)}")
+            given[term] = weight
+            continue
+        (term,) = _checked([term], Reward, f"task {name}: rewards")
+        if not isinstance(weight, (int, float)):
+            raise ConfigError(f"task {name}: {term.where}: expected a number as its weight, got {weight!r}")
+        if known.get(term.name, term) != term:
+            raise ConfigError(f"task {name}: {term.where}: expected a name of its own; there is {known[term.name].where}")
+        known[term.name], given[term.name] = term, float(weight)
+    of = f"task {name}: "
+    terms = dataclasses.replace(
+        old.terms,
+        rewards=tuple(known.values()),
+        more=(*old.terms.more, *_checked(observations, Observation, of + "observations")),
+        privileged=(*old.terms.privileged, *_checked(privileged, Observation, of + "privileged")),
+        terminations=(*old.terms.terminations, *_checked(terminations, Termination, of + "terminations")),
+        events=(*old.terms.events, *_checked(events, Event, of + "events")),
+        randomisations=(*old.terms.randomisations, *_checked(randomisations, Randomisation, of + "randomisations")),
+        renewals=(*old.terms.renewals, *_checked(renewals, Renewal, of + "renewals")),
+        metrics=(*old.terms.metrics, *_checked(metrics, Metric, of + "metrics")),
+    )
+    cfg = old.cfg
+    if command is not None:
+        kind = command.name if isinstance(command, Command) else command
+        cfg = dataclasses.replace(cfg, command=dataclasses.replace(cfg.command, kind=kind))
+        if kind not in COMMANDS:
+            raise ConfigError(f"task {name}: command: expected one of {', '.join(COMMANDS)}, got {kind!r}")
+        terms = dataclasses.replace(terms, command=COMMANDS[kind])
+        if isinstance(command, Command):
+            cfg = dataclasses.replace(cfg, command=_section(cfg.command, command.updates))
+    mirror(terms.columns)
+    mirror(terms.privileged)
+    cfg = dataclasses.replace(
+        cfg,
+        reward=dataclasses.replace(_section(cfg.reward, terms.rewards, weights=True), **given),
+        observation=_section(cfg.observation, (*terms.columns, *terms.privileged)),
+        termination=_section(cfg.termination, terms.terminations),
+        event=_section(cfg.event, terms.events),
+        randomisation=_section(cfg.randomisation, terms.randomisations),
+    )
+    made = Task(override(cfg, changes or {}, "env"), terms, old.training | (training or {}))
+    registry.envcfg(name, description)(lambda: made.cfg)
+    registry.env(name, "numba")(partial(QuadrupedEnv, terms))
+    registry.rlcfg(name)(lambda: made.training)
+    TASKS[name] = made
+    return made
+
+
+_NONE = Terms(tuple(LIBRARY.values()), SENSED, PRIVILEGED, FALLS, (pushes,), (sensor_biases,), stay, (draw_push,))
+TASKS[""] = Task(QuadrupedCfg(), _NONE, {})
+task("quadruped-balance", "", "hold the centre of mass at a goal while being pushed", rewards=BALANCE)
+del TASKS[""]
+# contacts of other engines bounce less and grip more slowly: known to a policy, they cost it little velocity error there
+_OTHER_ENGINES = {"vary.stiffness": (0.25, 1.5), "vary.restitution": (0.0, 1.0), "vary.grip_time": (0.0, 0.03)}
+task(
+    "quadruped-walk-flat", "quadruped-balance", "move at commanded velocities on flat ground", command="velocity",
+    rewards=dict.fromkeys(BALANCE, 0.0) | WALK, changes={"push.speed": (0.0, 0.0), "push.spin": 0.0, **_OTHER_ENGINES}, training=TRAIN_WALK,
+)  # fmt: skip
+task(
+    "quadruped-walk-robust", "quadruped-walk-flat", "move at commanded velocities while being pushed",
+    changes={"push.speed": (0.5, 1.0), "push.spin": PushCfg().spin}, training={"curriculum.push": (1.0, 1.2)},
+)  # fmt: skip
+task(
+    "quadruped-walk-rough", "quadruped-walk-flat", "move at commanded velocities on rough ground and slopes, unseen",
+    changes={"terrain.kinds": "rough slope_up slope_down", "terrain.difficulty": (0.0, 0.8)}, training={"train.iterations": 1000},
+)  # fmt: skip
+task(
+    "quadruped-walk-stairs", "quadruped-walk-flat", "move at commanded velocities up and down stairs, unseen",
+    changes={"terrain.kinds": "stairs_up stairs_down", "terrain.difficulty": (0.0, 0.6)}, training={"train.iterations": 1000},
+)  # fmt: skip
+task(
+    "anymal-navigation", "quadruped-walk-flat", "go to a place up to 5 m away, any way round, and stand there facing as asked", command="pose",
+    rewards={"arrival": 1.0, "stopping": 2.0},
+    changes={
+        "model": "anymal_c", "sim_dt": 0.02 / 6, "max_episode_seconds": 15.0, "command.distance": (0.5, 5.0), "command.cruise": 1.0, "goal.reach": 5.0,
+        "goal.interval": (15.0, 20.0),
+    },
+)  # fmt: skip
+task("quadruped-goal", "quadruped-walk-flat", "go from goal to goal, 1 to 5 m apart", command="goal", changes={"goal.reach": 3.0})

@@ -1,0 +1,204 @@
+"""Terms: what a robot sees, is rewarded for, ends by, is disturbed by and is asked for, one plain function each.
+
+A term's parameters name what it reads: fields (fields.py), what the configuration sets (``push_speed``), and, with a default,
+options of its own, which become options of the command line. A term that reads a field of one leg is evaluated for each leg:
+rewards and metrics add up, observations follow one another, updates set each leg's own.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from config import ConfigError
+from environments.contracts import Mirror
+from environments.quadruped.fields import LEGS, VARIED_LEGS, Field
+from environments.quadruped.source import Function, compiled
+
+_OF_A_LEG = {f.name for f in (*LEGS, *VARIED_LEGS)}
+SIDES = (1, 0, 3, 2)  # a leg's image in the mirror
+MIRRORS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
+    "joints": (tuple(3 * leg + j for leg in SIDES for j in range(3)), (-1.0, 1.0, 1.0) * 4),
+    "feet": (SIDES, (1.0,) * 4),
+    "number": ((0,), (1.0,)),
+    "vector": ((0, 1, 2), (1.0, -1.0, 1.0)),
+    "turn": ((0, 1, 2), (-1.0, 1.0, -1.0)),
+    "command": ((0, 1, 2), (1.0, -1.0, -1.0)),
+}
+
+
+@dataclass(frozen=True)
+class Term:
+    """What all have in common."""
+
+    function: Function
+    section: ClassVar[str] = ""  # of the configuration, which holds its options
+
+    @property
+    def name(self) -> str:
+        """Its name: the function's."""
+        return self.function.name
+
+    @property
+    def where(self) -> str:
+        """Kind, name, file and line, for people."""
+        return f"{type(self).__name__.lower()} {self.name} ({self.function.where})"
+
+    @property
+    def of_a_leg(self) -> bool:
+        """Whether it is evaluated for each leg."""
+        return any(name in _OF_A_LEG for name in self.function.parameters)
+
+    def __call__(self, *values: Any) -> Any:
+        """Return what it gives for one robot's fields, in the order of its parameters, options last."""
+        return self.function(*values)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.function.plain))
+
+
+@dataclass(frozen=True)
+class Reward(Term):
+    """A reward, or with a negative weight a cost.
+
+    once: its weight is of an event, not per second; floored: it counts in the sum that reward.floor keeps from falling below 0.
+    """
+
+    once: bool = False
+    floored: bool = True
+    section: ClassVar[str] = "reward"
+    __hash__ = Term.__hash__
+
+
+@dataclass(frozen=True)
+class Observation(Term):
+    """Columns of an observation, or of a privileged one, for the critic alone.
+
+    columns: how many, of all legs together; scale: what its numbers are multiplied by; noise: name of what bounds its error, drawn
+    anew in every step; mirror: how it looks in a mirror that swaps left and right: one of MIRRORS, or a Mirror; node: the part of
+    the body that reads it, "trunk" or "legs".
+    """
+
+    columns: int = 1
+    scale: float = 1.0
+    noise: str = ""
+    mirror: str | Mirror = ""
+    node: str = "trunk"
+    section: ClassVar[str] = "observation"
+    __hash__ = Term.__hash__
+
+    def image(self) -> Mirror:
+        """Return its mirror image; raise ConfigError if it is not given, or of another number of columns."""
+        known = ", ".join(MIRRORS)
+        if isinstance(self.mirror, Mirror):
+            image = self.mirror
+        elif self.mirror in MIRRORS:
+            columns, signs = MIRRORS[self.mirror]
+            times = self.columns if self.mirror == "number" else 1
+            image = Mirror(tuple(range(self.columns)) if self.mirror == "number" else columns, signs * times)
+        else:
+            raise ConfigError(f"{self.where}: expected mirror, how it looks when left and right are swapped: {known} or a Mirror; got {self.mirror!r}")
+        if sorted(image.columns) != list(range(self.columns)) or len(image.signs) != self.columns:
+            raise ConfigError(f"{self.where}: expected a mirror of {self.columns} columns, got {self.mirror!r} of {len(image.columns)}")
+        return image
+
+
+@dataclass(frozen=True)
+class Termination(Term):
+    """A rule by which an episode ends as a fall: true where it does."""
+
+    section: ClassVar[str] = "termination"
+    __hash__ = Term.__hash__
+
+
+@dataclass(frozen=True)
+class Update(Term):
+    """A function that sets fields: what it returns, in the order of sets.
+
+    keeps: fields of its own, kept from step to step; due: one of these, or another, that counts down from step to step [s]: the
+    function is asked for those robots alone for which it has come to 0, and sets it anew.
+    """
+
+    sets: tuple[str, ...] = ()
+    keeps: tuple[Field, ...] = ()
+    due: str = ""
+    __hash__ = Term.__hash__
+
+
+@dataclass(frozen=True)
+class Event(Update):
+    """What happens before the physics of a step; it may set the base's velocity."""
+
+    section: ClassVar[str] = "event"
+    __hash__ = Term.__hash__
+
+
+@dataclass(frozen=True)
+class Randomisation(Update):
+    """What is drawn when an episode begins; it may set what the physics lets robots differ in."""
+
+    section: ClassVar[str] = "randomisation"
+    __hash__ = Term.__hash__
+
+
+@dataclass(frozen=True)
+class Renewal(Update):
+    """What is brought up to date at the end of a step, before it is observed: goals, commands, when the next push comes."""
+
+    section: ClassVar[str] = "command"
+    __hash__ = Term.__hash__
+
+
+@dataclass(frozen=True)
+class Metric(Term):
+    """What evaluations tell of an instant, as a mean over time and episodes."""
+
+    section: ClassVar[str] = ""
+    __hash__ = Term.__hash__
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a robot is asked for: how it is renewed, how the policy sees it, how well it is done.
+
+    updates: in order; observation: its columns; metrics: in order; targets: least and most of metrics that count as learnt.
+    """
+
+    name: str
+    updates: tuple[Renewal, ...]
+    observation: Observation
+    metrics: tuple[Metric, ...] = ()
+    targets: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(name: str, updates: Iterable[Renewal], observation: Observation, metrics: Iterable[Metric] = (), targets: dict | None = None) -> Command:
+    """Make a command known by its name; see Command.
+
+    Raises ConfigError if the name is taken.
+    """
+    if name in COMMANDS:
+        raise ConfigError(f"command {name}: expected a new name; known: {', '.join(COMMANDS)}")
+    COMMANDS[name] = Command(name, tuple(updates), observation, tuple(metrics), targets or {})
+    return COMMANDS[name]
+
+
+def _decorator(kind: type[Term]) -> Callable:
+    """Return a decorator that makes a term of a function, with or without arguments."""
+
+    def decorate(function: Callable | None = None, **how: Any) -> Any:
+        if function is None:
+            return lambda function: decorate(function, **how)
+        how = {name: (value,) if name in ("sets", "keeps") and isinstance(value, (str, Field)) else value for name, value in how.items()}
+        return kind(compiled(function), **how)
+
+    return decorate
+
+
+reward, observation, termination, event, randomisation, renewal, metric = map(
+    _decorator, (Reward, Observation, Termination, Event, Randomisation, Renewal, Metric)
+)

@@ -1,0 +1,229 @@
+"""How every benchmark and every example runs whole at a tiny size, and what it leaves."""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import math
+import shlex
+import types
+from collections.abc import Callable
+
+import commands
+import pytest
+from commands import called
+
+from environments import registry
+
+
+def installed(*packages):
+    """Return whether packages can be imported."""
+    return all(importlib.util.find_spec(name) for name in packages)
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    """How a benchmark runs at a tiny size.
+
+    options: further arguments. constants: expressions by module and name, modules in the order of their imports.
+    prepare: called with monkeypatch and these modules by name. keys: what --json has at least. look: called with the
+    result.
+    """
+
+    options: str = ""
+    constants: dict = dataclasses.field(default_factory=dict)
+    prepare: Callable = lambda monkeypatch, modules: None
+    keys: tuple = ()
+    look: Callable = lambda result: None
+
+
+def brief_episodes(monkeypatch, *modules):
+    """Let episodes of the environments that modules make last a second."""
+
+    def make(task, **arguments):
+        return registry.make(task, env_cfg_override={"max_episode_seconds": 1.0}, **arguments)
+
+    for module in modules:
+        monkeypatch.setattr(module, "registry", types.SimpleNamespace(**(vars(registry) | {"make": make})))
+
+
+def prepare_tasks(monkeypatch, modules):
+    commands.in_this_process(modules["tasks"], monkeypatch)
+
+
+def prepare_training(monkeypatch, modules):
+    brief_episodes(monkeypatch, modules["judge"])
+    commands.in_this_process(modules["training"], monkeypatch)
+
+
+def prepare_world_model(monkeypatch, modules):
+    brief_episodes(monkeypatch, modules["judge"], modules["world_model"])
+
+
+def look_at_environment(result):
+    tasks = {name for name, backends in registry.list_registered_envs().items() if backends}
+    assert {row["task"] for row in result["tasks"]} == tasks
+    assert [row["robots"] for row in result["sizes"]] == [32, 33]
+    assert 0 < result["overhead_share"] < 1
+
+
+def look_at_gpu(result):
+    assert result["failed"] == []
+    assert result["agreement"]["float32"] == {"gradient": 0.0, "action": 0.0, "policy_loss": 0.0, "value_loss": 0.0}
+    assert 0 < result["agreement"]["bfloat16"]["gradient"] < 0.1
+    assert result["pace"]["64"]["env_steps_per_second"] > 0
+    assert set(result["learning"]) == {"quadruped-balance", "quadruped-walk-flat"}
+    assert set(result["world_model"]) == {"small", "medium", "large"}
+
+
+def look_at_physics(result):
+    assert [row["robots"] for row in result["sizes"]] == [16, 64]
+    assert min(result[key] for key in PHYSICS_KEYS) > 0
+
+
+def look_at_soak(result):
+    assert result["finite"]
+    assert result["robot_steps"] >= 1e4
+
+
+def look_at_stiffness(result):
+    (row,) = result["go1"]
+    assert row["stiffness"] == 1e4
+    assert row["feet, 100"] == row["stand, 100"] == 5e-3
+
+
+def look_at_tasks(result):
+    (row,) = result["tasks"]
+    (final,) = row["final"]
+    assert (row["task"], final["task"], final["episodes"]) == ("cartpole", "cartpole", 4)
+
+
+def look_at_training(result):
+    assert set(result["tasks"]) == {"quadruped-balance", "quadruped-walk-flat"}
+    assert min(result["env_steps_per_second"], result["balance_seconds"], *result["ratios"].values()) > 0
+    assert (result["recurrent_ppo_ratio"] is not None) == bool(RIVALS)
+
+
+def look_at_trot(result):
+    # converged is a time step of theirs here
+    for name in ("Foal", "MuJoCo, Euler, 100 iterations"):
+        assert result[name] == {"largest_timestep": 5e-3, "errors": [[5e-3, 0.0]]}
+
+
+def look_at_world_model(result):
+    assert min(result[key] for key in ("open_loop_error_ratio", "velocity_rms", "imagination_step_ratio")) > 0
+    assert result["imagination"]["imagination"]["env_steps"] == [256]
+
+
+PHYSICS_KEYS = "mujoco_ratio_1", "mujoco_ratio_all", "mujoco_ratio_full", "realtime_ratio", "thread_scaling_2"
+TRAINING_KEYS = "env_steps_per_second", "recurrent_ppo_ratio", "balance_seconds", "walk_seconds"
+TRANSFER_KEYS = "survival_foal", "survival_mujoco", "velocity_error_foal", "velocity_error_mujoco"
+WORLD_MODEL_KEYS = "open_loop_error_ratio", "velocity_rms", "imagination_step_ratio", "details"
+TROT = {"ROBOTS": "4", "DURATION": "0.1", "CONVERGED": "5e-3", "TIMESTEPS": "(5e-3,)"}
+JUDGE = {"EPISODES": "4", "SURVIVAL": "0.0"}  # so that every training of balance arrives
+RIVALS = "ppo-foal recurrent-ppo-foal" if installed("stable_baselines3", "sb3_contrib") else ""
+ENVPOOL = "envpool" if installed("envpool") else ""
+BENCHMARKS = {
+    "agreement": Small(
+        constants={"trot": TROT, "agreement": {"TIMESTEPS": "(5e-3,)"}},
+        keys=("Stand", "Free flight, at 1 s, RMS over robots"),
+    ),
+    "environment": Small(
+        f"--part sizes tasks breakdown overhead {ENVPOOL}",
+        {
+            "environment_parts": {"ROBOTS": "32", "LEVELS": "2", "SETTLING": "2"},
+            "environment": {
+                "SIZES": "(32, 33)", "STEPS": "2", "TASK_SIZES": "(32,)", "TASK_STEPS": "64",
+                "ANTS": "4", "ANT_STEPS": "1",
+            },
+        },
+        keys=("sizes", "tasks", "breakdown", "overhead", "overhead_share", *(["envpool_ratio"] if ENVPOOL else [])),
+        look=look_at_environment,
+    ),
+    "gpu": Small("--device cpu --minutes 0.01 --robots 64", look=look_at_gpu),
+    "physics": Small(
+        "--quick",
+        {
+            "trot": TROT,
+            "physics": {"ROBOTS": "64", "STEPS": "5", "SIZES": "(16, 64)", "CHECKED": "4", "DIFFERENT": "4"},
+        },
+        keys=PHYSICS_KEYS,
+        look=look_at_physics,
+    ),
+    "soak": Small("--steps 1e4", keys=("broken", "largest_speed"), look=look_at_soak),
+    "stiffness": Small(
+        "--robot go1",
+        {"stiffness": {"STIFFNESSES": "(1e4,)", "TIMESTEPS": "(2e-3, 5e-3)", "ROBOTS": "4"}},
+        look=look_at_stiffness,
+    ),
+    "tasks": Small(
+        "--task cartpole --seeds 1 --csv t.csv --plot t.png --keep kept", prepare=prepare_tasks, look=look_at_tasks
+    ),
+    "training": Small(
+        f"--task quadruped-balance quadruped-walk-flat --contestants foal foal-mlp {RIVALS} --seeds 1 --seconds 0.2"
+        " --csv t.csv --plot t.png",
+        {"judge": JUDGE, "training": {}},
+        prepare_training,
+        TRAINING_KEYS,
+        look_at_training,
+    ),
+    "transfer": Small("--checkpoint checkpoints/quadruped-walk-flat.pt --episodes 2", keys=TRANSFER_KEYS),
+    "trot": Small(constants={"trot": TROT}, look=look_at_trot),
+    "world_model": Small(
+        "--seeds 1 --quick --csv t.csv --plot t.png",
+        {
+            "judge": JUDGE,
+            "training": {},
+            "foresight": {"UPDATES": "2", "AHEAD": "4", "PAST": "4"},
+            "world_model_details": {"ROBOTS": "32", "BATCH": "8"},
+            "world_model": {
+                "ITERATION": "1",
+                "CONTESTANTS": '{name: (x[0] | {"train.num_envs": 16}, 1, 512) for name, x in CONTESTANTS.items()}',
+            },
+        },
+        prepare_world_model,
+        WORLD_MODEL_KEYS,
+        look_at_world_model,
+    ),
+}  # fmt: skip
+EXAMPLES = {
+    "all_tasks": "--tasks cartpole quadruped-walk-flat --devices cpu --iterations 1 --num-envs 16",
+    "stable_baselines3": "--task navigation --seconds 0.1 --robots 8",
+}
+NEEDS = {"stable_baselines3": ("stable_baselines3",)}
+
+
+def numbers(x):
+    """Return all numbers of a JSON value."""
+    inner = x.values() if isinstance(x, dict) else x if isinstance(x, list) else ()
+    return [x] if isinstance(x, float | int) else [number for y in inner for number in numbers(y)]
+
+
+def run_benchmark(name, arguments, monkeypatch):
+    """Run a benchmark at a tiny size and look at what it prints; arguments: more of them."""
+    small = BENCHMARKS[name]
+    changes = small.constants if name in small.constants else small.constants | {name: {}}
+    modules = {module: commands.imported_anew(monkeypatch, f"benchmarks.{module}", x) for module, x in changes.items()}
+    small.prepare(monkeypatch, modules)
+    done = called(modules[name].main, [*shlex.split(small.options), *arguments, "--json"], monkeypatch)
+    assert done.code == 0, done.out + done.err
+    *table, line = done.out.splitlines()
+    result = json.loads(line)
+    assert len(table) > 3
+    assert {"cpu", "cores", "versions"} <= set(result)
+    found = numbers(result)
+    assert len(found) > 3
+    assert all(map(math.isfinite, found))
+    if "--part" not in arguments:
+        assert set(small.keys) <= set(result)
+        small.look(result)
+
+
+def run_example(name, arguments, monkeypatch):
+    """Run an example at a tiny size and look at what it prints; arguments: more of them."""
+    if not installed(*NEEDS.get(name, ())):
+        pytest.skip(f"{', '.join(NEEDS[name])}: not installed here")
+    main = importlib.import_module(f"examples.{name}").main
+    done = called(main, [*shlex.split(EXAMPLES[name]), *arguments], monkeypatch)
+    assert done.code == 0, done.out + done.err
+    assert len(done.out.splitlines()) >= 3
