@@ -535,3 +535,14 @@ def suggest(name: str, known: Any, otherwise: str = "see --help") -> str:
     """Return a hint at the nearest known names."""
     near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.65)
     return "did you mean " + " or ".join(near) + "?" if near else otherwise
+
+
+def flat(values: dict[str, Any], section: str = "") -> dict[str, Any]:
+    """Return nested settings as "section.field": value, the section being the nearest one."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, key)
+        else:
+            found[f"{section}.{key}" if section else key] = tuple(value) if isinstance(value, (list, tuple)) else value
+    return found

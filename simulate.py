@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NoReturn
 
 import physics  # sets what PyTorch reads when imported  # isort: skip
@@ -27,7 +28,7 @@ from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export_onnx
 from training.foresight import AHEAD, Foresight
 from training.presets import preset
-from training.resources import detect
+from training.resources import Resources, detect
 from training.run import Run
 
 MOST_FPS = 60  # of windows and recordings; faster tasks show every other control step, or fewer
@@ -42,11 +43,16 @@ class System:
     def __init__(self, cfg: Config, checkpoint: pathlib.Path, console: Console) -> None:
         check(cfg)
         self.cfg, self.path, self.console = cfg, checkpoint, console
-        self.resources = detect(cfg)
-        if cfg.train.device == "cuda" and self.resources.device.type != "cuda":
-            raise ConfigError("train.device: expected auto or cpu, PyTorch finds no GPU")
         torch.set_num_threads(1)  # threads have robots of their own: training/parallel.py
         torch.manual_seed(cfg.seed)
+
+    @cached_property
+    def resources(self) -> Resources:
+        """What this machine has, and what is made of it."""
+        found = detect(self.cfg)
+        if self.cfg.train.device == "cuda" and found.device.type != "cuda":
+            raise ConfigError("train.device: expected auto or cpu, PyTorch finds no GPU")
+        return found
 
     def say(self, text: str) -> None:
         """Print a line for people."""
@@ -67,7 +73,7 @@ class System:
         """Say that compiled code is being made, where it is not in the cache."""
         cold, start = not is_compiled(env.kernel), time.perf_counter()
         if cold:
-            self.say("compiling the simulation, once per version: about 15 s ...")
+            self.say("compiling simulation and networks, once per version: 10 to 20 s ...")
         yield
         if cold:
             self.say(f"compiled in {time.perf_counter() - start:.1f} s")
@@ -75,6 +81,7 @@ class System:
     def train(self, resume: bool = False, profile: bool = False) -> int:
         """Train for the configured iterations; return an exit code: 0, or 130 if interrupted. profile: say where the time went."""
         cfg, begin = self.cfg, time.perf_counter()
+        beside = None if is_compiled("") else registry.compile_beside(cfg.task, cfg.env)
         folder = pathlib.Path(cfg.train.run_dir) / f"{cfg.task.rpartition(':')[2]}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
         loaded = checkpoints.load(self.path, self.resources.device) if resume else None
         self.say(f"task {cfg.task}: {self.resources.describe()}")
@@ -87,6 +94,8 @@ class System:
         with self.compiling(env):
             engine.warm_up()
             judge.init_state(0)
+        if beside:  # what it is still at is done
+            beside.kill()
         run = Run(cfg, engine, judge, folder, self.console)
         if loaded:
             run.resume(loaded)

@@ -172,6 +172,10 @@ class ABEnv(abc.ABC):
         parts: at most how many; threads: of each.
         """
 
+    def compile(self, backwards: bool = False) -> None:
+        """Have everything compiled that a step needs, in an order or the other way round, so that two processes may begin at either end."""
+        self.init_state()
+
     def new_state(self) -> EnvState:
         """Return an EnvState of arrays that step() can write."""
         n = self.num_envs

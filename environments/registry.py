@@ -18,15 +18,19 @@ the current folder too.
 import dataclasses
 import importlib
 import importlib.metadata
+import json
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-from config import Config, ConfigError, EnvCfg, override, suggest
+from config import Config, ConfigError, EnvCfg, flat, override, suggest
 from environments.contracts import ABEnv
+from physics.engine import available_cores
+from physics.jit import ROOT
 
 Decorated = TypeVar("Decorated")
 GROUP = "foal.environments"
@@ -129,6 +133,25 @@ def _find(name: str, what: str = "task") -> _Task:
     elif short not in _TASKS:
         _load_packages()
     return _known(short, what)
+
+
+def compile_beside(name: str, cfg: EnvCfg) -> "subprocess.Popen | None":
+    """Start a process that compiles a task's environment into the cache, and return it; None where there is no second core for it."""
+    if available_cores() < 2:
+        return None
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-c", "from environments import registry; registry.compile_alone()"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # who started it meets the same errors
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}, **quiet)
+    process.stdin.write(json.dumps([name, dataclasses.asdict(cfg)]))
+    process.stdin.close()
+    return process
+
+
+def compile_alone() -> None:
+    """Compile the environment that standard input describes; see compile_beside()."""
+    name, values = json.load(sys.stdin)
+    make(name, cfg=override(default_cfg(name), flat(values), "env")).compile()
 
 
 def contains(name: str) -> bool:

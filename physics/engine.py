@@ -31,7 +31,7 @@ from physics.contact import largest_timestep
 from physics.jit import LANES, address, aligned, real, typeof, types
 from physics.robot import Robot
 from physics.terrain import Terrain
-from physics.vary import pack, vary_step
+from physics.vary import draw_varied, pack, vary_step
 
 TIMESTEP = 0.004  # [s]
 
@@ -69,7 +69,8 @@ class PhysicsEngine:
     robot: from load_robot(); num_envs: robots N; timestep: [s];
     threads: 0 for every core this process may use; cfg: the world; terrain: the ground, over whose
     spawns robots start in turn, None for a flat floor; differ: whether robots may differ (domain
-    randomisation), in what vary() draws; extra_rows and extra_work_rows: rows that a task keeps per
+    randomisation), in what vary() draws; joints_differ: in friction and damping of joints too; draw: at
+    once, as the model is, else whoever restarts them draws; extra_rows and extra_work_rows: rows that a task keeps per
     robot beside the state, and beside the work buffer.
 
     Raises ValueError if an argument is out of range, and TypeError if terrain is no Terrain; warns of a
@@ -86,6 +87,7 @@ class PhysicsEngine:
         terrain: Terrain | None = None,
         differ: bool = False,
         joints_differ: bool = False,
+        draw: bool = True,
         extra_rows: int = 0,
         extra_work_rows: int = 0,
     ) -> None:
@@ -121,13 +123,21 @@ class PhysicsEngine:
         self._put("target", home)
         if self.model.motor_blocks is not None:  # what there is of a command has long arrived
             self.model.motor_blocks.reshape(self.num_blocks, -1, LANES)[:, L.COMMAND_AGE] = 1e3
-        if differ:
+        if differ and draw:
             self.vary(VaryCfg())
 
     @cached_property
     def advance_address(self) -> int:
         """Where the compiled equations of motion are: simulation_step.advance."""
         return address(S.advance, typeof(self.work[0]), typeof(self.model), types.int64)
+
+    @cached_property
+    def draw_address(self) -> int:
+        """Where compiled vary.draw_varied() is; 0 where robots do not differ."""
+        if self.model.varied_blocks is None:
+            return 0
+        array, whole = typeof(self.work[0]), types.int64
+        return address(draw_varied, array, typeof(self.model), typeof(pack(VaryCfg())), whole, whole, whole, array)
 
     def _start_threads(self, threads: int, work_rows: int) -> None:
         """Set up threads, 0 for every core, and their work buffers."""
@@ -196,7 +206,7 @@ class PhysicsEngine:
             raise ValueError("vary: expected an engine made with differ=True")
         if cfg.stiffness[1] > 1:
             self.warn_of_stiffness(cfg.stiffness[1] * self.cfg.contact_stiffness)
-        self.run(vary_step, pack(cfg), seed, self.first_robot)
+        self.run(vary_step, self.draw_address, pack(cfg), int(seed), self.first_robot)
 
     def step(self, substeps: int = 1) -> None:
         """Advance every robot by a number of time steps under the held motor torques.

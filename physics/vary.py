@@ -5,7 +5,7 @@ import numpy as np
 from config import VaryCfg
 from physics import constants as C
 from physics import layout as L
-from physics.jit import LANES, inline, kernel, real
+from physics.jit import LANES, call, inline, kernel, real, stage
 from physics.layout import choose3
 from physics.leg import constant3
 from physics.random import robot_key, uniform
@@ -119,7 +119,7 @@ def draw_leg(rows, leg, index, ranges, seed, clock, first_robot, marks):
         choose3(own, L.V_DAMPING, lane, now, (damping[0] * a, damping[1] * b, damping[2] * c))
 
 
-@inline
+@stage
 def draw_varied(work, model, ranges, seed, clock, first_robot, marks):
     """Draw everything that robots differ in, where marks (LANES) are above 0."""
     draw_base(work, model, ranges, seed, clock, first_robot, marks)
@@ -128,12 +128,15 @@ def draw_varied(work, model, ranges, seed, clock, first_robot, marks):
 
 
 @kernel
-def vary_step(blocks, start, stop, work, model, ranges, seed, first_robot):
-    """Draw what the robots of blocks[start:stop] differ in; ranges: pack(); seed: a whole number; first_robot: number of blocks[0]'s first."""
+def vary_step(blocks, start, stop, work, model, at_draw, ranges, seed, first_robot):
+    """Draw what the robots of blocks[start:stop] differ in.
+
+    at_draw: address of draw_varied(); ranges: pack(); seed: a whole number; first_robot: number of blocks[0]'s first.
+    """
     for b in range(start, stop):
         L.varied_in(model.varied_blocks, model.joints_differ, b, work)
         marks = work[L.MASS * LANES : (L.MASS + 1) * LANES]
         for lane in range(LANES):
             marks[lane] = real(1.0)
-        draw_varied(work, model, ranges, seed, 0, first_robot + b * LANES, marks)
+        call(at_draw, (work, model, ranges, seed, 0, first_robot + b * LANES, marks))
         L.varied_out(work, model.varied_blocks, model.joints_differ, b)

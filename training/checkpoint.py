@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from config import Config, ConfigError, override
+from config import Config, ConfigError, flat, override
 from entity import Creature
 from environments import ABEnv, registry
 
@@ -64,7 +64,7 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpo
         raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal, format {FORMAT}{found}")
     try:
         task = data["config"].get("task", Config().task)
-        config = override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), _flat(data["config"]))
+        config = override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), flat(data["config"]))
         folders = {name: getattr(Config().train, name) for name in ("run_dir", "checkpoint_dir")}  # of whoever trained it, elsewhere
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, **folders))
     except ConfigError as error:
@@ -81,14 +81,3 @@ def _difference(expected: dict[str, Any], got: dict[str, Any]) -> str:
             return f"expected {sizes[0]} {what}, got {sizes[1]}"
     name = next(name for name in shapes | found if shapes.get(name) != found.get(name))
     return f"expected {name} of shape {shapes.get(name, 'none')}, got {found.get(name, 'none')}"
-
-
-def _flat(values: dict[str, Any], section: str = "") -> dict[str, Any]:
-    """Return nested settings as "section.field": value, the section being the nearest one."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, key)
-        else:
-            flat[f"{section}.{key}" if section else key] = tuple(value) if isinstance(value, (list, tuple)) else value
-    return flat

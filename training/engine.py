@@ -76,6 +76,7 @@ class TrainingEngine:
         if self.device.type == "cuda":
             for share in self.shares:
                 share.infer.record()
+        self.env.compile(backwards=True)  # a process beside this one may have begun at the other end
         self.env.init_state(self.cfg.seed)
 
     def state(self) -> dict[str, Any]:

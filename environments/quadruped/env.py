@@ -151,7 +151,7 @@ class QuadrupedEnv(ABEnv):
         self.composed: Composed = composer.compose()
         self.settings = np.array([number(name, given, options) for name in self.composed.settings], real)
         self.engine = PhysicsEngine(
-            self.robot, num_envs, cfg.sim_dt, threads, cfg.physics, self.terrain, differ, resist, self.composed.task_rows, self.composed.work_rows
+            self.robot, num_envs, cfg.sim_dt, threads, cfg.physics, self.terrain, differ, resist, False, self.composed.task_rows, self.composed.work_rows
         )
         if differ:
             self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
@@ -169,7 +169,7 @@ class QuadrupedEnv(ABEnv):
         """The types of what stages are called with, by name."""
         array = typeof(self.engine.work[0])
         arrays = dict.fromkeys(("task", "work", "extra", "terms", "sums", "ends"), array)
-        whole = dict.fromkeys(("seed", "clock", "number", "count", "first", "substeps", "after_physics"), types.int64)
+        whole = dict.fromkeys(("seed", "clock", "number", "count", "first", "substeps", "after_physics", "at_draw"), types.int64)
         more = {"settings": typeof(self.settings), "model": typeof(self.engine.model), "ranges": typeof(self._ranges), "staggered": types.boolean}
         return arrays | whole | more | {"out": array, "actions": typeof(self._state.obs)}
 
@@ -187,6 +187,13 @@ class QuadrupedEnv(ABEnv):
     def addresses(self) -> tuple[int, ...]:
         """Where the compiled stages are, in the order of STAGES."""
         return tuple(self.address_of(name, function) for name, function in self.stage_functions.items())
+
+    def compile(self, backwards: bool = False) -> None:
+        """Have everything compiled that a step needs, or loaded if it is; see ABEnv."""
+        stages = [*self.stage_functions.items()]
+        for name, function in reversed(stages) if backwards else stages:
+            self.address_of(name, function)
+        self.init_state()
 
     def address_of(self, name: str, function: Any, **kinds: Any) -> int:
         """Return the address of a stage of this name; raise ConfigError, naming function and file, for a term that does not compile."""
@@ -224,7 +231,7 @@ class QuadrupedEnv(ABEnv):
 
     def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
         self.engine.run(
-            S.control_step, self.addresses, self._rows, self.settings, self._ranges, self.seed, self.clock, self.engine.first_robot,
+            S.control_step, self.addresses, self.engine.draw_address, self._rows, self.settings, self._ranges, self.seed, self.clock, self.engine.first_robot,
             substeps, staggered, actions,
             s.obs, s.info["privileged"], s.info["final_obs"], s.info["final_privileged"], s.reward, s.terminated, s.truncated,
             s.info["episode_return"], s.info["episode_steps"],
@@ -366,7 +373,7 @@ class QuadrupedEnv(ABEnv):
             rows |= {"heading error": f"{math.degrees(errors['heading_error']):.0f} deg"}
         terms = {name: float(x[robot]) / self.cfg.ctrl_dt for name, x in self.reward_terms().items()}
         largest = sorted(terms, key=lambda name: -abs(terms[name]))[:HUD_TERMS]
-        rows |= {f"+ {name.replace('_', ' ')}": f"{terms[name]:+.2f} /s" for name in largest}
+        rows |= {f"term {name.replace('_', ' ')}": f"{terms[name]:+.2f} /s" for name in largest}
         return (*rows.items(), ("last push", f"{float(np.linalg.norm(view['last_push'])):.2f} m/s"))
 
     def view(self, robot: int = 0) -> dict[str, np.ndarray | None]:

@@ -20,7 +20,7 @@ from physics.mend import put_home
 from physics.random import robot_key, uniform
 from physics.simulation_step import leg_ground
 from physics.spatial import add, cross, dot, rotate, scale, sincos, unrotate, x_rotate, x_unrotate
-from physics.vary import draw_varied, motor_delay
+from physics.vary import motor_delay
 
 DRAW_RESET, DRAW_AGE = 32, 96  # draws of a robot's key; physics/vary.py draws from 256 on
 
@@ -257,10 +257,10 @@ def asked_torque(varied, rows, lane, joint, target, feedforward, q, qd, kp, kd, 
 
 
 @stage
-def restart(task, work, extra, settings, model, ranges, seed, clock, number, staggered):
+def restart(task, work, extra, settings, model, at_draw, ranges, seed, clock, number, staggered):
     """Put robots whose episode ended in the home pose, disturbed, over their spawn; at a random age if staggered.
 
-    number: of the block's first robot; ranges: vary.pack() or None.
+    number: of the block's first robot; at_draw: address of vary.draw_varied(); ranges: vary.pack() or None.
     """
     oldest = settings[S.max_episode_steps] if staggered else real(0.0)
     spread, speed, tilt = settings[S.reset_joint_position], settings[S.reset_joint_velocity], settings[S.reset_tilt]
@@ -302,7 +302,7 @@ def restart(task, work, extra, settings, model, ranges, seed, clock, number, sta
             choose3(leg_rows, L.TARGET, lane, now, home)
             choose3(leg_rows, L.TORQUE, lane, now, none)
     if ranges is not None:
-        draw_varied(work, model, ranges, seed, clock, number, marks)
+        call(at_draw, (work, model, ranges, seed, clock, number, marks))
 
 
 @inline
@@ -361,14 +361,14 @@ def emit(out, first_row, count, robot, lane, target):
 
 @kernel
 def control_step(
-    blocks, start, stop, work, model, addresses, rows, settings, ranges, seed, clock, first_robot, substeps, staggered, actions,
+    blocks, start, stop, work, model, addresses, at_draw, rows, settings, ranges, seed, clock, first_robot, substeps, staggered, actions,
     obs, privileged, final_obs, final_privileged, reward, terminated, truncated, episode_return, episode_steps,
 ):  # fmt: skip
     """Take the robots of blocks[start:stop] through one control step; with substeps 0, start every episode instead.
 
-    addresses: of the stages; rows: first rows of terms, among the task's, and of sums, counts of ends and columns, in the work buffer; settings:
-    the task's numbers; ranges: vary.pack() or None; first_robot: number of blocks[0]'s first, by which robots draw;
-    staggered: start at random ages; actions: (N, 12). Written: obs (N, O), privileged (N, P), the same of the ended
+    addresses: of the stages; at_draw: of vary.draw_varied(); rows: first rows of terms, among the task's, and of sums, counts of ends
+    and columns, in the work buffer; settings: the task's numbers; ranges: vary.pack() or None; first_robot: number of blocks[0]'s
+    first, by which robots draw; staggered: start at random ages; actions: (N, 12). Written: obs (N, O), privileged (N, P), the same of the ended
     episodes' last instant in final_*, reward, terminated, truncated (N), return and length of the episodes that ended (N).
     """
     at_advance, at_act, at_events, at_measure, at_terminate, at_reward, at_restart, at_begin, at_renew, at_observe = addresses
@@ -410,7 +410,7 @@ def control_step(
                 if extra[M.ended * LANES + lane] > real(0.0):
                     emit(out, 0, columns, first + lane, lane, final_obs)
                     emit(out, columns, more, first + lane, lane, final_privileged)
-            call(at_restart, (task, work, extra, settings, model, ranges, seed, clock, number, staggered))
+            call(at_restart, (task, work, extra, settings, model, at_draw, ranges, seed, clock, number, staggered))
             call(at_begin, (task, work, extra, settings, model, seed, clock, number))
             call(at_measure, (task, work, extra, settings, model, 0))
             stand_on_ground(task, work, extra)
