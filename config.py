@@ -4,31 +4,14 @@ A field is set on the command line as ``--section.field VALUE``; in Python with
 ``dataclasses.replace``. Whatever is out of range raises ConfigError, which names the field.
 """
 
-import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
 
-# Fields by the names that they had, which scripts and checkpoints still use
-FORMER = {
-    "physics.robot": "env.model", "physics.timestep": "env.sim_dt", "env.control_dt": "env.ctrl_dt", "control_dt": "ctrl_dt",
-    "env.episode_seconds": "env.max_episode_seconds", "episode_seconds": "max_episode_seconds",
-}  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names the field and what was expected."""
-
-
-def knob(default: Any, meaning: str, unit: str = "", *, low: float = -math.inf, high: float = math.inf, choices: tuple = ()) -> Any:
-    """Return a dataclass field with its meaning, unit and allowed range (inclusive)."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices})
+from settings import ConfigError, Section, knob
 
 
 @dataclass(frozen=True)
-class MotorCfg:
+class MotorCfg(Section):
     """What motors and their drivers add to the torque they are asked for."""
 
     enabled: bool = knob(False, "lag, delay, torque-speed curve and energy of motors")
@@ -41,9 +24,15 @@ class MotorCfg:
     recovery: float = knob(20.0, "power at which stamina comes back", "W", low=0.0, high=1e6)
     tired_strength: float = knob(0.3, "torque limit of a tired robot's motors, times", "1", low=0.0, high=1.0)
 
+    def validate(self, name: str = "motor") -> None:
+        """Raise ConfigError also unless the torque falls off somewhere; see Section."""
+        super().validate(name)
+        if not self.rated_speed < self.no_load_speed:
+            raise ConfigError(f"motor.rated_speed: expected less than motor.no_load_speed = {self.no_load_speed:g} rad/s, got {self.rated_speed:g}")
+
 
 @dataclass(frozen=True)
-class PhysicsCfg:
+class PhysicsCfg(Section):
     """The simulated world: gravity, contact, joints."""
 
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
@@ -63,9 +52,15 @@ class PhysicsCfg:
     limit_damping: float = knob(0.0, "damper of a joint's end stop", "N m s/rad", low=0.0, high=1e4)
     motor: MotorCfg = MotorCfg()
 
+    def validate(self, name: str = "physics") -> None:
+        """Raise ConfigError also unless static friction is at least kinetic friction; see Section."""
+        super().validate(name)
+        if self.friction_model != "simple" and self.static_friction < self.foot_friction:
+            raise ConfigError(f"physics.static_friction: expected at least physics.foot_friction = {self.foot_friction:g}, got {self.static_friction:g}")
+
 
 @dataclass(frozen=True)
-class VaryCfg:
+class VaryCfg(Section):
     """How robots differ, drawn for each when an episode starts, uniform between two numbers (domain randomisation)."""
 
     friction: tuple[float, float] = knob((1.0, 1.0), "foot friction, times", "1", low=0.0, high=10.0)
@@ -86,7 +81,7 @@ class VaryCfg:
 
 
 @dataclass(frozen=True)
-class ResetCfg:
+class ResetCfg(Section):
     """The state in which an episode starts: the home pose, disturbed by this much (uniform, +-)."""
 
     joint_position: float = knob(0.1, "joint angles", "rad", low=0.0, high=1.0)
@@ -97,7 +92,7 @@ class ResetCfg:
 
 
 @dataclass(frozen=True)
-class PushCfg:
+class PushCfg(Section):
     """Sudden changes of the base's velocity, as from a shove."""
 
     speed: tuple[float, float] = knob((0.5, 1.5), "horizontal kick, uniform between, any direction", "m/s", low=0.0, high=10.0)
@@ -106,7 +101,7 @@ class PushCfg:
 
 
 @dataclass(frozen=True)
-class GoalCfg:
+class GoalCfg(Section):
     """Where the centre of mass should be."""
 
     radius: float = knob(0.1, "horizontal distance of a new goal from the feet's middle, uniform up to", "m", low=0.0, high=2.0)
@@ -116,7 +111,7 @@ class GoalCfg:
 
 
 @dataclass(frozen=True)
-class CommandCfg:
+class CommandCfg(Section):
     """What a robot is asked to do: stay where it is told to, move at commanded velocities, or go from goal to goal."""
 
     kind: str = knob(
@@ -136,9 +131,17 @@ class CommandCfg:
     facing: float = knob(0.26, "heading error that is small enough (pose)", "rad", low=0.01, high=3.2)
     still: float = knob(0.14, "heading error below which no turn is asked for (pose)", "rad", low=0.0, high=3.2)
 
+    def validate(self, name: str = "command") -> None:
+        """Raise ConfigError also for goals that are reached at once, and shares of more than all commands; see Section."""
+        super().validate(name)
+        if self.distance[0] <= self.reached:
+            raise ConfigError(f"command.distance: expected more than command.reached = {self.reached:g} m, got {self.distance[0]:g}")
+        if self.standing + self.turning > 1.0:
+            raise ConfigError(f"command.turning: expected, with command.standing, at most 1, got {self.standing + self.turning:g}")
+
 
 @dataclass(frozen=True)
-class TerrainCfg:
+class TerrainCfg(Section):
     """The ground: a grid of square tiles, harder along x, a kind to a row along y."""
 
     kinds: str = knob("flat", "flat, or kinds of tiles: rough slope_up slope_down stairs_up stairs_down stones", "names")
@@ -150,7 +153,7 @@ class TerrainCfg:
 
 
 @dataclass(frozen=True)
-class NoiseCfg:
+class NoiseCfg(Section):
     """Errors of the observation, uniform +-, anew at every step; a bias anew for every episode."""
 
     joint_position: float = knob(0.0, "joint angles", "rad", low=0.0, high=1.0)
@@ -162,34 +165,34 @@ class NoiseCfg:
 
 
 @dataclass(frozen=True)
-class RewardCfg:
+class RewardCfg(Section):
     """Weights of a task's reward terms, by their names, and the terms' options: environments/quadruped/rewards.py has those that come with Foal."""
 
     floor: bool = knob(True, "the sum of the terms, but for that of a fall, does not fall below 0")
 
 
 @dataclass(frozen=True)
-class ObservationCfg:
+class ObservationCfg(Section):
     """Options of observations."""
 
 
 @dataclass(frozen=True)
-class TerminationCfg:
+class TerminationCfg(Section):
     """Options of terminations."""
 
 
 @dataclass(frozen=True)
-class EventCfg:
+class EventCfg(Section):
     """Options of events."""
 
 
 @dataclass(frozen=True)
-class RandomisationCfg:
+class RandomisationCfg(Section):
     """Options of randomisations."""
 
 
 @dataclass(frozen=True)
-class EnvCfg:
+class EnvCfg(Section):
     """What every task has: a model, time, and how much room it takes up in a picture."""
 
     model: str = knob("", "what is simulated, where a task knows several")
@@ -208,9 +211,15 @@ class EnvCfg:
         """Control steps in an episode."""
         return round(self.max_episode_seconds / self.ctrl_dt)
 
-    def validate(self) -> None:
-        """Raise ConfigError, naming the field, unless every value has its type and lies in its range, and physics steps make up a control step."""
-        check(self, "env")
+    def validate(self, name: str = "env") -> None:
+        """Raise ConfigError also unless physics steps make up a control step, and control steps an episode; see Section."""
+        super().validate(name)
+        if self.sim_dt > self.ctrl_dt * (1 + 1e-6):
+            raise ConfigError(f"env.sim_dt: expected at most env.ctrl_dt = {self.ctrl_dt:g} s, got {self.sim_dt:g}")
+        if not math.isclose(self.sim_substeps * self.sim_dt, self.ctrl_dt, rel_tol=1e-6):
+            raise ConfigError(f"env.sim_dt: expected a whole share of env.ctrl_dt = {self.ctrl_dt:g} s, got {self.sim_dt:g}")
+        if self.max_episode_steps < 1:
+            raise ConfigError(f"env.max_episode_seconds: expected at least env.ctrl_dt = {self.ctrl_dt:g} s, got {self.max_episode_seconds:g}")
 
 
 @dataclass(frozen=True)
@@ -246,9 +255,18 @@ class QuadrupedCfg(EnvCfg):
     event: EventCfg = EventCfg()
     randomisation: RandomisationCfg = RandomisationCfg()
 
+    def validate(self, name: str = "env") -> None:
+        """Raise ConfigError also for commands that would arrive after the next; see Section."""
+        super().validate(name)
+        longest = self.physics.motor.delay + self.vary.delay[1]
+        if self.physics.motor.enabled and longest >= self.ctrl_dt:
+            raise ConfigError(f"motor.delay: expected, with vary.delay, less than env.ctrl_dt = {self.ctrl_dt:g} s, got {longest:g}")
+        if self.vary.delay[1] > 0 and not self.physics.motor.enabled:
+            raise ConfigError("vary.delay: expected motor.enabled true, or 0 0")
+
 
 @dataclass(frozen=True)
-class NetworkCfg:
+class NetworkCfg(Section):
     """EntityBelief: encoder, graph attention, LSTM, heads."""
 
     attention: bool = knob(True, "graph attention among the parts of the body, else one layer on the observation as it comes")
@@ -265,7 +283,7 @@ class NetworkCfg:
 
 
 @dataclass(frozen=True)
-class PPOCfg:
+class PPOCfg(Section):
     """Proximal policy optimisation."""
 
     rollout: int = knob(16, "control steps between updates", low=2, high=1024)
@@ -285,7 +303,7 @@ class PPOCfg:
 
 
 @dataclass(frozen=True)
-class CurriculumCfg:
+class CurriculumCfg(Section):
     """How hard pushes and commands are while training, from a first to a last level, times the task's. In evaluations they are as the task says."""
 
     push: tuple[float, float] = knob((1.0, 1.2), "strength of pushes, at first and in the end", "1", low=0.0, high=10.0)
@@ -295,7 +313,7 @@ class CurriculumCfg:
 
 
 @dataclass(frozen=True)
-class WorldModelCfg:
+class WorldModelCfg(Section):
     """The recurrent state-space model: what it is for, how large it is, how it learns."""
 
     role: str = knob(
@@ -328,9 +346,15 @@ class WorldModelCfg:
     imagined: int = knob(3072, "imagined rollouts per update", low=1, high=1 << 20)
     weight: float = knob(0.75, "weight of what is imagined in an update, of 1 for all experience", "1", low=0.0, high=1.0)
 
+    def validate(self, name: str = "world_model") -> None:
+        """Raise ConfigError also for a belief that would need a simulator; see Section."""
+        super().validate(name)
+        if self.role == "belief" and self.privileged:
+            raise ConfigError("world_model.privileged: expected false in role belief, whose policy must do without a simulator, got true")
+
 
 @dataclass(frozen=True)
-class TrainCfg:
+class TrainCfg(Section):
     """A training run."""
 
     num_envs: int = knob(0, "robots, 0 to choose by memory and cores", low=0, high=1 << 20)
@@ -346,7 +370,7 @@ class TrainCfg:
 
 
 @dataclass(frozen=True)
-class RenderCfg:
+class RenderCfg(Section):
     """The window and recordings."""
 
     width: int = knob(960, "picture width, even", "pixel", low=64, high=7680)
@@ -354,7 +378,7 @@ class RenderCfg:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Section):
     """Everything."""
 
     task: str = knob("quadruped-balance", "task")
@@ -367,182 +391,8 @@ class Config:
     train: TrainCfg = TrainCfg()
     render: RenderCfg = RenderCfg()
 
-
-@cache
-def with_knobs(section: type, more: tuple[tuple[str, Any, str, str], ...]) -> type:
-    """Return a section with more fields: name, default, meaning and unit of each; a pair of numbers is a range."""
-    kinds = {bool: bool, int: float, float: float, tuple: tuple[float, float]}
-    new = []
-    for name, default, meaning, unit in more:
-        default = float(default) if isinstance(default, int) and not isinstance(default, bool) else default
-        new.append((name, kinds[type(default)], knob(default, meaning, unit)))
-    made = dataclasses.make_dataclass(section.__name__, new, bases=(section,), frozen=True)
-    made.__doc__ = section.__doc__
-    return made
-
-
-def sections(cfg: Any, name: str = "") -> dict[str, Any]:
-    """Return every section of a configuration by its name; nested sections too."""
-    found = {name: cfg} if name else {}
-    for field in fields(cfg):
-        value = getattr(cfg, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= sections(value, field.name)
-    return found
-
-
-def fields(section: Any) -> tuple[dataclasses.Field, ...]:
-    """Return the fields of a section, their types as such where its module postpones annotations."""
-    found = dataclasses.fields(section)
-    for field in found:
-        if not field.metadata:  # a default changed in a subclass keeps what is said of it
-            inherited = (cls.__dataclass_fields__[field.name] for cls in type(section).__mro__[1:] if field.name in getattr(cls, "__dataclass_fields__", ()))
-            field.metadata = next((f.metadata for f in inherited if f.metadata), field.metadata)
-        if isinstance(field.type, str):
-            field.type = get_type_hints(type(section))[field.name]
-    return found
-
-
-def knobs(section: Any) -> list[dataclasses.Field]:
-    """Return the fields of a section that are not sections themselves."""
-    return [f for f in fields(section) if not dataclasses.is_dataclass(getattr(section, f.name))]
-
-
-def parse(field: dataclasses.Field, text: str, name: str) -> Any:
-    """Return the value that a text stands for; raise ConfigError naming the field if it stands for none."""
-    kind = field.type
-    if kind is bool:
-        if text.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
-            return text.lower() in ("true", "yes", "on", "1")
-        raise ConfigError(f"{name}: expected true or false, got {text!r}")
-    try:
-        if get_origin(kind) is tuple:
-            parts = text.replace(",", " ").split()
-            return tuple(make(part) for make, part in zip(get_args(kind), parts, strict=True))
-        return kind(text)
-    except ValueError:
-        raise ConfigError(f"{name}: expected {expected(field)}, got {text!r}") from None
-
-
-def expected(field: dataclasses.Field) -> str:
-    """Return what a field takes, in words."""
-    meta, kind = field.metadata, field.type
-    if meta.get("choices"):
-        return "one of " + ", ".join(meta["choices"])
-    number = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(kind, "two numbers, low and high,")
-    low, high = meta.get("low", -math.inf), meta.get("high", math.inf)
-    if kind in (str, bool) or (low == -math.inf and high == math.inf):
-        return number.rstrip(",")
-    return f"{number} between {low:g} and {high:g}"
-
-
-def check(cfg: Any, prefix: str = "") -> None:
-    """Raise ConfigError, naming the field, unless every value has its type and lies in its range."""
-    for field in fields(cfg):
-        value, name = getattr(cfg, field.name), f"{prefix}.{field.name}" if prefix else field.name
-        if dataclasses.is_dataclass(value):
-            check(value, field.name)
-            continue
-        values = value if isinstance(value, tuple) else (value,)
-        kinds = get_args(field.type) if get_origin(field.type) is tuple else (field.type,)
-        meta = field.metadata
-        fits = len(values) == len(kinds) and isinstance(value, tuple) == (get_origin(field.type) is tuple)
-        for v, kind in zip(values, kinds, strict=False):
-            number = isinstance(v, (int, float)) and not isinstance(v, bool)
-            fits &= (number and (kind is float or isinstance(v, int))) if kind in (int, float) else isinstance(v, kind)
-            fits &= not number or (math.isfinite(v) and meta.get("low", -math.inf) <= v <= meta.get("high", math.inf))
-        if meta.get("choices"):
-            fits &= value in meta["choices"]
-        if fits and isinstance(value, tuple):
-            fits = value[0] <= value[1]
-        if not fits:
-            raise ConfigError(f"{name}: expected {expected(field)}, got {value!r}")
-    if isinstance(cfg, MotorCfg) and not cfg.rated_speed < cfg.no_load_speed:
-        raise ConfigError(f"motor.rated_speed: expected less than motor.no_load_speed = {cfg.no_load_speed:g} rad/s, got {cfg.rated_speed:g}")
-    if isinstance(cfg, PhysicsCfg) and cfg.friction_model != "simple" and cfg.static_friction < cfg.foot_friction:
-        raise ConfigError(f"physics.static_friction: expected at least physics.foot_friction = {cfg.foot_friction:g}, got {cfg.static_friction:g}")
-    if isinstance(cfg, WorldModelCfg) and cfg.role == "belief" and cfg.privileged:
-        raise ConfigError("world_model.privileged: expected false in role belief, whose policy must do without a simulator, got true")
-    if isinstance(cfg, CommandCfg) and cfg.distance[0] <= cfg.reached:
-        raise ConfigError(f"command.distance: expected more than command.reached = {cfg.reached:g} m, got {cfg.distance[0]:g}")
-    if isinstance(cfg, CommandCfg) and cfg.standing + cfg.turning > 1.0:
-        raise ConfigError(f"command.turning: expected, with command.standing, at most 1, got {cfg.standing + cfg.turning:g}")
-    if isinstance(cfg, EnvCfg):
-        _check_time(cfg)
-    if isinstance(cfg, QuadrupedCfg):
-        _check_delay(cfg)
-    if isinstance(cfg, Config) and cfg.train.num_envs % cfg.ppo.minibatches:
-        raise ConfigError(f"train.num_envs: expected a multiple of ppo.minibatches = {cfg.ppo.minibatches}, got {cfg.train.num_envs}")
-
-
-def _check_time(cfg: EnvCfg) -> None:
-    if cfg.sim_dt > cfg.ctrl_dt * (1 + 1e-6):
-        raise ConfigError(f"env.sim_dt: expected at most env.ctrl_dt = {cfg.ctrl_dt:g} s, got {cfg.sim_dt:g}")
-    if not math.isclose(cfg.sim_substeps * cfg.sim_dt, cfg.ctrl_dt, rel_tol=1e-6):
-        raise ConfigError(f"env.sim_dt: expected a whole share of env.ctrl_dt = {cfg.ctrl_dt:g} s, got {cfg.sim_dt:g}")
-    if cfg.max_episode_steps < 1:
-        raise ConfigError(f"env.max_episode_seconds: expected at least env.ctrl_dt = {cfg.ctrl_dt:g} s, got {cfg.max_episode_seconds:g}")
-
-
-def _check_delay(cfg: QuadrupedCfg) -> None:
-    longest = cfg.physics.motor.delay + cfg.vary.delay[1]
-    if cfg.physics.motor.enabled and longest >= cfg.ctrl_dt:
-        raise ConfigError(f"motor.delay: expected, with vary.delay, less than env.ctrl_dt = {cfg.ctrl_dt:g} s, got {longest:g}")
-    if cfg.vary.delay[1] > 0 and not cfg.physics.motor.enabled:
-        raise ConfigError("vary.delay: expected motor.enabled true, or 0 0")
-
-
-def override(cfg: Any, changes: dict[str, Any], prefix: str = "") -> Any:
-    """Return a configuration with some fields changed, and check it.
-
-    changes: field or "section.field" to value; a section may also be given as a dict.
-
-    Raises ConfigError, naming the field, for an unknown one or a value out of its range.
-    """
-    if not isinstance(changes, dict):
-        raise ConfigError(f"{prefix or 'configuration'}: expected a dict of fields to change, got {changes!r}")
-    flat = {}
-    for key, value in changes.items():
-        for k, v in value.items() if isinstance(value, dict) else {"": value}.items():
-            name = f"{key}.{k}" if k else key
-            flat[FORMER.get(name, name)] = v
-    result = _replace(cfg, flat, prefix)
-    own, inner = {f.name for f in knobs(cfg)}, {name: {f.name for f in knobs(section)} for name, section in sections(cfg, prefix).items()}
-    known = own | {f"{name}.{field}" for name, names in inner.items() for field in names}
-    for key in flat:
-        if key not in known:
-            near = inner.get(key.split(".")[0], own | set(inner))
-            raise ConfigError(f"{key}: unknown field; {suggest(key, known, 'known: ' + ', '.join(sorted(near)))}")
-    check(result, prefix)
-    return result
-
-
-def _replace(cfg: Any, flat: dict[str, Any], prefix: str) -> Any:
-    new = {}
-    for field in fields(cfg):
-        value = getattr(cfg, field.name)
-        if dataclasses.is_dataclass(value):
-            new[field.name] = _replace(value, {k: v for k, v in flat.items() if "." in k}, field.name)
-        else:
-            for key in (field.name, f"{prefix}.{field.name}"):
-                if key in flat:
-                    given = flat[key]
-                    new[field.name] = tuple(given) if isinstance(given, list) else given
-    return dataclasses.replace(cfg, **new)
-
-
-def suggest(name: str, known: Any, otherwise: str = "see --help") -> str:
-    """Return a hint at the nearest known names."""
-    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.65)
-    return "did you mean " + " or ".join(near) + "?" if near else otherwise
-
-
-def flat(values: dict[str, Any], section: str = "") -> dict[str, Any]:
-    """Return nested settings as "section.field": value, the section being the nearest one."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flat(value, key)
-        else:
-            found[f"{section}.{key}" if section else key] = tuple(value) if isinstance(value, (list, tuple)) else value
-    return found
+    def validate(self, name: str = "") -> None:
+        """Raise ConfigError also unless robots make up whole minibatches; see Section."""
+        super().validate(name)
+        if self.train.num_envs % self.ppo.minibatches:
+            raise ConfigError(f"train.num_envs: expected a multiple of ppo.minibatches = {self.ppo.minibatches}, got {self.train.num_envs}")

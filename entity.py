@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fused
-from config import ConfigError, NetworkCfg, WorldModelCfg
+from config import NetworkCfg, WorldModelCfg
 from observation import Features, Normaliser, Reflection, change_over, joined, pair_weight
+from settings import ConfigError
 from world_model import WorldModel
 
 __all__ = ["BeliefState", "BodyEncoder", "Creature", "EntityBelief", "Memory", "Normaliser", "Reflection", "WorldModel", "change_over", "graph_attention"]

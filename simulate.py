@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from config import FORMER, Config, ConfigError, check, knobs, override, parse, sections, suggest
+from config import Config
 from entity import Creature
 from environments import registry
 from physics.jit import is_compiled
+from settings import ConfigError, knobs, override, parse, sections, suggest
 from training import checkpoint as checkpoints
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
@@ -41,7 +42,7 @@ class System:
     """
 
     def __init__(self, cfg: Config, checkpoint: pathlib.Path, console: Console) -> None:
-        check(cfg)
+        cfg.validate()
         self.cfg, self.path, self.console = cfg, checkpoint, console
         torch.set_num_threads(1)  # threads have robots of their own: training/parallel.py
         torch.manual_seed(cfg.seed)
@@ -308,12 +309,6 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def present_names(arguments: list[str]) -> list[str]:
-    """Return arguments with the names that fields have now, for those that they had."""
-    split = (argument.partition("=") for argument in arguments)
-    return [f"--{FORMER[name[2:]]}{equals}{value}" if name[2:] in FORMER and name.startswith("--") else name + equals + value for name, equals, value in split]
-
-
 def read_options(arguments: list[str]) -> dict[str, Any]:
     """Return the options alone; --help waits until the task's fields are known."""
     return vars(build_parser().parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0])
@@ -385,7 +380,6 @@ def print_list() -> None:
 
 def run(arguments: list[str], console: Console) -> int:
     """Do what the command line asks for; return the exit code."""
-    arguments = present_names(arguments)
     options = read_options(arguments)
     wants_eval = any(options.get(name) for name in ("eval", "render", "record", "dream"))
     loads = wants_eval or options.get("resume") or options.get("export")

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fused
-from config import ConfigError, WorldModelCfg
+from config import WorldModelCfg
 from observation import Features, Normaliser, Reflection, change_over, joined, pair_weight
+from settings import ConfigError
 
 LEAST_SPREAD = 1e-3  # by which what is observed is divided
 LARGEST = 8.0  # symlog of the largest reward, times its scale, that there is a bin for

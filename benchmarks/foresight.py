@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import machine
-from config import Config, override
+from config import Config
 from entity import Creature
 from environments import ABEnv, registry
 from physics.engine import available_cores
+from settings import override
 from training import checkpoint as checkpoints
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 
 from benchmarks import machine
-from config import Config, override
+from config import Config
 from entity import Creature
 from environments import registry
+from settings import override
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate, reaches
 from training.experience import Experience, Gradients, gradient

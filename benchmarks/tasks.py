@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from config import ConfigError
 from environments import registry
+from settings import ConfigError
 from training.evaluation import reaches, target
 
 ROOT = Path(__file__).resolve().parent.parent

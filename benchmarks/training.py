@@ -30,9 +30,9 @@ from rich.console import Console
 
 from benchmarks import machine
 from benchmarks.judge import SURVIVAL, Judge, arrival, median, rate
-from config import ConfigError, override
 from environments import registry
 from environments.quadruped import WALKING
+from settings import ConfigError, override
 from simulate import System
 from training.engine import TrainingEngine
 from training.presets import preset

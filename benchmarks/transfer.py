@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks import machine
-from config import ConfigError, NoiseCfg, QuadrupedCfg, VaryCfg
+from config import NoiseCfg, QuadrupedCfg, VaryCfg
 from entity import Creature
 from environments import ABEnv, EnvState
 from environments.quadruped import torque_ratio
@@ -36,6 +36,7 @@ from environments.quadruped.terms import COMMANDS
 from physics import load_robot
 from physics.engine import available_cores
 from physics.mjcf import to_mjcf
+from settings import ConfigError
 from training import checkpoint
 from training.evaluation import evaluate
 

@@ -34,9 +34,9 @@ import torch
 from benchmarks import foresight, machine, world_model_details
 from benchmarks.judge import Judge, median, reached
 from benchmarks.training import Rows, train_foal
-from config import ConfigError
 from environments import registry
 from physics.engine import available_cores
+from settings import ConfigError
 from training.evaluation import EVALUATION_SEED
 
 PARTS = "open-loop", "belief", "imagination", "details"

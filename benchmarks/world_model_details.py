@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
-from config import override
 from entity import Creature
 from environments import registry
+from settings import override
 from training.presets import preset
 from training.replay import Replay, Sequences
 from training.share import Share

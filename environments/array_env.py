@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from config import ConfigError
 from environments.contracts import ABEnv, EnvCfg, EnvState
+from settings import ConfigError
 
 Data = dict[str, np.ndarray]
 

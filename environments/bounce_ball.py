@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from config import knob
 from environments.array_env import ArrayEnv, Data, Draws
 from environments.contracts import EnvCfg, Solid
 from environments.registry import env, envcfg, rlcfg
 from physics import arm as A
 from physics.arm_model import Arm, arm_constants
 from physics.jit import LANES, aligned
+from settings import knob
 
 # Rows that the task keeps, after the physics'
 SEEN = A.STATE_ROWS  # hits before this step

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from config import knob
 from environments.array_env import ArrayEnv, Data, Draws
 from environments.contracts import EnvCfg, Solid
 from environments.registry import env, envcfg, rlcfg
+from settings import knob
 
 
 @envcfg("cartpole", "keep a pole upright on a cart")

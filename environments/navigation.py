@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from config import knob
 from environments.array_env import ArrayEnv, Data, Draws
 from environments.contracts import EnvCfg, Solid
 from environments.registry import env, envcfg, rlcfg
+from settings import knob
 
 RADIUS = 0.5  # of the creature [m]
 AIR_CONTROL = 0.3  # share of the horizontal acceleration that is left off the ground

@@ -27,10 +27,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-from config import Config, ConfigError, EnvCfg, flat, override, suggest
+from config import Config, EnvCfg
 from environments.contracts import ABEnv
 from physics.engine import available_cores
 from physics.jit import ROOT
+from settings import ConfigError, flat, override, suggest
 
 Decorated = TypeVar("Decorated")
 GROUP = "foal.environments"

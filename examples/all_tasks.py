@@ -23,8 +23,8 @@ import physics  # sets what PyTorch reads when imported  # isort: skip
 import torch
 from rich.console import Console
 
-from config import ConfigError, override
 from environments import registry
+from settings import ConfigError, override
 from simulate import System
 from training.display import count_text
 from training.presets import preset

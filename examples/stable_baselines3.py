@@ -24,8 +24,8 @@ except ImportError as error:
     print(f"examples.stable_baselines3 needs stable-baselines3 ({error}): pip install stable-baselines3", file=sys.stderr)
     sys.exit(2)
 
-from config import ConfigError
 from environments.gymnasium import GymVectorEnv, make_vec
+from settings import ConfigError
 
 ACTION_LIMIT = 100.0  # stable-baselines3 wants a bound where a task has none; none that a policy meets
 EPISODES = 64  # of an evaluation

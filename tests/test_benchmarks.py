@@ -28,13 +28,13 @@ from benchmarks import (
     world_model,
     world_model_details,
 )
-from config import override
 from entity import Creature
 from environments import registry
 from environments.gymnasium import GymVectorEnv
 from physics import layout as L
 from physics import load_robot
 from physics.jit import LANES
+from settings import override
 from training import checkpoint
 from training.presets import preset
 

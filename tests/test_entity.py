@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from config import Config, ConfigError, NetworkCfg, TrainCfg, WorldModelCfg, override
+from config import Config, NetworkCfg, TrainCfg, WorldModelCfg
 from entity import BeliefState, BodyEncoder, Creature, EntityBelief, Normaliser, Reflection, change_over, graph_attention
 from environments import registry
 from environments.contracts import Body, Mirror, Node
+from settings import ConfigError, override
 from training import ppo
 
 CPU = torch.device("cpu")

@@ -7,13 +7,14 @@ import pytest
 from oracle import ROBOTS, centre_of_mass, foot_positions, random_state, rotation
 from walking import goal, reward_terms
 
-from config import ConfigError, NoiseCfg, VaryCfg
+from config import NoiseCfg, VaryCfg
 from environments import EnvState, registry
 from environments.quadruped import rewards
 from physics import PhysicsEngine
 from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES
+from settings import ConfigError
 
 TASK = "quadruped-balance"
 CALM = {"push.speed": (0.0, 0.0), "push.spin": 0.0}

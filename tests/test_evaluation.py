@@ -7,8 +7,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from config import override
 from environments import EnvState
+from settings import override
 from training import run
 from training.evaluation import evaluate, nearness, reaches, target
 from training.presets import preset

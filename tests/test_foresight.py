@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from config import ConfigError, override
 from entity import Creature
 from environments import registry
 from renderer.kinematics import rotation
+from settings import ConfigError, override
 from training.foresight import Foresight
 from training.presets import preset
 

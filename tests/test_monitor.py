@@ -12,9 +12,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from config import override
 from entity import Creature
 from environments import registry
+from settings import override
 from training import monitor
 from training.engine import TrainingEngine
 from training.logger import Logger

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from config import NetworkCfg, PPOCfg, override
+from config import NetworkCfg, PPOCfg
 from entity import Creature, Memory
 from environments import registry
+from settings import override
 from training import checkpoint, ppo
 from training.engine import TrainingEngine
 from training.evaluation import evaluate

@@ -12,10 +12,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from config import ConfigError, check, knobs, override, sections
 from entity import Creature
 from environments import registry
 from environments.contracts import Body, Node
+from settings import ConfigError, knobs, override, sections
 from simulate import run
 from training import checkpoint
 from training.display import count_text, seconds_text
@@ -200,7 +200,6 @@ def test_networks_stay_as_a_checkpoint_has_them(trained):
         (["--world_model.deter", "64"], "world_model.deter: expected 128, which"),
         (["--task", "quadruped-goal"], "--task: expected quadruped-balance, which"),
         (["--env.model", "spot"], "env.model: expected go1, which"),
-        (["--physics.robot", "spot"], "env.model: expected go1, which"),
             (["--env.control", "torque"], "env.control: expected pd, which"),
         (["--command.kind", "velocity"], "command.kind: expected stay, which"),
     ):
@@ -213,7 +212,7 @@ def test_networks_stay_as_a_checkpoint_has_them(trained):
 
 
 def test_the_default_configuration_is_valid_and_every_knob_is_explained():
-    check(preset("quadruped-balance"))
+    preset("quadruped-balance").validate()
     for section in sections(preset("quadruped-balance")).values():
         for field in knobs(section):
             assert field.metadata["meaning"] and "unit" in field.metadata

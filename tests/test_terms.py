@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from oracle import rotation
 
-from config import ConfigError
 from environments import registry
 from environments.quadruped import TASKS, Field, fields, observation, randomisation, renewal, reward, task, termination
 from environments.quadruped.source import compiled
 from physics import layout as L
 from physics.random import uniform
+from settings import ConfigError
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "terms.md").read_text()

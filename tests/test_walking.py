@@ -11,13 +11,14 @@ from oracle import rotation
 from walking import goal, mirror_image, reward_terms, to_heading
 
 from benchmarks.transfer import MujocoQuadrupeds
-from config import CommandCfg, ConfigError, NoiseCfg, VaryCfg
+from config import CommandCfg, NoiseCfg, VaryCfg
 from environments import ABEnv, registry
 from environments.quadruped import rewards
 from physics import PhysicsEngine, load_robot, save_robot, spatial
 from physics import layout as L
 from physics.jit import LANES, real
 from physics.robot import Link
+from settings import ConfigError
 
 STAY, FLAT, ROBUST, GOAL = "quadruped-balance", "quadruped-walk-flat", "quadruped-walk-robust", "quadruped-goal"
 ALIKE = {f"vary.{field.name}": field.default for field in dataclasses.fields(VaryCfg)} | {f"noise.{field.name}": 0.0 for field in dataclasses.fields(NoiseCfg)}

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from config import Config, ConfigError, WorldModelCfg, override
+from config import Config, WorldModelCfg
 from entity import Creature
 from environments import registry
+from settings import ConfigError, override
 from training import ppo
 from training.engine import TrainingEngine
 from training.imagination import imagine

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from config import Config, ConfigError, flat, override
+from config import Config
 from entity import Creature
 from environments import ABEnv, registry
+from settings import ConfigError, flat, override
 
 FORMAT = "foal-checkpoint-3"
 

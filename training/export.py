@@ -8,8 +8,8 @@ import pathlib
 import torch
 from torch import Tensor, nn
 
-from config import ConfigError
 from entity import Creature, Memory
+from settings import ConfigError
 
 
 class _Policy(nn.Module):

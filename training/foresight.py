@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import ConfigError
 from entity import Creature
 from environments import ABEnv
+from settings import ConfigError
 
 AHEAD = 45  # control steps between two looks
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from config import Config, override
+from config import Config
 from environments import registry
+from settings import override
 
 # Where the world model multiplies experience, little of it is real: a rollout of few robots, much learnt from it.
 # Where the policy reads it, experience is as cheap as ever, and the world model learns from a part.

@@ -19,12 +19,12 @@ from typing import Any
 import numba
 import numpy as np
 
-from config import ConfigError, suggest
 from environments.quadruped.fields import BODY, DERIVED, KEPT, LEGS, MEASURED, VARIED, VARIED_LEGS, Field, K, M
 from environments.quadruped.source import Function
 from environments.quadruped.step import SHARED
 from environments.quadruped.terms import Command, Event, Metric, Observation, Randomisation, Renewal, Reward, Term, Termination, Update
 from physics.jit import real
+from settings import ConfigError, suggest
 
 DRAW_NOISE = 1024  # first draw of a robot's key that an observation's noise takes
 

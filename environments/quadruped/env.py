@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba.core.errors import NumbaError
 
-from config import ConfigError, NoiseCfg, QuadrupedCfg, TerrainCfg, VaryCfg, knobs, sections
+from config import NoiseCfg, QuadrupedCfg, TerrainCfg, VaryCfg
 from environments.contracts import ABEnv, Body, EnvState, Mirror, Node
 from environments.quadruped import step as S
 from environments.quadruped.compose import Composed, Composer, Terms
@@ -21,6 +21,7 @@ from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES, address, real, typeof, types
 from physics.terrain import Terrain, curriculum
+from settings import ConfigError, knobs, sections
 
 PLATFORM = 2.0  # least side of the level middle of a tile, but at most a quarter of the tile [m]
 BORDER = 4.0  # least width of the level ground around the tiles [m]

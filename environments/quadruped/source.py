@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from config import ConfigError
 from physics import spatial
 from physics.jit import callable_from_python, inline, real
+from settings import ConfigError
 
 # What compiles to one vector instruction after another; the same names in math and numpy call a library number by number
 _FAST = {"exp": spatial.exp, "atan2": spatial.atan2}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from config import ConfigError, PushCfg, QuadrupedCfg, override, with_knobs
+from config import PushCfg, QuadrupedCfg
 from environments import registry
 from environments.quadruped.commands.stay import stay
 from environments.quadruped.compose import Terms
@@ -18,6 +18,7 @@ from environments.quadruped.observations import PRIVILEGED, SENSED
 from environments.quadruped.rewards import LIBRARY
 from environments.quadruped.terminations import FALLS
 from environments.quadruped.terms import COMMANDS, Command, Event, Metric, Observation, Randomisation, Renewal, Reward, Term, Termination
+from settings import ConfigError, override, with_knobs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from config import ConfigError
 from environments.contracts import Mirror
 from environments.quadruped.fields import LEGS, VARIED_LEGS, Field
 from environments.quadruped.source import Function, compiled
+from settings import ConfigError
 
 _OF_A_LEG = {f.name for f in (*LEGS, *VARIED_LEGS)}
 SIDES = (1, 0, 3, 2)  # a leg's image in the mirror

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from config import knob
 from environments import ArrayEnv, EnvCfg, Solid, registry
+from settings import knob
 
 
 @registry.envcfg("lander", "land a rocket softly on a pad")
