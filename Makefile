@@ -12,8 +12,9 @@ train: setup
 watch: setup
 	$(RUN) simulate.py --eval --render
 
+# files in two processes: kernels that both need are compiled once, as a rule
 test: lint
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

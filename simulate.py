@@ -6,7 +6,9 @@ import datetime
 import itertools
 import json
 import pathlib
+import re
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator
@@ -281,8 +283,12 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     """Return the command line: a few options, and every field of a configuration as --section.field."""
-    parser = _Parser(prog="simulate.py", description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    usage = "simulate.py [OPTION ...] [--SECTION.FIELD VALUE ...]"
+    parser = _Parser(prog="simulate.py", usage=usage, description=__doc__, allow_abbrev=False, add_help=False, argument_default=argparse.SUPPRESS)
+    # a number such as -1e-4 is a value, which argparse came to see in Python 3.14 alone
+    parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
     add = parser.add_argument
+    add("-h", "--help", nargs="?", const="", metavar="SECTION", help="show this, the fields of a section, or with all everything")
     add("--task", metavar="NAME", help="task to train or evaluate")
     add("--seed", metavar="N", help="seed of everything random")
     add("--iterations", metavar="N", help="rollouts with an update each")
@@ -298,7 +304,8 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     add("--list", action="store_true", help="list tasks and robots")
     add("--json", action="store_true", help="with --eval: print one JSON object")
     for name, section in sections(cfg).items() if cfg else ():
-        group = parser.add_argument_group(name, type(section).__doc__)
+        group = parser.add_argument_group(name, (type(section).__doc__ or "").partition("\n")[0])
+        group._negative_number_matcher = parser._negative_number_matcher
         for field in knobs(section):
             value = getattr(section, field.name)
             pair = isinstance(value, tuple)
@@ -309,9 +316,27 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def help_text(cfg: Config, section: str) -> str:
+    """Return what --help shows: the options, or the fields of a section, or all; raise ConfigError for an unknown section."""
+    if section == "all":
+        return build_parser(cfg).format_help()
+    groups = {group.title: group for group in build_parser(cfg)._action_groups if group.title in sections(cfg) and group._group_actions}
+    if not section:
+        names = textwrap.fill(" ".join(groups), 100, initial_indent="  ", subsequent_indent="  ")
+        about = f"sections of {cfg.task}, whose fields are set as --SECTION.FIELD VALUE; --help SECTION explains them:"
+        return f"{build_parser().format_help()}\n{about}\n{names}\n"
+    if section not in groups:
+        raise ConfigError(f"--help: unknown section {section!r}; {suggest(section, groups, 'known: ' + ', '.join(groups))}")
+    formatter = argparse.HelpFormatter("simulate.py", max_help_position=40, width=120)
+    formatter.start_section(f"{section}: {groups[section].description.rstrip('.')}")
+    formatter.add_arguments(groups[section]._group_actions)
+    formatter.end_section()
+    return formatter.format_help()
+
+
 def read_options(arguments: list[str]) -> dict[str, Any]:
-    """Return the options alone; --help waits until the task's fields are known."""
-    return vars(build_parser().parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0])
+    """Return the options alone."""
+    return vars(build_parser().parse_known_args(arguments)[0])
 
 
 def read_command_line(arguments: list[str], cfg: Config) -> tuple[dict[str, Any], dict[str, str]]:
@@ -387,6 +412,9 @@ def run(arguments: list[str], console: Console) -> int:
     path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
     base = checkpoints.load(path).config if loads and path else preset(task)
     options, fields = read_command_line(arguments, base)
+    if "help" in options:
+        print(help_text(base, options["help"]), end="")
+        return 0
     if options.get("list"):
         print_list()
         return 0

@@ -60,6 +60,19 @@ def prepare_world_model(monkeypatch, modules):
     brief_episodes(monkeypatch, modules["judge"], modules["world_model"])
 
 
+def prepare_terms(monkeypatch, modules):
+    """Compare this tree with itself, with what is compiled of it: to compile all anew takes a minute."""
+    module = modules["terms"]
+    run = module.run
+    monkeypatch.setattr(module, "checkout", lambda folder: module.ROOT)
+    monkeypatch.setattr(module, "run", lambda *command, cwd=module.ROOT, **environment: run(*command, cwd=cwd))
+
+
+def look_at_terms(result):
+    assert result["step_ratio"] == 1.0
+    assert 0 < result["compile_seconds"] < result["cold_seconds"]
+
+
 def look_at_environment(result):
     tasks = {name for name, backends in registry.list_registered_envs().items() if backends}
     assert {row["task"] for row in result["tasks"]} == tasks
@@ -166,6 +179,10 @@ BENCHMARKS = {
         prepare_training,
         TRAINING_KEYS,
         look_at_training,
+    ),
+    "terms": Small(
+        "--quick", {"terms": {"ROBOTS": "64", "STEPS": "1", "REPETITIONS": "1"}}, prepare_terms,
+        ("step_ratio", "compile_seconds", "cold_seconds"), look_at_terms,
     ),
     "transfer": Small("--checkpoint checkpoints/quadruped-walk-flat.pt --episodes 2", keys=TRANSFER_KEYS),
     "trot": Small(constants={"trot": TROT}, look=look_at_trot),

@@ -22,6 +22,7 @@ from benchmarks import (
     machine,
     stiffness,
     tasks,
+    terms,
     training,
     transfer,
     trot,
@@ -664,3 +665,25 @@ def test_a_part_that_fails_keeps_no_other_from_running(monkeypatch, capsys):
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["failed"] == ["agreement"]
     assert result["threads"]["1"] > 0
+
+
+def test_the_tree_of_a_commit_is_checked_out_and_one_that_there_is_not_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(terms, "BEFORE", "HEAD")
+    assert (terms.checkout(tmp_path) / "simulate.py").exists()
+    monkeypatch.setattr(terms, "BEFORE", "0123456789")
+    with pytest.raises(SystemExit) as stop:
+        terms.checkout(tmp_path)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("benchmarks.terms: expected a clone with commit 0123456789")
+
+
+def test_paces_are_compared_pair_by_pair_after_one_that_compiles(monkeypatch, tmp_path):
+    paces, ran = iter([1.0, 1.0, 8.0, 4.0, 5.0, 10.0]), []
+
+    def run(*command, cwd):
+        ran.append(cwd)
+        return str(next(paces))
+
+    monkeypatch.setattr(terms, "run", run)
+    assert terms.step_ratios(tmp_path, 2) == [0.5, 0.5]
+    assert ran == [terms.ROOT, tmp_path, tmp_path, terms.ROOT, terms.ROOT, tmp_path]

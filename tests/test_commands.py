@@ -83,7 +83,9 @@ def run_simulate(words, folder, monkeypatch):
         pytest.skip("neither Xvfb nor raylib's software build is installed here")
     assert done.code == 0, done.out + done.err
     if "--help" in words:
-        assert {"--iterations", "--seed"} <= set(re.findall(r"--\w+", done.out))
+        section = [*words, ""][words.index("--help") + 1]
+        shown = set(re.findall(r"--[\w.]+", done.out))
+        assert {"--push.speed"} <= shown if section else {"--iterations", "--seed"} <= shown and len(done.out.splitlines()) < 40
     elif "--list" in words:
         assert all(f"{name}: " in done.out for name in registry.list_registered_envs())
     elif "--export" in words:
@@ -190,7 +192,7 @@ def test_what_make_is_shown_to_make_is_there():
 def test_options_that_are_shown_are_there(monkeypatch):
     known = {"simulate.py": set()}
     for task in registry.list_registered_envs():
-        text = called(simulate.main, ["--task", task, "--help"], monkeypatch).out
+        text = called(simulate.main, ["--task", task, "--help", "all"], monkeypatch).out
         known["simulate.py"] |= set(re.findall(r"--[\w.-]+", text))
     for folder, names in (("benchmarks", BENCHMARKS), ("examples", EXAMPLES)):
         for name in (name for name in names if installed(*NEEDS.get(name, ()))):

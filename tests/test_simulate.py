@@ -16,7 +16,7 @@ from entity import Creature
 from environments import registry
 from environments.contracts import Body, Node
 from settings import ConfigError, knobs, override, sections
-from simulate import run
+from simulate import help_text, read_command_line, run
 from training import checkpoint
 from training.display import count_text, seconds_text
 from training.engine import TrainingEngine
@@ -209,6 +209,20 @@ def test_networks_stay_as_a_checkpoint_has_them(trained):
     code, out, err = simulate("--eval", "--checkpoint", path, "--network.lstm", 64)
     assert code == 2 and out == ""
     assert err == f"simulate.py: network.lstm: expected 128, which {path} was trained with, got 64\n"
+
+
+def test_help_explains_a_section_and_names_the_nearest_of_one_that_there_is_not():
+    cfg = preset("quadruped-balance")
+    assert re.search(r"--push.spin VALUE +angular kick, uniform \+- on each axis \[rad/s\] \(1.0\)", help_text(cfg, "push"))
+    assert all(f"--{name}.{field.name} " in help_text(cfg, "all") for name, section in sections(cfg).items() for field in knobs(section))
+    with pytest.raises(ConfigError, match="--help: unknown section 'pish'; did you mean push"):
+        help_text(cfg, "pish")
+
+
+@pytest.mark.parametrize("text", ["-1e-4", "-2.5E+3", "-.5", "-3", "-1.e2"])
+def test_what_looks_like_a_number_is_one(text):
+    _, fields = read_command_line(["--reward.torque", text], preset("quadruped-balance"))
+    assert fields == {"reward.torque": text}
 
 
 def test_the_default_configuration_is_valid_and_every_knob_is_explained():
