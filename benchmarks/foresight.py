@@ -20,7 +20,7 @@ from training import checkpoint as checkpoints
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
 from training.resources import fastest_precision
-from training.share import Share
+from training.worker import Worker
 from training.world_model import WorldModelTrainer
 from world_model import Course, WorldModel
 
@@ -84,7 +84,7 @@ class Walkers:
         creature.load_state_dict(loaded.weights)
         creature.world_model = model
         cfg = override(cfg, {"seed": seed})
-        self.shares = [Share(part, creature, cfg, CPU, i) for i, part in enumerate(env.split(available_cores()))]
+        self.workers = [Worker(part, creature, cfg, CPU, i) for i, part in enumerate(env.split(available_cores()))]
         self.model, world = model, cfg.world_model
         if model is None:
             silent = {f"noise.{name}": 0.0 for name in NOISE}
@@ -97,9 +97,9 @@ class Walkers:
     @torch.no_grad()
     def walk(self) -> None:
         """Live through a rollout."""
-        side_by_side(Share.collect, self.shares)
+        side_by_side(Worker.collect, self.workers)
         if self.model:
-            lived = self.replay.add([share.rollout for share in self.shares], self.latent)
+            lived = self.replay.add([worker.rollout for worker in self.workers], self.latent)
             if self.replay.count <= self.replay.capacity:
                 self.model.normaliser.update(lived.obs.flatten(0, 1))
             self.latent = follow(self.model, self.latent, lived).last
@@ -109,7 +109,7 @@ class Walkers:
         parts = []
         while sum(len(part[0]) for part in parts) < steps:
             self.walk()
-            rollouts = [share.rollout for share in self.shares]
+            rollouts = [worker.rollout for worker in self.workers]
             obs = torch.cat([torch.cat((r.obs[1:], r.privileged[1:]), dim=-1) for r in rollouts], dim=1)
             parts.append([torch.cat(x, dim=1) for x in zip(*((r.action, r.reward, r.done()) for r in rollouts), strict=True)] + [obs])
             parts[-1].append(torch.stack([torch.from_numpy(self.twins.step(action.numpy()).obs.copy()) for action in parts[-1][0]]))

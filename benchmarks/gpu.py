@@ -131,9 +131,9 @@ def agreement(bench: Bench) -> dict[str, Any]:
     for _ in range(3):
         there.iterate()
     there.collect_trajectory()
-    for share in there.shares:
-        share.estimate()
-    x: Experience = there.shares[0].lived
+    for worker in there.workers:
+        worker.estimate()
+    x: Experience = there.workers[0].experience
     result = {}
     for precision in ("float32", "bfloat16"):
         twin = Creature(there.env, cfg.network, cfg.world_model)

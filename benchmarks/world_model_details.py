@@ -18,7 +18,7 @@ from environments import registry
 from settings import override
 from training.presets import preset
 from training.replay import Replay, Sequences
-from training.share import Share
+from training.worker import Worker
 from training.world_model import Chance, overshooting_weights, world_model_loss
 from world_model import WorldModel
 
@@ -77,14 +77,14 @@ class Bench:
         env = registry.make(self.cfg.task, num_envs=ROBOTS, cfg=self.cfg.env, threads=1)
         torch.manual_seed(0)
         self.env, self.creature = env, Creature(env, self.cfg.network, self.cfg.world_model)
-        share = Share(env, self.creature, self.cfg, CPU, 0)
-        self.rollout, self.generator = share.rollout, torch.Generator().manual_seed(0)
+        worker = Worker(env, self.creature, self.cfg, CPU, 0)
+        self.rollout, self.generator = worker.rollout, torch.Generator().manual_seed(0)
         self.replay = Replay(env, self.creature.world_model, 8, self.cfg.ppo.rollout, 1, CPU)
         for _ in range(8):
-            share.collect()
-            self.replay.add([share.rollout], share.rollout.state.latent)
+            worker.collect()
+            self.replay.add([worker.rollout], worker.rollout.state.latent)
             self.creature.world_model.normaliser.update(self.replay.obs[self.replay.count - 1].flatten(0, 1))
-        self.memory = share.infer.memory
+        self.memory = worker.infer.memory
 
     def model(self, dtype: torch.dtype = torch.bfloat16, mirrored: bool = True) -> WorldModel:
         """Return a world model like the creature's."""

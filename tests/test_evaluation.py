@@ -69,7 +69,7 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
     returns = [{1.0: 50.0, 1.3: 20.0}, {1.0: 90.0, 1.3: 10.0}, {1.0: 70.0, 1.3: 30.0}, {1.0: 80.0, 1.3: 25.0}]
     levels, saved = [], []
     judge = types.SimpleNamespace(targets={}, set_level=lambda push, command: levels.append((push, command)))
-    engine = types.SimpleNamespace(creature=None, device=None, shares=[None], env_steps=0)
+    engine = types.SimpleNamespace(creature=None, device=None, workers=[None], env_steps=0)
     trained = Run(override(preset("quadruped-balance"), {"curriculum.push": (0.5, 1.3), "curriculum.command": (0.3, 1.0)}), engine, judge, tmp_path, Console())
     monkeypatch.setattr(trained, "save", lambda name, progress: saved.append(progress["mean_return"]))
     for i, by_level in enumerate(returns):

@@ -136,19 +136,19 @@ def recorded(made):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
     made = engine(80, threads, precision, **{"ppo.minibatches": 1})
-    assert [share.env.num_envs for share in made.shares] == ([80] if threads == 1 else [32, 48])
+    assert [worker.env.num_envs for worker in made.workers] == ([80] if threads == 1 else [32, 48])
     for _ in range(2):
-        for share, r in zip(made.shares, made.collect_trajectory(), strict=True):
+        for worker, r in zip(made.workers, made.collect_trajectory(), strict=True):
             assert r.starts[1:].any()
             mean, after = made.belief(r.obs[:-1], r.state.belief, r.starts[:-1])
             torch.testing.assert_close(mean, r.mean, rtol=tolerance, atol=tolerance)
-            torch.testing.assert_close(after.cell, share.infer.memory.cell, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(after.cell, worker.infer.memory.cell, rtol=tolerance, atol=tolerance)
             torch.testing.assert_close((r.action - r.mean).flatten().std(), made.belief.std().detach().mean(), rtol=0.05, atol=0)
             forgotten = made.belief(r.obs[:-1], r.state.belief, torch.zeros_like(r.starts[:-1]))[0]
             assert (forgotten - r.mean).abs().max() > 1e-3
-            share.estimate()
-            average, spread = share.lived.advantage.mean(), share.lived.advantage.std()
-            metrics = gradient(made.belief, made.cfg.ppo, share.lived, made.parameters, average, spread)[1]
+            worker.estimate()
+            average, spread = worker.experience.advantage.mean(), worker.experience.advantage.std()
+            metrics = gradient(made.belief, made.cfg.ppo, worker.experience, made.parameters, average, spread)[1]
             assert float(metrics["kl"]) == pytest.approx(0, abs=tolerance**1.2)
             assert metrics["clip_fraction"] < (1e-6 if precision == "float32" else 0.01)
             # of normalised advantages, whose mean is 0
@@ -170,21 +170,21 @@ def test_ended_episodes_are_followed_by_their_final_value_or_nothing():
     assert r.truncated.sum() > 20
     assert r.terminated.sum() > 20
     assert not (r.truncated & r.terminated).any()
-    (share,) = made.shares
-    share.estimate()
+    (worker,) = made.workers
+    worker.estimate()
     with torch.no_grad():
         values = made.belief.value(r.obs, r.privileged)
         final = made.belief.value(r.final_obs, r.final_privileged)
-    torch.testing.assert_close(share.lived.value, values[:-1])
+    torch.testing.assert_close(worker.experience.value, values[:-1])
     following = torch.where(r.truncated, final, torch.where(r.terminated, 0.0, values[1:]))
     delta = r.reward + made.cfg.ppo.gamma * following - values[:-1]
     ended = r.truncated | r.terminated
-    torch.testing.assert_close(share.lived.advantage[ended], delta[ended], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(worker.experience.advantage[ended], delta[ended], rtol=1e-5, atol=1e-6)
     expected, last = torch.zeros_like(delta), torch.zeros(64)
     for t in reversed(range(24)):
         last = delta[t] + made.cfg.ppo.gamma * made.cfg.ppo.gae_lambda * torch.where(ended[t], 0.0, last)
         expected[t] = last
-    torch.testing.assert_close(share.lived.advantage, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(worker.experience.advantage, expected, rtol=1e-5, atol=1e-6)
     # the new episode's first value would have been another
     assert (final - values[1:])[r.truncated].abs().max() > 1e-3
 
@@ -193,7 +193,7 @@ def test_rollouts_go_on_where_the_last_one_ended():
     made = engine()
     (r,) = made.collect_trajectory()
     last = [x[-1].clone() for x in (r.obs, r.privileged, r.starts)]
-    memory = made.shares[0].infer.memory
+    memory = made.workers[0].infer.memory
     (r,) = made.collect_trajectory()
     for was, now in zip(last, (r.obs[0], r.privileged[0], r.starts[0]), strict=True):
         assert torch.equal(was, now)
@@ -226,8 +226,8 @@ def test_shares_learn_together_what_one_learns_from_the_same_rollout():
     one.creature.load_state_dict(several.creature.state_dict())
     several.collect_trajectory()
     parts = several.collect_trajectory()
-    assert [share.env.num_envs for share in several.shares] == [32, 64]
-    joined(one.shares[0].rollout, parts)
+    assert [worker.env.num_envs for worker in several.workers] == [32, 64]
+    joined(one.workers[0].rollout, parts)
     gradients = [recorded(made) for made in (several, one)]
     metrics = [made.train_on_trajectory() for made in (several, one)]
     ((ours,), (theirs,)) = gradients
@@ -282,9 +282,9 @@ def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
 def test_experience_of_several_shares_is_learned_from_as_that_of_one():
     made = engine(96, 2)
     made.collect_trajectory()
-    for share in made.shares:
-        share.estimate()
-    parts = [share.lived for share in made.shares]
+    for worker in made.workers:
+        worker.estimate()
+    parts = [worker.experience for worker in made.workers]
     whole, counts = Experience.join(parts), [x.value.shape[1] for x in parts]
     scale = whole.advantage.mean(), whole.advantage.std()
     together, told = gradient(made.belief, made.cfg.ppo, whole, made.parameters, *scale)
@@ -347,7 +347,7 @@ def test_a_graph_does_what_its_steps_do():
 def test_broken_gradients_take_no_step():
     made = engine(threads=2)
     made.collect_trajectory()
-    before, reward = weights(made), made.shares[1].rollout.reward
+    before, reward = weights(made), made.workers[1].rollout.reward
     reward[3, 5] = math.nan
     made.train_on_trajectory()
     assert torch.equal(weights(made), before)

@@ -413,7 +413,7 @@ def about_to_imagine():
     made = engine(32)
     made.iterate()
     made.collect_trajectory()
-    made.shares[0].estimate()
+    made.workers[0].estimate()
     made.follow(made.learn_world()[0])
     return made, made.dreamer
 
@@ -428,7 +428,7 @@ def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
     assert float(spread) == pytest.approx(1, abs=0.05)
     assert torch.equal(x.reached[0], torch.ones(400)) and float(x.reached.min()) >= 0 and float(x.reached.max()) <= 1
     # it begins at instants of the rollout, with the memory of that instant
-    r = made.shares[0].rollout
+    r = made.workers[0].rollout
     t, n = torch.nonzero((r.obs[1:, :, None] == x.obs[0, 5]).all(-1)[..., 0])[0].tolist()
     _, after = made.belief(r.obs[: t + 1], r.state.belief, r.starts[: t + 1])
     torch.testing.assert_close(after.cell[..., n] * (1 - r.starts[t + 1, n]), x.memory.cell[..., 5], rtol=1e-4, atol=1e-5)
@@ -436,8 +436,8 @@ def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
 
 def test_a_dream_that_begins_an_episode_remembers_nothing():
     made, dreamer = about_to_imagine()
-    lived = dreamer.lived._replace(keep=torch.zeros_like(dreamer.lived.keep))
-    dreamer.follow(lived, made.shares)
+    lived = dreamer.experience._replace(keep=torch.zeros_like(dreamer.experience.keep))
+    dreamer.follow(lived, made.workers)
     x = dreamer.imagine(8, torch.Generator().manual_seed(0))
     assert not any(y.any() for y in x.memory) and not dreamer.latents[:, : dreamer.model.deter].any()
 
@@ -523,7 +523,7 @@ def test_episodes_of_one_step_are_lived_through_and_imagined_from():
     made = engine(32)
     made.iterate()
     made.collect_trajectory()
-    r = made.shares[0].rollout
+    r = made.workers[0].rollout
     r.terminated.fill_(True)
     r.starts[1:] = 1.0
     metrics = made.train_on_trajectory()
@@ -537,20 +537,20 @@ def test_episodes_of_one_step_are_lived_through_and_imagined_from():
 def test_a_belief_reads_what_it_read_when_it_is_learned_from():
     made = engine(64, 2, **{"world_model.role": "belief", "ppo.minibatches": 1, "env.max_episode_seconds": 0.3})
     made.iterate()
-    for r, share in zip(made.collect_trajectory(), made.shares, strict=True):
-        share.estimate()
-        x = share.lived
+    for r, worker in zip(made.collect_trajectory(), made.workers, strict=True):
+        worker.estimate()
+        x = worker.experience
         assert r.starts[1:].any() and x.context.shape == (2, 8, 8, 32) and x.context.abs().max() > 0.01
         assert not x.context[:, :, r.starts[:-1] > 0].any()  # nothing is remembered as an episode begins
         mean, _ = made.belief(x.obs, x.memory, x.starts, x.context)
         torch.testing.assert_close(mean, r.mean, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(share.memories[-1].latent, share.infer.memory.latent)
+        torch.testing.assert_close(worker.memories[-1].latent, worker.infer.memory.latent)
 
 
 def test_latents_before_rollouts_are_those_the_policy_read():
     made = engine(64, 2, **{"world_model.role": "belief"})
     made.iterate()
-    before = torch.cat([share.infer.memory.latent for share in made.shares], dim=-1)
+    before = torch.cat([worker.infer.memory.latent for worker in made.workers], dim=-1)
     made.collect_trajectory()
     made.world_model.train = dict
     lived, _ = made.learn_world()

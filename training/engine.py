@@ -2,8 +2,8 @@ r"""TrainingEngine: collect a trajectory, learn from it.
 
 robots      0 ............ n-1 | n ........... 2n-1
            +-------------------+-------------------+
-collect    | think move think .| think move think .|   a thread for each share of the robots: on the CPU it
-           +-------------------+-------------------+   does both; with a GPU one share moves while the GPU
+collect    | think move think .| think move think .|   a thread for each worker, who has robots of its own: on the CPU it
+           +-------------------+-------------------+   does both; with a GPU one worker moves while the GPU
 update     | gradient          | gradient          |   thinks for the other
            +---------+---------+---------+---------+
                       \                 /
@@ -25,7 +25,7 @@ from training.imagination import Dreamer
 from training.parallel import flatten, side_by_side
 from training.replay import Replay, Sequences
 from training.rollout import Rollout
-from training.share import Share
+from training.worker import Worker
 from training.world_model import WorldModelTrainer
 
 
@@ -36,7 +36,7 @@ class TrainingEngine:
     there, forgetting the state where an episode starts, so that replayed and collected
     log-probabilities agree and nothing is padded. Minibatches are groups of robots.
 
-    threads: shares that the robots are divided into; on the CPU each computes in one thread.
+    threads: workers that the robots are divided among; on the CPU each computes in one thread.
     """
 
     def __init__(self, env: ABEnv, creature: Creature, cfg: Config, device: torch.device, threads: int = 1) -> None:
@@ -49,7 +49,7 @@ class TrainingEngine:
         self.learning_rate = cfg.ppo.learning_rate
         self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
-        self.shares = [Share(part, creature, cfg, device, i) for i, part in enumerate(parts)]
+        self.workers = [Worker(part, creature, cfg, device, i) for i, part in enumerate(parts)]
         model, world = creature.world_model, cfg.world_model
         self.world_model, self.dreamer = None, None
         if model:
@@ -74,8 +74,8 @@ class TrainingEngine:
         if self.world_model:
             self.world_model.warm_up()
         if self.device.type == "cuda":
-            for share in self.shares:
-                share.infer.record()
+            for worker in self.workers:
+                worker.infer.record()
         self.env.compile(backwards=True)  # a process beside this one may have begun at the other end
         self.env.init_state(self.cfg.seed)
 
@@ -94,15 +94,15 @@ class TrainingEngine:
             self.world_model.optimizer.load_state_dict(state["world_model"])
 
     def collect_trajectory(self) -> list[Rollout]:
-        """Act for a rollout; return the rollout of every share, which the next call overwrites."""
-        side_by_side(Share.collect, self.shares)
+        """Act for a rollout; return the rollout of every worker, which the next call overwrites."""
+        side_by_side(Worker.collect, self.workers)
         self.env_steps += self.cfg.ppo.rollout * self.env.num_envs
-        return [share.rollout for share in self.shares]
+        return [worker.rollout for worker in self.workers]
 
     def train_on_trajectory(self) -> dict[str, float]:
         """Update the creature from the latest rollout; return the metrics' means over minibatches, of the last update if there are several."""
-        side_by_side(Share.estimate, self.shares)
-        sources, more = {"": [share.lived for share in self.shares]}, {}
+        side_by_side(Worker.estimate, self.workers)
+        sources, more = {"": [worker.experience for worker in self.workers]}, {}
         if self.world_model:
             lived, more = self.learn_world()
             if self.dreamer:
@@ -110,14 +110,14 @@ class TrainingEngine:
         for _ in range(self.cfg.world_model.passes if self.dreams() else 1):
             metrics = self.learn_behaviour(sources | self.dream())
         metrics |= more
-        for share in self.shares:
-            self.belief.observe(share.lived.obs[0], share.rollout.privileged[0].to(self.device))
+        for worker in self.workers:
+            self.belief.observe(worker.experience.obs[0], worker.rollout.privileged[0].to(self.device))
         return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
 
     def learn_world(self) -> tuple[Sequences, dict[str, float]]:
         """Train the world model on this rollout and earlier ones; return this one and the metrics."""
         start = time.perf_counter()
-        rollouts = [share.rollout for share in self.shares]
+        rollouts = [worker.rollout for worker in self.workers]
         lived = self.replay.add(rollouts, self.dreamer.latent if self.dreamer else Memory.join([r.state for r in rollouts]).latent)
         if self.replay.count <= self.replay.capacity:  # from then on what the networks were taught keeps its meaning
             self.creature.world_model.normaliser.update(lived.obs.flatten(0, 1))
@@ -128,7 +128,7 @@ class TrainingEngine:
     def follow(self, lived: Sequences) -> None:
         """Follow the rollout with the world model."""
         start = time.perf_counter()
-        self.dreamer.follow(lived, self.shares)
+        self.dreamer.follow(lived, self.workers)
         self.spent["follow"] += time.perf_counter() - start
 
     def dreams(self) -> bool:
@@ -178,7 +178,7 @@ class TrainingEngine:
 
     def profile(self) -> dict[str, float]:
         """Return the seconds that went into each part so far; gradient: with the optimiser; rest: waiting and book-keeping; of collecting the shares' mean."""
-        parts = {name: sum(share.seconds[name] for share in self.shares) / len(self.shares) for name in self.shares[0].seconds} | self.spent
+        parts = {name: sum(worker.seconds[name] for worker in self.workers) / len(self.workers) for name in self.workers[0].seconds} | self.spent
         return parts | {"rest": self.seconds - sum(parts.values())}
 
     def step(self, gradient: Tensor) -> None:
@@ -207,8 +207,8 @@ class TrainingEngine:
     def statistics(self) -> dict[str, float]:
         """Return what the environment counted since the last call: reward terms per second and robot, and shares of how episodes ended."""
         sums: dict[str, float] = {}
-        for share in self.shares:
-            for name, value in share.env.statistics().items():
+        for worker in self.workers:
+            for name, value in worker.env.statistics().items():
                 sums[name] = sums.get(name, 0.0) + value
         seconds = self.cfg.ppo.rollout * self.env.num_envs * self.cfg.env.ctrl_dt
         ends = sum(value for name, value in sums.items() if name.startswith("end_"))

@@ -10,7 +10,7 @@ from entity import BeliefState, Creature, EntityBelief, Memory
 from training import ppo
 from training.experience import Experience, values
 from training.replay import Sequences
-from training.share import Share
+from training.worker import Worker
 from world_model import WorldModel
 
 
@@ -53,17 +53,17 @@ class Dreamer:
         self.latent = self.model.initial_latent(num_envs)  # before the next rollout
 
     @torch.no_grad()
-    def follow(self, lived: Sequences, shares: list[Share]) -> None:
+    def follow(self, lived: Sequences, workers: list[Worker]) -> None:
         """Find the latents of a rollout."""
-        self.lived, model = lived, self.model
+        self.experience, model = lived, self.model
         seen = model.encode_seen(model.standardise(lived.obs.flatten(0, 1)))
         noise = model.noise(lived.reward.numel(), self.generators[0])
         course = model.run(self.latent, lived.action.flatten(0, 1), lived.keep, noise, seen)
         self.latents, self.latent = course.latents, course.last
         # the policy's, (T, sides, H, N), before it saw the observation after each step: where an episode begins, nothing
-        hidden, cell = zip(*(Memory.join(step).belief for step in zip(*(share.memories for share in shares), strict=True)), strict=True)
+        hidden, cell = zip(*(Memory.join(step).belief for step in zip(*(worker.memories for worker in workers), strict=True)), strict=True)
         self.memories = BeliefState(*(torch.stack(x) * lived.keep[:, None, None] for x in (hidden, cell)))
-        self.std = shares[0].lived.std
+        self.std = workers[0].experience.std
 
     @torch.no_grad()
     def imagine(self, count: int, generator: torch.Generator) -> Experience:
@@ -75,11 +75,11 @@ class Dreamer:
         What follows a step counts as far as the episode probably goes on with it, and a step as far
         as the episode probably came to it.
         """
-        steps, robots = self.lived.reward.shape
+        steps, robots = self.experience.reward.shape
         at = torch.randint(steps * robots, (count,), generator=generator, device=self.latent.device)
         t, n, cfg = at // robots, at % robots, self.cfg.ppo
         memory = BeliefState(*(x[t, :, :, n].permute(1, 2, 0).contiguous() for x in self.memories))
-        d = imagine(self.model, self.belief, self.latents[..., at].float(), self.lived.obs[t, n], memory, self.cfg.world_model.horizon, generator)
+        d = imagine(self.model, self.belief, self.latents[..., at].float(), self.experience.obs[t, n], memory, self.cfg.world_model.horizon, generator)
         features, value = values(self.belief, d.obs)
         advantage = ppo.generalised_advantages(cfg.reward_scale * d.reward, value[:-1], d.goes_on * value[1:], 1.0 - d.goes_on, cfg.gamma, cfg.gae_lambda)
         reached = torch.cat((torch.ones_like(d.goes_on[:1]), d.goes_on[:-1])).cumprod(0)

@@ -95,7 +95,7 @@ class Run:
     def examine(self, push: float, command: float) -> dict[str, float]:
         """Return an evaluation with pushes and commands at some level; see ABEnv.set_level."""
         self.judge.set_level(push, command)
-        return evaluate(self.engine.creature, self.judge, EVALUATION_SEED + self.iteration, self.engine.device, len(self.engine.shares))
+        return evaluate(self.engine.creature, self.judge, EVALUATION_SEED + self.iteration, self.engine.device, len(self.engine.workers))
 
     def save(self, name: str, progress: dict[str, Any]) -> None:
         """Write a checkpoint of this instant to the run's folder."""

@@ -1,4 +1,4 @@
-"""Share: what one thread does for robots of its own."""
+"""Worker: what one thread does for robots of its own."""
 
 import time
 
@@ -13,7 +13,7 @@ from training.inference import Inference
 from training.rollout import Rollout
 
 
-class Share:
+class Worker:
     """Robots that a thread moves, thinks for and judges, with a rollout of their own."""
 
     def __init__(self, env: ABEnv, creature: Creature, cfg: Config, device: torch.device, number: int) -> None:
@@ -63,5 +63,6 @@ class Share:
             next_value[cut.to(device)] = self.belief.value(r.final_obs[cut].to(device), r.final_privileged[cut].to(device))
         next_value[r.terminated.to(device)] = 0.0
         advantage = ppo.generalised_advantages(cfg.reward_scale * r.reward.to(device), value[:-1], next_value, r.done().to(device), cfg.gamma, cfg.gae_lambda)
-        self.lived = Experience(obs[:-1], starts[:-1], r.state.belief, action, mean, std, features, value[:-1], advantage, self.creature.context(self.memories))
+        context = self.creature.context(self.memories)
+        self.experience = Experience(obs[:-1], starts[:-1], r.state.belief, action, mean, std, features, value[:-1], advantage, context)
         self.seconds["value"] += time.perf_counter() - start
