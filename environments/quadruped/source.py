@@ -27,7 +27,7 @@ from settings import ConfigError
 _FAST = {"exp": spatial.exp, "atan2": spatial.atan2}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Function:
     """A plain function of fields, and what its signature and docstring say.
 

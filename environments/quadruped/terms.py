@@ -52,9 +52,6 @@ class Term:
         """Return what it gives for one robot's fields, in the order of its parameters, options last."""
         return self.function(*values)
 
-    def __hash__(self) -> int:
-        return hash((type(self), self.function.plain))
-
 
 @dataclass(frozen=True)
 class Reward(Term):
@@ -66,7 +63,6 @@ class Reward(Term):
     once: bool = False
     floored: bool = True
     section: ClassVar[str] = "reward"
-    __hash__ = Term.__hash__
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,6 @@ class Observation(Term):
     mirror: str | Mirror = ""
     node: str = "trunk"
     section: ClassVar[str] = "observation"
-    __hash__ = Term.__hash__
 
     def image(self) -> Mirror:
         """Return its mirror image; raise ConfigError if it is not given, or of another number of columns."""
@@ -107,7 +102,6 @@ class Termination(Term):
     """A rule by which an episode ends as a fall: true where it does."""
 
     section: ClassVar[str] = "termination"
-    __hash__ = Term.__hash__
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,6 @@ class Update(Term):
     sets: tuple[str, ...] = ()
     keeps: tuple[Field, ...] = ()
     due: str = ""
-    __hash__ = Term.__hash__
 
 
 @dataclass(frozen=True)
@@ -129,7 +122,6 @@ class Event(Update):
     """What happens before the physics of a step; it may set the base's velocity."""
 
     section: ClassVar[str] = "event"
-    __hash__ = Term.__hash__
 
 
 @dataclass(frozen=True)
@@ -137,7 +129,6 @@ class Randomisation(Update):
     """What is drawn when an episode begins; it may set what the physics lets robots differ in."""
 
     section: ClassVar[str] = "randomisation"
-    __hash__ = Term.__hash__
 
 
 @dataclass(frozen=True)
@@ -145,7 +136,6 @@ class Renewal(Update):
     """What is brought up to date at the end of a step, before it is observed: goals, commands, when the next push comes."""
 
     section: ClassVar[str] = "command"
-    __hash__ = Term.__hash__
 
 
 @dataclass(frozen=True)
@@ -153,7 +143,6 @@ class Metric(Term):
     """What evaluations tell of an instant, as a mean over time and episodes."""
 
     section: ClassVar[str] = ""
-    __hash__ = Term.__hash__
 
 
 @dataclass(frozen=True)
@@ -168,9 +157,6 @@ class Command:
     observation: Observation
     metrics: tuple[Metric, ...] = ()
     targets: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def __hash__(self) -> int:
-        return hash(self.name)
 
 
 COMMANDS: dict[str, Command] = {}
