@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import itertools
 import json
+import os
 import pathlib
 import re
 import sys
@@ -459,6 +460,9 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read what was printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

@@ -20,8 +20,10 @@ import importlib
 import importlib.metadata
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -129,8 +131,15 @@ def _find(name: str, what: str = "task") -> _Task:
             if error.name and module.split(".")[0] == error.name.split(".")[0]:
                 raise ConfigError(f"{what}: expected a module that can be imported from {here} or is installed, got {module!r}") from None
             raise ConfigError(f"{what}: {module} cannot be imported: {error}") from None
-        except (ImportError, SyntaxError) as error:
-            raise ConfigError(f"{what}: {module} cannot be imported: {error}") from None
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever a module of one's own may raise is told in a line
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = "" if isinstance(error, SyntaxError) else f" ({last.filename}:{last.lineno})"
+            raise ConfigError(f"{what}: {module} cannot be imported: {type(error).__name__}: {error}{where}") from None
+        found, mine = getattr(sys.modules[module], "__file__", None) or "", pathlib.Path(here, *module.split(".")).with_suffix(".py")
+        if mine.exists() and not os.path.samefile(found or os.devnull, mine):
+            raise ConfigError(f"{what}: {mine.name}: expected another name, one that no module of Foal or Python has")
     elif short not in _TASKS:
         _load_packages()
     return _known(short, what)

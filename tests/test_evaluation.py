@@ -88,4 +88,4 @@ def test_how_near_an_evaluation_is_to_what_is_asked():
     worse = ({"survival": 0.76}, 0.8), ({"landed": 0.2}, 0.25), ({"error": 0.4}, 0.5), ({"landed": 0.4, "error": 0.25}, 0.5), ({"still": 1.0}, 0.0)
     for change, near in worse:
         assert nearness(good | change, 0.95, targets) == pytest.approx(near) and not reaches(good | change, 0.95, targets)
-    assert target(0.95, targets) == "95% survival, landed 0.8, error 0.2, still -1"
+    assert target(0.95, targets) == "95% survival, landed at least 0.8, error at most 0.2, still between -1 and 0"

@@ -155,7 +155,7 @@ def test_a_task_of_a_module_in_the_current_folder_is_found(fresh, tmp_path, monk
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")
     says("task: broken cannot be imported: No module named 'nothing_of_that_name'", registry.make, "broken:drift")
     (tmp_path / "typo.py").write_text("def f(:")
-    says("task: typo cannot be imported: invalid syntax", registry.make, "typo:drift")
+    says("task: typo cannot be imported: SyntaxError: invalid syntax", registry.make, "typo:drift")
     del sys.modules["drifting"]
 
 

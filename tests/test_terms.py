@@ -10,7 +10,7 @@ import pytest
 from oracle import rotation
 
 from environments import registry
-from environments.quadruped import TASKS, Field, fields, observation, randomisation, renewal, reward, task, termination
+from environments.quadruped import TASKS, Field, command, fields, observation, randomisation, renewal, reward, task, termination
 from environments.quadruped.source import compiled
 from physics import layout as L
 from physics.random import uniform
@@ -395,3 +395,86 @@ def test_random_numbers_of_two_terms_differ_and_the_turned_base_does_not_matter(
     R = rotation(state.base_quaternion)
     ahead = R[:, :2, 0] / np.linalg.norm(R[:, :2, 0], axis=1, keepdims=True)
     np.testing.assert_allclose(heading[:, 0], (ahead * state.base_linear_velocity[:, :2]).sum(1), atol=1e-5)
+
+
+def test_names_that_would_stand_for_two_things_are_refused():
+    @reward
+    def low(base_height, height=0.1):
+        """The name of a weight as an option."""
+        return base_height - height
+
+    says(r"reward low .*: option height: expected a name of its own; there is reward.height", task, unique(), FLAT, rewards={low: 1.0})
+
+    @reward
+    def near(base_height, swing=0.1):
+        """An option."""
+        return base_height - swing
+
+    @reward
+    def far(base_height, swing=0.2):
+        """The same, with another default."""
+        return base_height - swing
+
+    says(r"reward far .*: option swing: expected a name of its own; there is one of reward near", task, unique(), FLAT, rewards={near: 1.0, far: 1.0})
+
+    @termination
+    def tilted(up):
+        """A name that there is."""
+        return up[2] < 0.0
+
+    says(r"termination tilted .*: expected a name of its own; there is termination tilted", task, unique(), FLAT, terminations=[tilted])
+
+    @reward
+    def worded(base_height, swing="a"):
+        """A text as default."""
+        return base_height
+
+    says(r"reward worded .*: option swing: expected a number, a pair of numbers or a truth value, got 'a'", task, unique(), FLAT, rewards={worded: 1.0})
+
+
+def test_what_a_term_gives_is_checked():
+    @termination
+    def angle(up):
+        """An angle, not whether it is too large."""
+        return up[2]
+
+    name = unique()
+    task(name, FLAT, terminations=angle)
+    says(r"termination angle .*: expected a truth value, such as angle > 0.5", lambda: registry.make(name).init_state())
+
+    @reward
+    def forgetful(base_height):
+        """No return."""
+        base_height + 1.0
+
+    name = unique()
+    task(name, FLAT, rewards={forgetful: 1.0})
+    says(r"reward forgetful .*: returns nothing", lambda: registry.make(name).init_state())
+
+    @randomisation(sets="up")
+    def turned(up):
+        """What belongs to the physics."""
+        return up
+
+    name = unique()
+    task(name, FLAT, randomisations=[turned])
+    says(r"randomisation turned .*: cannot set 'up'", registry.make, name)
+
+    @observation(mirror="number", noise="noise_foot_height")
+    def noisy(base_height):
+        """Noise that there is not."""
+        return base_height
+
+    name = unique()
+    task(name, FLAT, observations=[noisy])
+    says(r"observation noisy .*: unknown noise 'noise_foot_height'", registry.make, name)
+    says(r"expected sets, the names of what it sets", randomisation, lambda key: key)
+    says(r"command .*: targets: unknown metric 'hop_eror'", command, unique(), [], noisy, [], {"hop_eror": (0.0, 1.0)})
+
+
+def test_files_of_ones_own_that_cannot_be_imported_are_named_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "divided.py").write_text("x = 1\ny = 1 / 0\n")
+    says(r"task: divided cannot be imported: ZeroDivisionError: division by zero \(.*divided.py:2\)", registry.default_cfg, "divided:x")
+    (tmp_path / "observation.py").write_text("")
+    says(r"task: observation.py: expected another name", registry.default_cfg, "observation:x")

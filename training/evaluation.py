@@ -29,8 +29,12 @@ def nearness(result: dict[str, float], survival: float, targets: dict[str, tuple
 
 def target(survival: float, targets: dict[str, tuple[float, float]]) -> str:
     """Return what reaches() asks, in words."""
-    bounds = ((name.replace("_", " "), high if low == -math.inf else low) for name, (low, high) in targets.items())
-    return f"{survival:.0%} survival" + "".join(f", {name} {bound:g}" for name, bound in bounds)
+    def bound(low: float, high: float) -> str:
+        if high == math.inf:
+            return f"at least {low:g}"
+        return f"at most {high:g}" if low in (0.0, -math.inf) else f"between {low:g} and {high:g}"
+
+    return f"{survival:.0%} survival" + "".join(f", {name.replace('_', ' ')} {bound(*bounds)}" for name, bounds in targets.items())
 
 
 def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1) -> dict[str, float]:

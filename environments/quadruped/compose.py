@@ -212,18 +212,24 @@ class Composer:
         """Return how a field is set; where: a condition that a lane must meet."""
         if name in self.rows:
             array, row, size = "task", str(self.rows[name][0]), self.rows[name][1]
-        elif (name in self.physics or name in self.legs) and (f := self.physics.get(name) or self.legs[name]).row:
+        elif name in (may := self.settable(term)):
+            f = self.physics.get(name) or self.legs[name]
             (array, row), size = f.row.split(", "), f.size
         else:
-            raise ConfigError(f"{term.where}: cannot set {name!r}; {suggest(name, [*self.rows, *self.physics, *self.legs], 'docs/terms.md lists the fields')}")
-        if name in {f.name for f in (*VARIED, *VARIED_LEGS)} and not isinstance(term, Randomisation):
-            raise ConfigError(f"{term.where}: {name!r} is set by randomisations alone")
+            near = suggest(name, [*self.rows, *may], "fields of one's own are named by keeps=Field(...)")
+            raise ConfigError(f"{term.where}: cannot set {name!r}; {near}")
         parts = [f"{value}_{k}" for k in range(size)] if size > 1 else [value]
         lines = [f"{', '.join(parts)} = {value}"] if size > 1 else []  # which another number of them would not fit
         for k, part in enumerate(parts):
             target = f"{array}[({row} + {k}) * LANES + lane]"
             lines.append(f"{target} = real({part}) if {where} else {target}" if where else f"{target} = real({part})")
         return lines
+
+    def settable(self, term: Update) -> set[str]:
+        """Return what of the physics an update may set."""
+        if isinstance(term, Randomisation):
+            return {f.name for f in (*VARIED, *VARIED_LEGS)}
+        return {"base_velocity", "base_spin"} if isinstance(term, Event) else set()
 
     def update(self, term: Update, where: str = "") -> tuple[Term, list[str]]:
         """Return the body of an update."""
@@ -245,7 +251,7 @@ class Composer:
                 lines += self.loops(self.update(term, where) for term in group)
                 continue
             if self.rows.get(due, (0, 0))[1] != 1:
-                raise ConfigError(f"{group[0].where}: expected as due a field of one number that is kept, got {due!r}")
+                raise ConfigError(f"{group[0].where}: expected as due a field of one number that is kept, as keeps=Field(...) names them, got {due!r}")
             timer = f"task[{self.rows[due][0]} * LANES + lane]"
             lines += ["due = 0", "for lane in range(LANES):", f"    due += 1 if {timer} <= real(0.0) else 0", "if due > 0:"]
             for term in group:
@@ -260,6 +266,9 @@ class Composer:
             count = term.columns // 4 if term.of_a_leg else term.columns
             if term.of_a_leg and term.columns % 4:
                 raise ConfigError(f"{term.where}: expected columns of four legs, a multiple of 4, got {term.columns}")
+            if term.noise and term.noise not in self.values:
+                known = [name for name in self.values if name.startswith("noise_")]
+                raise ConfigError(f"{term.where}: unknown noise {term.noise!r}; {suggest(term.noise, known, 'known: ' + ', '.join(known))}")
             noisy = self.noise and term.noise
             parts = [f"value{k}" for k in range(count)]
             body = [f"{', '.join(parts)} = {self.called(term)}"]
@@ -317,7 +326,7 @@ class Composer:
         for k, term in reversed([*enumerate(self.terms.terminations)]):  # the first that holds has the last word
             if term.of_a_leg:
                 raise ConfigError(f"{term.where}: expected fields of the whole robot, got one of a leg")
-            bodies.append((term, [f"{target} = real({k + 2}.0) if {self.called(term)} else {target}"]))
+            bodies.append((term, [f"{target} = real({k + 2}.0) if ({self.called(term)}) & True else {target}"]))
         lines += [*self.loops(bodies), "for lane in range(LANES):", f"    ended = {target} if lane < count else real(0.0)"]
         counts = range(len(self.terms.terminations) + 1)
         return [*lines, *(f"    ends[{k} * LANES + lane] += real(1.0) if ended == real({k + 1}.0) else real(0.0)" for k in counts)]
@@ -389,12 +398,20 @@ class Composer:
                 given = term.function.inline.overloads[tuple(kinds)].signature.return_type
             except numba.core.errors.NumbaError as wrong:
                 return ConfigError(f"{term.where}: {reason(wrong)}")
+            if given == numba.types.none:
+                return ConfigError(f"{term.where}: returns nothing")
+            if isinstance(term, Termination):
+                if given != numba.types.boolean:
+                    return ConfigError(f"{term.where}: expected a truth value, such as angle > 0.5, got {given}")
+                continue
             expected = [self.rows[name][1] if name in self.rows else (self.physics | self.legs)[name].size for name in getattr(term, "sets", ())]
             count = term.columns // (4 if term.of_a_leg else 1) if isinstance(term, Observation) else 1
-            for part, size in zip(given if len(expected) > 1 and len(given) == len(expected) else [given], expected or [count], strict=False):
+            whole = len(expected) > 1 and isinstance(given, numba.types.BaseTuple) and len(given) == len(expected)
+            for part, size in zip(given if whole else [given], expected or [count], strict=False):
                 got = len(part) if isinstance(part, numba.types.BaseTuple) else 1
-                if got != (size if len(expected) < 2 or len(given) == len(expected) else len(expected)):
-                    return ConfigError(f"{term.where}: expected {size if len(expected) < 2 else len(expected)} numbers, got {got}")
+                wanted = size if whole or len(expected) < 2 else len(expected)
+                if got != wanted:
+                    return ConfigError(f"{term.where}: expected {wanted} number{'s' * (wanted > 1)}{' of each leg' * term.of_a_leg}, got {got}")
         return ConfigError(f"{stage}: {reason(error)}")
 
     def module(self, stage: str, text: str) -> Any:

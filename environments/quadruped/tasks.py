@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+import config
 from config import PushCfg, QuadrupedCfg
 from environments import registry
 from environments.quadruped.commands.stay import stay
@@ -49,7 +50,7 @@ TRAIN_WALK: dict[str, Any] = {
 
 def _checked(terms: Iterable[Any], kind: type, what: str) -> tuple:
     """Return terms as a tuple; raise ConfigError unless each is of a kind."""
-    terms = tuple(terms)
+    terms = (terms,) if isinstance(terms, Term) else tuple(terms)
     for term in terms:
         if not isinstance(term, kind):
             got = term.where if isinstance(term, Term) else getattr(term, "__name__", repr(term))
@@ -59,11 +60,20 @@ def _checked(terms: Iterable[Any], kind: type, what: str) -> tuple:
 
 def _section(section: Any, terms: Iterable[Term], weights: bool = False) -> Any:
     """Return a section of the configuration with the options of terms, and if asked their weights, as knobs."""
-    known, more = {f.name for f in dataclasses.fields(section)}, {}
+    known, more, owners = {f.name for f in dataclasses.fields(section)}, {}, {}
+    terms = tuple(terms)
+    taken = {f.name for f in dataclasses.fields(getattr(config, type(section).__name__))} | ({term.name for term in terms} if weights else set())
     for term in terms:
         if weights and term.name not in known:
             more[term.name] = (0.0, term.function.meaning, "")
         for name, default in term.function.options.items():
+            pair = isinstance(default, tuple) and len(default) == 2
+            if not all(isinstance(x, (bool, int, float)) for x in (default if pair else (default,))):
+                raise ConfigError(f"{term.where}: option {name}: expected a number, a pair of numbers or a truth value, got {default!r}")
+            other, given = owners.setdefault(name, (term, default))
+            if name in taken or given != default:
+                whose = f"there is one of {other.where}, with {given!r}" if name not in taken else f"there is {term.section}.{name}"
+                raise ConfigError(f"{term.where}: option {name}: expected a name of its own; {whose}")
             meaning, _, unit = term.function.of_option.get(name, f"of {term.name}").partition(" [")
             if name not in known:
                 more.setdefault(name, (default, meaning, unit.rstrip("]")))
@@ -100,6 +110,8 @@ def task(
     """
     if base not in TASKS:
         raise ConfigError(f"task {name}: unknown base {base!r}; known: {', '.join(TASKS)}")
+    if name in TASKS:
+        raise ConfigError(f"task {name}: expected a new name; there is a task of that name")
     old = TASKS[base]
     if not isinstance(rewards or {}, dict):
         raise ConfigError(f"task {name}: rewards: expected a weight for each term, as {{term: weight}}, got {rewards!r}")
@@ -130,6 +142,11 @@ def task(
         renewals=(*old.terms.renewals, *_checked(renewals, Renewal, of + "renewals")),
         metrics=(*old.terms.metrics, *_checked(metrics, Metric, of + "metrics")),
     )
+    for kind in ("observations", "privileged", "terminations", "events", "randomisations", "renewals", "metrics"):
+        first: dict[str, Term] = {}
+        for term in terms.columns if kind == "observations" else getattr(terms, kind):
+            if first.setdefault(term.name, term) is not term:
+                raise ConfigError(f"task {name}: {term.where}: expected a name of its own; there is {first[term.name].where}")
     cfg = old.cfg
     if command is not None:
         kind = command.name if isinstance(command, Command) else command

@@ -169,7 +169,16 @@ def command(name: str, updates: Iterable[Renewal], observation: Observation, met
     """
     if name in COMMANDS:
         raise ConfigError(f"command {name}: expected a new name; known: {', '.join(COMMANDS)}")
-    COMMANDS[name] = Command(name, tuple(updates), observation, tuple(metrics), targets or {})
+    updates, metrics = ((given,) if isinstance(given, Term) else tuple(given) for given in (updates, metrics))
+    for what, given, kind in (("renewals", updates, Renewal), ("observation", (observation,), Observation), ("metrics", metrics, Metric)):
+        if wrong := next((term for term in given if not isinstance(term, kind)), None):
+            raise ConfigError(f"command {name}: {what}: expected functions under @{kind.__name__.lower()}, got {getattr(wrong, 'where', wrong)}")
+    for metric_name, bounds in (targets or {}).items():
+        if metric_name not in {term.name for term in metrics}:
+            raise ConfigError(f"command {name}: targets: unknown metric {metric_name!r}; known: {', '.join(term.name for term in metrics)}")
+        if not (isinstance(bounds, tuple) and len(bounds) == 2):
+            raise ConfigError(f"command {name}: targets: expected the least and the most of {metric_name}, as (0.0, 0.1), got {bounds!r}")
+    COMMANDS[name] = Command(name, updates, observation, metrics, targets or {})
     return COMMANDS[name]
 
 
@@ -180,7 +189,10 @@ def _decorator(kind: type[Term]) -> Callable:
         if function is None:
             return lambda function: decorate(function, **how)
         how = {name: (value,) if name in ("sets", "keeps") and isinstance(value, (str, Field)) else value for name, value in how.items()}
-        return kind(compiled(function), **how)
+        made = kind(compiled(function), **how)
+        if isinstance(made, Update) and not made.sets:
+            raise ConfigError(f"{made.where}: expected sets, the names of what it sets")
+        return made
 
     return decorate
 
