@@ -164,6 +164,11 @@ def compile_alone() -> None:
     make(name, cfg=override(default_cfg(name), flat(values), "env")).compile()
 
 
+def is_taken(name: str) -> bool:
+    """Return whether a task has that name already; those of other packages that are not loaded yet aside."""
+    return name in _TASKS
+
+
 def contains(name: str) -> bool:
     """Return whether there is a task of that name, as "module:name" too."""
     try:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from simulate import run
 
+pytestmark = pytest.mark.usefixtures("no_trace")
 FOLDER = Path(__file__).parent / "tasks"
 SMALL = ["--iterations", "2", "--train.num_envs", "32", "--train.eval_every", "2", "--train.eval_episodes", "8", "--env.max_episode_seconds", "0.5"]
 # What a run's metrics have, and an option of one's own

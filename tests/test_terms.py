@@ -21,20 +21,11 @@ DOCUMENT = (ROOT / "docs" / "terms.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT + (ROOT / "README.md").read_text(), re.DOTALL)
 FLAT, BALANCE = "quadruped-walk-flat", "quadruped-balance"
 _names = itertools.count()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_trace():
-    """Leave the tasks that others know as they were."""
-    known, tasks = dict(registry._TASKS), dict(TASKS)
-    yield
-    for now, before in ((registry._TASKS, known), (TASKS, tasks)):
-        now.clear()
-        now.update(before)
+pytestmark = pytest.mark.usefixtures("no_trace")
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(tmp_path_factory, no_trace):
     """Return the modules of the documentation's code, each in a file of its own outside the repository, by the task that it makes."""
     folder = tmp_path_factory.mktemp("documented")
     sys.path.insert(0, str(folder))

@@ -110,7 +110,7 @@ def task(
     """
     if base not in TASKS:
         raise ConfigError(f"task {name}: unknown base {base!r}; known: {', '.join(TASKS)}")
-    if name in TASKS:
+    if registry.is_taken(name):
         raise ConfigError(f"task {name}: expected a new name; there is a task of that name")
     old = TASKS[base]
     if not isinstance(rewards or {}, dict):
