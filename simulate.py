@@ -77,7 +77,7 @@ class System:
         """Say that compiled code is being made, where it is not in the cache."""
         cold, start = not is_compiled(env.kernel), time.perf_counter()
         if cold:
-            self.say("compiling simulation and networks, once per version: 10 to 20 s ...")
+            self.say("compiling simulation and networks, once per version: up to 20 s ...")
         yield
         if cold:
             self.say(f"compiled in {time.perf_counter() - start:.1f} s")

@@ -177,7 +177,7 @@ class TrainingEngine:
         return sums
 
     def profile(self) -> dict[str, float]:
-        """Return the seconds that went into each part so far; gradient: with the optimiser; rest: waiting and book-keeping; of collecting the shares' mean."""
+        """Return the seconds that went into each part so far; gradient: with the optimiser; rest: waiting and book-keeping; of collecting the workers' mean."""
         parts = {name: sum(worker.seconds[name] for worker in self.workers) / len(self.workers) for name in self.workers[0].seconds} | self.spent
         return parts | {"rest": self.seconds - sum(parts.values())}
 

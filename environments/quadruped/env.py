@@ -117,7 +117,7 @@ def number(name: str, given: dict[str, Any], options: dict[str, dict[str, Any]])
 class QuadrupedEnv(ABEnv):
     """N quadrupeds that do what their command asks, whatever befalls them.
 
-    What a robot observes, is rewarded for and ends by are the task's terms (terms.py); terms_table() lists them.
+    What a robot observes, is rewarded for and ends by are the task's terms (terms.py), which ``terms`` holds in order.
 
     Action (12): with control "pd" joint targets, home + action_scale * action [rad], kept within the
     joint ranges, turned into torques kp (target - q) - kd qd at every physics step; with "torque"
