@@ -20,7 +20,9 @@ class MotorCfg(Section):
     rated_speed: float = knob(20.0, "joint speed up to which the whole torque is there", "rad/s", low=0.0, high=1e4)
     no_load_speed: float = knob(30.0, "joint speed at which none is left", "rad/s", low=0.01, high=1e4)
     efficiency: float = knob(0.8, "mechanical over electrical power", "1", low=0.01, high=1.0)
-    stamina: float = knob(0.0, "electrical energy that a rested robot can draw before it tires, 0 for no end", "J", low=0.0, high=1e9)
+    stamina: float = knob(
+        0.0, "electrical energy that a rested robot can draw before it tires, 0 for no end", "J", low=0.0, high=1e9
+    )
     recovery: float = knob(20.0, "power at which stamina comes back", "W", low=0.0, high=1e6)
     tired_strength: float = knob(0.3, "torque limit of a tired robot's motors, times", "1", low=0.0, high=1.0)
 
@@ -28,7 +30,9 @@ class MotorCfg(Section):
         """Raise ConfigError also unless the torque falls off somewhere; see Section."""
         super().validate(name)
         if not self.rated_speed < self.no_load_speed:
-            raise ConfigError(f"motor.rated_speed: expected less than motor.no_load_speed = {self.no_load_speed:g} rad/s, got {self.rated_speed:g}")
+            raise ConfigError(
+                f"motor.rated_speed: expected less than motor.no_load_speed = {self.no_load_speed:g} rad/s, got {self.rated_speed:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,30 @@ class PhysicsCfg(Section):
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
     contact_stiffness: float = knob(2e4, "spring of a contact", "N/m", low=100.0, high=1e6)
     contact_damping: float = knob(100.0, "damper of a contact", "N s/m", low=0.0, high=1e5)
-    restitution: float = knob(1.0, "share of the normal speed that the spring gives back in a bounce", "1", low=0.0, high=1.0)
-    friction_model: str = knob("simple", "simple: kinetic friction alone; coulomb: static friction too", choices=("simple", "coulomb", "coulomb+viscous"))
+    restitution: float = knob(
+        1.0, "share of the normal speed that the spring gives back in a bounce", "1", low=0.0, high=1.0
+    )
+    friction_model: str = knob(
+        "simple",
+        "simple: kinetic friction alone; coulomb: static friction too",
+        choices=("simple", "coulomb", "coulomb+viscous"),
+    )
     foot_friction: float = knob(0.8, "kinetic friction of a foot", "1", low=0.0, high=10.0)
     static_friction: float = knob(0.9, "static friction of a foot (coulomb)", "1", low=0.0, high=10.0)
-    stribeck_speed: float = knob(0.1, "speed at which half of what static friction adds is gone (coulomb)", "m/s", low=1e-3, high=10.0)
-    viscous_friction: float = knob(0.05, "friction in proportion to speed (coulomb+viscous)", "N s/m", low=0.0, high=1e4)
+    stribeck_speed: float = knob(
+        0.1, "speed at which half of what static friction adds is gone (coulomb)", "m/s", low=1e-3, high=10.0
+    )
+    viscous_friction: float = knob(
+        0.05, "friction in proportion to speed (coulomb+viscous)", "N s/m", low=0.0, high=1e4
+    )
     slip_speed: float = knob(0.02, "speed at which friction reaches 70 % of its limit", "m/s", low=1e-4, high=1.0)
-    grip_time: float = knob(0.0, "time in which friction stops a foot that slips, 0 for at once", "s", low=0.0, high=0.1)
+    grip_time: float = knob(
+        0.0, "time in which friction stops a foot that slips, 0 for at once", "s", low=0.0, high=0.1
+    )
     body_contact: bool = knob(False, "knees and the trunk's corners touch the ground too")
-    friction_speed: float = knob(0.05, "speed at which dry joint friction reaches 70 % of its limit", "rad/s", low=1e-4, high=10.0)
+    friction_speed: float = knob(
+        0.05, "speed at which dry joint friction reaches 70 % of its limit", "rad/s", low=1e-4, high=10.0
+    )
     limit_stiffness: float = knob(0.0, "spring of a joint's end stop, 0 for none", "N m/rad", low=0.0, high=1e5)
     limit_damping: float = knob(0.0, "damper of a joint's end stop", "N m s/rad", low=0.0, high=1e4)
     motor: MotorCfg = MotorCfg()
@@ -56,7 +74,9 @@ class PhysicsCfg(Section):
         """Raise ConfigError also unless static friction is at least kinetic friction; see Section."""
         super().validate(name)
         if self.friction_model != "simple" and self.static_friction < self.foot_friction:
-            raise ConfigError(f"physics.static_friction: expected at least physics.foot_friction = {self.foot_friction:g}, got {self.static_friction:g}")
+            raise ConfigError(
+                f"physics.static_friction: expected at least physics.foot_friction = {self.foot_friction:g}, got {self.static_friction:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -69,14 +89,20 @@ class VaryCfg(Section):
     grip_time: tuple[float, float] = knob((0.0, 0.0), "added to physics.grip_time", "s", low=0.0, high=0.1)
     trunk_mass: tuple[float, float] = knob((1.0, 1.0), "mass and inertia of the trunk, times", "1", low=0.1, high=10.0)
     trunk_shift: float = knob(0.0, "centre of mass of the trunk, +- on each axis", "m", low=0.0, high=1.0)
-    link_mass: tuple[float, float] = knob((1.0, 1.0), "mass and inertia of the legs' links, times", "1", low=0.1, high=10.0)
+    link_mass: tuple[float, float] = knob(
+        (1.0, 1.0), "mass and inertia of the legs' links, times", "1", low=0.1, high=10.0
+    )
     strength: tuple[float, float] = knob((1.0, 1.0), "torque limit of each motor, times", "1", low=0.0, high=10.0)
     kp: tuple[float, float] = knob((1.0, 1.0), "stiffness of the PD law, times", "1", low=0.0, high=10.0)
     kd: tuple[float, float] = knob((1.0, 1.0), "damping of the PD law, times", "1", low=0.0, high=10.0)
-    joint_friction: tuple[float, float] = knob((1.0, 1.0), "dry friction of each joint, times", "1", low=0.0, high=100.0)
+    joint_friction: tuple[float, float] = knob(
+        (1.0, 1.0), "dry friction of each joint, times", "1", low=0.0, high=100.0
+    )
     joint_damping: tuple[float, float] = knob((1.0, 1.0), "damping of each joint, times", "1", low=0.0, high=100.0)
     joint_offset: float = knob(0.0, "error of each joint's measured angle, +-", "rad", low=0.0, high=1.0)
-    delay: tuple[float, float] = knob((0.0, 0.0), "added to the motors' delay; needs motor.enabled", "s", low=0.0, high=1.0)
+    delay: tuple[float, float] = knob(
+        (0.0, 0.0), "added to the motors' delay; needs motor.enabled", "s", low=0.0, high=1.0
+    )
     gravity: tuple[float, float] = knob((1.0, 1.0), "gravity, times", "1", low=0.0, high=10.0)
 
 
@@ -95,7 +121,9 @@ class ResetCfg(Section):
 class PushCfg(Section):
     """Sudden changes of the base's velocity, as from a shove."""
 
-    speed: tuple[float, float] = knob((0.5, 1.5), "horizontal kick, uniform between, any direction", "m/s", low=0.0, high=10.0)
+    speed: tuple[float, float] = knob(
+        (0.5, 1.5), "horizontal kick, uniform between, any direction", "m/s", low=0.0, high=10.0
+    )
     spin: float = knob(1.0, "angular kick, uniform +- on each axis", "rad/s", low=0.0, high=20.0)
     interval: tuple[float, float] = knob((2.0, 4.0), "time between pushes, uniform between", "s", low=0.02, high=1e6)
 
@@ -104,7 +132,9 @@ class PushCfg(Section):
 class GoalCfg(Section):
     """Where the centre of mass should be."""
 
-    radius: float = knob(0.1, "horizontal distance of a new goal from the feet's middle, uniform up to", "m", low=0.0, high=2.0)
+    radius: float = knob(
+        0.1, "horizontal distance of a new goal from the feet's middle, uniform up to", "m", low=0.0, high=2.0
+    )
     height: float = knob(0.02, "goal height about the home height, uniform +-", "m", low=0.0, high=0.2)
     interval: tuple[float, float] = knob((4.0, 8.0), "time between new goals, uniform between", "s", low=0.02, high=1e6)
     reach: float = knob(0.3, "largest horizontal distance that the observation shows", "m", low=0.01, high=10.0)
@@ -115,19 +145,48 @@ class CommandCfg(Section):
     """What a robot is asked to do: stay where it is told to, move at commanded velocities, or go from goal to goal."""
 
     kind: str = knob(
-        "stay", "stay: at env.goal; velocity: at drawn velocities; goal: from place to place; pose: to a place, to stand there facing as asked"
+        "stay",
+        "stay: at env.goal; velocity: at drawn velocities; goal: from place to place; pose: to a place, to stand there facing as asked",
     )
-    forward: tuple[float, float] = knob((-1.0, 1.0), "forward velocity, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
-    sideways: tuple[float, float] = knob((-0.6, 0.6), "velocity to the left, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
-    turn: tuple[float, float] = knob((-1.0, 1.0), "yaw rate, uniform between (velocity), kept between (goal, pose)", "rad/s", low=-10.0, high=10.0)
-    interval: tuple[float, float] = knob((5.0, 10.0), "time between new commands, uniform between (velocity)", "s", low=0.02, high=1e6)
+    forward: tuple[float, float] = knob(
+        (-1.0, 1.0), "forward velocity, uniform between (velocity)", "m/s", low=-10.0, high=10.0
+    )
+    sideways: tuple[float, float] = knob(
+        (-0.6, 0.6), "velocity to the left, uniform between (velocity)", "m/s", low=-10.0, high=10.0
+    )
+    turn: tuple[float, float] = knob(
+        (-1.0, 1.0), "yaw rate, uniform between (velocity), kept between (goal, pose)", "rad/s", low=-10.0, high=10.0
+    )
+    interval: tuple[float, float] = knob(
+        (5.0, 10.0), "time between new commands, uniform between (velocity)", "s", low=0.02, high=1e6
+    )
     standing: float = knob(0.15, "share of commands to stand (velocity)", "1", low=0.0, high=1.0)
     turning: float = knob(0.1, "share of commands to turn on the spot (velocity)", "1", low=0.0, high=1.0)
-    least: float = knob(0.1, "a speed or yaw rate below this becomes 0: nearly standing is not asked for (velocity)", "m/s, rad/s", low=0.0, high=1.0)
+    least: float = knob(
+        0.1,
+        "a speed or yaw rate below this becomes 0: nearly standing is not asked for (velocity)",
+        "m/s, rad/s",
+        low=0.0,
+        high=1.0,
+    )
     cruise: float = knob(0.8, "speed towards a far goal (goal, pose)", "m/s", low=0.0, high=10.0)
-    gain: float = knob(1.0, "speed over distance left, yaw rate over bearing (goal) or heading error (pose)", "1/s", low=0.01, high=100.0)
-    distance: tuple[float, float] = knob((1.0, 5.0), "horizontal distance of a new goal, between (goal, pose)", "m", low=0.1, high=1e3)
-    reached: float = knob(0.3, "horizontal distance at which the next goal follows (goal), or that is near enough (pose)", "m", low=0.01, high=10.0)
+    gain: float = knob(
+        1.0,
+        "speed over distance left, yaw rate over bearing (goal) or heading error (pose)",
+        "1/s",
+        low=0.01,
+        high=100.0,
+    )
+    distance: tuple[float, float] = knob(
+        (1.0, 5.0), "horizontal distance of a new goal, between (goal, pose)", "m", low=0.1, high=1e3
+    )
+    reached: float = knob(
+        0.3,
+        "horizontal distance at which the next goal follows (goal), or that is near enough (pose)",
+        "m",
+        low=0.01,
+        high=10.0,
+    )
     facing: float = knob(0.26, "heading error that is small enough (pose)", "rad", low=0.01, high=3.2)
     still: float = knob(0.14, "heading error below which no turn is asked for (pose)", "rad", low=0.0, high=3.2)
 
@@ -135,16 +194,22 @@ class CommandCfg(Section):
         """Raise ConfigError also for goals that are reached at once, and shares of more than all commands; see Section."""
         super().validate(name)
         if self.distance[0] <= self.reached:
-            raise ConfigError(f"command.distance: expected more than command.reached = {self.reached:g} m, got {self.distance[0]:g}")
+            raise ConfigError(
+                f"command.distance: expected more than command.reached = {self.reached:g} m, got {self.distance[0]:g}"
+            )
         if self.standing + self.turning > 1.0:
-            raise ConfigError(f"command.turning: expected, with command.standing, at most 1, got {self.standing + self.turning:g}")
+            raise ConfigError(
+                f"command.turning: expected, with command.standing, at most 1, got {self.standing + self.turning:g}"
+            )
 
 
 @dataclass(frozen=True)
 class TerrainCfg(Section):
     """The ground: a grid of square tiles, harder along x, a kind to a row along y."""
 
-    kinds: str = knob("flat", "flat, or kinds of tiles: rough slope_up slope_down stairs_up stairs_down stones", "names")
+    kinds: str = knob(
+        "flat", "flat, or kinds of tiles: rough slope_up slope_down stairs_up stairs_down stones", "names"
+    )
     levels: int = knob(10, "tiles along x", low=1, high=100)
     difficulty: tuple[float, float] = knob((0.0, 1.0), "of the first and the last level", "1", low=0.0, high=1.0)
     tile: float = knob(8.0, "side of a tile", "m", low=2.0, high=100.0)
@@ -199,7 +264,9 @@ class EnvCfg(Section):
     sim_dt: float = knob(0.01, "length of a physics step, a whole share of ctrl_dt", "s", low=1e-5, high=1.0)
     ctrl_dt: float = knob(0.01, "time between two actions", "s", low=1e-4, high=1.0)
     max_episode_seconds: float = knob(10.0, "length of an episode", "s", low=0.01, high=1e5)
-    render_spacing: float = knob(1.0, "half the size of what a picture shows; robots have their own", "m", low=0.01, high=1e3)
+    render_spacing: float = knob(
+        1.0, "half the size of what a picture shows; robots have their own", "m", low=0.01, high=1e3
+    )
 
     @property
     def sim_substeps(self) -> int:
@@ -217,9 +284,13 @@ class EnvCfg(Section):
         if self.sim_dt > self.ctrl_dt * (1 + 1e-6):
             raise ConfigError(f"env.sim_dt: expected at most env.ctrl_dt = {self.ctrl_dt:g} s, got {self.sim_dt:g}")
         if not math.isclose(self.sim_substeps * self.sim_dt, self.ctrl_dt, rel_tol=1e-6):
-            raise ConfigError(f"env.sim_dt: expected a whole share of env.ctrl_dt = {self.ctrl_dt:g} s, got {self.sim_dt:g}")
+            raise ConfigError(
+                f"env.sim_dt: expected a whole share of env.ctrl_dt = {self.ctrl_dt:g} s, got {self.sim_dt:g}"
+            )
         if self.max_episode_steps < 1:
-            raise ConfigError(f"env.max_episode_seconds: expected at least env.ctrl_dt = {self.ctrl_dt:g} s, got {self.max_episode_seconds:g}")
+            raise ConfigError(
+                f"env.max_episode_seconds: expected at least env.ctrl_dt = {self.ctrl_dt:g} s, got {self.max_episode_seconds:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -232,12 +303,20 @@ class QuadrupedCfg(EnvCfg):
     max_episode_seconds: float = knob(20.0, "length of an episode", "s", low=0.1, high=1e5)
     control: str = knob("pd", "meaning of an action", choices=("pd", "torque"))
     action_scale: float = knob(0.4, "joint angle of action 1 (pd)", "rad", low=0.01, high=3.0)
-    kp: float = knob(40.0, "stiffness of the PD law; as all torques, of a Go1, and more the heavier and taller a robot is", "N m/rad", low=0.0, high=1000.0)
+    kp: float = knob(
+        40.0,
+        "stiffness of the PD law; as all torques, of a Go1, and more the heavier and taller a robot is",
+        "N m/rad",
+        low=0.0,
+        high=1000.0,
+    )
     kd: float = knob(1.0, "damping of the PD law", "N m s/rad", low=0.0, high=100.0)
     torque_scale: float = knob(8.0, "torque of action 1 (torque)", "N m", low=0.1, high=1000.0)
     torque_kd: float = knob(2.0, "damping at the motor (torque)", "N m s/rad", low=0.0, high=100.0)
     fall_tilt: float = knob(1.0, "tilt that ends an episode", "rad", low=0.1, high=3.0)
-    fall_height: float = knob(0.5, "height of the base that ends an episode, as a share of the home height", "1", low=0.0, high=1.0)
+    fall_height: float = knob(
+        0.5, "height of the base that ends an episode, as a share of the home height", "1", low=0.0, high=1.0
+    )
     physics: PhysicsCfg = PhysicsCfg(limit_stiffness=300.0, limit_damping=3.0)
     reset: ResetCfg = ResetCfg()
     push: PushCfg = PushCfg()
@@ -248,7 +327,9 @@ class QuadrupedCfg(EnvCfg):
         friction=(0.7, 1.3), stiffness=(0.5, 1.5), trunk_mass=(0.9, 1.15), trunk_shift=0.02, link_mass=(0.95, 1.05), strength=(0.9, 1.1),
         kp=(0.9, 1.1), kd=(0.9, 1.1), joint_offset=0.02, gravity=(0.98, 1.02),
     )  # fmt: skip
-    noise: NoiseCfg = NoiseCfg(joint_position=0.01, joint_velocity=0.5, spin=0.1, gravity=0.02, spin_bias=0.02, gravity_bias=0.01)
+    noise: NoiseCfg = NoiseCfg(
+        joint_position=0.01, joint_velocity=0.5, spin=0.1, gravity=0.02, spin_bias=0.02, gravity_bias=0.01
+    )
     reward: RewardCfg = RewardCfg()
     observation: ObservationCfg = ObservationCfg()
     termination: TerminationCfg = TerminationCfg()
@@ -260,7 +341,9 @@ class QuadrupedCfg(EnvCfg):
         super().validate(name)
         longest = self.physics.motor.delay + self.vary.delay[1]
         if self.physics.motor.enabled and longest >= self.ctrl_dt:
-            raise ConfigError(f"motor.delay: expected, with vary.delay, less than env.ctrl_dt = {self.ctrl_dt:g} s, got {longest:g}")
+            raise ConfigError(
+                f"motor.delay: expected, with vary.delay, less than env.ctrl_dt = {self.ctrl_dt:g} s, got {longest:g}"
+            )
         if self.vary.delay[1] > 0 and not self.physics.motor.enabled:
             raise ConfigError("vary.delay: expected motor.enabled true, or 0 0")
 
@@ -269,7 +352,9 @@ class QuadrupedCfg(EnvCfg):
 class NetworkCfg(Section):
     """EntityBelief: encoder, graph attention, LSTM, heads."""
 
-    attention: bool = knob(True, "graph attention among the parts of the body, else one layer on the observation as it comes")
+    attention: bool = knob(
+        True, "graph attention among the parts of the body, else one layer on the observation as it comes"
+    )
     recurrent: bool = knob(True, "an LSTM, else a layer without memory")
     symmetric: bool = knob(True, "what it does in the mirror image of a situation is the mirror image of what it does")
     heads: int = knob(4, "attention heads", low=1, high=64)
@@ -277,7 +362,9 @@ class NetworkCfg(Section):
     encoder: int = knob(64, "features of the encoded body", low=1, high=4096)
     lstm: int = knob(128, "features of the recurrent state", low=1, high=4096)
     critic: int = knob(128, "features of each layer of the value head", low=1, high=4096)
-    least_spread: float = knob(0.5, "observations are divided by their standard deviation, at least by this", low=1e-6, high=1e6)
+    least_spread: float = knob(
+        0.5, "observations are divided by their standard deviation, at least by this", low=1e-6, high=1e6
+    )
     initial_std: float = knob(0.5, "initial standard deviation of an action", "1", low=0.01, high=5.0)
     min_std: float = knob(0.05, "smallest standard deviation of an action", "1", low=1e-4, high=5.0)
 
@@ -292,8 +379,16 @@ class PPOCfg(Section):
     learning_rate: float = knob(5e-4, "initial learning rate", low=1e-8, high=1.0)
     min_learning_rate: float = knob(1e-5, "smallest learning rate", low=0.0, high=1.0)
     max_learning_rate: float = knob(5e-4, "largest learning rate", low=0.0, high=1.0)
-    target_kl: float = knob(0.02, "divergence per update that the learning rate aims at, 0 for a fixed rate", "nat", low=0.0, high=10.0)
-    reward_scale: float = knob(1.0, "rewards are learnt times this: best where what is expected of the future is about 1", "1", low=1e-9, high=1e9)
+    target_kl: float = knob(
+        0.02, "divergence per update that the learning rate aims at, 0 for a fixed rate", "nat", low=0.0, high=10.0
+    )
+    reward_scale: float = knob(
+        1.0,
+        "rewards are learnt times this: best where what is expected of the future is about 1",
+        "1",
+        low=1e-9,
+        high=1e9,
+    )
     gamma: float = knob(0.995, "discount", low=0.0, high=1.0)
     gae_lambda: float = knob(0.95, "decay of generalised advantage estimation", low=0.0, high=1.0)
     clip: float = knob(0.2, "clipping of the probability ratio", low=0.001, high=10.0)
@@ -307,7 +402,9 @@ class CurriculumCfg(Section):
     """How hard pushes and commands are while training, from a first to a last level, times the task's. In evaluations they are as the task says."""
 
     push: tuple[float, float] = knob((1.0, 1.2), "strength of pushes, at first and in the end", "1", low=0.0, high=10.0)
-    command: tuple[float, float] = knob((1.0, 1.0), "velocities of commands, at first and in the end", "1", low=0.0, high=10.0)
+    command: tuple[float, float] = knob(
+        (1.0, 1.0), "velocities of commands, at first and in the end", "1", low=0.0, high=10.0
+    )
     growth: float = knob(0.005, "what an iteration adds to either level", "1", low=0.0, high=1.0)
     falls: float = knob(1.2, "falls per 1000 control steps above which nothing grows", "1", low=0.0, high=1000.0)
 
@@ -320,7 +417,11 @@ class WorldModelCfg(Section):
         "off", "off: there is none; belief: the policy reads what it remembers; imagination: policy and critic also learn from what it imagines",
         choices=("off", "belief", "imagination"),
     )  # fmt: skip
-    size: str = knob("small", "deter, groups, classes and hidden, where they are not given: small suits a CPU", choices=("small", "medium", "large"))
+    size: str = knob(
+        "small",
+        "deter, groups, classes and hidden, where they are not given: small suits a CPU",
+        choices=("small", "medium", "large"),
+    )
     privileged: bool = knob(False, "it also sees what only the simulator knows; else it only predicts that")
     deter: int = knob(128, "features of the deterministic state", low=1, high=8192)
     groups: int = knob(16, "categorical variables of the stochastic state", low=1, high=32)
@@ -335,7 +436,9 @@ class WorldModelCfg(Section):
     capacity: int = knob(128, "rollouts in the replay buffer", low=1, high=1 << 20)
     decode: float = knob(1.0, "weight of the observations' reconstruction", "1", low=0.0, high=1e3)
     dynamics: float = knob(1.0, "weight of the divergence that teaches the prior", "1", low=0.0, high=100.0)
-    representation: float = knob(0.1, "weight of the divergence that makes the posterior predictable", "1", low=0.0, high=100.0)
+    representation: float = knob(
+        0.1, "weight of the divergence that makes the posterior predictable", "1", low=0.0, high=100.0
+    )
     free_nats: float = knob(1.0, "divergence below which neither teaches", "nat", low=0.0, high=1e3)
     overshoot: int = knob(0, "steps predicted on end without looking, 0 for none", low=0, high=1024)
     overshoot_decay: float = knob(0.9, "weight of a step over that of the one before it", "1", low=0.0, high=1.0)
@@ -344,13 +447,17 @@ class WorldModelCfg(Section):
     patience: int = knob(8, "rollouts before the first that is imagined", low=1, high=10**9)
     passes: int = knob(3, "updates per rollout, each with what is imagined anew", low=1, high=1024)
     imagined: int = knob(3072, "imagined rollouts per update", low=1, high=1 << 20)
-    weight: float = knob(0.75, "weight of what is imagined in an update, of 1 for all experience", "1", low=0.0, high=1.0)
+    weight: float = knob(
+        0.75, "weight of what is imagined in an update, of 1 for all experience", "1", low=0.0, high=1.0
+    )
 
     def validate(self, name: str = "world_model") -> None:
         """Raise ConfigError also for a belief that would need a simulator; see Section."""
         super().validate(name)
         if self.role == "belief" and self.privileged:
-            raise ConfigError("world_model.privileged: expected false in role belief, whose policy must do without a simulator, got true")
+            raise ConfigError(
+                "world_model.privileged: expected false in role belief, whose policy must do without a simulator, got true"
+            )
 
 
 @dataclass(frozen=True)
@@ -361,7 +468,9 @@ class TrainCfg(Section):
     iterations: int = knob(200, "rollouts with an update each", low=1, high=10**9)
     eval_every: int = knob(10, "iterations between evaluations, 0 for none", low=0, high=10**9)
     eval_episodes: int = knob(256, "episodes of an evaluation", low=1, high=1 << 20)
-    target_survival: float = knob(0.95, "share of survived evaluation episodes whose time of arrival is reported", low=0.0, high=1.0)
+    target_survival: float = knob(
+        0.95, "share of survived evaluation episodes whose time of arrival is reported", low=0.0, high=1.0
+    )
     device: str = knob("auto", "where the networks run", choices=("auto", "cpu", "cuda"))
     precision: str = knob("auto", "arithmetic of the networks' products", choices=("auto", "float32", "bfloat16"))
     threads: int = knob(0, "threads for physics and networks, 0 for every core this process may use", low=0, high=4096)
@@ -395,4 +504,6 @@ class Config(Section):
         """Raise ConfigError also unless robots make up whole minibatches; see Section."""
         super().validate(name)
         if self.train.num_envs % self.ppo.minibatches:
-            raise ConfigError(f"train.num_envs: expected a multiple of ppo.minibatches = {self.ppo.minibatches}, got {self.train.num_envs}")
+            raise ConfigError(
+                f"train.num_envs: expected a multiple of ppo.minibatches = {self.ppo.minibatches}, got {self.train.num_envs}"
+            )

@@ -30,7 +30,18 @@ from observation import Features, Normaliser, Reflection, change_over, joined, p
 from settings import ConfigError
 from world_model import WorldModel
 
-__all__ = ["BeliefState", "BodyEncoder", "Creature", "EntityBelief", "Memory", "Normaliser", "Reflection", "WorldModel", "change_over", "graph_attention"]
+__all__ = [
+    "BeliefState",
+    "BodyEncoder",
+    "Creature",
+    "EntityBelief",
+    "Memory",
+    "Normaliser",
+    "Reflection",
+    "WorldModel",
+    "change_over",
+    "graph_attention",
+]
 
 
 class BeliefState(NamedTuple):
@@ -61,7 +72,12 @@ class Memory(NamedTuple):
     @staticmethod
     def join(memories: "list[Memory]") -> "Memory":
         """Return what several groups of robots remember as what one does."""
-        return Memory(*(torch.cat(parts, dim=axis) for axis, parts in zip((-1, -1, -1, 0, 0), zip(*memories, strict=True), strict=True)))
+        return Memory(
+            *(
+                torch.cat(parts, dim=axis)
+                for axis, parts in zip((-1, -1, -1, 0, 0), zip(*memories, strict=True), strict=True)
+            )
+        )
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -95,20 +111,30 @@ class BodyEncoder(nn.Module):
         features = max(len(node.columns) for node in body.nodes)
         # a part that reads fewer columns is padded: the first column, times 0
         columns = torch.tensor([list(node.columns) + [0] * (features - len(node.columns)) for node in body.nodes])
-        signs = torch.tensor([[1.0] * len(node.columns) + [0.0] * (features - len(node.columns)) for node in body.nodes])
+        signs = torch.tensor(
+            [[1.0] * len(node.columns) + [0.0] * (features - len(node.columns)) for node in body.nodes]
+        )
         kinds = torch.tensor([names.index(node.kind) for node in body.nodes])
         if body.obs is not None:
             image = Reflection(len(reflection.signs), body.obs)
-            twice = torch.tensor([self.sides == 2 or {body.obs.columns[column] for column in node.columns} != set(node.columns) for node in body.nodes])
+            twice = torch.tensor(
+                [
+                    self.sides == 2 or {body.obs.columns[column] for column in node.columns} != set(node.columns)
+                    for node in body.nodes
+                ]
+            )
             signs = torch.cat((signs, signs[twice] * image.signs[columns[twice]]))
-            columns, kinds = torch.cat((columns, image.columns[columns[twice]])), torch.cat((kinds, kinds[twice]))
+            columns = torch.cat((columns, image.columns[columns[twice]]))
+            kinds = torch.cat((kinds, kinds[twice]))
         for name, value in (("columns", columns.int()), ("signs", signs), ("kinds", kinds.int())):
             self.register_buffer(name, value, persistent=False)
         self.register_buffer("scale", signs.clone())  # of every feature, and what is added then
         self.register_buffer("shift", torch.zeros_like(signs))
         per_side = len(kinds) // self.sides
         self.out_features = per_side * cfg.heads * cfg.head_size  # of a side
-        self.weight = nn.Parameter(torch.empty(len(names), cfg.heads, 2 * cfg.head_size, features).uniform_(-1, 1) / math.sqrt(features))
+        self.weight = nn.Parameter(
+            torch.empty(len(names), cfg.heads, 2 * cfg.head_size, features).uniform_(-1, 1) / math.sqrt(features)
+        )
         self.bias = nn.Parameter(torch.zeros(per_side, cfg.heads, 2 * cfg.head_size))
         self.attention = nn.Parameter(torch.randn(cfg.heads, cfg.head_size) / math.sqrt(cfg.head_size))
 
@@ -122,7 +148,16 @@ class BodyEncoder(nn.Module):
         """Encode obs (S, O) as sums and differences (sides, nodes of a side * heads * head_size, S)."""
         if compiled:
             return fused.BodyAttention.apply(
-                obs, self.columns, self.scale, self.shift, self.kinds, self.weight, self.bias, self.attention, self.sides, dtype
+                obs,
+                self.columns,
+                self.scale,
+                self.shift,
+                self.kinds,
+                self.weight,
+                self.bias,
+                self.attention,
+                self.sides,
+                dtype,
             )
         x = obs[:, self.columns.long()] * self.scale + self.shift  # (S, nodes, features)
         both = torch.einsum("snk,nhfk->snhf", x, self.weight[self.kinds.long()]) + self.bias.repeat(self.sides, 1, 1)
@@ -141,14 +176,17 @@ def graph_attention(left: Tensor, right: Tensor, attention: Tensor) -> Tensor:
     return left + torch.einsum("bijh,bjhd->bihd", alpha, right)
 
 
-def lstm_sequence(x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_sequence(
+    x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return hidden states (sides, H, S), sums and differences, and the last cell (sides, H, N), of the sides, float32.
 
     x: (sides, E, S) sums and differences; weight: (sides, 4 H, E + H), of input, forget and output
     gate and candidate, products in x's dtype; bias: (sides, 4 H); hidden, cell: (sides, H, N); keep: (T, N),
     0 where the state is forgotten before a step.
     """
-    weight, outputs = weight.to(x.dtype), []
+    weight = weight.to(x.dtype)
+    outputs = []
     for k, x_t in zip(keep, x.unflatten(-1, keep.shape).unbind(2), strict=True):
         g = torch.bmm(weight, torch.cat((x_t, (hidden * k).to(x.dtype)), dim=1))
         i, f, o, a = (change_over(g.float()) + bias[:, :, None]).chunk(4, dim=1)  # (sides, H, N)
@@ -184,13 +222,17 @@ class EntityBelief(nn.Module):
     context: features of a side that the policy reads beside the observation: a world model's deterministic state.
     """
 
-    def __init__(self, body: Any, num_obs: int, num_actions: int, num_privileged: int, cfg: NetworkCfg, context: int = 0) -> None:
+    def __init__(
+        self, body: Any, num_obs: int, num_actions: int, num_privileged: int, cfg: NetworkCfg, context: int = 0
+    ) -> None:
         super().__init__()
-        self.cfg, self.num_actions = cfg, num_actions
+        self.cfg = cfg
+        self.num_actions = num_actions
         self.dtype = torch.float32  # of the products
         self.use_fused = True  # compiled pointwise work, on the CPU
         mirrored = cfg.symmetric and body.obs is not None
-        of_obs, of_actions = Reflection(num_obs, body.obs if mirrored else None), Reflection(num_actions, body.actions if mirrored else None)
+        of_obs = Reflection(num_obs, body.obs if mirrored else None)
+        of_actions = Reflection(num_actions, body.actions if mirrored else None)
         of_all = Reflection(num_obs + num_privileged, joined(body.obs, body.privileged) if mirrored else None)
         sides = self.sides = of_obs.sides
         for name in ("encoder", "lstm", "critic"):
@@ -207,18 +249,32 @@ class EntityBelief(nn.Module):
         self.encoder = pair_weight(sides, encoder, inner + context)
         self.encoder_bias = nn.Parameter(torch.zeros(encoder))
         if cfg.recurrent:
-            self.lstm, self.lstm_bias = pair_weight(sides, 4 * lstm, encoder + lstm), nn.Parameter(0.03 * torch.randn(sides, 4 * lstm))
+            self.lstm = pair_weight(sides, 4 * lstm, encoder + lstm)
+            self.lstm_bias = nn.Parameter(0.03 * torch.randn(sides, 4 * lstm))
         else:
-            self.hidden, self.hidden_bias = pair_weight(sides, lstm, encoder), nn.Parameter(torch.zeros(lstm))
-        self.policy, self.policy_bias = pair_weight(sides, actions, lstm), nn.Parameter(torch.zeros(actions))
+            self.hidden = pair_weight(sides, lstm, encoder)
+            self.hidden_bias = nn.Parameter(torch.zeros(lstm))
+        self.policy = pair_weight(sides, actions, lstm)
+        self.policy_bias = nn.Parameter(torch.zeros(actions))
         self.log_std = nn.Parameter(torch.full((actions,), math.log(cfg.initial_std)))
         self.value_features = Features(of_all)
-        self.value_encoder, self.value_encoder_bias = pair_weight(sides, critic, self.value_features.rows), nn.Parameter(torch.zeros(critic))
-        self.value_hidden, self.value_hidden_bias = pair_weight(sides, critic, critic), nn.Parameter(torch.zeros(critic))
-        self.value_weight, self.value_bias = nn.Parameter(torch.empty(1, critic).uniform_(-1, 1) / math.sqrt(critic)), nn.Parameter(torch.zeros(1))
-        left = torch.arange(num_actions) if sides == 1 else torch.nonzero(of_actions.columns > torch.arange(num_actions))[:, 0]
+        self.value_encoder = pair_weight(sides, critic, self.value_features.rows)
+        self.value_encoder_bias = nn.Parameter(torch.zeros(critic))
+        self.value_hidden = pair_weight(sides, critic, critic)
+        self.value_hidden_bias = nn.Parameter(torch.zeros(critic))
+        self.value_weight = nn.Parameter(torch.empty(1, critic).uniform_(-1, 1) / math.sqrt(critic))
+        self.value_bias = nn.Parameter(torch.zeros(1))
+        left = (
+            torch.arange(num_actions)
+            if sides == 1
+            else torch.nonzero(of_actions.columns > torch.arange(num_actions))[:, 0]
+        )
         order = torch.cat((left, of_actions.columns[left])) if sides == 2 else left
-        for name, value in (("action_columns", order.int()), ("action_signs", of_actions.signs[left]), ("action_pairs", order.argsort() % actions)):
+        for name, value in (
+            ("action_columns", order.int()),
+            ("action_signs", of_actions.signs[left]),
+            ("action_pairs", order.argsort() % actions),
+        ):
             self.register_buffer(name, value, persistent=False)
         with torch.no_grad():
             self.encoder[:, :, inner:] *= 0.0  # what a world model remembers means nothing at first
@@ -243,7 +299,9 @@ class EntityBelief(nn.Module):
         if self.body_encoder:
             self.body_encoder.normalise(self.normaliser)
 
-    def forward(self, obs: Tensor, state: BeliefState, starts: Tensor | None = None, context: Tensor | None = None) -> tuple[Tensor, BeliefState]:
+    def forward(
+        self, obs: Tensor, state: BeliefState, starts: Tensor | None = None, context: Tensor | None = None
+    ) -> tuple[Tensor, BeliefState]:
         """Return mean actions (T, N, A) and the state after them.
 
         obs: (T, N, O); starts: (T, N), 1 where a step is the first of its episode and the state
@@ -254,11 +312,21 @@ class EntityBelief(nn.Module):
         keep = obs.new_ones(steps, n) if starts is None else 1.0 - starts
         if compiled and n % (2 * fused.WIDTH):  # whole vectors of robots
             more = -n % (2 * fused.WIDTH)
-            obs, keep, state = F.pad(obs, (0, 0, 0, more)), F.pad(keep, (0, more)), BeliefState(*(F.pad(x, (0, more)) for x in state))
+            obs = F.pad(obs, (0, 0, 0, more))
+            keep = F.pad(keep, (0, more))
+            state = BeliefState(*(F.pad(x, (0, more)) for x in state))
             context = None if context is None else F.pad(context, (0, more))
-        layer, sequence, head = (fused.Dense.apply, fused.LSTMSequence.apply, fused.PolicyHead.apply) if compiled else (dense, lstm_sequence, policy_head)
+        layer, sequence, head = (
+            (fused.Dense.apply, fused.LSTMSequence.apply, fused.PolicyHead.apply)
+            if compiled
+            else (dense, lstm_sequence, policy_head)
+        )
         x = obs.reshape(-1, obs.shape[-1])
-        x = self.body_encoder(x, self.dtype, compiled) if self.body_encoder else self.features(x, self.normaliser, self.dtype)
+        x = (
+            self.body_encoder(x, self.dtype, compiled)
+            if self.body_encoder
+            else self.features(x, self.normaliser, self.dtype)
+        )
         x = x if context is None else torch.cat((x, context.to(self.dtype).flatten(2)), dim=1)
         x = layer(x, self.encoder, self.encoder_bias)
         if self.cfg.recurrent:
@@ -275,13 +343,20 @@ class EntityBelief(nn.Module):
 
     @torch.no_grad()
     def act(
-        self, obs: Tensor, state: BeliefState, starts: Tensor | None = None, noise: Tensor | None = None, context: Tensor | None = None
+        self,
+        obs: Tensor,
+        state: BeliefState,
+        starts: Tensor | None = None,
+        noise: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, BeliefState]:
         """Return actions (N, A), their means (N, A) and the next state, for one step of N robots.
 
         obs: (N, O); starts: (N); noise: (N, A) standard normal, None for the mean itself; context: (sides, context, N).
         """
-        mean, state = self(obs[None], state, None if starts is None else starts[None], None if context is None else context[:, :, None])
+        mean, state = self(
+            obs[None], state, None if starts is None else starts[None], None if context is None else context[:, :, None]
+        )
         mean = mean[0]
         return (mean if noise is None else mean + self.std() * noise), mean, state
 
@@ -292,7 +367,8 @@ class EntityBelief(nn.Module):
 
     def value_of(self, x: Tensor) -> Tensor:
         """Return the value (S) of value_features (sides, rows, S)."""
-        samples, compiled = x.shape[-1], self.compiled(x)
+        samples = x.shape[-1]
+        compiled = self.compiled(x)
         layer, head = (fused.Dense.apply, fused.ValueHead.apply) if compiled else (dense, value_head)
         x = F.pad(x, (0, -samples % (2 * fused.WIDTH))) if compiled else x
         x = layer(x, self.value_encoder, self.value_encoder_bias)
@@ -311,12 +387,18 @@ class Creature(nn.Module):
 
     def __init__(self, env: Any, network: NetworkCfg, world_model: WorldModelCfg) -> None:
         super().__init__()
-        self.world_model = WorldModel(env.num_obs, env.num_actions, world_model, env.num_privileged, env.body) if world_model.role != "off" else None
+        self.world_model = (
+            WorldModel(env.num_obs, env.num_actions, world_model, env.num_privileged, env.body)
+            if world_model.role != "off"
+            else None
+        )
         self.reads = world_model.role == "belief"  # whether the policy reads the world model
         context = self.world_model.deter if self.reads else 0
         self.belief = EntityBelief(env.body, env.num_obs, env.num_actions, env.num_privileged, network, context)
         if self.reads and self.world_model.sides != self.belief.sides:
-            raise ConfigError("network.symmetric: expected true, as the world model that the policy reads is, got false")
+            raise ConfigError(
+                "network.symmetric: expected true, as the world model that the policy reads is, got false"
+            )
 
     def use_precision(self, precision: str) -> None:
         """Take products in "float32" or "bfloat16"; parameters stay float32."""
@@ -326,16 +408,23 @@ class Creature(nn.Module):
 
     def initial_state(self, num_envs: int) -> Memory:
         """Return what a robot that has seen nothing remembers, for N robots."""
-        n, state = num_envs if self.reads else 0, self.belief.initial_state(num_envs)
+        n = num_envs if self.reads else 0
+        state = self.belief.initial_state(num_envs)
         latent = self.world_model.initial_latent(n) if self.reads else state.hidden[:, :0, :]
         return Memory(*state, latent, state.hidden.new_zeros(n, self.belief.num_actions), state.hidden.new_zeros(n))
 
     def context(self, memories: list[Memory]) -> Tensor | None:
         """Return what the policy reads beside T observations, of what was remembered after each, (sides, D, T, N); None if it reads nothing."""
-        return torch.stack([memory.latent[:, : self.world_model.deter] for memory in memories], dim=2) if self.reads else None
+        return (
+            torch.stack([memory.latent[:, : self.world_model.deter] for memory in memories], dim=2)
+            if self.reads
+            else None
+        )
 
     @torch.no_grad()
-    def act(self, obs: Tensor, memory: Memory, starts: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Memory]:
+    def act(
+        self, obs: Tensor, memory: Memory, starts: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Memory]:
         """Return actions (N, A), their means (N, A) and what is remembered then, for one step of N robots.
 
         obs: (N, O); starts: (N), 1 where the step is the first of its episode; noise: (N, A) standard normal, None for the mean itself.
@@ -345,6 +434,8 @@ class Creature(nn.Module):
             return action, mean, memory._replace(hidden=state.hidden, cell=state.cell)
         model = self.world_model
         keep = memory.begun if starts is None else memory.begun * (1.0 - starts)
-        latent = model.run(memory.latent, memory.last_action, keep[None], None, model.encode_seen(model.standardise(obs))).last
+        latent = model.run(
+            memory.latent, memory.last_action, keep[None], None, model.encode_seen(model.standardise(obs))
+        ).last
         action, mean, state = self.belief.act(obs, memory.belief, starts, noise, latent[:, : model.deter])
         return action, mean, Memory(*state, latent, action, torch.ones_like(memory.begun))

@@ -57,7 +57,8 @@ class Normaliser(nn.Module):
 
     def __init__(self, reflection: Reflection, least: float = LEAST_SPREAD) -> None:
         super().__init__()
-        self.reflection, self.least = reflection, least
+        self.reflection = reflection
+        self.least = least
         size = len(reflection.signs)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("variance", torch.ones(size))

@@ -11,9 +11,13 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message names the field and what was expected."""
 
 
-def knob(default: Any, meaning: str, unit: str = "", *, low: float = -math.inf, high: float = math.inf, choices: tuple = ()) -> Any:
+def knob(
+    default: Any, meaning: str, unit: str = "", *, low: float = -math.inf, high: float = math.inf, choices: tuple = ()
+) -> Any:
     """Return a dataclass field with its meaning, unit and allowed range (inclusive)."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices})
+    return dataclasses.field(
+        default=default, metadata={"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices}
+    )
 
 
 class Section:
@@ -25,7 +29,8 @@ class Section:
         Sections extend this by what their fields must be to one another. name: of the section, "" for the whole.
         """
         for field in fields(self):
-            value, full = getattr(self, field.name), f"{name}.{field.name}" if name else field.name
+            value = getattr(self, field.name)
+            full = f"{name}.{field.name}" if name else field.name
             if isinstance(value, Section):
                 value.validate(field.name)
             elif not fits(value, field):
@@ -34,7 +39,9 @@ class Section:
 
 def fits(value: Any, field: dataclasses.Field) -> bool:
     """Return whether a value has a field's type and lies in its range."""
-    values, meta, pair = value if isinstance(value, tuple) else (value,), field.metadata, get_origin(field.type) is tuple
+    values = value if isinstance(value, tuple) else (value,)
+    meta = field.metadata
+    pair = get_origin(field.type) is tuple
     kinds = get_args(field.type) if pair else (field.type,)
     if len(values) != len(kinds) or isinstance(value, tuple) != pair:
         return False
@@ -80,7 +87,11 @@ def fields(section: Any) -> tuple[dataclasses.Field, ...]:
     found = dataclasses.fields(section)
     for field in found:
         if not field.metadata:  # a default changed in a subclass keeps what is said of it
-            inherited = (cls.__dataclass_fields__[field.name] for cls in type(section).__mro__[1:] if field.name in getattr(cls, "__dataclass_fields__", ()))
+            inherited = (
+                cls.__dataclass_fields__[field.name]
+                for cls in type(section).__mro__[1:]
+                if field.name in getattr(cls, "__dataclass_fields__", ())
+            )
             field.metadata = next((f.metadata for f in inherited if f.metadata), field.metadata)
         if isinstance(field.type, str):
             field.type = get_type_hints(type(section))[field.name]
@@ -110,11 +121,15 @@ def parse(field: dataclasses.Field, text: str, name: str) -> Any:
 
 def expected(field: dataclasses.Field) -> str:
     """Return what a field takes, in words."""
-    meta, kind = field.metadata, field.type
+    meta = field.metadata
+    kind = field.type
     if meta.get("choices"):
         return "one of " + ", ".join(meta["choices"])
-    number = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(kind, "two numbers, low and high,")
-    low, high = meta.get("low", -math.inf), meta.get("high", math.inf)
+    number = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(
+        kind, "two numbers, low and high,"
+    )
+    low = meta.get("low", -math.inf)
+    high = meta.get("high", math.inf)
     if kind in (str, bool) or (low == -math.inf and high == math.inf):
         return number.rstrip(",")
     return f"{number} between {low:g} and {high:g}"
@@ -135,7 +150,8 @@ def override(cfg: Any, changes: dict[str, Any], prefix: str = "") -> Any:
             name = f"{key}.{k}" if k else key
             changed[name] = v
     result = _replace(cfg, changed, prefix)
-    own, inner = {f.name for f in knobs(cfg)}, {name: {f.name for f in knobs(section)} for name, section in sections(cfg, prefix).items()}
+    own = {f.name for f in knobs(cfg)}
+    inner = {name: {f.name for f in knobs(section)} for name, section in sections(cfg, prefix).items()}
     known = own | {f"{name}.{field}" for name, names in inner.items() for field in names}
     for key in changed:
         if key not in known:

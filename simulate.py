@@ -46,7 +46,9 @@ class System:
 
     def __init__(self, cfg: Config, checkpoint: pathlib.Path, console: Console) -> None:
         cfg.validate()
-        self.cfg, self.path, self.console = cfg, checkpoint, console
+        self.cfg = cfg
+        self.path = checkpoint
+        self.console = console
         torch.set_num_threads(1)  # threads have robots of their own: training/parallel.py
         torch.manual_seed(cfg.seed)
 
@@ -75,7 +77,8 @@ class System:
     @contextlib.contextmanager
     def compiling(self, env: registry.ABEnv) -> Iterator[None]:
         """Say that compiled code is being made, where it is not in the cache."""
-        cold, start = not is_compiled(env.kernel), time.perf_counter()
+        cold = not is_compiled(env.kernel)
+        start = time.perf_counter()
         if cold:
             self.say("compiling simulation and networks, once per version: up to 20 s ...")
         yield
@@ -84,9 +87,12 @@ class System:
 
     def train(self, resume: bool = False, profile: bool = False) -> int:
         """Train for the configured iterations; return an exit code: 0, or 130 if interrupted. profile: say where the time went."""
-        cfg, begin = self.cfg, time.perf_counter()
+        cfg = self.cfg
+        begin = time.perf_counter()
         beside = None if is_compiled("") else registry.compile_beside(cfg.task, cfg.env)
-        folder = pathlib.Path(cfg.train.run_dir) / f"{cfg.task.rpartition(':')[2]}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        folder = (
+            pathlib.Path(cfg.train.run_dir) / f"{cfg.task.rpartition(':')[2]}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        )
         loaded = checkpoints.load(self.path, self.resources.device) if resume else None
         self.say(f"task {cfg.task}: {self.resources.describe()}")
         env = self.make_env(self.resources.num_envs)
@@ -155,7 +161,9 @@ class System:
         from renderer import Recorder, RenderError, display_available, offscreen_display
 
         if not record and not display_available():
-            raise RenderError("no display to open a window on; record a video instead: python simulate.py --eval --record out.mp4")
+            raise RenderError(
+                "no display to open a window on; record a video instead: python simulate.py --eval --record out.mp4"
+            )
         viewer = self.viewer(dreams)
         if not record:
             with viewer.window() as window:
@@ -164,7 +172,10 @@ class System:
                 self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
             return
         with offscreen_display():
-            with viewer.window(visible=False) as window, Recorder(record, self.cfg.render.width, self.cfg.render.height, viewer.fps) as video:
+            with (
+                viewer.window(visible=False) as window,
+                Recorder(record, self.cfg.render.width, self.cfg.render.height, viewer.fps) as video,
+            ):
                 for _ in viewer.frames(window, episodes):
                     video.add(window.capture())
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
@@ -175,8 +186,19 @@ class System:
 class Viewer:
     """Runs one robot step by step and tells the renderer what to draw; foresight: of its world model, shown as a ghost."""
 
-    def __init__(self, creature: Creature, env: registry.ABEnv, cfg: Config, device: torch.device, foresight: Foresight | None = None) -> None:
-        self.creature, self.env, self.cfg, self.device, self.foresight = creature, env, cfg, device, foresight
+    def __init__(
+        self,
+        creature: Creature,
+        env: registry.ABEnv,
+        cfg: Config,
+        device: torch.device,
+        foresight: Foresight | None = None,
+    ) -> None:
+        self.creature = creature
+        self.env = env
+        self.cfg = cfg
+        self.device = device
+        self.foresight = foresight
         self.seed = EVALUATION_SEED + cfg.seed
         self.every = max(1, round(1 / (MOST_FPS * cfg.env.ctrl_dt)))  # control steps to a picture
         self.fps = round(1 / (self.every * cfg.env.ctrl_dt))
@@ -186,12 +208,17 @@ class Viewer:
         """Return a window for what there is to see; raise RenderError if there is nothing."""
         from renderer import RenderError, Window
 
-        env, render = self.env, self.cfg.render
-        subject, terrain = env.solids() or getattr(env, "robot", ()), getattr(env, "terrain", None)
+        env = self.env
+        render = self.cfg.render
+        subject = env.solids() or getattr(env, "robot", ())
+        terrain = getattr(env, "terrain", None)
         if not subject:
             raise RenderError(f"task {self.cfg.task} has nothing to draw: its environment defines no solids()")
-        reach, view = self.cfg.env.render_spacing, env.camera
-        return Window(subject, render.width, render.height, f"Foal: {self.cfg.task}", visible, self.fps, terrain, reach, view)
+        reach = self.cfg.env.render_spacing
+        view = env.camera
+        return Window(
+            subject, render.width, render.height, f"Foal: {self.cfg.task}", visible, self.fps, terrain, reach, view
+        )
 
     def restart(self) -> None:
         """Begin a new episode."""
@@ -253,7 +280,9 @@ class Viewer:
         told = {"hud": rows, "fallen": bool(self.state.terminated[0]), "time": self.time}
         if self.env.solids():
             if missing := {"position", "quaternion"} - set(view):
-                raise RenderError(f"task {self.cfg.task}: expected view() to return {' and '.join(sorted(missing))} of its solids")
+                raise RenderError(
+                    f"task {self.cfg.task}: expected view() to return {' and '.join(sorted(missing))} of its solids"
+                )
             return Scenery(**view, **told)
         posed = (view[name] for name in ("base_position", "base_quaternion", "joint_position", "foot_contact_force"))
         return Snapshot(*posed, goal=view["goal"], push=view["push"], ghost=self.ghost(), **told)
@@ -285,18 +314,36 @@ class _Parser(argparse.ArgumentParser):
 def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     """Return the command line: a few options, and every field of a configuration as --section.field."""
     usage = "simulate.py [OPTION ...] [--SECTION.FIELD VALUE ...]"
-    parser = _Parser(prog="simulate.py", usage=usage, description=__doc__, allow_abbrev=False, add_help=False, argument_default=argparse.SUPPRESS)
+    parser = _Parser(
+        prog="simulate.py",
+        usage=usage,
+        description=__doc__,
+        allow_abbrev=False,
+        add_help=False,
+        argument_default=argparse.SUPPRESS,
+    )
     # a number such as -1e-4 is a value, which argparse came to see in Python 3.14 alone
     parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
     add = parser.add_argument
-    add("-h", "--help", nargs="?", const="", metavar="SECTION", help="show this, the fields of a section, or with all everything")
+    add(
+        "-h",
+        "--help",
+        nargs="?",
+        const="",
+        metavar="SECTION",
+        help="show this, the fields of a section, or with all everything",
+    )
     add("--task", metavar="NAME", help="task to train or evaluate")
     add("--seed", metavar="N", help="seed of everything random")
     add("--iterations", metavar="N", help="rollouts with an update each")
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
     add("--render", action="store_true", help="with --eval: open a window and watch")
     add("--record", metavar="FILE", help="with --eval: record a video, .mp4 or .gif; needs no display")
-    add("--dream", action="store_true", help="with --eval: what the world model foresees, as a ghost beside the robot and as a plot")
+    add(
+        "--dream",
+        action="store_true",
+        help="with --eval: what the world model foresees, as a ghost beside the robot and as a plot",
+    )
     add("--episodes", metavar="N", help="with --eval: episodes to evaluate (256) or to record (1)")
     add("--checkpoint", metavar="PATH", help="checkpoint to write or read (checkpoints/TASK.pt)")
     add("--resume", action="store_true", help="go on from the checkpoint")
@@ -313,7 +360,12 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
             unit = f" [{field.metadata['unit']}]" if field.metadata.get("unit", "") not in ("", "1") else ""
             shown = " ".join(map(str, value)) if pair else value
             text = f"{field.metadata.get('meaning', '')}{unit} ({shown})".strip().replace("%", "%%")
-            group.add_argument(f"--{name}.{field.name}", nargs=2 if pair else None, metavar=("LOW", "HIGH") if pair else "VALUE", help=text)
+            group.add_argument(
+                f"--{name}.{field.name}",
+                nargs=2 if pair else None,
+                metavar=("LOW", "HIGH") if pair else "VALUE",
+                help=text,
+            )
     return parser
 
 
@@ -321,13 +373,19 @@ def help_text(cfg: Config, section: str) -> str:
     """Return what --help shows: the options, or the fields of a section, or all; raise ConfigError for an unknown section."""
     if section == "all":
         return build_parser(cfg).format_help()
-    groups = {group.title: group for group in build_parser(cfg)._action_groups if group.title in sections(cfg) and group._group_actions}
+    groups = {
+        group.title: group
+        for group in build_parser(cfg)._action_groups
+        if group.title in sections(cfg) and group._group_actions
+    }
     if not section:
         names = textwrap.fill(" ".join(groups), 100, initial_indent="  ", subsequent_indent="  ")
         about = f"sections of {cfg.task}, whose fields are set as --SECTION.FIELD VALUE; --help SECTION explains them:"
         return f"{build_parser().format_help()}\n{about}\n{names}\n"
     if section not in groups:
-        raise ConfigError(f"--help: unknown section {section!r}; {suggest(section, groups, 'known: ' + ', '.join(groups))}")
+        raise ConfigError(
+            f"--help: unknown section {section!r}; {suggest(section, groups, 'known: ' + ', '.join(groups))}"
+        )
     formatter = argparse.HelpFormatter("simulate.py", max_help_position=40, width=120)
     formatter.start_section(f"{section}: {groups[section].description.rstrip('.')}")
     formatter.add_arguments(groups[section]._group_actions)
@@ -382,16 +440,32 @@ def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> 
 
 # A policy means nothing to another robot, nor where its observations or actions mean something else
 LEARNT_FOR = "env.model", "env.control", "command.kind"
-WORLD_MODEL = "role", "size", "privileged", "deter", "groups", "classes", "hidden", "bins", "reward_scale"  # what it is made of
+WORLD_MODEL = (
+    "role",
+    "size",
+    "privileged",
+    "deter",
+    "groups",
+    "classes",
+    "hidden",
+    "bins",
+    "reward_scale",
+)  # what it is made of
 
 
 def keep_what_was_learnt(cfg: Config, saved: Config, path: pathlib.Path) -> None:
     """Raise ConfigError, naming the field, where networks are asked for that a checkpoint does not hold, or what they were not trained for."""
-    asked, trained = sections(cfg), sections(saved)
+    asked = sections(cfg)
+    trained = sections(saved)
     of_task = [key for key in LEARNT_FOR if hasattr(asked.get(key.split(".")[0]), key.split(".")[1])]
-    for key in (*of_task, *(f"network.{field.name}" for field in knobs(asked["network"])), *(f"world_model.{name}" for name in WORLD_MODEL)):
+    for key in (
+        *of_task,
+        *(f"network.{field.name}" for field in knobs(asked["network"])),
+        *(f"world_model.{name}" for name in WORLD_MODEL),
+    ):
         name, field = key.split(".")
-        value, kept = getattr(asked[name], field), getattr(trained[name], field)
+        value = getattr(asked[name], field)
+        kept = getattr(trained[name], field)
         if value != kept:
             raise ConfigError(f"{key}: expected {kept}, which {path} was trained with, got {value}")
 
@@ -401,7 +475,10 @@ def print_list() -> None:
     backends = registry.list_registered_envs()
     for name, description in registry.tasks().items():
         print(f"{name}: {description} ({', '.join(backends[name])})")
-    print("robots: " + ", ".join(sorted(p.stem for p in (pathlib.Path(physics.__file__).parent.parent / "robots").glob("*.json"))))
+    print(
+        "robots: "
+        + ", ".join(sorted(p.stem for p in (pathlib.Path(physics.__file__).parent.parent / "robots").glob("*.json")))
+    )
 
 
 def run(arguments: list[str], console: Console) -> int:
@@ -420,7 +497,9 @@ def run(arguments: list[str], console: Console) -> int:
         print_list()
         return 0
     if not (loads and path):
-        base = preset(task, *(fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size")))
+        base = preset(
+            task, *(fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size"))
+        )
         path = path or pathlib.Path(configure({}, fields, base).train.checkpoint_dir) / f"{task.rpartition(':')[2]}.pt"
         base = checkpoints.load(path).config if loads else base
     if loads and "task" in options and task not in (base.task, base.task.rpartition(":")[2]):
@@ -438,7 +517,10 @@ def run(arguments: list[str], console: Console) -> int:
     episodes = whole_number(options, "episodes")
     if options.get("json") or not any(options.get(name) for name in ("render", "record", "dream")):
         result = system.evaluate(episodes or cfg.train.eval_episodes)
-        lines = (f"{key:>16}  {value:.4g}" if isinstance(value, float) else f"{key:>16}  {value}" for key, value in result.items())
+        lines = (
+            f"{key:>16}  {value:.4g}" if isinstance(value, float) else f"{key:>16}  {value}"
+            for key, value in result.items()
+        )
         print(json.dumps(result) if options.get("json") else "\n".join(lines))
     if options.get("render") or options.get("record"):
         system.watch(options.get("record"), episodes or 1, bool(options.get("dream")))

@@ -55,7 +55,9 @@ class TwoHot(nn.Module):
         low = high - 1
         share = (x - self.values[low]) / (self.values[high] - self.values[low])
         log = logits.log_softmax(-1)
-        return -((1.0 - share) * log.gather(-1, low[..., None])[..., 0] + share * log.gather(-1, high[..., None])[..., 0])
+        return -(
+            (1.0 - share) * log.gather(-1, low[..., None])[..., 0] + share * log.gather(-1, high[..., None])[..., 0]
+        )
 
 
 def root_mean_square_norm(x: Tensor) -> Tensor:
@@ -90,13 +92,23 @@ def sample(probs: Tensor, noise: Tensor | None) -> Tensor:
     noise: (sides, groups, S), uniform in [0, 1); None for the likeliest values.
     """
     with torch.no_grad():
-        index = probs.argmax(2) if noise is None else (probs.cumsum(2) < noise[:, :, None]).sum(2).clamp(max=probs.shape[2] - 1)
+        index = (
+            probs.argmax(2)
+            if noise is None
+            else (probs.cumsum(2) < noise[:, :, None]).sum(2).clamp(max=probs.shape[2] - 1)
+        )
         one_hot = torch.zeros_like(probs).scatter_(2, index[:, :, None], 1.0)
     return (one_hot + (probs - probs.detach())).flatten(1, 2)
 
 
 def state_space_sequence(
-    latent: Tensor, action: Tensor, evidence: Tensor | None, keep: Tensor, noise: Tensor | None, groups: int, *weights: Tensor
+    latent: Tensor,
+    action: Tensor,
+    evidence: Tensor | None,
+    keep: Tensor,
+    noise: Tensor | None,
+    groups: int,
+    *weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return latents (sides, D + Z, S) and what follows (sides, D, S) in action's dtype, logits (sides, Z, S), the last latent (sides, D + Z, N).
 
@@ -104,8 +116,11 @@ def state_space_sequence(
     None, in dtype; keep: (T, N); noise: (sides, groups, S), None for the likeliest values; weights: W1, g1, W2, g2, W3, g3, W4, b.
     """
     w1, g1, w2, g2, w3, g3, w4, bias = weights
-    n, sizes = keep.shape[1], (len(g2) // 3, len(bias))
-    latents, follows, logits = [], [], []
+    n = keep.shape[1]
+    sizes = (len(g2) // 3, len(bias))
+    latents = []
+    follows = []
+    logits = []
     for t, k in enumerate(keep):
         now = slice(t * n, (t + 1) * n)
         deter, stoch = latent.split(sizes, dim=1)
@@ -126,7 +141,9 @@ def state_space_sequence(
 
 def compilable(x: Tensor, *sizes: int) -> bool:
     """Return whether compiled code can be used for x and layers of some sizes."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and all(size % fused.ROWS == 0 for size in sizes)
+    return (
+        x.device.type == "cpu" and not torch.compiler.is_compiling() and all(size % fused.ROWS == 0 for size in sizes)
+    )
 
 
 class Layer(nn.Module):
@@ -153,13 +170,17 @@ class Layer(nn.Module):
 class Normed(Layer):
     """A hidden layer: normalised, with gains, and SiLU."""
 
-    first, plain, fast = staticmethod(torch.ones), staticmethod(normed), staticmethod(fused.Normed.apply)
+    first = staticmethod(torch.ones)
+    plain = staticmethod(normed)
+    fast = staticmethod(fused.Normed.apply)
 
 
 class Linear(Layer):
     """What ends a perceptron: numbers of the sides themselves, with biases, float32."""
 
-    first, plain, fast = staticmethod(torch.zeros), staticmethod(linear), staticmethod(fused.Linear.apply)
+    first = staticmethod(torch.zeros)
+    plain = staticmethod(linear)
+    fast = staticmethod(fused.Linear.apply)
 
 
 class Course(NamedTuple):
@@ -199,32 +220,45 @@ class WorldModel(nn.Module):
     Raises ConfigError, naming the field, for sizes that two sides cannot share.
     """
 
-    def __init__(self, num_obs: int, num_actions: int, cfg: WorldModelCfg, num_privileged: int = 0, body: Any = None) -> None:
+    def __init__(
+        self, num_obs: int, num_actions: int, cfg: WorldModelCfg, num_privileged: int = 0, body: Any = None
+    ) -> None:
         super().__init__()
         mirrored = body is not None and body.obs is not None
-        self.cfg, self.num_obs, self.num_actions, self.num_all = cfg, num_obs, num_actions, num_obs + num_privileged
+        self.cfg = cfg
+        self.num_obs = num_obs
+        self.num_actions = num_actions
+        self.num_all = num_obs + num_privileged
         self.dtype = torch.float32  # of the products
         self.use_fused = True  # compiled code, on the CPU
-        of_obs, self.of_actions = Reflection(num_obs, body.obs if mirrored else None), Reflection(num_actions, body.actions if mirrored else None)
+        of_obs = Reflection(num_obs, body.obs if mirrored else None)
+        self.of_actions = Reflection(num_actions, body.actions if mirrored else None)
         self.of_all = Reflection(self.num_all, joined(body.obs, body.privileged) if mirrored else None)
         sides = self.sides = self.of_all.sides
         for name in ("deter", "groups", "hidden"):
             if getattr(cfg, name) % sides:
                 raise ConfigError(f"world_model.{name}: expected an even number, got {getattr(cfg, name)}")
-        self.groups, self.deter, hidden = cfg.groups // sides, cfg.deter // sides, cfg.hidden // sides
+        self.groups = cfg.groups // sides
+        self.deter = cfg.deter // sides
+        hidden = cfg.hidden // sides
         self.stoch = self.groups * cfg.classes
         latent = self.deter + self.stoch
         self.size = sides * latent
         self.normaliser = Normaliser(self.of_all, LEAST_SPREAD)
-        self.all_features, self.action_features = Features(self.of_all), Features(self.of_actions)
+        self.all_features = Features(self.of_all)
+        self.action_features = Features(self.of_actions)
         self.seen_features = self.all_features if cfg.privileged else Features(of_obs)
 
         self.encoder = Normed(sides, hidden, self.seen_features.rows)
         self.inputs = Normed(sides, hidden, self.stoch + self.action_features.rows)
         self.gates = Normed(sides, 3 * self.deter, hidden + self.deter)
-        self.prior, self.prior_logits = Normed(sides, hidden, self.deter), Linear(sides, self.stoch, hidden)
-        self.posterior, self.posterior_logits = Normed(sides, hidden, self.deter + hidden), Linear(sides, self.stoch, hidden)
-        self.decoder = nn.Sequential(Normed(sides, hidden, latent), Normed(sides, hidden, hidden), Linear(sides, self.all_features.rows, hidden))
+        self.prior = Normed(sides, hidden, self.deter)
+        self.prior_logits = Linear(sides, self.stoch, hidden)
+        self.posterior = Normed(sides, hidden, self.deter + hidden)
+        self.posterior_logits = Linear(sides, self.stoch, hidden)
+        self.decoder = nn.Sequential(
+            Normed(sides, hidden, latent), Normed(sides, hidden, hidden), Linear(sides, self.all_features.rows, hidden)
+        )
         self.outcome = Normed(sides, hidden, self.deter)
         self.outcome_weight = nn.Parameter(torch.zeros(2 * cfg.bins + 1, hidden))
         self.outcome_bias = nn.Parameter(torch.zeros(2 * cfg.bins + 1))
@@ -259,7 +293,9 @@ class WorldModel(nn.Module):
         """Return observations (S, O or O + P), standardised, as evidence for the posterior, (sides, hidden, S)."""
         return self.encoder(self.seen_features.columns(obs[:, : self.seen_features.size], self.dtype))
 
-    def run(self, latent: Tensor, action: Tensor, keep: Tensor, noise: Tensor | None, evidence: Tensor | None = None) -> Course:
+    def run(
+        self, latent: Tensor, action: Tensor, keep: Tensor, noise: Tensor | None, evidence: Tensor | None = None
+    ) -> Course:
         """Go through T steps of N robots.
 
         latent: (sides, D + Z, N) before; action: (S, A); keep: (T, N), 0 where an episode ended with the
@@ -268,17 +304,27 @@ class WorldModel(nn.Module):
         """
         steps, n = keep.shape
         judge, logits = (self.prior, self.prior_logits) if evidence is None else (self.posterior, self.posterior_logits)
-        weights = [w for layer in (self.inputs, self.gates, judge) for w in (layer.weight, layer.more)] + [logits.weight, logits.more]
-        action, more = self.action_features.columns(action, self.dtype), 0
+        weights = [w for layer in (self.inputs, self.gates, judge) for w in (layer.weight, layer.more)] + [
+            logits.weight,
+            logits.more,
+        ]
+        action = self.action_features.columns(action, self.dtype)
+        more = 0
         fast = self.use_fused and compilable(action, *(rows for w in weights[::2] for rows in w.shape[1:]))
         if fast and n % (2 * fused.WIDTH):  # whole vectors of robots
             more = -n % (2 * fused.WIDTH)
-            keep, latent = F.pad(keep, (0, more)), F.pad(latent, (0, more))
-            action, noise, evidence = (None if x is None else F.pad(x.unflatten(-1, (steps, n)), (0, more)).flatten(-2) for x in (action, noise, evidence))
+            keep = F.pad(keep, (0, more))
+            latent = F.pad(latent, (0, more))
+            action, noise, evidence = (
+                None if x is None else F.pad(x.unflatten(-1, (steps, n)), (0, more)).flatten(-2)
+                for x in (action, noise, evidence)
+            )
         function = fused.StateSpaceSequence.apply if fast else state_space_sequence
         latents, follows, logits, last = function(latent, action, evidence, keep, noise, self.groups, *weights)
         if more:
-            latents, follows, logits = (x.unflatten(-1, (steps, n + more))[..., :n].flatten(-2) for x in (latents, follows, logits))
+            latents, follows, logits = (
+                x.unflatten(-1, (steps, n + more))[..., :n].flatten(-2) for x in (latents, follows, logits)
+            )
             last = last[..., :n]
         return Course(latents, follows, logits, last)
 
@@ -323,7 +369,9 @@ class WorldModel(nn.Module):
         keep = torch.full((1, len(obs)), float(latent is not None), device=obs.device)
         latent = self.initial_latent(len(obs)) if latent is None else self.columns(latent)
         action = obs.new_zeros(len(obs), self.num_actions) if action is None else action
-        return self.rows(self.run(latent, action, keep, self.noise(len(obs)), self.encode_seen(self.standardise(obs))).latents)
+        return self.rows(
+            self.run(latent, action, keep, self.noise(len(obs)), self.encode_seen(self.standardise(obs))).latents
+        )
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return observations (B, O) of latents (B, size)."""

@@ -39,7 +39,13 @@ class Run(NamedTuple):
 
 
 def run_foal(
-    robot: Robot, start: dict, timestep: float, seconds: float, gains: tuple = (0.0, 0.0), cfg: PhysicsCfg | None = None, ground: Terrain | None = None
+    robot: Robot,
+    start: dict,
+    timestep: float,
+    seconds: float,
+    gains: tuple = (0.0, 0.0),
+    cfg: PhysicsCfg | None = None,
+    ground: Terrain | None = None,
 ) -> Run:
     """Return what robots do in Foal that hold the home pose by a PD law.
 
@@ -58,18 +64,28 @@ def run_foal(
 
 
 def run_mujoco(
-    robot: Robot, start: dict, timestep: float, seconds: float, gains: tuple = (0.0, 0.0), settings: Settings = ELLIPTIC, **options: object
+    robot: Robot,
+    start: dict,
+    timestep: float,
+    seconds: float,
+    gains: tuple = (0.0, 0.0),
+    settings: Settings = ELLIPTIC,
+    **options: object,
 ) -> Run:
     """Return what run_foal() does, of MuJoCo; options: of to_mjcf()."""
     model = pd_model(robot, timestep, settings, gains, **options)
-    data, n, t = mj.MjData(model), len(start["base_position"]), round(seconds / SAMPLE)
+    data = mj.MjData(model)
+    n = len(start["base_position"])
+    t = round(seconds / SAMPLE)
     run = Run(*(np.zeros((t, n, size)) for size in (3, 4, 12, 3)))
     for i in range(n):
         put(model, data, start, i)
         data.ctrl[:] = robot.home_joints.ravel()
         for k in range(t):
             mj.mj_step(model, data, round(SAMPLE / timestep))
-            run.position[k, i], run.quaternion[k, i], run.joints[k, i] = data.qpos[:3], data.qpos[3:7], data.qpos[7:]
+            run.position[k, i] = data.qpos[:3]
+            run.quaternion[k, i] = data.qpos[3:7]
+            run.joints[k, i] = data.qpos[7:]
             run.force[k, i] = contact_force(model, data)
     return run
 
@@ -77,17 +93,23 @@ def run_mujoco(
 def put(model: mj.MjModel, data: mj.MjData, start: dict, i: int) -> None:
     """Set MuJoCo to robot i of arguments of set_state; what is not named is 0, the attitude level."""
     mj.mj_resetData(model, data)
-    data.qpos[:3], data.qpos[7:] = start["base_position"][i], start["joint_position"][i]
+    data.qpos[:3] = start["base_position"][i]
+    data.qpos[7:] = start["joint_position"][i]
     if "base_quaternion" in start:
         data.qpos[3:7] = start["base_quaternion"][i]
-    for name, first, last in (("base_linear_velocity", 0, 3), ("base_angular_velocity", 3, 6), ("joint_velocity", 6, 18)):
+    for name, first, last in (
+        ("base_linear_velocity", 0, 3),
+        ("base_angular_velocity", 3, 6),
+        ("joint_velocity", 6, 18),
+    ):
         if name in start:
             data.qvel[first:last] = start[name][i]
 
 
 def contact_force(model: mj.MjModel, data: mj.MjData) -> np.ndarray:
     """Return the force of the ground on all feet (3), world frame [N]."""
-    total, force = np.zeros(3), np.zeros(6)
+    total = np.zeros(3)
+    force = np.zeros(6)
     for k in range(data.ncon):
         mj.mj_contactForce(model, data, k, force)
         total += data.contact[k].frame.reshape(3, 3).T @ force[:3]
@@ -97,7 +119,8 @@ def contact_force(model: mj.MjModel, data: mj.MjData) -> np.ndarray:
 def feet(robot: Robot, run: Run) -> np.ndarray:
     """Return the centres of the feet (T, N, 4, 3), world frame [m]."""
     model = pd_model(robot, 0.001, ELLIPTIC, (0.0, 0.0))
-    data, ids = mj.MjData(model), [model.geom(leg).id for leg in LEGS]
+    data = mj.MjData(model)
+    ids = [model.geom(leg).id for leg in LEGS]
     out = np.zeros((*run.position.shape[:2], 4, 3))
     for k, i in np.ndindex(out.shape[:2]):
         data.qpos[:] = *run.position[k, i], *run.quaternion[k, i], *run.joints[k, i]
@@ -136,9 +159,11 @@ def smooth(robot: Robot) -> Robot:
 def accelerations(robot: Robot, timestep: float, n: int = 64) -> dict[str, float]:
     """Return the relative error of accelerations in the air over one step under random torques."""
     robot, start = smooth(robot), tumbling(robot, n)
-    engine, model = PhysicsEngine(robot, n, timestep, 1), pd_model(robot, timestep, Settings(), (0.0, 0.0))
+    engine = PhysicsEngine(robot, n, timestep, 1)
+    model = pd_model(robot, timestep, Settings(), (0.0, 0.0))
     engine.set_state(**start)
-    data, errors = mj.MjData(model), []
+    data = mj.MjData(model)
+    errors = []
     before = engine.get_state()  # as float32 has it
     torques = np.random.default_rng(1).uniform(-1, 1, (n, 12)) * robot.torque_limit.ravel()
     engine.apply_motor_torques(torques)
@@ -150,7 +175,10 @@ def accelerations(robot: Robot, timestep: float, n: int = 64) -> dict[str, float
         first = data.qvel.copy()
         mj.mj_step(model, data)
         theirs = data.qvel - first
-        ours = np.concatenate([after.base_linear_velocity[i], after.base_angular_velocity[i], after.joint_velocity[i]]) - first
+        ours = (
+            np.concatenate([after.base_linear_velocity[i], after.base_angular_velocity[i], after.joint_velocity[i]])
+            - first
+        )
         errors.append(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
     return {"relative error, median": float(np.median(errors)), "relative error, largest": float(max(errors))}
 
@@ -168,8 +196,15 @@ def flight(robot: Robot, n: int) -> Callable[[float], dict[str, float]]:
     def measure(timestep: float) -> dict[str, float]:
         ours, theirs = (run(robot, start, timestep, 1.0) for run in runs)
         found = {}
-        for label, pair in (("Foal - MuJoCo", (ours, theirs)), ("Foal - own 0.1 ms", (ours, exact[0])), ("MuJoCo - own 0.1 ms", (theirs, exact[1]))):
-            found |= {f"{label}, {what}": x for what, x in zip(("base [mm]", "attitude [rad]", "joints [rad]"), apart(*pair), strict=True)}
+        for label, pair in (
+            ("Foal - MuJoCo", (ours, theirs)),
+            ("Foal - own 0.1 ms", (ours, exact[0])),
+            ("MuJoCo - own 0.1 ms", (theirs, exact[1])),
+        ):
+            found |= {
+                f"{label}, {what}": x
+                for what, x in zip(("base [mm]", "attitude [rad]", "joints [rad]"), apart(*pair), strict=True)
+            }
         return found
 
     return measure
@@ -178,7 +213,10 @@ def flight(robot: Robot, n: int) -> Callable[[float], dict[str, float]]:
 def drop(robot: Robot, n: int) -> Callable[[float], dict[str, float]]:
     """Return the test of a drop by 0.05 to 0.1 m on the held home pose: base height over 1 s."""
     rng = np.random.default_rng(2)
-    start = {"base_position": np.tile([0.0, 0.0, robot.home_height], (n, 1)), "joint_position": np.tile(robot.home_joints.ravel(), (n, 1))}
+    start = {
+        "base_position": np.tile([0.0, 0.0, robot.home_height], (n, 1)),
+        "joint_position": np.tile(robot.home_joints.ravel(), (n, 1)),
+    }
     start["base_position"][:, 2] += rng.uniform(0.05, 0.1, n)
     gains = GAINS[robot.name]
     exact = [run(robot, start, CONVERGED, 1.0, gains).position[..., 2] for run in (run_foal, run_mujoco)]
@@ -199,10 +237,14 @@ def slide(robot: Robot) -> Callable[[float], dict[str, float]]:
     Robots of eight headings settle on a level floor without friction, so that no foot pushes
     another, and are set on the slope so. Coulomb: what a block would slide, 0 below and at the angle.
     """
-    gains, n = GAINS[robot.name], 8
+    gains = GAINS[robot.name]
+    n = 8
     half = np.pi * np.arange(n) / n
     yaw = np.stack([np.cos(half), 0 * half, 0 * half, np.sin(half)], axis=1)
-    level = {"base_position": np.tile([0.0, 0.0, robot.home_height], (n, 1)), "joint_position": np.tile(robot.home_joints.ravel(), (n, 1))}
+    level = {
+        "base_position": np.tile([0.0, 0.0, robot.home_height], (n, 1)),
+        "joint_position": np.tile(robot.home_joints.ravel(), (n, 1)),
+    }
     rough = PhysicsCfg(foot_friction=FRICTION)
     foals = {"Foal": rough, "Foal, slip speed 2 mm/s": dataclasses.replace(rough, slip_speed=0.002)}
 
@@ -214,14 +256,26 @@ def slide(robot: Robot) -> Callable[[float], dict[str, float]]:
             tilt = math.atan(factor * FRICTION)
             ground = terrain.slope(tilt)
             starts = {label: tilted(run, tilt, yaw) for label, run in settled.items()}
-            runs = {label: run_foal(robot, starts["Foal"], timestep, 1.0, gains, cfg, ground) for label, cfg in foals.items()}
-            runs["MuJoCo"] = run_mujoco(robot, starts["MuJoCo"], timestep, 1.0, gains, friction=FRICTION, terrain=ground)
+            runs = {
+                label: run_foal(robot, starts["Foal"], timestep, 1.0, gains, cfg, ground)
+                for label, cfg in foals.items()
+            }
+            runs["MuJoCo"] = run_mujoco(
+                robot, starts["MuJoCo"], timestep, 1.0, gains, friction=FRICTION, terrain=ground
+            )
             for label, run in runs.items():
                 start = starts["MuJoCo" if label == "MuJoCo" else "Foal"]
-                first = Run(*(start[name][None] for name in ("base_position", "base_quaternion", "joint_position")), run.force[:1])
+                first = Run(
+                    *(start[name][None] for name in ("base_position", "base_quaternion", "joint_position")),
+                    run.force[:1],
+                )
                 moved = (feet(robot, Run(*(rows[-1:] for rows in run))) - feet(robot, first))[0]
-                found[f"{factor:g} x friction, {label} [m]"] = float((moved @ [-math.cos(tilt), 0.0, -math.sin(tilt)]).mean())
-            found[f"{factor:g} x friction, Coulomb [m]"] = 0.5 * GRAVITY * max(0.0, math.sin(tilt) - FRICTION * math.cos(tilt))
+                found[f"{factor:g} x friction, {label} [m]"] = float(
+                    (moved @ [-math.cos(tilt), 0.0, -math.sin(tilt)]).mean()
+                )
+            found[f"{factor:g} x friction, Coulomb [m]"] = (
+                0.5 * GRAVITY * max(0.0, math.sin(tilt) - FRICTION * math.cos(tilt))
+            )
         return found
 
     return measure
@@ -235,20 +289,32 @@ def tilted(run: Run, tilt: float, yaw: np.ndarray) -> dict[str, np.ndarray]:
         mj.mju_mulQuat(out, turn, own)
         mj.mju_mulQuat(out, lean, out.copy())
     up = np.array([-math.sin(tilt), 0.0, math.cos(tilt)])
-    return {"base_position": run.position[-1, :, 2:] * up, "base_quaternion": quaternion, "joint_position": run.joints[-1]}
+    return {
+        "base_position": run.position[-1, :, 2:] * up,
+        "base_quaternion": quaternion,
+        "joint_position": run.joints[-1],
+    }
 
 
 def stand(robot: Robot, seconds: float, n: int = 4) -> Callable[[float], dict[str, float]]:
     """Return the test of a stand on the held home pose: drift over all but the first 2 s, height, force over weight at the end."""
     rng = np.random.default_rng(3)
-    start = {"base_position": np.tile([0.0, 0.0, robot.home_height], (n, 1)), "joint_position": robot.home_joints.ravel() + rng.uniform(-0.05, 0.05, (n, 12))}
-    gains, weight, settled = GAINS[robot.name], robot.total_mass * GRAVITY, round(2.0 / SAMPLE)
+    start = {
+        "base_position": np.tile([0.0, 0.0, robot.home_height], (n, 1)),
+        "joint_position": robot.home_joints.ravel() + rng.uniform(-0.05, 0.05, (n, 12)),
+    }
+    gains = GAINS[robot.name]
+    weight = robot.total_mass * GRAVITY
+    settled = round(2.0 / SAMPLE)
 
     def measure(timestep: float) -> dict[str, float]:
-        found, heights = {}, []
+        found = {}
+        heights = []
         for label, run in (("Foal", run_foal), ("MuJoCo", run_mujoco)):
             r = run(robot, start, timestep, seconds, gains)
-            found[f"{label}, drift [mm/s]"] = 1e3 * rms(np.linalg.norm((r.position[-1] - r.position[settled])[:, :2], axis=1)) / (seconds - 2.0)
+            found[f"{label}, drift [mm/s]"] = (
+                1e3 * rms(np.linalg.norm((r.position[-1] - r.position[settled])[:, :2], axis=1)) / (seconds - 2.0)
+            )
             found[f"{label}, force / weight - 1"] = float(r.force[-1, :, 2].mean() / weight - 1)
             heights.append(r.position[-1, :, 2].mean())
         return found | {"height, Foal - MuJoCo [mm]": 1e3 * float(heights[0] - heights[1])}
@@ -259,8 +325,13 @@ def stand(robot: Robot, seconds: float, n: int = 4) -> Callable[[float], dict[st
 def trots(robot: Robot, timestep: float) -> dict[str, float]:
     """Return how far trots of Foal and MuJoCo, with either cone, are from each other; see benchmarks/trot.py."""
     ours = trot.foal(timestep, robot.name)
-    sharp, springy = (trot.foal(timestep, robot.name, cfg) for cfg in (PhysicsCfg(slip_speed=0.002), PhysicsCfg(contact_damping=0.0)))
-    pyramid, ellipse, hard = (trot.mujoco(timestep, settings, robot.name) for settings in (Settings(), ELLIPTIC, dataclasses.replace(ELLIPTIC, solref=0.004)))
+    sharp, springy = (
+        trot.foal(timestep, robot.name, cfg) for cfg in (PhysicsCfg(slip_speed=0.002), PhysicsCfg(contact_damping=0.0))
+    )
+    pyramid, ellipse, hard = (
+        trot.mujoco(timestep, settings, robot.name)
+        for settings in (Settings(), ELLIPTIC, dataclasses.replace(ELLIPTIC, solref=0.004))
+    )
     return {
         "Foal - MuJoCo pyramidal": trot.error(ours, pyramid), "Foal - MuJoCo elliptic": trot.error(ours, ellipse),
         "Foal - MuJoCo elliptic, solref 4 ms": trot.error(ours, hard), "Foal, slip speed 2 mm/s - MuJoCo elliptic": trot.error(sharp, ellipse),
@@ -275,7 +346,8 @@ def main() -> None:
     options.add_argument("--robot", default="go1", choices=GAINS, help="the robot (default go1)")
     args = options.parse_args()
     about = machine.describe("mujoco", "numba", "numpy")
-    robot, n = load_robot(args.robot), 8 if args.quick else 32
+    robot = load_robot(args.robot)
+    n = 8 if args.quick else 32
     timesteps = (1e-3, 2.5e-3, 5e-3) if args.quick else TIMESTEPS
     tests = {
         "Accelerations in the air, one step": lambda dt: accelerations(robot, dt),
@@ -289,10 +361,14 @@ def main() -> None:
     for title, measure in tests.items():
         result[title] = {dt: measure(dt) for dt in timesteps}
         rows = [("", *(f"{dt * 1e3:g} ms" for dt in timesteps))]
-        rows += [(name, *(f"{result[title][dt][name]:.3g}" for dt in timesteps)) for name in result[title][timesteps[0]]]
+        rows += [
+            (name, *(f"{result[title][dt][name]:.3g}" for dt in timesteps)) for name in result[title][timesteps[0]]
+        ]
         machine.table(f"{title}: {args.robot}", rows, about)
     if args.json:
-        machine.print_json({title: {f"{dt:g}": values for dt, values in rows.items()} for title, rows in result.items()} | about)
+        machine.print_json(
+            {title: {f"{dt:g}": values for dt, values in rows.items()} for title, rows in result.items()} | about
+        )
 
 
 if __name__ == "__main__":

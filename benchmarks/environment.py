@@ -55,7 +55,8 @@ from training.parallel import side_by_side
 try:
     import envpool
 except ImportError as error:
-    envpool, missing = None, error
+    envpool = None
+    missing = error
 
 PARTS = ("envpool", "sizes", "tasks", "breakdown", "overhead")
 ANT = "Ant-v4"
@@ -78,7 +79,9 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Add another one to this."""
-        self.steps, self.ended, self.began = self.steps + other.steps, self.ended + other.ended, self.began + other.began
+        self.steps = self.steps + other.steps
+        self.ended = self.ended + other.ended
+        self.began = self.began + other.began
 
 
 def foal_steps(env: ABEnv, actions: Sequence[np.ndarray], steps: int) -> Tally:
@@ -115,11 +118,15 @@ def any_task(task: str, cores: int, robots: int, steps: int) -> Callable[[], Tal
     return advance
 
 
-def task_rates(tasks: list[str], sizes: tuple[int, ...], cores: int, steps: int, repetitions: int) -> list[dict[str, object]]:
+def task_rates(
+    tasks: list[str], sizes: tuple[int, ...], cores: int, steps: int, repetitions: int
+) -> list[dict[str, object]]:
     """Return env steps per second of every task and number of robots; steps: of all robots, in a measurement."""
     rows = []
     for robots in sizes:
-        rates = machine.interleaved({task: rate(any_task(task, cores, robots, -(-steps // robots)), Tally()) for task in tasks}, repetitions)
+        rates = machine.interleaved(
+            {task: rate(any_task(task, cores, robots, -(-steps // robots)), Tally()) for task in tasks}, repetitions
+        )
         rows += [{"task": task, "robots": robots, "env_steps_per_second": rates[task]} for task in tasks]
     return rows
 
@@ -146,7 +153,11 @@ class Ants:
         self.idle = []
         for received in range(batches):
             _, reward, terminated, truncated, info = self.pool.recv()
-            tally.add(Tally(len(reward), np.count_nonzero(terminated | truncated), np.count_nonzero(info["elapsed_step"] == 0)))
+            tally.add(
+                Tally(
+                    len(reward), np.count_nonzero(terminated | truncated), np.count_nonzero(info["elapsed_step"] == 0)
+                )
+            )
             if received < batches - 2:
                 self.pool.send(self.actions[received % BUFFERS], info["env_id"])
             else:
@@ -182,36 +193,73 @@ def report_envpool(quick: bool, about: dict[str, object]) -> dict[str, object]:
         contestants[f"envpool_env_steps_per_second_{n}"] = rate(ants(count), totals["envpool"])
         contestants[f"foal_env_steps_per_second_{n}"] = rate(foal(count), totals["foal"])
     result = machine.interleaved(contestants, 3 if quick else 7)
-    ratios = {n: result[f"foal_env_steps_per_second_{n}"] / result[f"envpool_env_steps_per_second_{n}"] for n in ("1", "all")}
+    ratios = {
+        n: result[f"foal_env_steps_per_second_{n}"] / result[f"envpool_env_steps_per_second_{n}"] for n in ("1", "all")
+    }
     result |= {"envpool_ratio": ratios["all"], "envpool_ratio_1": ratios["1"]}
     for name, total in totals.items():
-        result |= {f"{name}_microseconds_per_env_step_{n}": 1e6 / result[f"{name}_env_steps_per_second_{n}"] for n in ("1", "all")}
+        result |= {
+            f"{name}_microseconds_per_env_step_{n}": 1e6 / result[f"{name}_env_steps_per_second_{n}"]
+            for n in ("1", "all")
+        }
         result[f"{name}_ended_per_1000_steps"] = 1000 * total.ended / total.steps
     result["envpool_began_per_1000_steps"] = 1000 * totals["envpool"].began / totals["envpool"].steps
     result["foal_physics_steps_per_env_step"] = registry.default_cfg(TASK).sim_substeps
     result["envpool_physics_steps_per_env_step"] = envpool.make_spec(ANT).config.frame_skip
 
-    rows = [("", "1 thread", "ratio", "us", f"{threads} threads", "ratio", "us", "physics steps", "episodes ended per 1000 steps")]
+    rows = [
+        (
+            "",
+            "1 thread",
+            "ratio",
+            "us",
+            f"{threads} threads",
+            "ratio",
+            "us",
+            "physics steps",
+            "episodes ended per 1000 steps",
+        )
+    ]
     for label, name in ((f"EnvPool, {ANT}", "envpool"), (f"Foal, {TASK}", "foal")):
         cells = []
         for n in ("1", "all"):
             ratio = f"{ratios[n]:.1f}" if name == "envpool" else ""
-            cells += [f"{result[f'{name}_env_steps_per_second_{n}']:,.0f}", ratio, f"{result[f'{name}_microseconds_per_env_step_{n}']:.3f}"]
-        rows.append((label, *cells, result[f"{name}_physics_steps_per_env_step"], f"{result[f'{name}_ended_per_1000_steps']:.1f}"))
-    machine.table(f"Environment steps per second, and microseconds per step: {ROBOTS} robots, {ANTS} ants per thread; ratio: Foal's over it", rows, about)
+            cells += [
+                f"{result[f'{name}_env_steps_per_second_{n}']:,.0f}",
+                ratio,
+                f"{result[f'{name}_microseconds_per_env_step_{n}']:.3f}",
+            ]
+        rows.append(
+            (
+                label,
+                *cells,
+                result[f"{name}_physics_steps_per_env_step"],
+                f"{result[f'{name}_ended_per_1000_steps']:.1f}",
+            )
+        )
+    machine.table(
+        f"Environment steps per second, and microseconds per step: {ROBOTS} robots, {ANTS} ants per thread; ratio: Foal's over it",
+        rows,
+        about,
+    )
     print(f"EnvPool: {result['envpool_began_per_1000_steps']:.1f} of 1000 steps only begin an episode\n")
     return result | {"envpool_task": ANT, "envpool_environments_per_thread": ANTS}
 
 
 def report_sizes(quick: bool, about: dict[str, object]) -> dict[str, object]:
     """Measure and print the balance task by number of robots; return sizes, a list of dicts."""
-    threads, sizes = about["cores"], []
+    threads = about["cores"]
+    sizes = []
     for robots in SIZES:
         # as many steps for every size
         runs = {str(n): rate(foal(n, robots, ROBOTS * STEPS // robots), Tally()) for n in dict.fromkeys((1, threads))}
         rates = machine.interleaved(runs, 1 if quick else 3)
-        sizes.append({"robots": robots, "env_steps_per_second_1": rates["1"], "env_steps_per_second_all": rates[str(threads)]})
-    rows = [(s["robots"], f"{s['env_steps_per_second_1']:,.0f}", f"{s['env_steps_per_second_all']:,.0f}") for s in sizes]
+        sizes.append(
+            {"robots": robots, "env_steps_per_second_1": rates["1"], "env_steps_per_second_all": rates[str(threads)]}
+        )
+    rows = [
+        (s["robots"], f"{s['env_steps_per_second_1']:,.0f}", f"{s['env_steps_per_second_all']:,.0f}") for s in sizes
+    ]
     machine.table("Foal by number of robots", [("robots", "1 thread", f"{threads} threads"), *rows], about)
     return {"sizes": sizes}
 
@@ -230,11 +278,16 @@ def report_tasks(quick: bool, about: dict[str, object]) -> dict[str, object]:
 def main() -> None:
     """Measure, print the tables and, with --json, the result."""
     options = machine.parser(__doc__.splitlines()[0])
-    options.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, metavar="NAME", help=f"of {', '.join(PARTS)}")
+    options.add_argument(
+        "--part", nargs="+", choices=PARTS, default=PARTS, metavar="NAME", help=f"of {', '.join(PARTS)}"
+    )
     args = options.parse_args()
     if "envpool" in args.part and envpool is None:
         others = " ".join(part for part in PARTS if part != "envpool")
-        print(f"benchmarks.environment needs EnvPool ({missing}): pip install {ENVPOOL}, or do without: --part {others}", file=sys.stderr)
+        print(
+            f"benchmarks.environment needs EnvPool ({missing}): pip install {ENVPOOL}, or do without: --part {others}",
+            file=sys.stderr,
+        )
         sys.exit(2)
     about = machine.describe(*(("envpool",) if "envpool" in args.part else ()), "numba", "numpy")
     reports = {

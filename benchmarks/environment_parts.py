@@ -45,11 +45,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rough ground": ("quadruped-walk-rough", {}),
 }
 IN_NUMPY = ("cartpole", "navigation", "bounce-ball")
-METHODS = {"act": ("act",), "advance": ("advance",), "reward, fallen": ("reward", "fallen"), "observe": ("observe", "privileged"), "reset": ("reset",)}
+METHODS = {
+    "act": ("act",),
+    "advance": ("advance",),
+    "reward, fallen": ("reward", "fallen"),
+    "observe": ("observe", "privileged"),
+    "reset": ("reset",),
+}
 Times = dict[str, float]
 
 
-def started(task: str, robots: int, threads: int = 0, changes: dict[str, Any] | None = None) -> tuple[ABEnv, list[np.ndarray]]:
+def started(
+    task: str, robots: int, threads: int = 0, changes: dict[str, Any] | None = None
+) -> tuple[ABEnv, list[np.ndarray]]:
     """Return robots at random ages of their episodes, and actions (N, num_actions) for them, N(0, 1)."""
     env = registry.make(task, num_envs=robots, threads=threads, env_cfg_override=changes)
     random = np.random.default_rng(0)
@@ -58,7 +66,9 @@ def started(task: str, robots: int, threads: int = 0, changes: dict[str, Any] | 
     return env, actions
 
 
-def settled(task: str, robots: int, threads: int = 0, changes: dict[str, Any] | None = None) -> tuple[ABEnv, list[np.ndarray]]:
+def settled(
+    task: str, robots: int, threads: int = 0, changes: dict[str, Any] | None = None
+) -> tuple[ABEnv, list[np.ndarray]]:
     """Return the same after some steps."""
     env, actions = started(task, robots, threads, changes)
     for i in range(SETTLING):
@@ -99,20 +109,31 @@ def call_of(env: ABEnv, actions: np.ndarray) -> tuple:
 def in_stages(env: ABEnv, actions: np.ndarray) -> Times:
     """Take a quadruped of one thread through a control step, as a whole and by stages; return the seconds of every part."""
     control_step, addresses, *arguments = call_of(env, actions)
-    model, made = env.engine.model, E.variants(env)
+    model = env.engine.model
+    made = E.variants(env)
     arrays = [array for array in (env.engine.blocks, model.motor_blocks, model.varied_blocks) if array is not None]
     before = [array.copy() for array in arrays]
 
     def run(*names: str, physics: str = "") -> float:
-        stages, taken = E.only(env, made, *names, physics=physics) if names else addresses, []
+        stages = E.only(env, made, *names, physics=physics) if names else addresses
+        taken = []
         for _ in range(TRIES):
             for array, value in zip(arrays, before, strict=True):
                 array[:] = value
             taken.append(seconds(env.engine.run, control_step, stages, *arguments))
         return min(taken)
 
-    steps = (("act", "events"), ("advance",), ("measure",), ("reward",), ("terminate", "restart", "begin"), ("renew",), ("observe",))
-    until, names = [run("nothing")], []
+    steps = (
+        ("act", "events"),
+        ("advance",),
+        ("measure",),
+        ("reward",),
+        ("terminate", "restart", "begin"),
+        ("renew",),
+        ("observe",),
+    )
+    until = [run("nothing")]
+    names = []
     for more in steps:
         names += more
         until.append(run(*names))
@@ -139,7 +160,9 @@ def deeper(levels: int, function: Callable[..., Any], *arguments: object) -> Any
     """Return function(*arguments), called from some hundred bytes further down the stack a level."""
     if levels == 0:
         return function(*arguments)
-    return next(deeper(levels - 1, function, *arguments) for _ in (0,))  # a generator runs on the stack of what calls it
+    return next(
+        deeper(levels - 1, function, *arguments) for _ in (0,)
+    )  # a generator runs on the stack of what calls it
 
 
 def by_stage(task: str, robots: int, repetitions: int, changes: dict[str, Any] | None = None) -> Times:
@@ -152,14 +175,16 @@ def by_stage(task: str, robots: int, repetitions: int, changes: dict[str, Any] |
 def by_method(task: str, robots: int, repetitions: int) -> Times:
     """Return nanoseconds per env step of an ArrayEnv's methods, the rest, and the whole with no clock in it, on one thread."""
     env, actions = settled(task, robots)
-    spent, inside = dict.fromkeys(METHODS, 0.0), False
+    spent = dict.fromkeys(METHODS, 0.0)
+    inside = False
 
     def clocked(part: str, method: Callable) -> Callable:
         def call(*arguments: object) -> object:
             nonlocal inside
             if inside:  # of the method that called it
                 return method(*arguments)
-            inside, start = True, time.perf_counter()
+            inside = True
+            start = time.perf_counter()
             result = method(*arguments)
             spent[part] += time.perf_counter() - start
             inside = False
@@ -207,9 +232,18 @@ def overhead(robots: int = ROBOTS, repetitions: int = 1500, threads: int = 0) ->
         taken = {run.__name__: run(a) for run in ((step, kernel) if i % 2 else (kernel, step))}
         with without_kernel(env):
             taken["alone"] = step(a)
-        rows.append(taken | {"checked": seconds(env.checked, a), "new_state": seconds(env.new_state), "validate": seconds(state.validate)})
+        rows.append(
+            taken
+            | {
+                "checked": seconds(env.checked, a),
+                "new_state": seconds(env.new_state),
+                "validate": seconds(state.validate),
+            }
+        )
     makes = [seconds(lambda: registry.make(TASK, num_envs=robots, threads=threads)) for _ in range(10)]
-    lasts = {name: [row[name] for row in rows] for name in ("step", "kernel", "alone", "checked", "new_state", "validate")} | {"make": makes}
+    lasts = {
+        name: [row[name] for row in rows] for name in ("step", "kernel", "alone", "checked", "new_state", "validate")
+    } | {"make": makes}
     result = {name: 1e6 * float(np.quantile(values, 0.1)) for name, values in lasts.items()}
     difference = 1e6 * statistics.median(row["step"] - row["kernel"] for row in rows)
     return {"overhead_share": result["alone"] / result["step"], "difference": difference} | result
@@ -220,7 +254,16 @@ def print_parts(title: str, results: dict[str, Times], about: dict[str, object])
     names = next(iter(results.values()))
     rows: list[tuple] = [("", *(cell for label in results for cell in (label, "%")))]
     for name in names:
-        rows.append((name, *(cell for times in results.values() for cell in (f"{times[name]:.1f}", f"{100 * times[name] / times['whole']:.1f}"))))
+        rows.append(
+            (
+                name,
+                *(
+                    cell
+                    for times in results.values()
+                    for cell in (f"{times[name]:.1f}", f"{100 * times[name] / times['whole']:.1f}")
+                ),
+            )
+        )
     machine.table(title, rows, about)
 
 
@@ -231,8 +274,16 @@ def report_breakdown(quick: bool, about: dict[str, object]) -> dict[str, object]
     print_parts(f"A quadruped's control step by part: {ROBOTS} robots, 1 thread, ns per env step", stages, about)
     methods = {task: by_method(task, ROBOTS, repetitions) for task in IN_NUMPY}
     print_parts(f"A step of tasks in NumPy by method: {ROBOTS} robots, 1 thread, ns per env step", methods, about)
-    labelled = [*((*CASES[label], times) for label, times in stages.items()), *((task, {}, times) for task, times in methods.items())]
-    return {"breakdown": [{"task": task, "changes": changes, "robots": ROBOTS, "nanoseconds": times} for task, changes, times in labelled]}
+    labelled = [
+        *((*CASES[label], times) for label, times in stages.items()),
+        *((task, {}, times) for task, times in methods.items()),
+    ]
+    return {
+        "breakdown": [
+            {"task": task, "changes": changes, "robots": ROBOTS, "nanoseconds": times}
+            for task, changes, times in labelled
+        ]
+    }
 
 
 def report_overhead(quick: bool, about: dict[str, object]) -> dict[str, object]:
@@ -244,6 +295,14 @@ def report_overhead(quick: bool, about: dict[str, object]) -> dict[str, object]:
         "checked": "of that, checked(actions)", "new_state": "new_state(), for out=", "validate": "EnvState.validate(), not part of a step",
         "make": "registry.make(), once",
     }  # fmt: skip
-    rows = [("", "us", "% of a step"), *((label, f"{result[name]:,.1f}", f"{100 * result[name] / result['step']:.2f}") for name, label in labels.items())]
-    machine.table(f"What Python adds to a step of {TASK}: {ROBOTS} robots, every core; overhead {100 * share:.2f} %", rows, about)
+    rows = [
+        ("", "us", "% of a step"),
+        *(
+            (label, f"{result[name]:,.1f}", f"{100 * result[name] / result['step']:.2f}")
+            for name, label in labels.items()
+        ),
+    ]
+    machine.table(
+        f"What Python adds to a step of {TASK}: {ROBOTS} robots, every core; overhead {100 * share:.2f} %", rows, about
+    )
     return {"overhead_share": share, "overhead": result}

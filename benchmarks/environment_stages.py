@@ -25,7 +25,9 @@ def replaced(function: Callable, **others: Callable) -> Callable:
     """
     source = function.py_func
     if unknown := others.keys() - set(source.__code__.co_names):
-        raise ValueError(f"{source.__name__}: expected names of functions that it calls, got {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"{source.__name__}: expected names of functions that it calls, got {', '.join(sorted(unknown))}"
+        )
     return inline(types.FunctionType(source.__code__, source.__globals__ | others, source.__name__))
 
 

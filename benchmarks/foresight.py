@@ -35,7 +35,12 @@ GROUPS = {
     "command": (34, 37),
 }  # fmt: skip
 NOISE = "joint_position", "joint_velocity", "spin", "gravity"  # of the sensors, anew at every step
-HIDDEN = {"base velocity [m/s]": (0, 3, 1.0), "height [m]": (3, 4, 0.1), "friction, times": (16, 17, 1.0), "trunk mass, times": (17, 18, 1.0)}  # columns, scale
+HIDDEN = {
+    "base velocity [m/s]": (0, 3, 1.0),
+    "height [m]": (3, 4, 0.1),
+    "friction, times": (16, 17, 1.0),
+    "trunk mass, times": (17, 18, 1.0),
+}  # columns, scale
 OPEN_LOOP = {
     "world_model.role": "belief", "world_model.batch": 64, "world_model.sequence": 4, "world_model.overshoot": 8, "world_model.capacity": 32,
 }  # fmt: skip
@@ -54,7 +59,8 @@ class OneStep(nn.Module):
     def __init__(self, num_obs: int, num_actions: int, latent: int = 128, hidden: int = 256) -> None:
         super().__init__()
         self.encoder, self.decoder, self.dynamics = (
-            perceptron(inputs, hidden, outputs) for inputs, outputs in ((num_obs, latent), (latent, num_obs), (latent + num_actions, latent))
+            perceptron(inputs, hidden, outputs)
+            for inputs, outputs in ((num_obs, latent), (latent, num_obs), (latent + num_actions, latent))
         )
 
     def predict(self, latent: Tensor, action: Tensor) -> Tensor:
@@ -78,17 +84,22 @@ class Walkers:
     depends on seed, clock and robot alone, and noise moves nothing.
     """
 
-    def __init__(self, loaded: checkpoints.Checkpoint, cfg: Config, num: int, seed: int, model: WorldModel | None) -> None:
+    def __init__(
+        self, loaded: checkpoints.Checkpoint, cfg: Config, num: int, seed: int, model: WorldModel | None
+    ) -> None:
         env = registry.make(cfg.task, num_envs=num, cfg=cfg.env, threads=available_cores())
         creature = Creature(env, cfg.network, Config().world_model)
         creature.load_state_dict(loaded.weights)
         creature.world_model = model
         cfg = override(cfg, {"seed": seed})
         self.workers = [Worker(part, creature, cfg, CPU, i) for i, part in enumerate(env.split(available_cores()))]
-        self.model, world = model, cfg.world_model
+        self.model = model
+        world = cfg.world_model
         if model is None:
             silent = {f"noise.{name}": 0.0 for name in NOISE}
-            self.twins = registry.make(cfg.task, num_envs=num, env_cfg_override=silent, threads=available_cores(), cfg=cfg.env)
+            self.twins = registry.make(
+                cfg.task, num_envs=num, env_cfg_override=silent, threads=available_cores(), cfg=cfg.env
+            )
             self.twins.init_state(cfg.seed + 1, staggered=True)  # as a share does
         else:
             self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, CPU)
@@ -111,17 +122,32 @@ class Walkers:
             self.walk()
             rollouts = [worker.rollout for worker in self.workers]
             obs = torch.cat([torch.cat((r.obs[1:], r.privileged[1:]), dim=-1) for r in rollouts], dim=1)
-            parts.append([torch.cat(x, dim=1) for x in zip(*((r.action, r.reward, r.done()) for r in rollouts), strict=True)] + [obs])
-            parts[-1].append(torch.stack([torch.from_numpy(self.twins.step(action.numpy()).obs.copy()) for action in parts[-1][0]]))
+            parts.append(
+                [torch.cat(x, dim=1) for x in zip(*((r.action, r.reward, r.done()) for r in rollouts), strict=True)]
+                + [obs]
+            )
+            parts[-1].append(
+                torch.stack([torch.from_numpy(self.twins.step(action.numpy()).obs.copy()) for action in parts[-1][0]])
+            )
         action, reward, done, obs, clean = (torch.cat(x)[:steps] for x in zip(*parts, strict=True))
         whole = done.sum(0) == 0
-        action, reward, obs = action[:, whole], reward[:, whole], obs[:, whole]
-        return Sequences(torch.zeros(0), action, obs, reward, torch.zeros_like(reward), torch.ones_like(reward)), clean[:, whole]
+        action = action[:, whole]
+        reward = reward[:, whole]
+        obs = obs[:, whole]
+        return Sequences(torch.zeros(0), action, obs, reward, torch.zeros_like(reward), torch.ones_like(reward)), clean[
+            :, whole
+        ]
 
 
 def follow(model: WorldModel, latent: Tensor, s: Sequences) -> Course:
     """Return what the model takes sequences for, from latents (sides, D + Z, B) before them on."""
-    return model.run(latent, s.action.flatten(0, 1), s.keep, model.noise(s.reward.numel()), model.encode_seen(model.standardise(s.obs.flatten(0, 1))))
+    return model.run(
+        latent,
+        s.action.flatten(0, 1),
+        s.keep,
+        model.noise(s.reward.numel()),
+        model.encode_seen(model.standardise(s.obs.flatten(0, 1))),
+    )
 
 
 def normalised_error(predicted: Tensor, truth: Tensor, spread: Tensor) -> float:
@@ -151,7 +177,10 @@ def examine(model: WorldModel, one_step: OneStep, s: Sequences, truth: Tensor) -
     spread = s.obs.flatten(0, 1).std(0).clamp(min=1e-6)
     predicted = {"world model": expected, "one-step model": model.raw(raw), "the last observation": s.obs[PAST - 1]}
     return {
-        name: {group: normalised_error(x[:, a:b], truth[:, a:b], spread[a:b]) for group, (a, b) in (GROUPS | {"all": (0, num_obs)}).items()}
+        name: {
+            group: normalised_error(x[:, a:b], truth[:, a:b], spread[a:b])
+            for group, (a, b) in (GROUPS | {"all": (0, num_obs)}).items()
+        }
         for name, x in predicted.items()
     }
 
@@ -169,16 +198,21 @@ def open_loop(path: Path) -> dict[str, Any]:
     walkers = Walkers(loaded, cfg, 512, 0, model)
     trainer = WorldModelTrainer(model, walkers.replay, cfg.seed, available_cores())
     generator = torch.Generator().manual_seed(1)
-    samples, start = 0, time.perf_counter()
+    samples = 0
+    start = time.perf_counter()
     for update in range(UPDATES):
         while walkers.replay.count < 8 + update // 8:
             walkers.walk()
-        rate = cfg.world_model.learning_rate * min(1.0, 2.0 * (1.0 - update / UPDATES))  # slower and slower in the second half
+        rate = cfg.world_model.learning_rate * min(
+            1.0, 2.0 * (1.0 - update / UPDATES)
+        )  # slower and slower in the second half
         for group in (*trainer.optimizer.param_groups, *optimizer.param_groups):
             group["lr"] = rate
         trainer.step()
         s = walkers.replay.read(walkers.replay.draw(cfg.world_model.batch, generator))
-        x, together, samples = model.standardise(s.obs[..., : env.num_obs]), s.keep[1:] > 0, samples + s.keep.numel()
+        x = model.standardise(s.obs[..., : env.num_obs])
+        together = s.keep[1:] > 0
+        samples = samples + s.keep.numel()
         optimizer.zero_grad()
         one_step.loss(x[:-1][together], s.action[1:][together], x[1:][together]).backward()
         optimizer.step()
@@ -188,7 +222,10 @@ def open_loop(path: Path) -> dict[str, Any]:
     s, clean = others.record(PAST + AHEAD)
     found = {"errors": clean[-1], "measured": s.obs[-1, :, : env.num_obs]}
     with torch.no_grad():
-        return {name: examine(model, one_step, s, truth) for name, truth in found.items()} | {"samples": samples, "seconds": seconds}
+        return {name: examine(model, one_step, s, truth) for name, truth in found.items()} | {
+            "samples": samples,
+            "seconds": seconds,
+        }
 
 
 @torch.no_grad()
@@ -197,8 +234,12 @@ def estimates(creature: Creature, env: ABEnv, seed: int) -> dict[str, tuple[floa
 
     Returns root mean squares, of vectors' lengths, of the error and of the difference from the mean; steps soon after a reset do not count.
     """
-    model, state, memory = creature.world_model, env.init_state(seed), creature.initial_state(env.num_envs)
-    starts, age, found = torch.ones(env.num_envs), torch.zeros(env.num_envs), []
+    model = creature.world_model
+    state = env.init_state(seed)
+    memory = creature.initial_state(env.num_envs)
+    starts = torch.ones(env.num_envs)
+    age = torch.zeros(env.num_envs)
+    found = []
     for _ in range(env.cfg.max_episode_steps):
         action, _, memory = creature.act(torch.from_numpy(state.obs), memory, starts)
         settled = age >= SETTLED
@@ -213,15 +254,23 @@ def estimates(creature: Creature, env: ABEnv, seed: int) -> dict[str, tuple[floa
         first, last, scale = columns
         return scale * float(x[:, first:last].square().sum(-1).mean().sqrt())
 
-    return {name: (size(estimate - truth, columns), size(truth - truth.mean(0), columns)) for name, columns in HIDDEN.items()}
+    return {
+        name: (size(estimate - truth, columns), size(truth - truth.mean(0), columns))
+        for name, columns in HIDDEN.items()
+    }
 
 
 def report_open_loop(found: dict[str, Any], about: dict[str, object]) -> dict[str, Any]:
     """Print the tables of errors, by the truth and by what noisy sensors show of it; return what --json prints of the former."""
     for name, of in (("errors", "the truth"), ("measured", "what noisy sensors show")):
         errors = found[name]
-        rows = [("", *errors["world model"])] + [(name, *(f"{x:.3f}" for x in groups.values())) for name, groups in errors.items()]
-        ratios = (f"{x / y:.3f}" for x, y in zip(errors["world model"].values(), errors["one-step model"].values(), strict=True))
+        rows = [("", *errors["world model"])] + [
+            (name, *(f"{x:.3f}" for x in groups.values())) for name, groups in errors.items()
+        ]
+        ratios = (
+            f"{x / y:.3f}"
+            for x, y in zip(errors["world model"].values(), errors["one-step model"].values(), strict=True)
+        )
         rows.append(("world model over one-step model", *ratios))
         trained = f"{found['samples'] / 1e6:.1f} M samples, {found['seconds']:.0f} s"
         machine.table(f"Difference from {of} after {AHEAD} control steps unseen; {trained}", rows, about)

@@ -31,7 +31,8 @@ from training.experience import Experience, Gradients, gradient
 from training.presets import preset
 from training.resources import detect
 
-WALK, BALANCE = "quadruped-walk-flat", "quadruped-balance"
+WALK = "quadruped-walk-flat"
+BALANCE = "quadruped-balance"
 ROBOTS = 1024, 4096, 16384, 65536
 Part = Callable[["Bench"], dict[str, Any]]
 
@@ -40,12 +41,19 @@ class Load:
     """How busy the GPU is, sampled by a thread beside the work."""
 
     def __init__(self, device: torch.device, period: float = 0.1) -> None:
-        self.device, self.period = device, period
+        self.device = device
+        self.period = period
         self.samples: list[float] = []
         self._end = threading.Event()
 
     def _watch(self) -> None:
-        command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms", str(round(1000 * self.period))]
+        command = [
+            "nvidia-smi",
+            "--query-gpu=utilization.gpu",
+            "--format=csv,noheader,nounits",
+            "--loop-ms",
+            str(round(1000 * self.period)),
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout:
                 if self._end.is_set():
@@ -71,11 +79,17 @@ class Bench:
     """What every part gets: the device, and how long it may take."""
 
     def __init__(self, device: torch.device, minutes: float, robots: tuple[int, ...], precision: str) -> None:
-        self.device, self.seconds, self.robots, self.precision = device, 60.0 * minutes, robots, precision
+        self.device = device
+        self.seconds = 60.0 * minutes
+        self.robots = robots
+        self.precision = precision
 
     def config(self, task: str, robots: int, role: str = "off", size: str = "small", **changes: Any) -> Config:
         """Return a training's configuration."""
-        cfg = override(preset(task, role, size), {"train.num_envs": robots, "train.device": self.device.type, "train.precision": self.precision} | changes)
+        cfg = override(
+            preset(task, role, size),
+            {"train.num_envs": robots, "train.device": self.device.type, "train.precision": self.precision} | changes,
+        )
         return dataclasses.replace(cfg, seed=changes.get("seed", 0))
 
     def engine(self, cfg: Config) -> TrainingEngine:
@@ -105,19 +119,25 @@ def pace(bench: Bench) -> dict[str, Any]:
         bench.synchronise()
         if bench.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        before, steps, load = engine.profile(), engine.env_steps, Load(bench.device)
-        start, spent = time.perf_counter(), {"collect": 0.0, "update": 0.0}
+        before = engine.profile()
+        steps = engine.env_steps
+        load = Load(bench.device)
+        start = time.perf_counter()
+        spent = {"collect": 0.0, "update": 0.0}
         with load.sampled():
             while time.perf_counter() - start < bench.seconds * 0.3 / len(bench.robots):
                 metrics = engine.iterate()
                 for name in spent:
                     spent[name] += metrics[f"{name}_seconds"]
             bench.synchronise()
-        seconds, steps = time.perf_counter() - start, engine.env_steps - steps
+        seconds = time.perf_counter() - start
+        steps = engine.env_steps - steps
         memory = torch.cuda.max_memory_allocated() / 2**30 if bench.device.type == "cuda" else None
         parts = {name: 1e6 * (x - before[name]) / steps for name, x in engine.profile().items()}
         whole = {name: 1e6 * x / steps for name, x in spent.items()}
-        rows[robots] = {"env_steps_per_second": steps / seconds, "gpu_load": load.mean(), "memory_gb": memory} | whole | parts
+        rows[robots] = (
+            {"env_steps_per_second": steps / seconds, "gpu_load": load.mean(), "memory_gb": memory} | whole | parts
+        )
         print(robots, rows[robots], flush=True)
         del engine
     return {"pace": rows}
@@ -144,7 +164,8 @@ def agreement(bench: Bench) -> dict[str, Any]:
         named = list(twin.belief.named_parameters())
         ordered = [p for of_critic in (False, True) for name, p in named if name.startswith("value_") == of_critic]
         moved = x.to(bench.device)
-        zero, one = torch.zeros(()), torch.ones(())
+        zero = torch.zeros(())
+        one = torch.ones(())
         expected, told = gradient(there.belief, cfg.ppo, x, there.parameters, zero, one)
         got, found = Gradients(twin.belief, cfg.ppo, ordered)(moved, zero.to(bench.device), one.to(bench.device))
         mean, _ = there.belief(x.obs, x.memory, x.starts)
@@ -166,7 +187,10 @@ def learning(bench: Bench) -> dict[str, Any]:
         for robots in bench.robots[:3]:
             engine = bench.engine(bench.config(task, robots))
             judge = registry.make(task, num_envs=256)
-            spent, next_look, arrived, result = 0.0, 0.5, None, {}
+            spent = 0.0
+            next_look = 0.5
+            arrived = None
+            result = {}
             while spent < longest * bench.seconds and arrived is None:
                 start = time.perf_counter()
                 engine.iterate()
@@ -191,19 +215,26 @@ def world_model(bench: Bench) -> dict[str, Any]:
         for _ in range(2):
             engine.iterate()
         bench.synchronise()
-        spent, updates, start = engine.spent["world"], 0, time.perf_counter()
+        spent = engine.spent["world"]
+        updates = 0
+        start = time.perf_counter()
         while time.perf_counter() - start < 0.02 * bench.seconds or not updates:
             engine.iterate()
             updates += cfg.world_model.updates
         bench.synchronise()
-        rows[size] = {"updates_per_second": updates / (engine.spent["world"] - spent), "sequences": cfg.world_model.batch, "steps": cfg.ppo.rollout}
+        rows[size] = {
+            "updates_per_second": updates / (engine.spent["world"] - spent),
+            "sequences": cfg.world_model.batch,
+            "steps": cfg.ppo.rollout,
+        }
         print(size, rows[size], flush=True)
     return {"world_model": rows}
 
 
 def threads(bench: Bench) -> dict[str, Any]:
     """Env steps per second of the simulation alone, by threads: a core each, as far as there are so many."""
-    found, rows = machine.available_cores(), {}
+    found = machine.available_cores()
+    rows = {}
     counts = sorted({n for n in (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128) if n <= found} | {found})
     for count in counts:
         env = registry.make(WALK, num_envs=16384, threads=count)
@@ -220,17 +251,39 @@ def threads(bench: Bench) -> dict[str, Any]:
     return {"threads": rows}
 
 
-PARTS: dict[str, Part] = {"agreement": agreement, "pace": pace, "world": world_model, "threads": threads, "learning": learning}
+PARTS: dict[str, Part] = {
+    "agreement": agreement,
+    "pace": pace,
+    "world": world_model,
+    "threads": threads,
+    "learning": learning,
+}
 
 
 def read_options() -> argparse.Namespace:
     """Return the command line."""
     options = machine.parser(__doc__.splitlines()[0])
-    options.add_argument("--minutes", type=float, default=8.0, metavar="M", help="about how long it may take (default 8)")
-    options.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where the networks run (default cuda)")
-    options.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the networks' products (default auto)")
+    options.add_argument(
+        "--minutes", type=float, default=8.0, metavar="M", help="about how long it may take (default 8)"
+    )
+    options.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="where the networks run (default cuda)"
+    )
+    options.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the networks' products (default auto)",
+    )
     options.add_argument("--robots", type=int, nargs="+", default=list(ROBOTS), metavar="N", help="numbers of robots")
-    options.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME", help=f"of {', '.join(PARTS)} (default all)")
+    options.add_argument(
+        "--part",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        metavar="NAME",
+        help=f"of {', '.join(PARTS)} (default all)",
+    )
     return options.parse_args()
 
 
@@ -238,7 +291,10 @@ def main() -> int:
     """Run the parts; return the exit code: 0, 1 if a part failed, 2 without a GPU."""
     args = read_options()
     if args.device == "cuda" and not torch.cuda.is_available():
-        print("benchmarks.gpu: expected a GPU that PyTorch finds; --device cpu runs the same code without one", file=sys.stderr)
+        print(
+            "benchmarks.gpu: expected a GPU that PyTorch finds; --device cpu runs the same code without one",
+            file=sys.stderr,
+        )
         return 2
     torch.set_num_threads(1)
     bench = Bench(torch.device(args.device), args.minutes, tuple(args.robots), args.precision)

@@ -63,7 +63,10 @@ class Judge:
         self, task: str, seed: int, seconds: float, steps: float = math.inf, times: Iterable[float] | None = None, episodes: int = EPISODES,
         every: float = math.inf,
     ) -> None:  # fmt: skip
-        self.task, self.seed, self.seconds, self.steps = task, seed, seconds, steps
+        self.task = task
+        self.seed = seed
+        self.seconds = seconds
+        self.steps = steps
         self.every = self.mark = every
         self.times = list(evaluation_times(seconds) if times is None else times)
         self.env = registry.make(task, num_envs=episodes)

@@ -24,7 +24,11 @@ def cpu_model() -> str:
 def describe(*packages: str) -> dict[str, object]:
     """Return cpu, cores and versions, those of the named packages and of Python."""
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"cpu": cpu_model(), "cores": available_cores(), "versions": versions | {"python": platform.python_version()}}
+    return {
+        "cpu": cpu_model(),
+        "cores": available_cores(),
+        "versions": versions | {"python": platform.python_version()},
+    }
 
 
 def interleaved(contestants: dict[str, Callable[[], float]], repetitions: int) -> dict[str, float]:
@@ -61,7 +65,12 @@ def table(title: str, rows: Sequence[Sequence[object]], machine: dict[str, objec
     widths = [max(len(row[i]) for row in text) for i in range(len(text[0]))]
     print(title)
     for row in text:
-        print("  " + "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  "
+            + "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+        )
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     print(f"  {machine['cpu']}, {machine['cores']} cores; {versions}\n")
 

@@ -41,7 +41,9 @@ SIZES = (16, 64, 256, 1024, 4096, 16384, 65536)  # robots of the table
 CHECKED = 128  # robots whose contacts are counted
 CONTACT_THRESHOLD = 1.0  # [N]
 DIFFERENT = 64  # models of MuJoCo's robots that differ
-AMPLITUDE, FIELD = 0.05, 32.0  # rough ground: +-height, side [m]
+# rough ground: +-height, side [m]
+AMPLITUDE = 0.05
+FIELD = 32.0
 
 
 def standing_states(model: mujoco.MjModel, robots: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -61,7 +63,9 @@ def standing_states(model: mujoco.MjModel, robots: int, seed: int = 0) -> tuple[
     mujoco.mj_forward(model, d)
     jacobian = np.zeros((4, 3, model.nv))
     for k, foot in enumerate(feet):
-        mujoco.mj_jac(model, d, jacobian[k], None, d.geom_xpos[foot] - [0, 0, robot.foot_radius[k]], model.geom_bodyid[foot])
+        mujoco.mj_jac(
+            model, d, jacobian[k], None, d.geom_xpos[foot] - [0, 0, robot.foot_radius[k]], model.geom_bodyid[foot]
+        )
     # vertical forces of the feet that hold the base, then the torques that hold the joints against them
     lift = jacobian[:, 2].T  # (18, 4)
     force = np.linalg.lstsq(lift[:6], d.qfrc_bias[:6], rcond=None)[0]
@@ -74,7 +78,9 @@ def standing_states(model: mujoco.MjModel, robots: int, seed: int = 0) -> tuple[
 
 def set_foal(engine: PhysicsEngine, position: np.ndarray, velocity: np.ndarray, torque: np.ndarray) -> None:
     """Set the robots to the first of the states, in MuJoCo's coordinates, and their torques."""
-    q, v, t = position[: engine.num_envs], velocity[: engine.num_envs], torque[: engine.num_envs]
+    q = position[: engine.num_envs]
+    v = velocity[: engine.num_envs]
+    t = torque[: engine.num_envs]
     engine.set_state(
         base_position=q[:, :3], base_quaternion=q[:, 3:7], joint_position=q[:, 7:],
         base_linear_velocity=v[:, :3], base_angular_velocity=v[:, 3:6], joint_velocity=v[:, 6:],
@@ -137,7 +143,10 @@ def settled(ground: Terrain, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
     engine = PhysicsEngine(robot, ROBOTS, TIMESTEP, cfg=PhysicsCfg(body_contact=True), terrain=ground)
     place = random.uniform(-0.4 * FIELD, 0.4 * FIELD, (ROBOTS, 2))
     home = np.tile(robot.home_joints.ravel(), (ROBOTS, 1))
-    engine.set_state(base_position=np.column_stack((place, ground.height(*place.T) + robot.home_height + AMPLITUDE)), joint_position=home)
+    engine.set_state(
+        base_position=np.column_stack((place, ground.height(*place.T) + robot.home_height + AMPLITUDE)),
+        joint_position=home,
+    )
     for _ in range(500):
         state = engine.get_state()
         torque = 60.0 * (home - state.joint_position) - 2.0 * state.joint_velocity
@@ -151,9 +160,20 @@ def settled(ground: Terrain, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
 
 def foal_everything(states: tuple, ground: Terrain, rounds: int = 10) -> Callable[[], float]:
     """Return a measurement of Foal with everything on: physics steps per second on one thread."""
-    cfg = PhysicsCfg(body_contact=True, friction_model="coulomb+viscous", restitution=0.9, motor=MotorCfg(enabled=True, delay=0.005))
+    cfg = PhysicsCfg(
+        body_contact=True, friction_model="coulomb+viscous", restitution=0.9, motor=MotorCfg(enabled=True, delay=0.005)
+    )
     engine = PhysicsEngine(load_robot(ROBOT), len(states[0]), TIMESTEP, 1, cfg, ground, differ=True)
-    engine.vary(VaryCfg(friction=(0.6, 1.4), trunk_mass=(0.9, 1.1), trunk_shift=0.02, link_mass=(0.9, 1.1), strength=(0.9, 1.1), delay=(0.0, 0.005)))
+    engine.vary(
+        VaryCfg(
+            friction=(0.6, 1.4),
+            trunk_mass=(0.9, 1.1),
+            trunk_shift=0.02,
+            link_mass=(0.9, 1.1),
+            strength=(0.9, 1.1),
+            delay=(0.0, 0.005),
+        )
+    )
     return stepping(engine, states, rounds)
 
 
@@ -176,12 +196,17 @@ def foal_trot(timestep: float, robots: int = ROBOTS) -> Callable[[], float]:
     """Return a measurement of Foal: simulated seconds per second of trotting robots, on one thread."""
     robot = load_robot(ROBOT)
     engine = PhysicsEngine(robot, robots, timestep, 1)
-    start, copies = trot.initial(robot), robots // trot.ROBOTS
+    start = trot.initial(robot)
+    copies = robots // trot.ROBOTS
     start = {name: np.tile(value, (copies, 1)) for name, value in start.items()}
-    goals = [np.tile(trot.targets(robot, k * trot.CONTROL), (copies, 1)) for k in range(round(trot.DURATION / trot.CONTROL))]
+    goals = [
+        np.tile(trot.targets(robot, k * trot.CONTROL), (copies, 1)) for k in range(round(trot.DURATION / trot.CONTROL))
+    ]
 
     def run() -> float:
-        engine.set_state(**start, base_quaternion=np.tile([1.0, 0, 0, 0], (robots, 1)), base_angular_velocity=np.zeros((robots, 3)))
+        engine.set_state(
+            **start, base_quaternion=np.tile([1.0, 0, 0, 0], (robots, 1)), base_angular_velocity=np.zeros((robots, 3))
+        )
         engine.set_state(joint_velocity=np.zeros((robots, 12)))
         seconds = 0.0
         for goal in goals:
@@ -198,14 +223,21 @@ def mujoco_trot(timestep: float, settings: trot.Settings, robots: int = 2 * trot
     """Return the same of MuJoCo: one rollout, entirely in C."""
     robot = load_robot(ROBOT)
     model = trot.pd_model(robot, timestep, settings, trot.GAINS[ROBOT])
-    start, copies, held = trot.initial(robot), robots // trot.ROBOTS, round(trot.CONTROL / timestep)
+    start = trot.initial(robot)
+    copies = robots // trot.ROBOTS
+    held = round(trot.CONTROL / timestep)
     upright = np.tile([1.0, 0, 0, 0], (trot.ROBOTS, 1))
     state = np.zeros((robots, 1 + model.nq + model.nv))
-    state[:, 1 : 1 + model.nq] = np.tile(np.concatenate((start["base_position"], upright, start["joint_position"]), axis=1), (copies, 1))
+    state[:, 1 : 1 + model.nq] = np.tile(
+        np.concatenate((start["base_position"], upright, start["joint_position"]), axis=1), (copies, 1)
+    )
     state[:, 1 + model.nq : 4 + model.nq] = np.tile(start["base_linear_velocity"], (copies, 1))
-    goals = [np.tile(trot.targets(robot, k * trot.CONTROL), (copies, 1)) for k in range(round(trot.DURATION / trot.CONTROL))]
+    goals = [
+        np.tile(trot.targets(robot, k * trot.CONTROL), (copies, 1)) for k in range(round(trot.DURATION / trot.CONTROL))
+    ]
     control = np.repeat(np.stack(goals, 1), held, axis=1)
-    data, pool = [mujoco.MjData(model)], rollout.Rollout(nthread=0)
+    data = [mujoco.MjData(model)]
+    pool = rollout.Rollout(nthread=0)
 
     def run() -> float:
         begin = time.perf_counter()
@@ -232,8 +264,16 @@ def realtime(repetitions: int) -> tuple[dict[str, float], list[tuple]]:
     for name, rate in rates.items():
         label = name if name == "Foal" else f"MuJoCo, {name}"
         rows.append((label, f"{largest[name] * 1e3:g} ms", f"{rate:,.0f}", f"{rates['Foal'] / rate:.0f}"))
-    result = {"realtime_ratio": rates["Foal"] / rates[best], "foal_largest_timestep": largest["Foal"], "mujoco_largest_timestep": largest[best]}
-    return result | {"foal_realtime": rates["Foal"], "mujoco_realtime": rates[best], "mujoco_realtime_settings": best}, rows
+    result = {
+        "realtime_ratio": rates["Foal"] / rates[best],
+        "foal_largest_timestep": largest["Foal"],
+        "mujoco_largest_timestep": largest[best],
+    }
+    return result | {
+        "foal_realtime": rates["Foal"],
+        "mujoco_realtime": rates[best],
+        "mujoco_realtime_settings": best,
+    }, rows
 
 
 def contact_in_foal(states: tuple) -> tuple[float, float]:
@@ -249,8 +289,10 @@ def contact_in_foal(states: tuple) -> tuple[float, float]:
 
 def contact_in_mujoco(model: mujoco.MjModel, states: tuple) -> tuple[float, float]:
     """Return what contact_in_foal returns, of MuJoCo."""
-    bearing, height = 0, 0.0
-    d, force = mujoco.MjData(model), np.zeros(6)
+    bearing = 0
+    height = 0.0
+    d = mujoco.MjData(model)
+    force = np.zeros(6)
     for start, torque in zip(mujoco_states(states)[:CHECKED], states[2], strict=False):
         mujoco.mj_resetData(model, d)
         mujoco.mj_setState(model, d, start, mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -275,7 +317,11 @@ def main() -> None:
     states = standing_states(model, max(SIZES))
     ground = terrain.rough(AMPLITUDE, 0.4, size=FIELD)
     rough = settled(ground)
-    contact = {"foal": contact_in_foal(states), "mujoco": contact_in_mujoco(model, states), "mujoco_standing": contact_in_mujoco(standing, states)}
+    contact = {
+        "foal": contact_in_foal(states),
+        "mujoco": contact_in_mujoco(model, states),
+        "mujoco_standing": contact_in_mujoco(standing, states),
+    }
     result = machine.interleaved(
         {
             "mujoco_steps_per_second_1": mujoco_c(model, states, 1),
@@ -302,19 +348,38 @@ def main() -> None:
     for robots in SIZES:
         # as many steps for every size, so that the smallest is not lost in the clock's grain
         rounds = max(1, 16384 // robots)
-        rates = machine.interleaved({str(n): foal(states, n, robots, rounds) for n in dict.fromkeys((1, threads))}, 1 if args.quick else 3)
+        rates = machine.interleaved(
+            {str(n): foal(states, n, robots, rounds) for n in dict.fromkeys((1, threads))}, 1 if args.quick else 3
+        )
         sizes.append({"robots": robots, "steps_per_second_1": rates["1"], "steps_per_second_all": rates[str(threads)]})
 
     rows = [("", "1 thread", "ratio", f"{threads} threads", "ratio", "feet in contact", "height after 0.2 s")]
     for label, name in (("MuJoCo, fastest", "mujoco"), ("MuJoCo, standing", "mujoco_standing"), ("Foal", "foal")):
-        rates = [x for n in ("1", "all") for x in (f"{result[f'{name}_steps_per_second_{n}']:,.0f}", f"{result.get(f'{name}_ratio_{n}', 1):.1f}")]
+        rates = [
+            x
+            for n in ("1", "all")
+            for x in (f"{result[f'{name}_steps_per_second_{n}']:,.0f}", f"{result.get(f'{name}_ratio_{n}', 1):.1f}")
+        ]
         rows.append((label, *rates, f"{contact[name][0]:.1%}", f"{contact[name][1]:.4f} m"))
-    machine.table(f"Physics steps per second: {ROBOTS} {ROBOT}, {TIMESTEP * 1e3:g} ms, {STEPS} steps from the same states; ratio: Foal's over it", rows, about)
+    machine.table(
+        f"Physics steps per second: {ROBOTS} {ROBOT}, {TIMESTEP * 1e3:g} ms, {STEPS} steps from the same states; ratio: Foal's over it",
+        rows,
+        about,
+    )
     print(f"Foal on 2 threads over 1: {result['thread_scaling_2']:.2f}\n")
-    rows = [("", "1 thread", "ratio"), ("MuJoCo", f"{result['mujoco_steps_per_second_full']:,.0f}", f"{result['mujoco_ratio_full']:.1f}")]
+    rows = [
+        ("", "1 thread", "ratio"),
+        ("MuJoCo", f"{result['mujoco_steps_per_second_full']:,.0f}", f"{result['mujoco_ratio_full']:.1f}"),
+    ]
     rows.append(("Foal", f"{result['foal_steps_per_second_full']:,.0f}", "1.0"))
-    machine.table(f"Everything on: knees, trunk, ground rough by {AMPLITUDE:g} m, robots that differ, motors", rows, about)
-    machine.table("A trot of 2 s, every engine at its largest time step within 1 % of its own converged solution", trot_rows, about)
+    machine.table(
+        f"Everything on: knees, trunk, ground rough by {AMPLITUDE:g} m, robots that differ, motors", rows, about
+    )
+    machine.table(
+        "A trot of 2 s, every engine at its largest time step within 1 % of its own converged solution",
+        trot_rows,
+        about,
+    )
     rows = [(s["robots"], f"{s['steps_per_second_1']:,.0f}", f"{s['steps_per_second_all']:,.0f}") for s in sizes]
     machine.table("Foal by number of robots", [("robots", "1 thread", f"{threads} threads"), *rows], about)
     if args.json:

@@ -28,13 +28,20 @@ VARIED = VaryCfg(
 
 def soak(steps: int, report: bool = True) -> dict[str, float | bool]:
     """Run about so many robot steps and return robot_steps, seconds, broken, finite, and the largest speeds at the end [m/s], [rad/s]."""
-    cfg = PhysicsCfg(body_contact=True, friction_model="coulomb+viscous", limit_stiffness=300.0, limit_damping=3.0, motor=MotorCfg(enabled=True))
+    cfg = PhysicsCfg(
+        body_contact=True,
+        friction_model="coulomb+viscous",
+        limit_stiffness=300.0,
+        limit_damping=3.0,
+        motor=MotorCfg(enabled=True),
+    )
     robot = load_robot("go1")
     engine = PhysicsEngine(robot, ROBOTS, TIMESTEP, cfg=cfg, terrain=terrain.curriculum(), differ=True)
     engine.vary(VARIED)
     spawns = engine.terrain.spawns.reshape(-1, 3)
     engine.set_state(base_position=spawns[np.arange(ROBOTS) % len(spawns)] + [0, 0, robot.home_height])
-    random, limit = np.random.default_rng(0), robot.torque_limit.ravel()
+    random = np.random.default_rng(0)
+    limit = robot.torque_limit.ravel()
     rounds = -(-steps // (ROBOTS * HELD))
     start = time.perf_counter()
     for k in range(rounds):
@@ -61,7 +68,9 @@ def main() -> None:
     args = options.parse_args()
     about = machine.describe("numba", "numpy")
     result = soak(int(args.steps / (100 if args.quick else 1)))
-    machine.table("Random torques on rough ground", [("", ""), *((key, f"{value:,}") for key, value in result.items())], about)
+    machine.table(
+        "Random torques on rough ground", [("", ""), *((key, f"{value:,}") for key, value in result.items())], about
+    )
     if args.json:
         machine.print_json(result | about)
     if not result["finite"]:

@@ -52,7 +52,9 @@ def _foals(task: str, robots: int = 1024) -> Settings:
         "ent_coef": p.entropy_coefficient, "max_grad_norm": p.max_gradient_norm,
     }  # fmt: skip
     policy = {"log_std_init": math.log(cfg.network.initial_std)}
-    return Settings(robots, p.rollout, robots * p.rollout // p.minibatches, p.epochs, available_cores(), algorithm, policy)
+    return Settings(
+        robots, p.rollout, robots * p.rollout // p.minibatches, p.epochs, available_cores(), algorithm, policy
+    )
 
 
 # What was tried of robots x steps, minibatch, epochs; trained thousand env steps per second on two cores, untrained robots, evaluations left out:
@@ -84,7 +86,9 @@ def presets(task: str) -> dict[str, tuple[bool, Settings]]:
 def train_sb3(task: str, seed: int, recurrent: bool, settings: Settings, judge: Judge) -> list[dict[str, float]]:
     """Train PPO (two layers of Foal's sizes, critic apart) or RecurrentPPO (an LSTM of Foal's size and a layer) until the judge ends it; return his rows."""
     torch.set_num_threads(settings.threads)
-    env = FoalVecEnv(GymVectorEnv(registry.make(task, num_envs=settings.robots, threads=available_cores()), seed, ACTION_LIMIT))
+    env = FoalVecEnv(
+        GymVectorEnv(registry.make(task, num_envs=settings.robots, threads=available_cores()), seed, ACTION_LIMIT)
+    )
     sizes = NetworkCfg()
     if recurrent:
         layers = {"pi": [sizes.encoder], "vf": [sizes.critic]}
@@ -110,7 +114,8 @@ class Clock(BaseCallback):
 
     def __init__(self, judge: Judge) -> None:
         super().__init__()
-        self.judge, self.over = judge, False
+        self.judge = judge
+        self.over = False
 
     def _on_training_start(self) -> None:
         self.judge.start()

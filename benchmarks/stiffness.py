@@ -30,7 +30,9 @@ STIFFNESSES = (1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6)  # [N/m]
 DAMPINGS = (100.0, 0.0)  # [N s/m]
 TIMESTEPS = (5e-4, 7e-4, 1e-3, 1.4e-3, 2e-3, 2.5e-3, 3e-3, 4e-3, 5e-3, 6e-3, 8e-3, 1e-2, 1.4e-2, 2e-2)  # [s]
 ROBOTS = 64
-SPEED, GAIN = 2.0, 0.02  # of a landing [m/s], of energy that is too much [1]
+# of a landing [m/s], of energy that is too much [1]
+SPEED = 2.0
+GAIN = 0.02
 JITTER = 1e-3  # [m/s]
 
 
@@ -41,8 +43,14 @@ class Meter:
         self.model = mj.MjModel.from_xml_string(to_mjcf(robot, body_contact=True))
         self.model.opt.disableflags |= mj.mjtDisableBit.mjDSBL_CONTACT
         self.data = mj.MjData(self.model)
-        self.spheres = [self.model.geom(f"{leg}{part}").id for part in (("", "_knee") if body else ("",)) for leg in LEGS]
-        self.corners = np.stack(np.meshgrid(*[[-1, 1]] * 3), -1).reshape(8, 3) * robot.trunk_half_extents if body else np.zeros((0, 3))
+        self.spheres = [
+            self.model.geom(f"{leg}{part}").id for part in (("", "_knee") if body else ("",)) for leg in LEGS
+        ]
+        self.corners = (
+            np.stack(np.meshgrid(*[[-1, 1]] * 3), -1).reshape(8, 3) * robot.trunk_half_extents
+            if body
+            else np.zeros((0, 3))
+        )
 
     def gaps(self) -> np.ndarray:
         """Return how far what touches the ground is above it [m]."""
@@ -91,8 +99,10 @@ def quiet_engine(robot: Robot, n: int, timestep: float, **cfg: object) -> Physic
 
 def lands(name: str, timestep: float, body: bool, **cfg: float) -> bool:
     """Return whether no robot breaks or gains energy in a landing."""
-    robot, start = load_robot(name), falling(name)
-    engine, meter = quiet_engine(robot, ROBOTS, timestep, body_contact=body, **cfg), Meter(robot, body)
+    robot = load_robot(name)
+    start = falling(name)
+    engine = quiet_engine(robot, ROBOTS, timestep, body_contact=body, **cfg)
+    meter = Meter(robot, body)
     engine.set_state(**start)
     allowed = GAIN * 0.5 * robot.total_mass * SPEED**2
     least = meter.energy(start, cfg["contact_stiffness"])
@@ -110,7 +120,8 @@ def lands(name: str, timestep: float, body: bool, **cfg: float) -> bool:
 
 def jitter(name: str, timestep: float, **cfg: float) -> float:
     """Return the base's velocity, RMS, less its mean, of robots that stand [m/s]."""
-    robot, n = load_robot(name), 4
+    robot = load_robot(name)
+    n = 4
     engine = quiet_engine(robot, n, timestep, **cfg)
     engine.set_state(joint_position=robot.home_joints.ravel() + np.random.default_rng(0).uniform(-0.05, 0.05, (n, 12)))
     engine.set_joint_targets(np.tile(robot.home_joints.ravel(), (n, 1)), *GAINS[name])
@@ -141,20 +152,32 @@ def main() -> None:
     about = machine.describe("mujoco", "numba", "numpy")
     result = {}
     for name in [args.robot] if args.robot else GAINS:
-        mass, rows = load_robot(name).foot_mass(), []
+        mass = load_robot(name).foot_mass()
+        rows = []
         for stiffness in STIFFNESSES[::3] if args.quick else STIFFNESSES:
             row: dict[str, float] = {}
             for damping in DAMPINGS:
                 cfg = {"contact_stiffness": stiffness, "contact_damping": damping}
                 for label, body in (("feet", False), ("body", True)):
-                    row[f"{label}, {damping:g}"] = limit(lambda dt, name=name, body=body, cfg=cfg: lands(name, dt, body, **cfg))
+                    row[f"{label}, {damping:g}"] = limit(
+                        lambda dt, name=name, body=body, cfg=cfg: lands(name, dt, body, **cfg)
+                    )
                 allowed = max(JITTER, 1.5 * jitter(name, TIMESTEPS[0], **cfg))
-                row[f"stand, {damping:g}"] = limit(lambda dt, name=name, cfg=cfg, allowed=allowed: jitter(name, dt, **cfg) < allowed)
+                row[f"stand, {damping:g}"] = limit(
+                    lambda dt, name=name, cfg=cfg, allowed=allowed: jitter(name, dt, **cfg) < allowed
+                )
             rows.append({"stiffness": stiffness} | row | {"formula": largest_timestep(stiffness, mass)})
         result[name] = rows
         heading = [key.replace(", ", ", d = ") for key in rows[0]]
-        cells = [(f"{row['stiffness']:g}", *(f"{1e3 * x:.3g}" for key, x in row.items() if key != "stiffness")) for row in rows]
-        machine.table(f"Largest time step [ms] by contact stiffness [N/m] and damping d [N s/m]: {name}, foot mass {mass:.3f} kg", [heading, *cells], about)
+        cells = [
+            (f"{row['stiffness']:g}", *(f"{1e3 * x:.3g}" for key, x in row.items() if key != "stiffness"))
+            for row in rows
+        ]
+        machine.table(
+            f"Largest time step [ms] by contact stiffness [N/m] and damping d [N s/m]: {name}, foot mass {mass:.3f} kg",
+            [heading, *cells],
+            about,
+        )
     if args.json:
         machine.print_json(result | about)
 

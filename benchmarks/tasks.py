@@ -43,7 +43,9 @@ def robots(task: str) -> tuple[str, ...]:
 
 def simulate(folder: Path, *arguments: object) -> str:
     """Run simulate.py from a folder; return what it printed; raise SystemExit with its error if it failed."""
-    done = subprocess.run([sys.executable, str(ROOT / "simulate.py"), *map(str, arguments)], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "simulate.py"), *map(str, arguments)], cwd=folder, capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(f"simulate.py {' '.join(map(str, arguments))}: {done.stderr.strip()}")
     return done.stdout
@@ -57,7 +59,11 @@ def learn(task: str, robot: str, seed: int, keep: Path | None) -> dict[str, Any]
         simulate(Path(folder), *options)
         seconds = time.perf_counter() - start
         with open(next(Path(folder).glob("runs/*/metrics.csv")), newline="") as file:
-            rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file) if row.get("eval_survival")]
+            rows = [
+                {key: float(value) for key, value in row.items() if value}
+                for row in csv.DictReader(file)
+                if row.get("eval_survival")
+            ]
         checkpoint = Path(folder) / "checkpoints" / f"{task}.pt"
         final = json.loads(simulate(Path(folder), "--eval", "--checkpoint", checkpoint, "--json"))
         if keep and seed == 0 and robot == robots(task)[0]:
@@ -68,23 +74,36 @@ def learn(task: str, robot: str, seed: int, keep: Path | None) -> dict[str, Any]
 
 def arrival(task: str, run: dict[str, Any]) -> float | None:
     """Return the seconds of training at the first evaluation that the task counts as learnt, None if there is none."""
-    cfg, targets = registry.default_rl_cfg(task), registry.make(task).targets
+    cfg = registry.default_rl_cfg(task)
+    targets = registry.make(task).targets
     evaluations = ({key.removeprefix("eval_"): value for key, value in row.items()} for row in run["rows"])
     return next((e["train_seconds"] for e in evaluations if reaches(e, cfg.train.target_survival, targets)), None)
 
 
 def report(results: dict[tuple[str, str], list[dict[str, Any]]], about: dict[str, object]) -> list[dict[str, Any]]:
     """Print the table; return what --json prints of it."""
-    table, told = [("task", "robot", "learnt: what", "s of training, by seed", "whole command", "in the end", "survived")], []
+    table = [("task", "robot", "learnt: what", "s of training, by seed", "whole command", "in the end", "survived")]
+    told = []
     for (task, robot), runs in results.items():
         names = SHOWN.get(task, WALK)
         arrivals = [arrival(task, run) for run in runs]
         ends = ["; ".join(f"{run['final'][name]:.3g}" for name in names) for run in runs]
         wanted = target(registry.default_rl_cfg(task).train.target_survival, registry.make(task).targets)
-        cells = ", ".join("never" if a is None else f"{a:.1f}" for a in arrivals), f"{statistics.median(run['seconds'] for run in runs):.0f} s"
+        cells = (
+            ", ".join("never" if a is None else f"{a:.1f}" for a in arrivals),
+            f"{statistics.median(run['seconds'] for run in runs):.0f} s",
+        )
         survived = ", ".join(f"{100 * run['final']['survival']:.1f}" for run in runs)
         table.append((task, robot or "-", wanted, *cells, f"{', '.join(ends)} {' '.join(names)}", survived))
-        told.append({"task": task, "robot": robot, "seconds": arrivals, "wall": [run["seconds"] for run in runs], "final": [run["final"] for run in runs]})
+        told.append(
+            {
+                "task": task,
+                "robot": robot,
+                "seconds": arrivals,
+                "wall": [run["seconds"] for run in runs],
+                "final": [run["final"] for run in runs],
+            }
+        )
     machine.table("Tasks, each by its default command; evaluated on 256 fresh episodes", table, about)
     return told
 
@@ -99,7 +118,9 @@ def write_csv(path: str, results: dict[tuple[str, str], list[dict[str, Any]]]) -
         for (task, robot), runs in results.items():
             for seed, run in enumerate(runs):
                 for row in run["rows"]:
-                    values = {key.removeprefix("eval_"): f"{value:.4g}" for key, value in row.items()} | {"env_steps": int(row["env_steps"])}
+                    values = {key.removeprefix("eval_"): f"{value:.4g}" for key, value in row.items()} | {
+                        "env_steps": int(row["env_steps"])
+                    }
                     writer.writerow(values | {"task": task, "robot": robot, "seed": seed})
 
 
@@ -119,7 +140,9 @@ def plot(path: str, results: dict[tuple[str, str], list[dict[str, Any]]]) -> Non
         for robot in robots(task):
             for seed, run in enumerate(results.get((task, robot), ())):
                 curve = [(row["train_seconds"], row[f"eval_{name}"]) for row in run["rows"]]
-                axis.plot(*zip(*curve, strict=True), color=colours[robot], label=robot if seed == 0 else None, linewidth=1.4)
+                axis.plot(
+                    *zip(*curve, strict=True), color=colours[robot], label=robot if seed == 0 else None, linewidth=1.4
+                )
         axis.set(title=task, xlabel="s of training", ylabel=name.replace("_", " "), ylim=(0, None))
         axis.grid(alpha=0.3)
         if robots(task) != ("",):
@@ -138,12 +161,19 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each (3)")
     options.add_argument("--csv", metavar="FILE", help="write every evaluation to a file")
     options.add_argument("--plot", metavar="FILE", help="draw the learning curves, as .png, .pdf or .svg")
-    options.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the checkpoints of seed 0 and the default robot")
+    options.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the checkpoints of seed 0 and the default robot"
+    )
     args = options.parse_args()
     tasks = args.task or list(registry.list_registered_envs())
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     try:
-        chosen = [(task, robot) for task in tasks for robot in robots(task) if len(robots(task)) == 1 or not args.robot or robot in args.robot]
+        chosen = [
+            (task, robot)
+            for task in tasks
+            for robot in robots(task)
+            if len(robots(task)) == 1 or not args.robot or robot in args.robot
+        ]
     except ConfigError as error:
         print(f"benchmarks.tasks: {error}", file=sys.stderr)
         sys.exit(2)

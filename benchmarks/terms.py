@@ -22,7 +22,10 @@ from physics.jit import ROOT
 
 BEFORE = "0b323cc"  # the last commit with a step written by hand
 TASK = "quadruped-walk-flat"
-ROBOTS, STEPS, REPETITIONS, PAIRS = 4096, 8, 12, 5
+ROBOTS = 4096
+STEPS = 8
+REPETITIONS = 12
+PAIRS = 5
 PACE = """
 import statistics, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -70,7 +73,9 @@ print(time.perf_counter() - start)
 
 def run(*command: object, cwd: Path | str = ROOT, **environment: str) -> str:
     """Return what a process of this Python prints last; raise SystemExit with what it says if it fails."""
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=cwd, env=os.environ | environment, capture_output=True, text=True
+    )
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         raise SystemExit(1)
@@ -80,7 +85,9 @@ def run(*command: object, cwd: Path | str = ROOT, **environment: str) -> str:
 def checkout(folder: Path) -> Path:
     """Return a folder with the sources of BEFORE; leave with exit code 2 and one line where there is no such commit."""
     archive = folder / "before.tar"
-    done = subprocess.run(["git", "-C", str(ROOT), "archive", "-o", str(archive), BEFORE], capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", "-o", str(archive), BEFORE], capture_output=True, text=True
+    )
     if done.returncode:
         print(f"benchmarks.terms: expected a clone with commit {BEFORE} ({done.stderr.strip()})", file=sys.stderr)
         raise SystemExit(2)
@@ -108,7 +115,17 @@ def compile_seconds(folder: Path) -> float:
 def cold_seconds(folder: Path) -> float:
     """Return what the first command takes with an empty cache, one iteration included."""
     start = time.perf_counter()
-    command = ("simulate.py", "--iterations", 1, "--train.eval_every", 0, "--train.run_dir", folder / "runs", "--checkpoint", folder / "c.pt")
+    command = (
+        "simulate.py",
+        "--iterations",
+        1,
+        "--train.eval_every",
+        0,
+        "--train.run_dir",
+        folder / "runs",
+        "--checkpoint",
+        folder / "c.pt",
+    )
     run(*command, NUMBA_CACHE_DIR=str(folder / "empty"))
     return time.perf_counter() - start
 
@@ -120,10 +137,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ratios = step_ratios(checkout(folder), 3 if args.quick else PAIRS)
-        result = {"step_ratio": statistics.median(ratios), "compile_seconds": compile_seconds(folder), "cold_seconds": cold_seconds(folder)}
+        result = {
+            "step_ratio": statistics.median(ratios),
+            "compile_seconds": compile_seconds(folder),
+            "cold_seconds": cold_seconds(folder),
+        }
     rows = [
         ("", ""),
-        (f"step of {TASK} over {BEFORE}, median of {len(ratios)} pairs ({min(ratios):.3f} to {max(ratios):.3f})", f"{result['step_ratio']:.3f}"),
+        (
+            f"step of {TASK} over {BEFORE}, median of {len(ratios)} pairs ({min(ratios):.3f} to {max(ratios):.3f})",
+            f"{result['step_ratio']:.3f}",
+        ),
         ("a changed term", f"{result['compile_seconds']:.1f} s"),
         ("a first run, empty cache", f"{result['cold_seconds']:.1f} s"),
     ]

@@ -90,7 +90,19 @@ def train(contestant: str, task: str, seed: int, seconds: float) -> Rows:
 
 def train_apart(contestant: str, task: str, seed: int, seconds: float) -> Rows:
     """Train a contestant in a process of its own; raise SystemExit if it fails."""
-    command = [sys.executable, "-m", "benchmarks.training", "--contestant", contestant, "--task", task, "--seed", str(seed), "--seconds", str(seconds)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.training",
+        "--contestant",
+        contestant,
+        "--task",
+        task,
+        "--seed",
+        str(seed),
+        "--seconds",
+        str(seconds),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     if done.returncode:
         raise SystemExit(done.returncode)
@@ -116,7 +128,9 @@ def is_walking(result: Result) -> bool:
 
 def report(results: dict[str, Result]) -> dict[str, Any]:
     """Return what --json prints, of results by task; a key is None where its task or contestant was not run."""
-    medians = {task: {name: summary(trainings) for name, trainings in result.items()} for task, result in results.items()}
+    medians = {
+        task: {name: summary(trainings) for name, trainings in result.items()} for task, result in results.items()
+    }
     first = next(iter(medians.values()))
     speed = {name: found["env_steps_per_second"] for name, found in first.items()}
     recurrent = [speed[name] for name in ("recurrent-ppo", "recurrent-ppo-foal") if name in speed]
@@ -134,19 +148,27 @@ def report(results: dict[str, Result]) -> dict[str, Any]:
 
 def print_table(task: str, result: Result, seconds: float, about: dict[str, object]) -> None:
     """Print one task's contestants."""
-    errors = [name for name in summary(next(iter(result.values()))) if name.startswith("final_") and name != "final_survival"]
+    errors = [
+        name for name in summary(next(iter(result.values()))) if name.startswith("final_") and name != "final_survival"
+    ]
     heading = "", "trained env steps/s", "Foal's ratio", "s to target", "env steps to target", "survived at the end"
     rows = [(*heading, *(e.removeprefix("final_").replace("_", " ") for e in errors))]
     foals = summary(result["foal"])["env_steps_per_second"] if "foal" in result else None
     for name, trainings in result.items():
         found = summary(trainings)
         ratio = f"{foals / found['env_steps_per_second']:.2f}" if foals and name != "foal" else ""
-        arrived = (f"{found['seconds']:.1f}", f"{found['env_steps']:,.0f}") if found["seconds"] is not None else ("never", "")
+        arrived = (
+            (f"{found['seconds']:.1f}", f"{found['env_steps']:,.0f}") if found["seconds"] is not None else ("never", "")
+        )
         last = (f"{found['final_survival']:.1%}", *(f"{found[e]:.3f}" for e in errors))
         rows.append((NAMES[name], f"{found['env_steps_per_second']:,.0f}", ratio, *arrived, *last))
-    target = f"{SURVIVAL:.0%} of episodes survived" + "".join(f", {n.replace('_', ' ')} at most {x:g}" for n, (_, x) in WALKING.items() if is_walking(result))
+    target = f"{SURVIVAL:.0%} of episodes survived" + "".join(
+        f", {n.replace('_', ' ')} at most {x:g}" for n, (_, x) in WALKING.items() if is_walking(result)
+    )
     seeds = len(next(iter(result.values())))
-    machine.table(f"{task}, {seconds:g} s of training, median of {seeds} seed{'s' * (seeds > 1)}; target: {target}", rows, about)
+    machine.table(
+        f"{task}, {seconds:g} s of training, median of {seeds} seed{'s' * (seeds > 1)}; target: {target}", rows, about
+    )
 
 
 def write_csv(path: str, results: dict[str, Result]) -> None:
@@ -166,9 +188,12 @@ def write_csv(path: str, results: dict[str, Result]) -> None:
 
 def band(trainings: Sequence[Rows], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return times (T) [s] at which every seed had been evaluated, and least, median and greatest of a measured number then (3, T)."""
-    first, last = max(rows[0]["seconds"] for rows in trainings), min(rows[-1]["seconds"] for rows in trainings)
+    first = max(rows[0]["seconds"] for rows in trainings)
+    last = min(rows[-1]["seconds"] for rows in trainings)
     times = np.unique([row["seconds"] for rows in trainings for row in rows if first <= row["seconds"] <= last])
-    values = [np.interp(np.log(times), np.log([r["seconds"] for r in rows]), [r[name] for r in rows]) for rows in trainings]
+    values = [
+        np.interp(np.log(times), np.log([r["seconds"] for r in rows]), [r[name] for r in rows]) for rows in trainings
+    ]
     return times, np.array([np.min(values, 0), np.median(values, 0), np.max(values, 0)])
 
 
@@ -188,10 +213,20 @@ def plot(path: str, results: dict[str, Result]) -> None:
         measured, target = ("velocity_error", WALKING["velocity_error"][1]) if walking else ("survival", SURVIVAL)
         for name, trainings in result.items():
             times, (low, middle, high) = band(trainings, measured)
-            axes.plot(times, middle, dashes[name.split("-")[0]], color=colours[name], label=NAMES[name], linewidth=2, marker="." if len(times) < 8 else "")
+            axes.plot(
+                times,
+                middle,
+                dashes[name.split("-")[0]],
+                color=colours[name],
+                label=NAMES[name],
+                linewidth=2,
+                marker="." if len(times) < 8 else "",
+            )
             axes.fill_between(times, low, high, color=colours[name], alpha=0.15, linewidth=0)
         axes.axhline(target, color="0.6", linewidth=0.8, zorder=0)
-        axes.set(xscale="log", xlabel="training [s]", ylabel="velocity error [m/s]" if walking else "survival", title=task)
+        axes.set(
+            xscale="log", xlabel="training [s]", ylabel="velocity error [m/s]" if walking else "survival", title=task
+        )
         axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
@@ -204,11 +239,24 @@ def read_options() -> argparse.Namespace:
     """Return the command line, checked; leave with exit code 2 and one line where it is wrong."""
     options = machine.parser(__doc__.splitlines()[0])
     options.add_argument("--task", nargs="+", default=[BALANCE], metavar="NAME", help=f"tasks (default {BALANCE})")
-    options.add_argument("--seconds", type=float, metavar="S", help="of every training; 60, or 20 with --quick, if not given")
-    options.add_argument("--seeds", type=int, metavar="N", help="trainings of every contestant; 3, or 1 with --quick, if not given")
-    options.add_argument("--contestants", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=f"of {', '.join(NAMES)} (default all)")
+    options.add_argument(
+        "--seconds", type=float, metavar="S", help="of every training; 60, or 20 with --quick, if not given"
+    )
+    options.add_argument(
+        "--seeds", type=int, metavar="N", help="trainings of every contestant; 3, or 1 with --quick, if not given"
+    )
+    options.add_argument(
+        "--contestants",
+        nargs="+",
+        choices=NAMES,
+        default=list(NAMES),
+        metavar="NAME",
+        help=f"of {', '.join(NAMES)} (default all)",
+    )
     options.add_argument("--csv", metavar="FILE", help="write every evaluation to a file")
-    options.add_argument("--plot", metavar="FILE", help="draw survival or tracking error over time, as .png, .pdf or .svg")
+    options.add_argument(
+        "--plot", metavar="FILE", help="draw survival or tracking error over time, as .png, .pdf or .svg"
+    )
     options.add_argument("--contestant", choices=NAMES, help=argparse.SUPPRESS)  # train this one here, print its rows
     options.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     args = options.parse_args()
@@ -255,7 +303,10 @@ def require_stable_baselines() -> None:
     try:
         from benchmarks import stable_baselines  # noqa: F401
     except ImportError as error:
-        print(f"benchmarks.training needs stable-baselines3 and sb3-contrib ({error}): pip install -r requirements-bench.txt", file=sys.stderr)
+        print(
+            f"benchmarks.training needs stable-baselines3 and sb3-contrib ({error}): pip install -r requirements-bench.txt",
+            file=sys.stderr,
+        )
         sys.exit(2)
 
 

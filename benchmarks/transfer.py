@@ -77,15 +77,20 @@ class MujocoQuadrupeds(ABEnv):
 
     num_actions = 12
 
-    def __init__(self, num_envs: int, cfg: QuadrupedCfg, threads: int = 0, cone: str = "pyramidal", joint_friction: bool = True) -> None:
-        self.num_envs, self.cfg = num_envs, cfg
+    def __init__(
+        self, num_envs: int, cfg: QuadrupedCfg, threads: int = 0, cone: str = "pyramidal", joint_friction: bool = True
+    ) -> None:
+        self.num_envs = num_envs
+        self.cfg = cfg
         self.num_obs = sum(term.columns for term in (*SENSED, COMMANDS[cfg.command.kind].observation))
         require_the_same_in_mujoco(cfg)
         self.robot = load_robot(cfg.model)
         self.home = self.robot.home_joints.ravel()
         self.joint_low, self.joint_high = self.robot.joint_range.reshape(12, 2).T
         # no option: MuJoCo's default number of solver iterations
-        self.model = mujoco.MjModel.from_xml_string(to_mjcf(self.robot, cfg.sim_dt, cfg.physics.foot_friction, "", joint_friction))
+        self.model = mujoco.MjModel.from_xml_string(
+            to_mjcf(self.robot, cfg.sim_dt, cfg.physics.foot_friction, "", joint_friction)
+        )
         self.model.opt.cone = CONES[cone]
         self.model.opt.gravity[2] = -cfg.physics.gravity
         self.datas = [mujoco.MjData(self.model) for _ in range(num_envs)]
@@ -99,7 +104,10 @@ class MujocoQuadrupeds(ABEnv):
         # what MuJoCo's data do not hold
         self.goal = np.zeros((num_envs, 3))  # world frame [m]
         self.command = np.zeros((num_envs, 3))  # forward, sideways, heading frame [m/s], yaw rate [rad/s]
-        self.goal_in, self.push_in, self.command_in = np.zeros(num_envs), np.zeros(num_envs), np.zeros(num_envs)  # time to the next [s]
+        # time to the next [s]
+        self.goal_in = np.zeros(num_envs)
+        self.push_in = np.zeros(num_envs)
+        self.command_in = np.zeros(num_envs)
         self.arrived = np.zeros(num_envs, bool)  # at a far goal, at this instant
         self.age = np.zeros(num_envs, int)  # control steps
         self.contact = np.zeros((num_envs, 4))  # 1 where a foot bears more than the threshold
@@ -113,20 +121,38 @@ class MujocoQuadrupeds(ABEnv):
         if staggered:
             raise ValueError("staggered: expected False of robots that live one episode each")
         self.random = np.random.default_rng(seed)
-        n, spread = self.num_envs, self.cfg.reset
-        yaw, pitch, roll = self._uniform(math.pi, n), self._uniform(spread.tilt, n), self._uniform(spread.tilt, n)
+        n = self.num_envs
+        spread = self.cfg.reset
+        yaw = self._uniform(math.pi, n)
+        pitch = self._uniform(spread.tilt, n)
+        roll = self._uniform(spread.tilt, n)
         for i, d in enumerate(self.datas):
             mujoco.mj_resetData(self.model, d)
             quaternion = np.zeros(4)
             mujoco.mju_euler2Quat(quaternion, np.array([yaw[i], pitch[i], roll[i]]), "zyx")
-            d.qpos[:] = 0, 0, self.robot.home_height, *quaternion, *(self.home + self._uniform(spread.joint_position, 12))
-            d.qvel[:] = *self._uniform(spread.velocity, 2), 0, *self._uniform(spread.spin, 3), *self._uniform(spread.joint_velocity, 12)
+            d.qpos[:] = (
+                0,
+                0,
+                self.robot.home_height,
+                *quaternion,
+                *(self.home + self._uniform(spread.joint_position, 12)),
+            )
+            d.qvel[:] = (
+                *self._uniform(spread.velocity, 2),
+                0,
+                *self._uniform(spread.spin, 3),
+                *self._uniform(spread.joint_velocity, 12),
+            )
             mujoco.mj_kinematics(self.model, d)
             d.qpos[2] -= (d.geom_xpos[self.feet, 2] - self.robot.foot_radius).min()
             mujoco.mj_kinematics(self.model, d)
             mujoco.mj_comPos(self.model, d)
         self.push_in[:] = self.random.uniform(*self.cfg.push.interval, n)
-        self.goal_in[:], self.command_in[:], self.age[:], self.contact[:], self.alive[:] = 0, 0, 0, 0, True
+        self.goal_in[:] = 0
+        self.command_in[:] = 0
+        self.age[:] = 0
+        self.contact[:] = 0
+        self.alive[:] = True
         self._new_goals()
         self._new_commands()
         state = self.new_state()
@@ -135,19 +161,23 @@ class MujocoQuadrupeds(ABEnv):
 
     def step(self, actions: np.ndarray, out: EnvState | None = None) -> EnvState:
         """Advance one control step; actions (N, 12) as QuadrupedEnv takes them; see ABEnv."""
-        actions, state = self.checked(actions), out or self.new_state()
+        actions = self.checked(actions)
+        state = out or self.new_state()
         actions = np.where(np.abs(actions) < 100, actions, 0)
         targets = np.clip(self.home + self.action_scale * actions, self.joint_low, self.joint_high)
         self._push()
         living = np.flatnonzero(self.alive)
         shares = [share for share in np.array_split(living, self.threads) if len(share)]
-        list(self.pool.map(self._move, shares, itertools.repeat(targets), itertools.repeat(self.torque_scale * actions)))
+        list(
+            self.pool.map(self._move, shares, itertools.repeat(targets), itertools.repeat(self.torque_scale * actions))
+        )
         self.age += self.alive
         state.terminated[:] = self.alive & self._fallen()
         state.truncated[:] = self.alive & ~state.terminated & (self.age >= self.cfg.max_episode_steps)
         self._new_goals()
         self._new_commands()
-        state.obs[:], state.info["episode_steps"][:] = self._observe(), self.age
+        state.obs[:] = self._observe()
+        state.info["episode_steps"][:] = self.age
         self.alive &= ~state.done
         return state
 
@@ -157,7 +187,8 @@ class MujocoQuadrupeds(ABEnv):
 
     def errors(self) -> dict[str, np.ndarray]:
         """Return what QuadrupedEnv.errors returns."""
-        kind, qd = self.cfg.command.kind, np.array([d.qvel for d in self.datas])
+        kind = self.cfg.command.kind
+        qd = np.array([d.qvel for d in self.datas])
         errors = {}
         if kind == "velocity":
             forward, left = self._to_heading(qd[:, :2]).T
@@ -173,7 +204,8 @@ class MujocoQuadrupeds(ABEnv):
         """Return horizontal vectors (N, 2) in the heading frame."""
         r = np.array([d.xmat[1] for d in self.datas])  # R_WB, row by row
         heading = np.arctan2(r[:, 3], r[:, 0])
-        c, s = np.cos(heading), np.sin(heading)
+        c = np.cos(heading)
+        s = np.sin(heading)
         return np.stack((c * v[:, 0] + s * v[:, 1], c * v[:, 1] - s * v[:, 0]), axis=1)
 
     def _uniform(self, span: float, size: int) -> np.ndarray:
@@ -187,8 +219,11 @@ class MujocoQuadrupeds(ABEnv):
         """Take robots through the physics steps of a control step; MuJoCo's motors cut the torque."""
         force = np.zeros(6)
         for i in robots:
-            d, target, more = self.datas[i], targets[i], feedforward[i]
-            q, qd = d.qpos[7:], d.qvel[6:]
+            d = self.datas[i]
+            target = targets[i]
+            more = feedforward[i]
+            q = d.qpos[7:]
+            qd = d.qvel[6:]
             for _ in range(self.cfg.sim_substeps):
                 d.ctrl[:] = self.kp * (target - q) - self.kd * qd + more
                 mujoco.mj_step(self.model, d)
@@ -206,24 +241,32 @@ class MujocoQuadrupeds(ABEnv):
         cfg = self.cfg.push
         self.push_in -= self.cfg.ctrl_dt
         for i in np.flatnonzero((self.push_in <= 0) & self.alive):
-            angle, speed = self.random.uniform(0, 2 * math.pi), self.random.uniform(*cfg.speed)
+            angle = self.random.uniform(0, 2 * math.pi)
+            speed = self.random.uniform(*cfg.speed)
             self.datas[i].qvel[:2] += speed * math.cos(angle), speed * math.sin(angle)
             self.datas[i].qvel[3:6] += self._uniform(cfg.spin, 3)
             self.push_in[i] = self.random.uniform(*cfg.interval)
 
     def _new_goals(self) -> None:
         """Give the robots whose time has come, or that have reached a far goal, a new one about the middle of their feet."""
-        far, cfg = self.cfg.command, self.cfg.goal
+        far = self.cfg.command
+        cfg = self.cfg.goal
         near = np.linalg.norm((self.goal - self._com())[:, :2], axis=1) < far.reached
         self.goal_in -= self.cfg.ctrl_dt
         self.arrived = near & (self.goal_in > 0) & (far.kind == "goal")
         for i in np.flatnonzero((self.goal_in <= 0) | self.arrived):
             d = self.datas[i]
-            angle, share = self.random.uniform(0, 2 * math.pi), math.sqrt(self.random.uniform())
+            angle = self.random.uniform(0, 2 * math.pi)
+            share = math.sqrt(self.random.uniform())
             low, high, height = (*far.distance, 0.0) if far.kind == "goal" else (0.0, cfg.radius, cfg.height)
             distance = low + (high - low) * share
-            self.goal[i, :2] = d.geom_xpos[self.feet, :2].mean(0) + (distance * math.cos(angle), distance * math.sin(angle))
-            self.goal[i, 2] = self.robot.home_height + d.subtree_com[1, 2] - d.qpos[2] + self.random.uniform(-height, height)
+            self.goal[i, :2] = d.geom_xpos[self.feet, :2].mean(0) + (
+                distance * math.cos(angle),
+                distance * math.sin(angle),
+            )
+            self.goal[i, 2] = (
+                self.robot.home_height + d.subtree_com[1, 2] - d.qpos[2] + self.random.uniform(-height, height)
+            )
             self.goal_in[i] = math.inf if far.kind == "goal" else self.random.uniform(*cfg.interval)
 
     def _new_commands(self) -> None:
@@ -249,11 +292,16 @@ class MujocoQuadrupeds(ABEnv):
         up = np.array([d.xmat[1, 6:] for d in self.datas])  # the vertical in the base frame
         z = np.array([d.qpos[2] for d in self.datas])
         corner = z - np.abs(up) @ self.robot.trunk_half_extents
-        return ~((up[:, 2] > math.cos(self.cfg.fall_tilt)) & (z > self.cfg.fall_height * self.robot.home_height) & (corner > 0))
+        return ~(
+            (up[:, 2] > math.cos(self.cfg.fall_tilt))
+            & (z > self.cfg.fall_height * self.robot.home_height)
+            & (corner > 0)
+        )
 
     def _observe(self) -> np.ndarray:
         """Return observations (N, 37), columns as QuadrupedEnv documents them."""
-        q, qd = np.array([d.qpos for d in self.datas]), np.array([d.qvel for d in self.datas])
+        q = np.array([d.qpos for d in self.datas])
+        qd = np.array([d.qvel for d in self.datas])
         r = np.array([d.xmat[1] for d in self.datas])  # R_WB, row by row
         sensed = {
             "joint_angles": q[:, 7:] - self.home,
@@ -267,30 +315,38 @@ class MujocoQuadrupeds(ABEnv):
 
     def _asked(self) -> np.ndarray:
         """Return what the observation says of the command (N, 3)."""
-        kind, reach = self.cfg.command.kind, self.cfg.goal.reach
+        kind = self.cfg.command.kind
+        reach = self.cfg.goal.reach
         if kind == "velocity":
             return self.command * (COMMAND_SCALE, COMMAND_SCALE, 1)
         offset = self.goal - self._com()
         flat = self._to_heading(offset[:, :2])
         flat = flat * np.minimum(1, reach / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6))
-        return np.column_stack(((GOAL_SPAN / reach if kind == "goal" else GOAL_SCALE) * flat, GOAL_SCALE * offset[:, 2]))
+        return np.column_stack(
+            ((GOAL_SPAN / reach if kind == "goal" else GOAL_SCALE) * flat, GOAL_SCALE * offset[:, 2])
+        )
 
 
-def evaluate_in_mujoco(creature: Creature, cfg: QuadrupedCfg, episodes: int, seed: int, cone: str = "pyramidal") -> dict[str, float]:
+def evaluate_in_mujoco(
+    creature: Creature, cfg: QuadrupedCfg, episodes: int, seed: int, cone: str = "pyramidal"
+) -> dict[str, float]:
     """Return what evaluation.evaluate returns, without the return, for episodes in MuJoCo; creature on the CPU."""
     result = evaluate(creature, MujocoQuadrupeds(episodes, cfg, cone=cone), seed, torch.device("cpu"))
     del result["mean_return"]
     return result
 
 
-def compare(creature: Creature, task: str, cfg: QuadrupedCfg, episodes: int, seed: int = 0, cone: str = "pyramidal") -> dict[str, float]:
+def compare(
+    creature: Creature, task: str, cfg: QuadrupedCfg, episodes: int, seed: int = 0, cone: str = "pyramidal"
+) -> dict[str, float]:
     """Return the results of both engines, each key with _foal or _mujoco behind it, and episodes.
 
     creature: on the CPU; task: name; episodes: in each engine; cone: of MuJoCo's foot friction.
     """
     cfg = dataclasses.replace(cfg, vary=VaryCfg(), noise=NoiseCfg())
     env = registry.make(task, num_envs=episodes, cfg=cfg)
-    ours, theirs = evaluate(creature, env, seed, torch.device("cpu")), evaluate_in_mujoco(creature, cfg, episodes, seed, cone)
+    ours = evaluate(creature, env, seed, torch.device("cpu"))
+    theirs = evaluate_in_mujoco(creature, cfg, episodes, seed, cone)
     result = {"episodes": theirs.pop("episodes")}
     for name, value in theirs.items():
         result |= {f"{name}_foal": float(ours[name]), f"{name}_mujoco": float(value)}
@@ -301,7 +357,9 @@ def main() -> None:
     """Compare a checkpoint in both engines and print the table."""
     options = machine.parser(__doc__.splitlines()[0])
     options.add_argument("--checkpoint", required=True, help="file that training wrote")
-    options.add_argument("--episodes", type=int, default=0, help="in each engine; 256, or 64 with --quick, if not given")
+    options.add_argument(
+        "--episodes", type=int, default=0, help="in each engine; 256, or 64 with --quick, if not given"
+    )
     options.add_argument("--seed", type=int, default=0, help="of starts, pushes and goals")
     options.add_argument("--cone", choices=CONES, default="pyramidal", help="MuJoCo's friction cone")
     args = options.parse_args()
@@ -314,13 +372,25 @@ def main() -> None:
         creature = saved.creature(registry.make(saved.config.task, num_envs=1, cfg=saved.config.env))
     except ConfigError as error:
         options.error(str(error))
-    result = compare(creature, saved.config.task, saved.config.env, args.episodes or (64 if args.quick else 256), args.seed, args.cone)
+    result = compare(
+        creature,
+        saved.config.task,
+        saved.config.env,
+        args.episodes or (64 if args.quick else 256),
+        args.seed,
+        args.cone,
+    )
     about = machine.describe("mujoco", "torch", "numba", "numpy")
     names = [name.removesuffix("_foal") for name in result if name.endswith("_foal")]
-    rows = [("", "Foal", "MuJoCo"), *((name, f"{result[f'{name}_foal']:.3f}", f"{result[f'{name}_mujoco']:.3f}") for name in names)]
+    rows = [
+        ("", "Foal", "MuJoCo"),
+        *((name, f"{result[f'{name}_foal']:.3f}", f"{result[f'{name}_mujoco']:.3f}") for name in names),
+    ]
     machine.table(f"{saved.config.task}, {result['episodes']} episodes in each engine", rows, about)
     if args.json:
-        machine.print_json(result | {"task": saved.config.task, "cone": args.cone, "checkpoint": str(args.checkpoint)} | about)
+        machine.print_json(
+            result | {"task": saved.config.task, "cone": args.cone, "checkpoint": str(args.checkpoint)} | about
+        )
 
 
 if __name__ == "__main__":

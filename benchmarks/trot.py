@@ -24,13 +24,25 @@ from config import PhysicsCfg
 from physics import PhysicsEngine, Robot, load_robot
 from physics.mjcf import to_mjcf
 
-GAINS = {"go1": (40.0, 1.0), "go2": (40.0, 1.0), "anymal_c": (100.0, 2.0), "spot": (400.0, 8.0)}  # kp [N m/rad], kd [N m s/rad]
+GAINS = {
+    "go1": (40.0, 1.0),
+    "go2": (40.0, 1.0),
+    "anymal_c": (100.0, 2.0),
+    "spot": (400.0, 8.0),
+}  # kp [N m/rad], kd [N m s/rad]
 ROBOTS = 32
-DURATION, CONTROL = 2.0, 0.02  # [s]
+# [s]
+DURATION = 2.0
+CONTROL = 0.02
 CONVERGED = 1e-4  # time step [s]
 TOLERANCE = 0.01  # error of a trajectory that is converged well enough
 TIMESTEPS = (5e-4, 1e-3, 1.25e-3, 2e-3, 2.5e-3, 4e-3, 5e-3)  # whole shares of CONTROL [s]
-GAIT = (1.5, 2.5), (0.25, 0.45), (0.15, 0.3), (-0.05, 0.05)  # strides [1/s]; thigh lifted, aft and fore, mean [rad]; uniform between
+GAIT = (
+    (1.5, 2.5),
+    (0.25, 0.45),
+    (0.15, 0.3),
+    (-0.05, 0.05),
+)  # strides [1/s]; thigh lifted, aft and fore, mean [rad]; uniform between
 PHASE = np.array([0.0, np.pi, np.pi, 0.0])  # of the legs
 
 
@@ -49,7 +61,11 @@ class Settings:
         return f"{self.integrator}, {self.iterations} iteration{'s' * (self.iterations > 1)}{damping}"
 
 
-SETTINGS = tuple(Settings(integrator, n, damped) for integrator, damped in (("Euler", True), ("Euler", False), ("implicitfast", True)) for n in (1, 3, 5, 100))
+SETTINGS = tuple(
+    Settings(integrator, n, damped)
+    for integrator, damped in (("Euler", True), ("Euler", False), ("implicitfast", True))
+    for n in (1, 3, 5, 100)
+)
 
 
 def gaits(seed: int = 1) -> np.ndarray:
@@ -94,7 +110,9 @@ def foal(timestep: float, robot: str = "go1", cfg: PhysicsCfg | None = None) -> 
     return out
 
 
-def pd_model(robot: Robot, timestep: float, settings: Settings, gains: tuple[float, float], **options: object) -> mj.MjModel:
+def pd_model(
+    robot: Robot, timestep: float, settings: Settings, gains: tuple[float, float], **options: object
+) -> mj.MjModel:
     """Return a robot in MuJoCo whose controls are joint targets [rad].
 
     timestep: [s]; gains: kp [N m/rad] and kd [N m s/rad] of the PD law, whose torque is cut at the
@@ -102,15 +120,20 @@ def pd_model(robot: Robot, timestep: float, settings: Settings, gains: tuple[flo
     """
     iterations = f'iterations="{settings.iterations}" ls_iterations="{50 if settings.iterations > 3 else 4}"'
     model = mj.MjModel.from_xml_string(to_mjcf(robot, timestep, option=iterations, **options))
-    model.opt.integrator = {"Euler": mj.mjtIntegrator.mjINT_EULER, "implicitfast": mj.mjtIntegrator.mjINT_IMPLICITFAST}[settings.integrator]
+    model.opt.integrator = {"Euler": mj.mjtIntegrator.mjINT_EULER, "implicitfast": mj.mjtIntegrator.mjINT_IMPLICITFAST}[
+        settings.integrator
+    ]
     model.opt.cone = {"pyramidal": mj.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mj.mjtCone.mjCONE_ELLIPTIC}[settings.cone]
     model.geom_solref[:, 0] = settings.solref
     if not settings.eulerdamp:
         model.opt.disableflags |= mj.mjtDisableBit.mjDSBL_EULERDAMP
     kp, kd = gains
-    model.actuator_gainprm[:, 0], model.actuator_biastype[:] = kp, mj.mjtBias.mjBIAS_AFFINE
-    model.actuator_biasprm[:, 1], model.actuator_biasprm[:, 2] = -kp, -kd
-    model.actuator_forcerange[:], model.actuator_forcelimited[:] = model.actuator_ctrlrange, True
+    model.actuator_gainprm[:, 0] = kp
+    model.actuator_biastype[:] = mj.mjtBias.mjBIAS_AFFINE
+    model.actuator_biasprm[:, 1] = -kp
+    model.actuator_biasprm[:, 2] = -kd
+    model.actuator_forcerange[:] = model.actuator_ctrlrange
+    model.actuator_forcelimited[:] = True
     model.actuator_ctrllimited[:] = False
     return model
 
@@ -145,7 +168,10 @@ def error(trajectory: np.ndarray, reference: np.ndarray) -> float:
 
 
 def largest_timestep(
-    run: Callable[[float], np.ndarray], candidates: Iterable[float] = TIMESTEPS, reference: np.ndarray | None = None, tolerance: float = TOLERANCE
+    run: Callable[[float], np.ndarray],
+    candidates: Iterable[float] = TIMESTEPS,
+    reference: np.ndarray | None = None,
+    tolerance: float = TOLERANCE,
 ) -> tuple[float, dict[float, float]]:
     """Return the largest time step up to which all candidates are within the tolerance [s], 0 if none is, and each one's error.
 
@@ -172,12 +198,27 @@ def main() -> None:
     solved = mujoco(CONVERGED, Settings(), args.robot)
     found = {"Foal": largest_timestep(lambda dt: foal(dt, args.robot), timesteps)}
     for settings in SETTINGS:
-        found[f"MuJoCo, {settings}"] = largest_timestep(lambda dt, s=settings: mujoco(dt, s, args.robot), timesteps, solved)
+        found[f"MuJoCo, {settings}"] = largest_timestep(
+            lambda dt, s=settings: mujoco(dt, s, args.robot), timesteps, solved
+        )
     rows = [("error of the base's trajectory at", *(f"{dt * 1e3:g} ms" for dt in timesteps), "largest within 1 %")]
-    rows += [(name, *(f"{x:.2%}" for x in errors.values()), f"{largest * 1e3:g} ms" if largest else "none") for name, (largest, errors) in found.items()]
-    machine.table(f"A trot of {DURATION:g} s of {args.robot}, against each engine's own solution at {CONVERGED * 1e3:g} ms", rows, about)
+    rows += [
+        (name, *(f"{x:.2%}" for x in errors.values()), f"{largest * 1e3:g} ms" if largest else "none")
+        for name, (largest, errors) in found.items()
+    ]
+    machine.table(
+        f"A trot of {DURATION:g} s of {args.robot}, against each engine's own solution at {CONVERGED * 1e3:g} ms",
+        rows,
+        about,
+    )
     if args.json:
-        machine.print_json({name: {"largest_timestep": largest, "errors": list(errors.items())} for name, (largest, errors) in found.items()} | about)
+        machine.print_json(
+            {
+                name: {"largest_timestep": largest, "errors": list(errors.items())}
+                for name, (largest, errors) in found.items()
+            }
+            | about
+        )
 
 
 if __name__ == "__main__":

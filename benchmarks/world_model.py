@@ -89,7 +89,10 @@ def report_belief(results: dict[str, list[dict[str, Any]]], about: dict[str, obj
         trainings = [x["rows"] for x in found]
         first = [next((r for r in training if reached(r)), None) for training in trainings]
         rates[role] = [training[-1]["env_steps"] / training[-1]["seconds"] for training in trainings]
-        last = [[statistics.median(r[name] for r in training[-3:]) for training in trainings] for name in ("velocity_error", "yaw_rate_error", "survival")]
+        last = [
+            [statistics.median(r[name] for r in training[-3:]) for training in trainings]
+            for name in ("velocity_error", "yaw_rate_error", "survival")
+        ]
         cells = (
             [f"{x / 1e3:.0f} k" for x in rates[role]], ["never" if r is None else f"{r['env_steps'] / 1e6:.2f} M" for r in first],
             ["never" if r is None else f"{r['seconds']:.1f}" for r in first], *([f"{x:.3f}" for x in xs] for xs in last),
@@ -99,11 +102,21 @@ def report_belief(results: dict[str, list[dict[str, Any]]], about: dict[str, obj
     estimates = [x["estimates"] for x in results["belief"]]
     rows = [("root mean square", "error of the estimate, by seed", "of the mean")]
     for name in estimates[0]:
-        rows.append((name, ", ".join(f"{x[name][0]:.3f}" for x in estimates), f"{statistics.median(x[name][1] for x in estimates):.3f}"))
+        rows.append(
+            (
+                name,
+                ", ".join(f"{x[name][0]:.3f}" for x in estimates),
+                f"{statistics.median(x[name][1] for x in estimates):.3f}",
+            )
+        )
     machine.table("What no sensor measures, on robots of another seed", rows, about)
     slower = statistics.median(a / b for a, b in zip(rates["off"], rates["belief"], strict=True))
     print(f"training a world model and reading it: {slower:.2f} times slower\n")
-    return {"velocity_rms": statistics.median(x["base velocity [m/s]"][0] for x in estimates), "belief_slowdown": slower, "estimates": estimates}
+    return {
+        "velocity_rms": statistics.median(x["base velocity [m/s]"][0] for x in estimates),
+        "belief_slowdown": slower,
+        "estimates": estimates,
+    }
 
 
 def arrival(rows: Rows) -> dict[str, float] | None:
@@ -147,13 +160,30 @@ def plot(path: str, results: dict[str, list[Rows]]) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(11, 4.5), layout="constrained")
-    looks = zip(results.items(), ("0.75", "0.6", "0.45", "tab:blue", "tab:cyan", "tab:red"), (":", ":", ":", "--", "--", "-"), strict=True)
+    looks = zip(
+        results.items(),
+        ("0.75", "0.6", "0.45", "tab:blue", "tab:cyan", "tab:red"),
+        (":", ":", ":", "--", "--", "-"),
+        strict=True,
+    )
     for (name, trainings), colour, dashes in looks:
         for seed, rows in enumerate(trainings):
             label = NAMES[name] if seed == 0 else None
-            axes.plot([r["env_steps"] for r in rows], [r["survival"] for r in rows], dashes, color=colour, label=label, linewidth=1.8)
+            axes.plot(
+                [r["env_steps"] for r in rows],
+                [r["survival"] for r in rows],
+                dashes,
+                color=colour,
+                label=label,
+                linewidth=1.8,
+            )
     axes.axhline(0.95, color="0.6", linewidth=0.8, zorder=0)
-    axes.set(xscale="log", xlabel="real env steps (50 are a second of a robot's life)", ylabel="survival", title="quadruped-balance")
+    axes.set(
+        xscale="log",
+        xlabel="real env steps (50 are a second of a robot's life)",
+        ylabel="survival",
+        title="quadruped-balance",
+    )
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=120)
@@ -162,7 +192,12 @@ def plot(path: str, results: dict[str, list[Rows]]) -> None:
 
 def write_csv(path: str, results: dict[str, list[Rows]]) -> None:
     """Write every evaluation as a line."""
-    lines = [{"contestant": name, "seed": seed} | row for name, trainings in results.items() for seed, rows in enumerate(trainings) for row in rows]
+    lines = [
+        {"contestant": name, "seed": seed} | row
+        for name, trainings in results.items()
+        for seed, rows in enumerate(trainings)
+        for row in rows
+    ]
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]))
         writer.writeheader()
@@ -187,9 +222,19 @@ def report_imagination(results: dict[str, list[Rows]], about: dict[str, object])
 def read_options() -> argparse.Namespace:
     """Return the command line, checked; leave with exit code 2 and one line where it is wrong."""
     options = machine.parser(__doc__.splitlines()[0])
-    options.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, metavar="NAME", help=f"of {', '.join(PARTS)}")
-    options.add_argument("--seeds", type=int, metavar="N", default=3, help="trainings of every contestant (default 3); of belief 1 with --quick")
-    options.add_argument("--checkpoint", type=Path, default=WALK, metavar="PATH", help=f"whose policy walks (default {WALK.name})")
+    options.add_argument(
+        "--part", nargs="+", choices=PARTS, default=PARTS, metavar="NAME", help=f"of {', '.join(PARTS)}"
+    )
+    options.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        default=3,
+        help="trainings of every contestant (default 3); of belief 1 with --quick",
+    )
+    options.add_argument(
+        "--checkpoint", type=Path, default=WALK, metavar="PATH", help=f"whose policy walks (default {WALK.name})"
+    )
     options.add_argument("--csv", metavar="FILE", help="write every evaluation of imagination to a file")
     options.add_argument("--plot", metavar="FILE", help="draw survival over env steps, as .png, .pdf or .svg")
     args = options.parse_args()
@@ -201,7 +246,8 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     """Measure, print the tables and, with --json, the result."""
     args = read_options()
-    about, result = machine.describe("torch", "numba", "numpy"), {}
+    about = machine.describe("torch", "numba", "numpy")
+    result = {}
     torch.set_num_threads(1)  # threads have robots of their own
     try:
         if "open-loop" in args.part:

@@ -23,7 +23,8 @@ from training.world_model import Chance, overshooting_weights, world_model_loss
 from world_model import WorldModel
 
 CPU = torch.device("cpu")
-ROBOTS, BATCH = 256, 128
+ROBOTS = 256
+BATCH = 128
 HISTORY = 64  # control steps that a context would have to be re-encoded from
 
 
@@ -42,7 +43,8 @@ def seconds(function: Callable[[], Any]) -> Callable[[], float]:
     """Return a function that runs another for a fiftieth of a second or once, and returns the seconds of a run."""
 
     def timed() -> float:
-        runs, start = 0, time.perf_counter()
+        runs = 0
+        start = time.perf_counter()
         while not runs or time.perf_counter() - start < 0.02:
             function()
             runs += 1
@@ -73,12 +75,17 @@ class Bench:
     """A replay buffer of a new policy's balance, and world models to learn from it."""
 
     def __init__(self) -> None:
-        self.cfg = override(preset("quadruped-balance"), {"world_model.role": "belief", "world_model.capacity": 8, "train.num_envs": ROBOTS})
+        self.cfg = override(
+            preset("quadruped-balance"),
+            {"world_model.role": "belief", "world_model.capacity": 8, "train.num_envs": ROBOTS},
+        )
         env = registry.make(self.cfg.task, num_envs=ROBOTS, cfg=self.cfg.env, threads=1)
         torch.manual_seed(0)
-        self.env, self.creature = env, Creature(env, self.cfg.network, self.cfg.world_model)
+        self.env = env
+        self.creature = Creature(env, self.cfg.network, self.cfg.world_model)
         worker = Worker(env, self.creature, self.cfg, CPU, 0)
-        self.rollout, self.generator = worker.rollout, torch.Generator().manual_seed(0)
+        self.rollout = worker.rollout
+        self.generator = torch.Generator().manual_seed(0)
         self.replay = Replay(env, self.creature.world_model, 8, self.cfg.ppo.rollout, 1, CPU)
         for _ in range(8):
             worker.collect()
@@ -89,7 +96,9 @@ class Bench:
     def model(self, dtype: torch.dtype = torch.bfloat16, mirrored: bool = True) -> WorldModel:
         """Return a world model like the creature's."""
         env = self.env
-        made = WorldModel(env.num_obs, env.num_actions, self.cfg.world_model, env.num_privileged, env.body if mirrored else None)
+        made = WorldModel(
+            env.num_obs, env.num_actions, self.cfg.world_model, env.num_privileged, env.body if mirrored else None
+        )
         made.normaliser.load_state_dict(self.creature.world_model.normaliser.state_dict())
         made.dtype = dtype
         return made
@@ -101,7 +110,8 @@ class Bench:
 
 def step(model: WorldModel, s: Sequences, plain: bool = False) -> Callable[[], None]:
     """Return a function that computes a loss and its gradient; plain: in PyTorch alone."""
-    parameters, chance = list(model.parameters()), Chance(CPU, 0)
+    parameters = list(model.parameters())
+    chance = Chance(CPU, 0)
 
     def run() -> None:
         torch.autograd.grad(world_model_loss(model, s, chance)[0], parameters)
@@ -116,7 +126,10 @@ def step(model: WorldModel, s: Sequences, plain: bool = False) -> Callable[[], N
 
 def with_images(model: WorldModel, s: Sequences, latent: Tensor) -> Sequences:
     """Return sequences and their mirror images; latent: (1, D + Z, 2 B) before them."""
-    both = {"action": torch.cat((s.action, model.of_actions(s.action)), dim=1), "obs": torch.cat((s.obs, model.of_all(s.obs)), dim=1)}
+    both = {
+        "action": torch.cat((s.action, model.of_actions(s.action)), dim=1),
+        "obs": torch.cat((s.obs, model.of_all(s.obs)), dim=1),
+    }
     twice = {name: torch.cat((getattr(s, name),) * 2, dim=1) for name in ("reward", "terminated", "keep")}
     return Sequences(latent=latent, **both, **twice)
 
@@ -124,35 +137,83 @@ def with_images(model: WorldModel, s: Sequences, latent: Tensor) -> Sequences:
 def details(repetitions: int) -> list[Row]:
     """Measure every detail."""
     bench = Bench()
-    s, rows = bench.batch(), []
+    s = bench.batch()
+    rows = []
     samples = s.reward.numel()
 
-    def compare(name: str, unit: str, per: float, before: Callable[[], Any], after: Callable[[], Any], memory: tuple = (None, None)) -> None:
+    def compare(
+        name: str,
+        unit: str,
+        per: float,
+        before: Callable[[], Any],
+        after: Callable[[], Any],
+        memory: tuple = (None, None),
+    ) -> None:
         found = machine.interleaved({"before": seconds(before), "after": seconds(after)}, repetitions)
         rows.append(Row(name, unit, found["before"] / per, found["after"] / per, *memory))
 
-    whole, half, mirrored = bench.model(torch.float32), bench.model(), bench.model(mirrored=False)
+    whole = bench.model(torch.float32)
+    half = bench.model()
+    mirrored = bench.model(mirrored=False)
     images = with_images(half, s, mirrored.initial_latent(2 * BATCH))
     runs = {name: step(*arguments) for name, arguments in (
         ("plain", (bench.model(torch.float32), s, True)), ("float32", (whole, s)), ("bfloat16", (half, s)), ("images", (mirrored, images)),
     )}  # fmt: skip
     us = 1e-6 * samples
     memory = {name: kept(run) for name, run in runs.items()}
-    compare("mirror images to learn from: its own mirror image", "us per sample", us, runs["images"], runs["bfloat16"], (memory["images"], memory["bfloat16"]))
-    compare("PyTorch's operations: compiled", "us per sample", us, runs["plain"], runs["float32"], (memory["plain"], memory["float32"]))
-    compare("float32: bfloat16", "us per sample", us, runs["float32"], runs["bfloat16"], (memory["float32"], memory["bfloat16"]))
+    compare(
+        "mirror images to learn from: its own mirror image",
+        "us per sample",
+        us,
+        runs["images"],
+        runs["bfloat16"],
+        (memory["images"], memory["bfloat16"]),
+    )
+    compare(
+        "PyTorch's operations: compiled",
+        "us per sample",
+        us,
+        runs["plain"],
+        runs["float32"],
+        (memory["plain"], memory["float32"]),
+    )
+    compare(
+        "float32: bfloat16",
+        "us per sample",
+        us,
+        runs["float32"],
+        runs["bfloat16"],
+        (memory["float32"], memory["bfloat16"]),
+    )
 
     weights = overshooting_weights(5, 0.8)
-    compare("overshooting weights at every update: once", "us per update", 1e-6, lambda: overshooting_weights(5, 0.8), lambda: weights)
+    compare(
+        "overshooting weights at every update: once",
+        "us per update",
+        1e-6,
+        lambda: overshooting_weights(5, 0.8),
+        lambda: weights,
+    )
 
-    fresh, chance, shape = torch.Generator().manual_seed(0), Chance(CPU, 0), (half.sides, half.groups, samples)
+    fresh = torch.Generator().manual_seed(0)
+    chance = Chance(CPU, 0)
+    shape = (half.sides, half.groups, samples)
     chance.draw(*shape)
     compare(
         "masks and noise in new memory: in a buffer", "us per update", 1e-6,
         lambda: torch.rand(*shape, generator=fresh), lambda: chance.draw(*shape), (4.0 * samples * half.sides * half.groups,) * 2,
     )  # fmt: skip
 
-    stored = [(bench.replay.action[i], bench.replay.obs[i], bench.replay.reward[i], bench.replay.terminated[i], bench.replay.keep[i]) for i in range(8)]
+    stored = [
+        (
+            bench.replay.action[i],
+            bench.replay.obs[i],
+            bench.replay.reward[i],
+            bench.replay.terminated[i],
+            bench.replay.keep[i],
+        )
+        for i in range(8)
+    ]
 
     def draw_from_list() -> list[Tensor]:
         everything = [torch.cat(parts, dim=1) for parts in zip(*stored, strict=True)]
@@ -160,13 +221,25 @@ def details(repetitions: int) -> list[Row]:
         return [x[:, at] for x in everything]
 
     ring = size(bench.replay.action, bench.replay.obs, bench.replay.reward, bench.replay.terminated, bench.replay.keep)
-    compare("a list of rollouts, joined to draw: a ring", "us per sample", us, draw_from_list, bench.batch, (2.0 * ring, ring))
+    compare(
+        "a list of rollouts, joined to draw: a ring",
+        "us per sample",
+        us,
+        draw_from_list,
+        bench.batch,
+        (2.0 * ring, ring),
+    )
 
-    parts = Sequences(*(torch.cat([x] * (HISTORY // len(s.reward))) if x.dim() < 4 and i else x for i, x in enumerate(s)))
-    noise, long_noise = half.noise(samples), half.noise(parts.reward.numel())
+    parts = Sequences(
+        *(torch.cat([x] * (HISTORY // len(s.reward))) if x.dim() < 4 and i else x for i, x in enumerate(s))
+    )
+    noise = half.noise(samples)
+    long_noise = half.noise(parts.reward.numel())
 
     def follow(x: Sequences, draws: Tensor) -> Tensor:
-        return half.run(x.latent, x.action.flatten(0, 1), x.keep, draws, half.encode_seen(half.standardise(x.obs.flatten(0, 1)))).last
+        return half.run(
+            x.latent, x.action.flatten(0, 1), x.keep, draws, half.encode_seen(half.standardise(x.obs.flatten(0, 1)))
+        ).last
 
     def untracked(x: Sequences, draws: Tensor) -> Tensor:
         with torch.no_grad():
@@ -184,9 +257,13 @@ def details(repetitions: int) -> list[Row]:
     )  # fmt: skip
 
     obs = bench.rollout.obs[-1]
-    once = Sequences(bench.memory.latent, *(x[:1] for x in bench.replay.read(torch.stack((torch.zeros(ROBOTS).long(), torch.arange(ROBOTS)), 1))[1:]))
+    once = Sequences(
+        bench.memory.latent,
+        *(x[:1] for x in bench.replay.read(torch.stack((torch.zeros(ROBOTS).long(), torch.arange(ROBOTS)), 1))[1:]),
+    )
     history = Sequences(once.latent, *(x.expand(HISTORY, *x.shape[1:]) for x in once[1:]))
-    draws, once_draws = half.noise(HISTORY * ROBOTS), half.noise(ROBOTS)
+    draws = half.noise(HISTORY * ROBOTS)
+    once_draws = half.noise(ROBOTS)
     compare(
         f"the agent's latent found from {HISTORY} steps: one step on", "us per robot and step", 1e-6 * ROBOTS,
         lambda: untracked(history, draws), lambda: untracked(once, once_draws), (4.0 * HISTORY * ROBOTS * (obs.shape[1] + half.num_actions), size(once.latent)),
@@ -198,15 +275,20 @@ def details(repetitions: int) -> list[Row]:
 
 def transfers(bench: Bench, repetitions: int) -> Row:
     """Compare copies of a rollout to a GPU from pageable memory, waited for, with copies from pinned memory."""
-    pageable, pinned = bench.rollout.obs, bench.rollout.obs.pin_memory()
+    pageable = bench.rollout.obs
+    pinned = bench.rollout.obs.pin_memory()
     cuda = torch.empty_like(pageable, device="cuda")
 
     def wait() -> None:
         cuda.copy_(pageable)
         torch.cuda.synchronize()
 
-    found = machine.interleaved({"before": seconds(wait), "after": seconds(lambda: cuda.copy_(pinned, non_blocking=True))}, repetitions)
-    return Row("transfers waited for: non-blocking, pinned", "us per rollout", found["before"] / 1e-6, found["after"] / 1e-6)
+    found = machine.interleaved(
+        {"before": seconds(wait), "after": seconds(lambda: cuda.copy_(pinned, non_blocking=True))}, repetitions
+    )
+    return Row(
+        "transfers waited for: non-blocking, pinned", "us per rollout", found["before"] / 1e-6, found["after"] / 1e-6
+    )
 
 
 def report(rows: list[Row], about: dict[str, object]) -> dict[str, Any]:
@@ -217,8 +299,22 @@ def report(rows: list[Row], about: dict[str, object]) -> dict[str, Any]:
 
     table = [("before: after", "unit", "before", "after", "times", "MB before", "MB after")]
     for r in rows:
-        table.append((r.name, r.unit, f"{r.before:.3g}", f"{r.after:.3g}", f"{r.before / r.after:.1f}", megabytes(r.memory_before), megabytes(r.memory_after)))
-    machine.table(f"Details of the world model's training; one thread, {BATCH} sequences of 16 steps, {ROBOTS} robots", table, about)
+        table.append(
+            (
+                r.name,
+                r.unit,
+                f"{r.before:.3g}",
+                f"{r.after:.3g}",
+                f"{r.before / r.after:.1f}",
+                megabytes(r.memory_before),
+                megabytes(r.memory_after),
+            )
+        )
+    machine.table(
+        f"Details of the world model's training; one thread, {BATCH} sequences of 16 steps, {ROBOTS} robots",
+        table,
+        about,
+    )
     if not torch.cuda.is_available():
         print("transfers from pinned memory: not measured, there is no GPU\n")
     return {"details": [r._asdict() for r in rows]}

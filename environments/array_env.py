@@ -73,9 +73,15 @@ class ArrayEnv(ABEnv):
     def __init__(self, cfg: EnvCfg, num_envs: int = 1, threads: int = 0) -> None:
         if type(self).physics is ArrayEnv.physics and type(self).advance is ArrayEnv.advance:
             raise ConfigError(f"{type(self).__name__}: expected a method physics() or advance()")
-        self.cfg, self.num_envs, self.first_robot = cfg, num_envs, 0
-        self.seed, self.clock, self.started = 0, 0, False
-        self.age, self.total = np.zeros(num_envs, np.float32), np.zeros(num_envs, np.float32)  # control steps and rewards of this episode
+        self.cfg = cfg
+        self.num_envs = num_envs
+        self.first_robot = 0
+        self.seed = 0
+        self.clock = 0
+        self.started = False
+        # control steps and rewards of this episode
+        self.age = np.zeros(num_envs, np.float32)
+        self.total = np.zeros(num_envs, np.float32)
         self.data = self.create(num_envs)
         self._state = self.new_state()
 
@@ -125,28 +131,39 @@ class ArrayEnv(ABEnv):
 
     def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
         """Start every episode; see ABEnv."""
-        self.seed, self.clock, self.started = seed, 0, True
+        self.seed = seed
+        self.clock = 0
+        self.started = True
         if missing := set(self.tallies) - set(self.tally()):
-            raise ValueError(f"tally: expected {', '.join(sorted(missing))}, which tallies names, got {', '.join(self.tally()) or 'nothing'}")
+            raise ValueError(
+                f"tally: expected {', '.join(sorted(missing))}, which tallies names, got {', '.join(self.tally()) or 'nothing'}"
+            )
         if missing := set(self.targets) - set(self.tallies) - set(self.errors()):
             raise ValueError(f"targets: expected names of tallies or errors(), got {', '.join(sorted(missing))}")
-        everyone, s = np.arange(self.num_envs), self._state
+        everyone = np.arange(self.num_envs)
+        s = self._state
         self._begin(everyone)
-        self.age[:] = np.floor(self.draws(everyone, 1).uniform(0.0, float(self.cfg.max_episode_steps))) if staggered else 0.0
+        self.age[:] = (
+            np.floor(self.draws(everyone, 1).uniform(0.0, float(self.cfg.max_episode_steps))) if staggered else 0.0
+        )
         self._see(s)
-        s.reward[:], s.terminated[:], s.truncated[:] = 0.0, False, False
+        s.reward[:] = 0.0
+        s.terminated[:] = False
+        s.truncated[:] = False
         s.data = self.data
         return s
 
     def _begin(self, who: np.ndarray) -> None:
         self.reset(who, self.draws(who))
-        self.age[who], self.total[who] = 0.0, 0.0
+        self.age[who] = 0.0
+        self.total[who] = 0.0
 
     def step(self, actions: np.ndarray, out: EnvState | None = None) -> EnvState:
         """Advance one control step; see ABEnv."""
         if not self.started:
             raise ValueError("step: expected init_state() before the first step")
-        actions, s = self.checked(actions), out or self._state
+        actions = self.checked(actions)
+        s = out or self._state
         self.clock += 1
         self.act(actions)
         self.advance()
@@ -158,23 +175,33 @@ class ArrayEnv(ABEnv):
         broken = ~np.isfinite(s.reward)
         if (broken & ~s.terminated).any():
             robot = int(np.argmax(broken & ~s.terminated))
-            raise ValueError(f"reward: expected finite numbers, got {s.reward[robot]} of robot {robot}, whose episode goes on")
+            raise ValueError(
+                f"reward: expected finite numbers, got {s.reward[robot]} of robot {robot}, whose episode goes on"
+            )
         s.reward[broken] = 0.0
         self.total += s.reward
         s.data = self.data
         self._see(s)
         ended = np.flatnonzero(s.done)
         if len(ended):
-            now = {"final_obs": s.obs, "final_privileged": s.info["privileged"], "episode_return": self.total, "episode_steps": self.age}
+            now = {
+                "final_obs": s.obs,
+                "final_privileged": s.info["privileged"],
+                "episode_return": self.total,
+                "episode_steps": self.age,
+            }
             now |= {f"episode_{name}": values for name, values in self.tally().items()}
             for name, values in now.items():
                 if name in s.info:
                     s.info[name][ended] = np.nan_to_num(values[ended], posinf=0.0, neginf=0.0)
             self._begin(ended)
-            s.obs[ended], s.info["privileged"][ended] = self.observe()[ended], self.privileged()[ended]
+            s.obs[ended] = self.observe()[ended]
+            s.info["privileged"][ended] = self.privileged()[ended]
         if not np.isfinite(s.obs).all():
             robot = int(np.argwhere(~np.isfinite(s.obs))[0, 0])
-            raise ValueError(f"observe: expected finite numbers, got {s.obs[robot].tolist()} of robot {robot}, whose episode goes on")
+            raise ValueError(
+                f"observe: expected finite numbers, got {s.obs[robot].tolist()} of robot {robot}, whose episode goes on"
+            )
         return s
 
     def _see(self, s: EnvState) -> None:
@@ -185,7 +212,9 @@ class ArrayEnv(ABEnv):
     def _checked(self, name: str, values: Any, shape: tuple[int, ...]) -> Any:
         """Return what a method of the task returned; raise ValueError if it has another shape."""
         if np.shape(values) != shape:
-            raise ValueError(f"{name}: expected shape {shape} from {type(self).__name__}.{name}(), got {np.shape(values)}")
+            raise ValueError(
+                f"{name}: expected shape {shape} from {type(self).__name__}.{name}(), got {np.shape(values)}"
+            )
         return values
 
     def split(self, parts: int, threads: int = 1) -> "list[ArrayEnv]":
@@ -200,9 +229,13 @@ class ArrayEnv(ABEnv):
         return [self._part(first, last) for first, last in itertools.pairwise(bounds)]
 
     def _part(self, first: int, last: int) -> "ArrayEnv":
-        part, (start, stop) = copy.copy(self), (first * self.granule, min(last * self.granule, self.num_envs))
-        part.num_envs, part.first_robot = stop - start, self.first_robot + start
+        part = copy.copy(self)
+        start = first * self.granule
+        stop = min(last * self.granule, self.num_envs)
+        part.num_envs = stop - start
+        part.first_robot = self.first_robot + start
         part.data = {name: array[first:last] for name, array in self.data.items()}
-        part.age, part.total = self.age[start:stop], self.total[start:stop]
+        part.age = self.age[start:stop]
+        part.total = self.total[start:stop]
         part._state = part.new_state()
         return part

@@ -25,7 +25,9 @@ class CartPoleCfg(EnvCfg):
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.0, high=100.0)
     rail_damping: float = knob(1.0, "of the cart's motion", "N s/m", low=0.0, high=1e3)
     hinge_damping: float = knob(1.0, "of the pole's", "N m s/rad", low=0.0, high=1e3)
-    reset: float = knob(0.01, "position, angle and velocities at first, uniform +-", "m, rad, m/s, rad/s", low=0.0, high=1.0)
+    reset: float = knob(
+        0.01, "position, angle and velocities at first, uniform +-", "m, rad, m/s, rad/s", low=0.0, high=1.0
+    )
     max_angle: float = knob(0.2, "angle beyond which an episode ends", "rad", low=0.01, high=3.1)
     max_position: float = knob(0.8, "distance from the middle beyond which one ends", "m", low=0.01, high=100.0)
 
@@ -48,7 +50,10 @@ class CartPoleEnv(ArrayEnv):
     """
 
     cfg: CartPoleCfg
-    num_obs, num_actions, action_limit, camera = 4, 1, 3.0, (-75.0, 12.0)
+    num_obs = 4
+    num_actions = 1
+    action_limit = 3.0
+    camera = (-75.0, 12.0)
 
     def create(self, n: int) -> Data:
         """Return data: state (n, 4) as observed, force (n) [N]."""
@@ -67,11 +72,16 @@ class CartPoleEnv(ArrayEnv):
         # (M + m) x'' + m l cos(a) a'' = F + m l sin(a) a'^2 - d x'
         # m l cos(a) x'' + (4/3) m l^2 a'' = m g l sin(a) - e a'
         # for the cart's position x and the pole's angle a, l being half of its length
-        c, s = self.cfg, self.data["state"].T
+        c = self.cfg
+        s = self.data["state"].T
         lever = c.pole_mass * 0.5 * c.pole_length
-        sin, cos = np.sin(s[1]), np.cos(s[1])
-        a, b, d = c.cart_mass + c.pole_mass, lever * cos, lever * (2.0 / 3.0) * c.pole_length
-        f, g = self.data["force"] + lever * sin * s[3] ** 2 - c.rail_damping * s[2], lever * c.gravity * sin - c.hinge_damping * s[3]
+        sin = np.sin(s[1])
+        cos = np.cos(s[1])
+        a = c.cart_mass + c.pole_mass
+        b = lever * cos
+        d = lever * (2.0 / 3.0) * c.pole_length
+        f = self.data["force"] + lever * sin * s[3] ** 2 - c.rail_damping * s[2]
+        g = lever * c.gravity * sin - c.hinge_damping * s[3]
         over = c.sim_dt / (a * d - b * b)
         s[2] += over * (d * f - b * g)
         s[3] += over * (a * g - b * f)
@@ -106,8 +116,20 @@ class CartPoleEnv(ArrayEnv):
     def view(self, robot: int = 0) -> dict[str, Any]:
         """Return how they lie."""
         x, angle = self.data["state"][robot, :2].astype(float)
-        height, way = 0.3, np.array([np.sin(angle), 0.0, np.cos(angle)])
+        height = 0.3
+        way = np.array([np.sin(angle), 0.0, np.cos(angle)])
         hinge = np.array([x, 0.0, height])
-        position = [[0.0, 0.0, height - 0.08], hinge, hinge + 0.5 * self.cfg.pole_length * way, hinge + self.cfg.pole_length * way]
-        level, leant = [1.0, 0.0, 0.0, 0.0], [np.cos(angle / 2), 0.0, np.sin(angle / 2), 0.0]
-        return {"position": np.array(position), "quaternion": np.array([level, level, leant, level]), "goal": None, "target": np.array([0.0, 0.0, 0.5])}
+        position = [
+            [0.0, 0.0, height - 0.08],
+            hinge,
+            hinge + 0.5 * self.cfg.pole_length * way,
+            hinge + self.cfg.pole_length * way,
+        ]
+        level = [1.0, 0.0, 0.0, 0.0]
+        leant = [np.cos(angle / 2), 0.0, np.sin(angle / 2), 0.0]
+        return {
+            "position": np.array(position),
+            "quaternion": np.array([level, level, leant, level]),
+            "goal": None,
+            "target": np.array([0.0, 0.0, 0.5]),
+        }

@@ -97,12 +97,20 @@ class EnvState:
     def validate(self) -> None:
         """Raise ValueError, naming the field, unless there is of every robot what there should be, in finite numbers."""
         n = len(self.obs)
-        kinds = {"obs": (2, np.float32), "reward": (1, np.float32), "terminated": (1, np.bool_), "truncated": (1, np.bool_)}
+        kinds = {
+            "obs": (2, np.float32),
+            "reward": (1, np.float32),
+            "terminated": (1, np.bool_),
+            "truncated": (1, np.bool_),
+        }
         arrays = {name: np.asarray(getattr(self, name)) for name in kinds}
         for name, (dimensions, kind) in kinds.items():
-            array, shape = arrays[name], "(N, O)" if dimensions == 2 else f"({n})"
+            array = arrays[name]
+            shape = "(N, O)" if dimensions == 2 else f"({n})"
             if array.ndim != dimensions or len(array) != n or array.dtype != kind:
-                raise ValueError(f"{name}: expected {np.dtype(kind).name} of shape {shape}, got {array.dtype} of shape {array.shape}")
+                raise ValueError(
+                    f"{name}: expected {np.dtype(kind).name} of shape {shape}, got {array.dtype} of shape {array.shape}"
+                )
         for name, array in (arrays | self.info).items():
             if len(array) != n:
                 raise ValueError(f"{name}: expected a row for each of {n} robots, got {len(array)}")
@@ -110,7 +118,9 @@ class EnvState:
                 robot = int(np.argwhere(~np.isfinite(array))[0, 0])
                 raise ValueError(f"{name}: expected finite numbers, got {array[robot].tolist()} of robot {robot}")
         if (self.terminated & self.truncated).any():
-            raise ValueError(f"truncated: expected False where terminated, got both for robot {int(np.argmax(self.terminated & self.truncated))}")
+            raise ValueError(
+                f"truncated: expected False where terminated, got both for robot {int(np.argmax(self.terminated & self.truncated))}"
+            )
 
 
 class ABEnv(abc.ABC):
@@ -129,7 +139,9 @@ class ABEnv(abc.ABC):
     kernel: str = ""  # name of the compiled function that takes a step, for those who wonder whether it is compiled yet
     camera: tuple[float, float] = (-52.0, 17.0)  # azimuth and elevation that a picture shows it from [deg]
     tallies: tuple[str, ...] = ()  # what evaluations tell of whole episodes: info["episode_NAME"]
-    targets: ClassVar[dict[str, tuple[float, float]]] = {}  # of what evaluations tell: least and most for the task to count as learnt
+    targets: ClassVar[
+        dict[str, tuple[float, float]]
+    ] = {}  # of what evaluations tell: least and most for the task to count as learnt
 
     @property
     def observation_space(self) -> Box:
@@ -181,8 +193,13 @@ class ABEnv(abc.ABC):
         n = self.num_envs
         wide = {"privileged": self.num_privileged, "final_obs": self.num_obs, "final_privileged": self.num_privileged}
         info = {name: np.zeros((n, size), np.float32) for name, size in wide.items()}
-        info |= {name: np.zeros(n, np.float32) for name in ("episode_return", "episode_steps", *(f"episode_{name}" for name in self.tallies))}
-        return EnvState(np.zeros((n, self.num_obs), np.float32), np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool), info)
+        info |= {
+            name: np.zeros(n, np.float32)
+            for name in ("episode_return", "episode_steps", *(f"episode_{name}" for name in self.tallies))
+        }
+        return EnvState(
+            np.zeros((n, self.num_obs), np.float32), np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool), info
+        )
 
     def checked(self, actions: np.ndarray) -> np.ndarray:
         """Return actions (N, num_actions) as float32; raise ValueError for another shape or what is not finite."""
@@ -191,7 +208,9 @@ class ABEnv(abc.ABC):
             raise ValueError(f"actions: expected shape ({self.num_envs}, {self.num_actions}), got {actions.shape}")
         if not np.isfinite(actions).all():
             robot, column = np.argwhere(~np.isfinite(actions))[0].tolist()
-            raise ValueError(f"actions: expected finite numbers, got {actions[robot, column]} in column {column} of robot {robot}")
+            raise ValueError(
+                f"actions: expected finite numbers, got {actions[robot, column]} in column {column} of robot {robot}"
+            )
         return actions
 
     def statistics(self) -> dict[str, float]:

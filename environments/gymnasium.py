@@ -37,7 +37,8 @@ class GymVectorEnv(VectorEnv):
     """
 
     def __init__(self, env: ABEnv, seed: int | None = 0, action_limit: float = np.inf) -> None:
-        self.env, self.num_envs = env, env.num_envs
+        self.env = env
+        self.num_envs = env.num_envs
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_observation_space = _box(env.observation_space)
         self.single_action_space = _box(env.action_space, action_limit)
@@ -59,7 +60,8 @@ class GymVectorEnv(VectorEnv):
         if seed is None:
             seed = self._first_seed
         super().reset(seed=seed)
-        self._first_seed, self._started = None, True
+        self._first_seed = None
+        self._started = True
         # Gymnasium's seeds have no upper bound, a task's have 32 bits
         start = int(self.np_random.integers(2**31)) if seed is None else seed % 2**32
         state = self.env.init_state(start, bool((options or {}).get("staggered", False)))
@@ -79,7 +81,8 @@ class GymVectorEnv(VectorEnv):
 
     def _infos(self, state: EnvState, done: np.ndarray, copy: bool = False) -> Infos:
         """Return a state's info under Gymnasium's names, each with its mask; final_* and episode_* are of the episodes that ended."""
-        infos, final = {}, {}
+        infos = {}
+        final = {}
         any_done = bool(done.any())
         for name, value in state.info.items():
             if not value.size:  # a task that tells nothing privileged
@@ -109,8 +112,10 @@ class GymEnv(gymnasium.Env):
         if env.num_envs != 1:
             raise ValueError(f"env: expected a single copy, got {env.num_envs}; GymVectorEnv takes several")
         # nobody's seed: environments that are made one after another do not all do the same
-        self.env, self._many = env, GymVectorEnv(env, None, action_limit)
-        self.observation_space, self.action_space = self._many.single_observation_space, self._many.single_action_space
+        self.env = env
+        self._many = GymVectorEnv(env, None, action_limit)
+        self.observation_space = self._many.single_observation_space
+        self.action_space = self._many.single_action_space
         self._next: tuple[np.ndarray, Infos] | None = None  # what the next episode begins with, once one has ended
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Infos]:
@@ -119,7 +124,8 @@ class GymEnv(gymnasium.Env):
         After the end of an episode, without seed and options, it is the one that the task has started already.
         """
         super().reset(seed=seed)
-        start, self._next = self._next, None
+        start = self._next
+        self._next = None
         if start and seed is None and not options:
             return start
         obs, infos = self._many.reset(seed=seed, options=options)
@@ -133,7 +139,8 @@ class GymEnv(gymnasium.Env):
         if self._next:
             raise ResetNeeded("step() after the end of an episode, before reset()")
         obs, rewards, terminations, truncations, infos = self._many.step(np.asarray(action)[None])
-        last, final = infos.pop("final_obs", obs), infos.pop("final_info", None)
+        last = infos.pop("final_obs", obs)
+        final = infos.pop("final_info", None)
         if final:
             self._next = obs[0], _of_one(infos)
         return last[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), _of_one(final or infos)
@@ -141,7 +148,9 @@ class GymEnv(gymnasium.Env):
 
 def _box(space: Box, limit: float = np.inf) -> spaces.Box:
     """Return a space as Gymnasium's; limit: bound of either side where it has none."""
-    low, high = (np.where(np.isfinite(bound), bound, other) for bound, other in ((space.low, -limit), (space.high, limit)))
+    low, high = (
+        np.where(np.isfinite(bound), bound, other) for bound, other in ((space.low, -limit), (space.high, limit))
+    )
     return spaces.Box(*(np.full(space.size, bound, np.float32) for bound in (low, high)), dtype=np.float32)
 
 
@@ -155,7 +164,9 @@ def make_env(task: str, action_limit: float = np.inf, **settings: Any) -> GymEnv
     return GymEnv(registry.make(task, **settings), action_limit)
 
 
-def make_vec(task: str, num_envs: int = 1, seed: int | None = 0, action_limit: float = np.inf, **settings: Any) -> GymVectorEnv:
+def make_vec(
+    task: str, num_envs: int = 1, seed: int | None = 0, action_limit: float = np.inf, **settings: Any
+) -> GymVectorEnv:
     """Return num_envs copies of a task; settings: see registry.make()."""
     return GymVectorEnv(registry.make(task, num_envs=num_envs, **settings), seed, action_limit)
 
@@ -165,7 +176,9 @@ def register_all() -> None:
     for task in registry.tasks():
         if (name := f"foal/{task}-v0") not in gymnasium.registry:
             with contextlib.suppress(gymnasium.error.Error):  # a name that Gymnasium does not take, with a space in it
-                gymnasium.register(name, f"{__name__}:make_env", vector_entry_point=f"{__name__}:make_vec", kwargs={"task": task})
+                gymnasium.register(
+                    name, f"{__name__}:make_env", vector_entry_point=f"{__name__}:make_vec", kwargs={"task": task}
+                )
 
 
 register_all()

@@ -41,7 +41,9 @@ class NavigationCfg(EnvCfg):
     goal_height: float = knob(2.0, "goals lie up to so high", "m", low=0.0, high=1e3)
     near: float = knob(6.0, "distance within which being near is rewarded", "m", low=0.1, high=1e3)
     progress_reward: float = knob(0.3, "reward of coming nearer, or penalty of the opposite", "1/m", low=0.0, high=1e3)
-    near_reward: float = knob(0.05, "reward of a step at the goal, falling to 0 in proportion to the distance", low=0.0, high=1e3)
+    near_reward: float = knob(
+        0.05, "reward of a step at the goal, falling to 0 in proportion to the distance", low=0.0, high=1e3
+    )
     goal_reward: float = knob(10.0, "reward of reaching a goal", low=0.0, high=1e3)
     wall_penalty: float = knob(0.1, "penalty of a step against a wall", low=0.0, high=1e3)
     tired_penalty: float = knob(0.02, "penalty of a step, times the share of stamina that is gone", low=0.0, high=1e3)
@@ -65,25 +67,35 @@ class NavigationEnv(ArrayEnv):
     """
 
     cfg: NavigationCfg
-    num_obs, num_actions, action_limit, camera = 7, 3, 1.0, (-52.0, 42.0)
+    num_obs = 7
+    num_actions = 3
+    action_limit = 1.0
+    camera = (-52.0, 42.0)
     tallies = ("goals",)
     targets: ClassVar = {"goals": (5.0, np.inf)}
 
     def create(self, n: int) -> Data:
         """Return data: position, velocity, goal, action (n, 3) [m], [m/s], [m], [1]; stamina, wall, rest, progress, arrived, goals (n)."""
         data = {name: np.zeros((n, 3), np.float32) for name in ("position", "velocity", "goal", "action")}
-        return data | {name: np.zeros(n, np.float32) for name in ("stamina", "wall", "rest", "progress", "arrived", "goals")}
+        return data | {
+            name: np.zeros(n, np.float32) for name in ("stamina", "wall", "rest", "progress", "arrived", "goals")
+        }
 
     def reset(self, who: np.ndarray, random: Draws) -> None:
         """Rest somewhere on the ground, a goal somewhere."""
-        d, edge = self.data, self.cfg.width - RADIUS
+        d = self.data
+        edge = self.cfg.width - RADIUS
         d["position"][who] = np.column_stack([random.uniform(RADIUS, edge, 2), np.full(len(who), RADIUS, np.float32)])
-        d["velocity"][who], d["stamina"][who], d["goals"][who] = 0.0, self.cfg.stamina, 0.0
+        d["velocity"][who] = 0.0
+        d["stamina"][who] = self.cfg.stamina
+        d["goals"][who] = 0.0
         self._new_goal(who, random)
 
     def _new_goal(self, who: np.ndarray, random: Draws) -> None:
         edge = self.cfg.width - RADIUS
-        self.data["goal"][who] = np.column_stack([random.uniform(RADIUS, edge, 2), random.uniform(RADIUS, RADIUS + self.cfg.goal_height)])
+        self.data["goal"][who] = np.column_stack(
+            [random.uniform(RADIUS, edge, 2), random.uniform(RADIUS, RADIUS + self.cfg.goal_height)]
+        )
 
     def distance(self) -> np.ndarray:
         """Return the distance from the goal, (N) [m]."""
@@ -91,9 +103,11 @@ class NavigationEnv(ArrayEnv):
 
     def act(self, actions: np.ndarray) -> None:
         """Take the actions over; jumps happen at once."""
-        d, c = self.data, self.cfg
+        d = self.data
+        c = self.cfg
         d["action"][:] = np.clip(actions, -1.0, 1.0)
-        d["progress"][:], d["wall"][:] = self.distance(), 0.0
+        d["progress"][:] = self.distance()
+        d["wall"][:] = 0.0
         fresh = np.where(d["stamina"] > 0.0, 1.0, TIRED)
         on_ground = d["position"][:, 2] <= RADIUS + 1e-4
         jump = np.where(on_ground, np.maximum(d["action"][:, 2], 0.0), 0.0)
@@ -106,8 +120,11 @@ class NavigationEnv(ArrayEnv):
 
     def physics(self) -> None:
         """Advance by a semi-implicit Euler step; what slows down is implicit."""
-        d, c, dt = self.data, self.cfg, self.cfg.sim_dt
-        p, v = d["position"], d["velocity"]
+        d = self.data
+        c = self.cfg
+        dt = self.cfg.sim_dt
+        p = d["position"]
+        v = d["velocity"]
         on_ground = (p[:, 2] <= RADIUS + 1e-4) & (v[:, 2] <= 0.0)
         v[:, :2] += (dt * c.thrust * np.where(on_ground, 1.0, AIR_CONTROL))[:, None] * d["action"][:, :2]
         v[:, 2] -= dt * c.gravity
@@ -115,7 +132,8 @@ class NavigationEnv(ArrayEnv):
         v /= 1.0 + dt * slowing[:, None]
         np.maximum(v[:, 2], -c.terminal, out=v[:, 2])
         p += dt * v
-        low, high = np.float32(RADIUS), np.array([c.width, c.width, c.height], np.float32) - np.float32(RADIUS)
+        low = np.float32(RADIUS)
+        high = np.array([c.width, c.width, c.height], np.float32) - np.float32(RADIUS)
         out = (p < low) | (p > high)
         np.clip(p, low, high, out=p)
         v[out] = 0.0
@@ -123,11 +141,19 @@ class NavigationEnv(ArrayEnv):
 
     def reward(self) -> np.ndarray:
         """Return the reward, and have those who reached their goal find a new one."""
-        d, c, distance = self.data, self.cfg, self.distance()
+        d = self.data
+        c = self.cfg
+        distance = self.distance()
         d["arrived"][:] = distance < c.reached
         gone = 1.0 - d["stamina"] / c.stamina
-        reward = c.progress_reward * (d["progress"] - distance) + c.near_reward * np.maximum(1.0 - distance / c.near, 0.0)
-        reward += c.goal_reward * d["arrived"] - c.wall_penalty * d["wall"] + gone * (c.rest_reward * d["rest"] - c.tired_penalty)
+        reward = c.progress_reward * (d["progress"] - distance) + c.near_reward * np.maximum(
+            1.0 - distance / c.near, 0.0
+        )
+        reward += (
+            c.goal_reward * d["arrived"]
+            - c.wall_penalty * d["wall"]
+            + gone * (c.rest_reward * d["rest"] - c.tired_penalty)
+        )
         who = np.flatnonzero(d["arrived"])
         if len(who):
             d["goals"][who] += 1.0
@@ -136,8 +162,15 @@ class NavigationEnv(ArrayEnv):
 
     def observe(self) -> np.ndarray:
         """Return goal, position and stamina, scaled."""
-        d, size = self.data, np.array([self.cfg.width, self.cfg.width, self.cfg.height], np.float32)
-        return np.column_stack([(d["goal"] - d["position"]) / size, 2.0 * d["position"] / size - 1.0, 2.0 * d["stamina"] / self.cfg.stamina - 1.0])
+        d = self.data
+        size = np.array([self.cfg.width, self.cfg.width, self.cfg.height], np.float32)
+        return np.column_stack(
+            [
+                (d["goal"] - d["position"]) / size,
+                2.0 * d["position"] / size - 1.0,
+                2.0 * d["stamina"] / self.cfg.stamina - 1.0,
+            ]
+        )
 
     def tally(self) -> dict[str, np.ndarray]:
         """Return the goals reached in this episode."""
@@ -146,11 +179,16 @@ class NavigationEnv(ArrayEnv):
     def errors(self) -> dict[str, np.ndarray]:
         """Return distance from the goal [m], speed [m/s] and the share of stamina left."""
         d = self.data
-        return {"goal_distance": self.distance(), "speed": np.linalg.norm(d["velocity"], axis=1), "stamina": d["stamina"] / self.cfg.stamina}
+        return {
+            "goal_distance": self.distance(),
+            "speed": np.linalg.norm(d["velocity"], axis=1),
+            "stamina": d["stamina"] / self.cfg.stamina,
+        }
 
     def solids(self) -> tuple[Solid, ...]:
         """Return the creature and four walls."""
-        half, high = 0.5 * self.cfg.width, 0.5
+        half = 0.5 * self.cfg.width
+        high = 0.5
         wall = "#A9B4BF"
         return (
             Solid("ball", (RADIUS,), "#E0762F"), Solid("box", (0.2, half, high), wall), Solid("box", (0.2, half, high), wall),
@@ -159,9 +197,15 @@ class NavigationEnv(ArrayEnv):
 
     def view(self, robot: int = 0) -> dict[str, Any]:
         """Return how they lie, the world's middle being the picture's origin."""
-        half, high = 0.5 * self.cfg.width, 0.5
+        half = 0.5 * self.cfg.width
+        high = 0.5
         middle = np.array([half, half, 0.0])
         walls = [[-half, 0.0, high], [half, 0.0, high], [0.0, -half, high], [0.0, half, high]]
         position = np.array([self.data["position"][robot] - middle, *walls])
         goal = self.data["goal"][robot] - middle
-        return {"position": position, "quaternion": np.tile([1.0, 0.0, 0.0, 0.0], (5, 1)), "goal": goal, "target": position[0]}
+        return {
+            "position": position,
+            "quaternion": np.tile([1.0, 0.0, 0.0, 0.0], (5, 1)),
+            "goal": goal,
+            "target": position[0],
+        }

@@ -43,7 +43,9 @@ GROUP = "foal.environments"
 class _Task:
     description: str
     cfg: Callable[[], EnvCfg]
-    envs: dict[str, Callable[..., ABEnv]] = dataclasses.field(default_factory=dict)  # by backend, the preferred one first
+    envs: dict[str, Callable[..., ABEnv]] = dataclasses.field(
+        default_factory=dict
+    )  # by backend, the preferred one first
     rl: Callable[[], dict[str, Any]] | None = None
 
 
@@ -92,7 +94,9 @@ def rlcfg(name: str) -> Callable[[Decorated], Decorated]:
     def register(make_rl: Decorated) -> Decorated:
         task = _known(name, "rlcfg")
         if task.rl:
-            raise ConfigError(f"rlcfg: expected a task without a training preset, got {name!r}; without: {', '.join(n for n, t in _TASKS.items() if not t.rl)}")
+            raise ConfigError(
+                f"rlcfg: expected a task without a training preset, got {name!r}; without: {', '.join(n for n, t in _TASKS.items() if not t.rl)}"
+            )
         task.rl = make_rl
         return make_rl
 
@@ -102,7 +106,11 @@ def rlcfg(name: str) -> Callable[[Decorated], Decorated]:
 def _known(name: str, what: str) -> _Task:
     """Return a task; raise ConfigError, with the known names, if there is none of that name."""
     if name not in _TASKS:
-        raise ConfigError(f"{what}: unknown task {name!r}; {suggest(str(name), _TASKS, '')} known: {', '.join(_TASKS)}".replace("  ", " "))
+        raise ConfigError(
+            f"{what}: unknown task {name!r}; {suggest(str(name), _TASKS, '')} known: {', '.join(_TASKS)}".replace(
+                "  ", " "
+            )
+        )
     return _TASKS[name]
 
 
@@ -112,7 +120,9 @@ def _load_packages() -> None:
     for point in importlib.metadata.entry_points(group=GROUP):
         try:
             point.load()
-        except Exception as error:  # whatever another's module may raise must not keep the tasks of this one from running
+        except (
+            Exception
+        ) as error:  # whatever another's module may raise must not keep the tasks of this one from running
             warnings.warn(f"tasks of {point.value} are not available: {error}", stacklevel=2)
 
 
@@ -120,7 +130,8 @@ def _find(name: str, what: str = "task") -> _Task:
     """Return a task by its name or as "module:name"; raise ConfigError if there is none."""
     module, _, short = name.rpartition(":") if isinstance(name, str) else ("", "", name)
     if module:
-        module, here = module.removesuffix(".py"), os.getcwd()
+        module = module.removesuffix(".py")
+        here = os.getcwd()
         if not all(part.isidentifier() for part in module.split(".")):
             raise ConfigError(f"{what}: expected module:task, the module named as in an import, got {name!r}")
         if here not in sys.path:
@@ -129,7 +140,9 @@ def _find(name: str, what: str = "task") -> _Task:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name and module.split(".")[0] == error.name.split(".")[0]:
-                raise ConfigError(f"{what}: expected a module that can be imported from {here} or is installed, got {module!r}") from None
+                raise ConfigError(
+                    f"{what}: expected a module that can be imported from {here} or is installed, got {module!r}"
+                ) from None
             raise ConfigError(f"{what}: {module} cannot be imported: {error}") from None
         except ConfigError:
             raise
@@ -137,7 +150,8 @@ def _find(name: str, what: str = "task") -> _Task:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = "" if isinstance(error, SyntaxError) else f" ({last.filename}:{last.lineno})"
             raise ConfigError(f"{what}: {module} cannot be imported: {type(error).__name__}: {error}{where}") from None
-        found, mine = getattr(sys.modules[module], "__file__", None) or "", pathlib.Path(here, *module.split(".")).with_suffix(".py")
+        found = getattr(sys.modules[module], "__file__", None) or ""
+        mine = pathlib.Path(here, *module.split(".")).with_suffix(".py")
         if mine.exists() and not os.path.samefile(found or os.devnull, mine):
             raise ConfigError(f"{what}: {mine.name}: expected another name, one that no module of Foal or Python has")
     elif short not in _TASKS:
@@ -152,7 +166,9 @@ def compile_beside(name: str, cfg: EnvCfg) -> "subprocess.Popen | None":
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-c", "from environments import registry; registry.compile_alone()"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # who started it meets the same errors
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}, **quiet)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}, **quiet
+    )
     process.stdin.write(json.dumps([name, dataclasses.asdict(cfg)]))
     process.stdin.close()
     return process
@@ -227,7 +243,8 @@ def make(
 
     Raises ConfigError, a ValueError that names the field, for an unknown task, backend or field or a value out of range.
     """
-    task, default = _find(name), default_cfg(name)
+    task = _find(name)
+    default = default_cfg(name)
     backend = find_available_sim_backend(name) if sim_backend is None else sim_backend
     if backend not in task.envs:
         raise ConfigError(f"sim_backend: unknown backend {backend!r} of {name}; known: {', '.join(task.envs)}")

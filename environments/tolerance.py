@@ -66,7 +66,12 @@ for _formulas in SIGMOIDS.values():
         register_jitable(_formula)
 
 
-def check(bounds: tuple[float, float] = (0.0, 0.0), margin: float = 0.0, sigmoid: str = "gaussian", value_at_margin: float = 0.1) -> None:
+def check(
+    bounds: tuple[float, float] = (0.0, 0.0),
+    margin: float = 0.0,
+    sigmoid: str = "gaussian",
+    value_at_margin: float = 0.1,
+) -> None:
     """Raise ValueError, naming the argument, unless ``tolerance`` takes these."""
     if not bounds[0] <= bounds[1]:
         raise ValueError(f"bounds: expected a lower one of at most the upper one, got {bounds[0]} and {bounds[1]}")
@@ -76,10 +81,18 @@ def check(bounds: tuple[float, float] = (0.0, 0.0), margin: float = 0.0, sigmoid
         raise ValueError(f"sigmoid: expected one of {', '.join(SIGMOIDS)}, got {sigmoid!r}")
     ends = sigmoid in ("cosine", "linear", "quadratic")
     if margin > 0 and not (0 < value_at_margin < 1 or (ends and value_at_margin == 0)):
-        raise ValueError(f"value_at_margin: expected a number in {'[' if ends else '('}0, 1) for {sigmoid}, got {value_at_margin}")
+        raise ValueError(
+            f"value_at_margin: expected a number in {'[' if ends else '('}0, 1) for {sigmoid}, got {value_at_margin}"
+        )
 
 
-def tolerance(x: Any, bounds: tuple[float, float] = (0.0, 0.0), margin: float = 0.0, sigmoid: str = "gaussian", value_at_margin: float = 0.1) -> Any:
+def tolerance(
+    x: Any,
+    bounds: tuple[float, float] = (0.0, 0.0),
+    margin: float = 0.0,
+    sigmoid: str = "gaussian",
+    value_at_margin: float = 0.1,
+) -> Any:
     """Return 1 where x is within bounds, less the farther it is outside: a float for a scalar, an array for an array.
 
     x: a number or an array of any shape. bounds: lower and upper, each allowed and each may be infinite.
@@ -89,7 +102,8 @@ def tolerance(x: Any, bounds: tuple[float, float] = (0.0, 0.0), margin: float = 
     """
     check(bounds, margin, sigmoid, value_at_margin)
     factor, shape = SIGMOIDS[sigmoid]
-    low, high = float(bounds[0]), float(bounds[1])
+    low = float(bounds[0])
+    high = float(bounds[1])
     numbers = np.asarray(x) + 0.0  # whole numbers as float64, float32 as it is
     one = numbers.dtype.type(1)
     value = one - one
@@ -101,17 +115,23 @@ def tolerance(x: Any, bounds: tuple[float, float] = (0.0, 0.0), margin: float = 
 
 
 @overload(tolerance, strict=False, prefer_literal=True)
-def _compiled_tolerance(x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "gaussian", value_at_margin: Any = 0.1) -> Any:
+def _compiled_tolerance(
+    x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "gaussian", value_at_margin: Any = 0.1
+) -> Any:
     name = getattr(sigmoid, "literal_value", getattr(sigmoid, "value", sigmoid))
     if not isinstance(name, str):
         raise RequireLiteralValue(f"sigmoid: expected a literal, one of {', '.join(SIGMOIDS)}")
     check(sigmoid=name)
     factor, shape = SIGMOIDS[name]
     number = as_dtype(x).type if isinstance(x, types.Float) else np.float64
-    zero, one = number(0), number(1)
+    zero = number(0)
+    one = number(1)
 
-    def compiled(x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "gaussian", value_at_margin: Any = 0.1) -> Any:
-        low, high = number(bounds[0]), number(bounds[1])
+    def compiled(
+        x: Any, bounds: Any = (0.0, 0.0), margin: Any = 0.0, sigmoid: Any = "gaussian", value_at_margin: Any = 0.1
+    ) -> Any:
+        low = number(bounds[0])
+        high = number(bounds[1])
         if low <= x and x <= high:
             return one
         if margin > 0.0:

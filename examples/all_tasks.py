@@ -47,8 +47,19 @@ class Trial:
 
     def cells(self) -> tuple[str, ...]:
         """Return what stands below HEADING."""
-        rate, mean = ("-" if math.isnan(x) else text(x) for x, text in ((self.rate, count_text), (self.mean_return, "{:.2f}".format)))
-        return self.task, self.robot or "-", self.device, rate, mean, f"{self.seconds:.1f}", f"FAIL: {self.reason}" if self.reason else "pass"
+        rate, mean = (
+            "-" if math.isnan(x) else text(x)
+            for x, text in ((self.rate, count_text), (self.mean_return, "{:.2f}".format))
+        )
+        return (
+            self.task,
+            self.robot or "-",
+            self.device,
+            rate,
+            mean,
+            f"{self.seconds:.1f}",
+            f"FAIL: {self.reason}" if self.reason else "pass",
+        )
 
 
 def trials(tasks: Iterable[str], devices: Iterable[str]) -> list[Trial]:
@@ -92,7 +103,8 @@ def train(trial: Trial, iterations: int, num_envs: int, folder: pathlib.Path) ->
     with open(log, newline="") as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     result = system.evaluate(num_envs)
-    trial.rate, trial.mean_return = rows[-1]["rate"], result["mean_return"]
+    trial.rate = rows[-1]["rate"]
+    trial.mean_return = result["mean_return"]
     for row in rows:
         require_finite(row, f"in iteration {row['iteration']:.0f}")
     require_finite({name: value for name, value in result.items() if not isinstance(value, str)}, "in the evaluation")
@@ -108,7 +120,11 @@ def require_finite(values: dict[str, float], where: str) -> None:
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Keep to itself what others print and warn of."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         yield
 
@@ -119,8 +135,15 @@ def print_table(done: Sequence[Trial]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print()
     for row in rows:
-        print("  ".join(cell.rjust(w) if 3 <= i <= 5 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip())
-    print(f"\n{len(done)} runs, {sum(bool(trial.reason) for trial in done)} failed, {sum(trial.seconds for trial in done):.0f} s")
+        print(
+            "  ".join(
+                cell.rjust(w) if 3 <= i <= 5 else cell.ljust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+        )
+    print(
+        f"\n{len(done)} runs, {sum(bool(trial.reason) for trial in done)} failed, {sum(trial.seconds for trial in done):.0f} s"
+    )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,8 +164,16 @@ def read_command_line(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="all_tasks.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--iterations", type=positive, default=3, metavar="N", help="of every training (3)")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="instead of every registered one")
-    parser.add_argument("--devices", nargs="+", choices=("cpu", "cuda"), default=devices, help="instead of every one that is there")
-    parser.add_argument("--num-envs", type=positive, default=64, metavar="N", help="copies of a task, and episodes of an evaluation (64)")
+    parser.add_argument(
+        "--devices", nargs="+", choices=("cpu", "cuda"), default=devices, help="instead of every one that is there"
+    )
+    parser.add_argument(
+        "--num-envs",
+        type=positive,
+        default=64,
+        metavar="N",
+        help="copies of a task, and episodes of an evaluation (64)",
+    )
     options = parser.parse_args(arguments)
     known = registry.list_registered_envs()
     options.tasks = options.tasks or list(known)

@@ -21,7 +21,9 @@ try:
 except ImportError as error:
     if __name__ != "__main__":
         raise
-    print(f"examples.stable_baselines3 needs stable-baselines3 ({error}): pip install stable-baselines3", file=sys.stderr)
+    print(
+        f"examples.stable_baselines3 needs stable-baselines3 ({error}): pip install stable-baselines3", file=sys.stderr
+    )
     sys.exit(2)
 
 from environments.gymnasium import GymVectorEnv, make_vec
@@ -39,7 +41,8 @@ class FoalVecEnv(VecEnv):
     """
 
     def __init__(self, env: GymVectorEnv, staggered: bool = True) -> None:
-        self.env, self.staggered = env, staggered
+        self.env = env
+        self.staggered = staggered
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         # thousands of dicts made anew in every step would cost as much as the physics
         self._nothing: list[dict[str, Any]] = [{} for _ in range(env.num_envs)]
@@ -125,7 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("before:           {:6.1f} steps, return {:.2f}".format(*evaluate(model, args.task)), flush=True)
     end = time.monotonic() + args.seconds
     model.learn(10**12, callback=lambda *_: time.monotonic() < end, log_interval=None)
-    print("after {:5.1f} s:    {:6.1f} steps, return {:.2f}; learnt from {:,} steps".format(args.seconds, *evaluate(model, args.task), model.num_timesteps))
+    print(
+        "after {:5.1f} s:    {:6.1f} steps, return {:.2f}; learnt from {:,} steps".format(
+            args.seconds, *evaluate(model, args.task), model.num_timesteps
+        )
+    )
 
 
 if __name__ == "__main__":

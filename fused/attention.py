@@ -12,7 +12,20 @@ import torch
 from torch import Tensor
 
 from fused.memory import scratch, view
-from fused.vectors import WIDTH, dot, exponential, fma, largest, load, magnitude, over_samples, store, total, where_positive, zeros
+from fused.vectors import (
+    WIDTH,
+    dot,
+    exponential,
+    fma,
+    largest,
+    load,
+    magnitude,
+    over_samples,
+    store,
+    total,
+    where_positive,
+    zeros,
+)
 from physics.jit import inline, kernel, real
 
 GROUPS = 4  # of WIDTH samples: the weights' gradients go through the cache once for so many, 0.2 us less a sample than for each
@@ -55,12 +68,23 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
     """
     per_side = nodes // sides
     both = 2 * size  # l and r
-    root, kind = real(0.5**0.5), np.uint16 if half else np.float32
+    root = real(0.5**0.5)
+    kind = np.uint16 if half else np.float32
 
     @kernel
     def forward(samples, width, obs, columns, scale, shift, kinds, weight, bias, attention, out, shares, work):
-        obs, columns, scale, shift = view(obs, np.float32), view(columns, np.int32), view(scale, np.float32), view(shift, np.float32)
-        kinds, weight, bias, attention = view(kinds, np.int32), view(weight, np.float32), view(bias, np.float32), view(attention, np.float32)
+        obs, columns, scale, shift = (
+            view(obs, np.float32),
+            view(columns, np.int32),
+            view(scale, np.float32),
+            view(shift, np.float32),
+        )
+        kinds, weight, bias, attention = (
+            view(kinds, np.int32),
+            view(weight, np.float32),
+            view(bias, np.float32),
+            view(attention, np.float32),
+        )
         out, shares, work = view(out, kind), view(shares, np.float32), view(work, np.float32)
         x = work[: nodes * features * WIDTH]
         left = work[nodes * features * WIDTH :]
@@ -96,20 +120,54 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
                             store(out, row * samples + first, y)
 
     @kernel
-    def backward(samples, width, obs, columns, scale, shift, kinds, weight, bias, attention, dout, shares, work, dweight, dbias, dattention):
-        obs, columns, scale, shift = view(obs, np.float32), view(columns, np.int32), view(scale, np.float32), view(shift, np.float32)
-        kinds, weight, bias, attention = view(kinds, np.int32), view(weight, np.float32), view(bias, np.float32), view(attention, np.float32)
+    def backward(
+        samples,
+        width,
+        obs,
+        columns,
+        scale,
+        shift,
+        kinds,
+        weight,
+        bias,
+        attention,
+        dout,
+        shares,
+        work,
+        dweight,
+        dbias,
+        dattention,
+    ):
+        obs, columns, scale, shift = (
+            view(obs, np.float32),
+            view(columns, np.int32),
+            view(scale, np.float32),
+            view(shift, np.float32),
+        )
+        kinds, weight, bias, attention = (
+            view(kinds, np.int32),
+            view(weight, np.float32),
+            view(bias, np.float32),
+            view(attention, np.float32),
+        )
         dout, shares, work = view(dout, kind), view(shares, np.float32), view(work, np.float32)
         dweight, dbias, dattention = view(dweight, np.float32), view(dbias, np.float32), view(dattention, np.float32)
         of_x, of_left, of_pairs = nodes * features * WIDTH, nodes * size * WIDTH, nodes * nodes * WIDTH
         xs = work[: GROUPS * of_x]
         dlrs = work[GROUPS * of_x :]
         rest = dlrs[GROUPS * 2 * of_left :]
-        left, right, dy, ds = rest[:of_left], rest[of_left : 2 * of_left], rest[2 * of_left : 3 * of_left], rest[3 * of_left : 3 * of_left + of_pairs]
+        left, right, dy, ds = (
+            rest[:of_left],
+            rest[of_left : 2 * of_left],
+            rest[2 * of_left : 3 * of_left],
+            rest[3 * of_left : 3 * of_left + of_pairs],
+        )
         for start in range(0, samples, GROUPS * WIDTH):
             groups = min(GROUPS, (samples - start) // WIDTH)
             for g in range(groups):
-                gather(obs, width, start + g * WIDTH, nodes, features, columns, scale, shift, xs[g * of_x : (g + 1) * of_x])
+                gather(
+                    obs, width, start + g * WIDTH, nodes, features, columns, scale, shift, xs[g * of_x : (g + 1) * of_x]
+                )
             for h in range(heads):
                 a = attention[h * size : (h + 1) * size]
                 for g in range(groups):
@@ -180,7 +238,9 @@ class BodyAttention(torch.autograd.Function):
         weight: Tensor, bias: Tensor, attention: Tensor, sides: int, dtype: torch.dtype,
     ) -> Tensor:  # fmt: skip
         """See entity.BodyEncoder."""
-        (nodes, features), (heads, size), samples = columns.shape, attention.shape, len(obs)
+        (nodes, features) = columns.shape
+        (heads, size) = attention.shape
+        samples = len(obs)
         obs, weight, bias, attention = (x.contiguous() for x in (obs, weight, bias, attention))
         out = torch.empty(sides, nodes // sides * heads * size, samples, dtype=dtype)
         shares = torch.empty(samples * heads * nodes * nodes)
@@ -194,10 +254,16 @@ class BodyAttention(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple:
         """Return the gradients of weight, bias and attention."""
         *about, weight, bias, attention, shares = ctx.saved_tensors
-        size, (nodes, features), samples = attention.shape[1], about[1].shape, len(about[0])
+        size = attention.shape[1]
+        (nodes, features) = about[1].shape
+        samples = len(about[0])
         dout = dout.contiguous()
-        dweight, dbias, dattention = torch.zeros(*weight.shape, WIDTH), torch.zeros(*bias.shape, WIDTH), torch.zeros_like(attention)
+        dweight = torch.zeros(*weight.shape, WIDTH)
+        dbias = torch.zeros(*bias.shape, WIDTH)
+        dattention = torch.zeros_like(attention)
         addresses = [x.data_ptr() for x in (*about, weight, bias, attention, dout, shares)]
         work = scratch("attention", ((features + 2 * size) * GROUPS + 3 * size + nodes) * nodes * WIDTH)
-        ctx.passes[1](samples, about[0].shape[1], *addresses, work, dweight.data_ptr(), dbias.data_ptr(), dattention.data_ptr())
+        ctx.passes[1](
+            samples, about[0].shape[1], *addresses, work, dweight.data_ptr(), dbias.data_ptr(), dattention.data_ptr()
+        )
         return None, None, None, None, None, dweight.sum(-1), dbias.sum(-1), dattention, None, None

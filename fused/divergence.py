@@ -18,7 +18,12 @@ from physics.jit import kernel, real
 
 @kernel
 def _divergence(variables, classes, samples, posterior, prior, kl, dposterior, dprior, work):
-    posterior, prior, kl, work = view(posterior, np.float32), view(prior, np.float32), view(kl, np.float32), view(work, np.float32)
+    posterior, prior, kl, work = (
+        view(posterior, np.float32),
+        view(prior, np.float32),
+        view(kl, np.float32),
+        view(work, np.float32),
+    )
     dposterior, dprior = view(dposterior, np.float32), view(dprior, np.float32)
     mixed, even = real(1.0 - UNIFORM), zeros(1) + real(UNIFORM) / real(classes)
     size = classes * WIDTH
@@ -39,8 +44,14 @@ def _divergence(variables, classes, samples, posterior, prior, kl, dposterior, d
                 store(work, 3 * size + c * WIDTH, ratio)
             for c in range(classes):
                 a, b = load(work, c * WIDTH, 1), load(work, size + c * WIDTH, 1)
-                store(dposterior, (g * classes + c) * samples + s, mixed * a * (load(work, 2 * size + c * WIDTH, 1) - along_p))
-                store(dprior, (g * classes + c) * samples + s, mixed * b * (along_q - load(work, 3 * size + c * WIDTH, 1)))
+                store(
+                    dposterior,
+                    (g * classes + c) * samples + s,
+                    mixed * a * (load(work, 2 * size + c * WIDTH, 1) - along_p),
+                )
+                store(
+                    dprior, (g * classes + c) * samples + s, mixed * b * (along_q - load(work, 3 * size + c * WIDTH, 1))
+                )
         store(kl, s, total)
 
 
@@ -51,10 +62,15 @@ class LatentLosses(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, prior: Tensor, posterior: Tensor, groups: int, free_nats: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, prior: Tensor, posterior: Tensor, groups: int, free_nats: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the losses."""
-        (sides, size, samples), classes = prior.shape, prior.shape[1] // groups
-        prior, posterior, kl = prior.contiguous(), posterior.contiguous(), torch.empty(samples)
+        (sides, size, samples) = prior.shape
+        classes = prior.shape[1] // groups
+        prior = prior.contiguous()
+        posterior = posterior.contiguous()
+        kl = torch.empty(samples)
         dposterior, dprior = (torch.empty(sides, size, samples) for _ in range(2))
         addresses = [x.data_ptr() for x in (posterior, prior, kl, dposterior, dprior)]
         _divergence(sides * groups, classes, samples, *addresses, scratch("divergence", 4 * classes * WIDTH))

@@ -21,14 +21,21 @@ def make_kernels(sides: int, rows: int) -> tuple:
 
     @kernel
     def forward(size, samples, weight, bias, hidden, columns, signs, mean, work):
-        weight, bias, hidden, work = view(weight, np.float32), view(bias, np.float32), view(hidden, np.float32), view(work, np.float32)
+        weight, bias, hidden, work = (
+            view(weight, np.float32),
+            view(bias, np.float32),
+            view(hidden, np.float32),
+            view(work, np.float32),
+        )
         columns, signs, mean = view(columns, np.int32), view(signs, np.float32), view(mean, np.float32)
         root, actions = real(0.5**0.5), sides * rows
         for s in range(0, samples, WIDTH):
             for side in range(sides):
                 y = zeros(rows)
                 for j in range(size):
-                    y = multiply_up(y, weight, side * rows * size + j, size, load(hidden, (side * size + j) * samples + s, 1))
+                    y = multiply_up(
+                        y, weight, side * rows * size + j, size, load(hidden, (side * size + j) * samples + s, 1)
+                    )
                 store_block(work, side * rows * WIDTH, WIDTH, y, 1)
             for r in range(rows):
                 a = work[r * WIDTH : (r + 1) * WIDTH]
@@ -43,7 +50,12 @@ def make_kernels(sides: int, rows: int) -> tuple:
 
     @kernel
     def backward(size, samples, weight, hidden, columns, signs, dmean, dhidden, dweight, dbias, work):
-        weight, hidden, work, dmean = view(weight, np.float32), view(hidden, np.float32), view(work, np.float32), view(dmean, np.float32)
+        weight, hidden, work, dmean = (
+            view(weight, np.float32),
+            view(hidden, np.float32),
+            view(work, np.float32),
+            view(dmean, np.float32),
+        )
         columns, signs = view(columns, np.int32), view(signs, np.float32)
         dhidden, dweight, dbias = view(dhidden, np.float32), view(dweight, np.float32), view(dbias, np.float32)
         root, actions = real(0.5**0.5), sides * rows
@@ -82,10 +94,12 @@ class PolicyHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, columns: Tensor, signs: Tensor) -> Tensor:
         """Return the means, float32."""
-        (sides, rows, size), samples = weight.shape, hidden.shape[-1]
+        (sides, rows, size) = weight.shape
+        samples = hidden.shape[-1]
         forward_pass, ctx.backward_pass = make_kernels(sides, rows)
         mean = torch.empty(samples, sides * rows)
-        hidden, weight = hidden.contiguous(), weight.contiguous()
+        hidden = hidden.contiguous()
+        weight = weight.contiguous()
         addresses = [x.data_ptr() for x in (weight, bias, hidden, columns, signs, mean)]
         forward_pass(size, samples, *addresses, scratch("head", 2 * rows * WIDTH))
         ctx.save_for_backward(hidden, weight, columns, signs)
@@ -95,8 +109,11 @@ class PolicyHead(torch.autograd.Function):
     def backward(ctx: Any, dmean: Tensor) -> tuple:
         """Return the gradients of hidden, weight and bias."""
         hidden, weight, columns, signs = ctx.saved_tensors
-        (_, rows, size), samples = weight.shape, hidden.shape[-1]
-        dhidden, dweight, dbias = torch.empty_like(hidden), torch.zeros(*weight.shape, WIDTH), torch.zeros(rows)
+        (_, rows, size) = weight.shape
+        samples = hidden.shape[-1]
+        dhidden = torch.empty_like(hidden)
+        dweight = torch.zeros(*weight.shape, WIDTH)
+        dbias = torch.zeros(rows)
         dmean = dmean.contiguous()
         addresses = [x.data_ptr() for x in (weight, hidden, columns, signs, dmean, dhidden, dweight, dbias)]
         ctx.backward_pass(size, samples, *addresses, scratch("head", 2 * rows * WIDTH))
@@ -110,7 +127,12 @@ def make_value_kernels(half: bool) -> tuple:
 
     @kernel
     def forward(size, samples, weight, bias, x, value):
-        weight, bias, x, value = view(weight, np.float32), view(bias, np.float32), view(x, kind), view(value, np.float32)
+        weight, bias, x, value = (
+            view(weight, np.float32),
+            view(bias, np.float32),
+            view(x, kind),
+            view(value, np.float32),
+        )
         for s in range(0, samples, WIDTH):
             y = zeros(1)
             for j in range(size):
@@ -141,8 +163,11 @@ class ValueHead(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the values."""
         _, size, samples = x.shape
-        x, value = x.contiguous(), torch.empty(samples)
-        make_value_kernels(x.dtype == torch.bfloat16)[0](size, samples, weight.data_ptr(), bias.data_ptr(), x.data_ptr(), value.data_ptr())
+        x = x.contiguous()
+        value = torch.empty(samples)
+        make_value_kernels(x.dtype == torch.bfloat16)[0](
+            size, samples, weight.data_ptr(), bias.data_ptr(), x.data_ptr(), value.data_ptr()
+        )
         ctx.save_for_backward(x, weight)
         return value
 
@@ -151,7 +176,10 @@ class ValueHead(torch.autograd.Function):
         """Return the gradients of x, weight and bias."""
         x, weight = ctx.saved_tensors
         _, size, samples = x.shape
-        dvalue, dx, dweight, dbias = dvalue.contiguous(), torch.zeros_like(x), torch.empty_like(weight), torch.empty(1)
+        dvalue = dvalue.contiguous()
+        dx = torch.zeros_like(x)
+        dweight = torch.empty_like(weight)
+        dbias = torch.empty(1)
         addresses = [y.data_ptr() for y in (weight, x, dvalue, dx, dweight, dbias)]
         make_value_kernels(x.dtype == torch.bfloat16)[1](size, samples, *addresses)
         return dx, dweight, dbias
@@ -161,18 +189,36 @@ class ValueHead(torch.autograd.Function):
 def make_linear_kernels(sides: int, half: bool) -> tuple:
     """Return the compiled linear layer and its backward pass; half: whether products are of bfloat16 numbers."""
     kind, packed_kind = (np.uint16, np.int32) if half else (np.float32, np.float32)
-    share, chunk = 2 if half else 1, REGISTERS * WIDTH  # numbers to an element of packed weights; samples at a time
+    # numbers to an element of packed weights; samples at a time
+    share = 2 if half else 1
+    chunk = REGISTERS * WIDTH
 
     @kernel
     def forward(size, inner, samples, weight, bias, x, y, packed, panel):
-        weight, bias, x, y, panel = view(weight, np.float32), view(bias, np.float32), view(x, kind), view(y, np.float32), view(panel, np.float32)
+        weight, bias, x, y, panel = (
+            view(weight, np.float32),
+            view(bias, np.float32),
+            view(x, kind),
+            view(y, np.float32),
+            view(panel, np.float32),
+        )
         pack(weight, sides * size * inner, view(packed, kind))
         weights, other = view(packed, packed_kind), size * samples
         for s in range(0, samples, chunk):
             columns = min(chunk, samples - s)
             for side in range(sides):
                 w = weights[side * (size * inner // share) :]
-                product(size, inner, w, x[side * inner * samples + s :], samples, y[side * other + s :], samples, columns, panel)
+                product(
+                    size,
+                    inner,
+                    w,
+                    x[side * inner * samples + s :],
+                    samples,
+                    y[side * other + s :],
+                    samples,
+                    columns,
+                    panel,
+                )
             for j in range(size):
                 for place in range(j * samples + s, j * samples + s + columns, WIDTH):
                     a = side_of(sides, 0, y, place, other) + bias[j]
@@ -183,7 +229,12 @@ def make_linear_kernels(sides: int, half: bool) -> tuple:
     @kernel
     def backward(size, inner, samples, weight, x, dy, dsums, dx, dweight, dbias, packed, panel):
         weight, x, dy, dsums = view(weight, np.float32), view(x, kind), view(dy, np.float32), view(dsums, kind)
-        dx, dweight, dbias, panel = view(dx, kind), view(dweight, np.float32), view(dbias, np.float32), view(panel, np.float32)
+        dx, dweight, dbias, panel = (
+            view(dx, kind),
+            view(dweight, np.float32),
+            view(dbias, np.float32),
+            view(panel, np.float32),
+        )
         other = size * samples
         for j in range(size):
             of_bias = zeros(1)
@@ -194,9 +245,21 @@ def make_linear_kernels(sides: int, half: bool) -> tuple:
             dbias[j] = over_samples(of_bias)
         for side in range(sides):
             d = dsums[side * other :]
-            weight_gradient(size, inner, d, samples, x[side * inner * samples :], samples, samples, dweight[side * size * inner :])
+            weight_gradient(
+                size, inner, d, samples, x[side * inner * samples :], samples, samples, dweight[side * size * inner :]
+            )
             pack_transposed(weight[side * size * inner :], size, inner, view(packed, kind))
-            product(inner, size, view(packed, packed_kind), d, samples, dx[side * inner * samples :], samples, samples, panel)
+            product(
+                inner,
+                size,
+                view(packed, packed_kind),
+                d,
+                samples,
+                dx[side * inner * samples :],
+                samples,
+                samples,
+                panel,
+            )
 
     return forward, backward
 
@@ -210,10 +273,13 @@ class Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the numbers."""
-        (sides, size, inner), samples = weight.shape, x.shape[-1]
+        (sides, size, inner) = weight.shape
+        samples = x.shape[-1]
         if x.shape[:2] != (sides, inner):  # compiled code would read on behind it
             raise ValueError(f"x: expected ({sides}, {inner}, S), got {tuple(x.shape)}")
-        x, weight, y = x.contiguous(), weight.contiguous(), torch.empty(sides, size, samples)
+        x = x.contiguous()
+        weight = weight.contiguous()
+        y = torch.empty(sides, size, samples)
         work = scratch("weights", weight.numel()), scratch("panel", inner * REGISTERS * WIDTH)
         addresses = [z.data_ptr() for z in (weight, bias, x, y)]
         make_linear_kernels(sides, x.dtype == torch.bfloat16)[0](size, inner, samples, *addresses, *work)
@@ -224,9 +290,13 @@ class Linear(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple:
         """Return the gradients of x, weight and bias."""
         x, weight = ctx.saved_tensors
-        (sides, size, inner), samples = weight.shape, x.shape[-1]
-        dy, dsums = dy.contiguous(), torch.empty(sides, size, samples, dtype=x.dtype)
-        dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty(size)
+        (sides, size, inner) = weight.shape
+        samples = x.shape[-1]
+        dy = dy.contiguous()
+        dsums = torch.empty(sides, size, samples, dtype=x.dtype)
+        dx = torch.empty_like(x)
+        dweight = torch.empty_like(weight)
+        dbias = torch.empty(size)
         addresses = [z.data_ptr() for z in (weight, x, dy, dsums, dx, dweight, dbias)]
         work = scratch("weights", weight.numel()), scratch("panel", size * REGISTERS * WIDTH)
         make_linear_kernels(sides, x.dtype == torch.bfloat16)[1](size, inner, samples, *addresses, *work)
@@ -270,9 +340,20 @@ class PolicyLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, std: Tensor, action: Tensor, old_mean: Tensor, old_std: Tensor, advantage: Tensor, clip: float) -> tuple:
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        std: Tensor,
+        action: Tensor,
+        old_mean: Tensor,
+        old_std: Tensor,
+        advantage: Tensor,
+        clip: float,
+    ) -> tuple:
         """Return three scalars."""
-        dmean, dstd, sums = torch.empty(mean.shape), torch.zeros_like(std), np.zeros(3, np.float32)
+        dmean = torch.empty(mean.shape)
+        dstd = torch.zeros_like(std)
+        sums = np.zeros(3, np.float32)
         arrays = [x.detach().numpy() for x in (action, old_mean, old_std, advantage, mean, std)]
         _policy_loss(*arrays, np.float32(clip), dmean.numpy(), dstd.numpy(), sums)
         ctx.save_for_backward(dmean, dstd)

@@ -74,12 +74,28 @@ def make_kernels(sides: int, half: bool) -> tuple:
 
     @kernel
     def dense_forward(size, inner, samples, weight, bias, x, y, packed, panel):
-        weight, bias, x, y, panel = view(weight, np.float32), view(bias, np.float32), view(x, kind), view(y, kind), view(panel, np.float32)
+        weight, bias, x, y, panel = (
+            view(weight, np.float32),
+            view(bias, np.float32),
+            view(x, kind),
+            view(y, kind),
+            view(panel, np.float32),
+        )
         pack(weight, sides * size * inner, view(packed, kind))
         weights = view(packed, packed_kind)
         for side in range(sides):
             w = weights[side * (size * inner // share) :]
-            product(size, inner, w, x[side * inner * samples :], samples, y[side * size * samples :], samples, samples, panel)
+            product(
+                size,
+                inner,
+                w,
+                x[side * inner * samples :],
+                samples,
+                y[side * size * samples :],
+                samples,
+                samples,
+                panel,
+            )
         other = size * samples
         for j in range(size):
             for place in range(j * samples, (j + 1) * samples, WIDTH):
@@ -93,7 +109,12 @@ def make_kernels(sides: int, half: bool) -> tuple:
 
     @kernel
     def dense_backward(size, inner, samples, weight, x, y, dy, wants_dx, dz, dx, dweight, dbias, packed, panel):
-        weight, dweight, dbias, panel = view(weight, np.float32), view(dweight, np.float32), view(dbias, np.float32), view(panel, np.float32)
+        weight, dweight, dbias, panel = (
+            view(weight, np.float32),
+            view(dweight, np.float32),
+            view(dbias, np.float32),
+            view(panel, np.float32),
+        )
         x, y, dy, dz, dx = view(x, kind), view(y, kind), view(dy, kind), view(dz, kind), view(dx, kind)
         other = size * samples
         for j in range(size):
@@ -111,16 +132,40 @@ def make_kernels(sides: int, half: bool) -> tuple:
             dbias[j] = over_samples(db)
         for side in range(sides):
             d = dz[side * other :]
-            weight_gradient(size, inner, d, samples, x[side * inner * samples :], samples, samples, dweight[side * size * inner :])
+            weight_gradient(
+                size, inner, d, samples, x[side * inner * samples :], samples, samples, dweight[side * size * inner :]
+            )
             if wants_dx:
                 pack_transposed(weight[side * size * inner :], size, inner, view(packed, kind))
-                product(inner, size, view(packed, packed_kind), d, samples, dx[side * inner * samples :], samples, samples, panel)
+                product(
+                    inner,
+                    size,
+                    view(packed, packed_kind),
+                    d,
+                    samples,
+                    dx[side * inner * samples :],
+                    samples,
+                    samples,
+                    panel,
+                )
 
     @kernel
-    def lstm_forward(size, inner, steps, n, weight, bias, x, hidden, cell, keep, inputs, cells, acts, outputs, packed, gates, panel):
-        weight, bias, keep, cells = view(weight, np.float32), view(bias, np.float32), view(keep, np.float32), view(cells, np.float32)
+    def lstm_forward(
+        size, inner, steps, n, weight, bias, x, hidden, cell, keep, inputs, cells, acts, outputs, packed, gates, panel
+    ):
+        weight, bias, keep, cells = (
+            view(weight, np.float32),
+            view(bias, np.float32),
+            view(keep, np.float32),
+            view(cells, np.float32),
+        )
         x, inputs, acts, outputs = view(x, kind), view(inputs, kind), view(acts, kind), view(outputs, np.float32)
-        hidden, cell, gates, panel = view(hidden, np.float32), view(cell, np.float32), view(gates, np.float32), view(panel, np.float32)
+        hidden, cell, gates, panel = (
+            view(hidden, np.float32),
+            view(cell, np.float32),
+            view(gates, np.float32),
+            view(panel, np.float32),
+        )
         samples, both = steps * n, inner + size
         ahead, step = samples + n, size * steps * n
         pack(weight, sides * 4 * size * both, view(packed, kind))
@@ -131,14 +176,28 @@ def make_kernels(sides: int, half: bool) -> tuple:
                     store(inputs, (side * both + k) * ahead + s, load(x, (side * inner + k) * samples + s, 1))
             for j in range(size):
                 for s in range(0, n, WIDTH):
-                    store(inputs, (side * both + inner + j) * ahead + s, load(keep, s, 1) * load(hidden, (side * size + j) * n + s, 1))
+                    store(
+                        inputs,
+                        (side * both + inner + j) * ahead + s,
+                        load(keep, s, 1) * load(hidden, (side * size + j) * n + s, 1),
+                    )
         for i in range(0, sides * size * n, WIDTH):
             store(cells, i, load(cell, i, 1))
         for t in range(steps):
             first = t * n
             for side in range(sides):
                 w = weights[side * (4 * size * both // share) :]
-                product(4 * size, both, w, inputs[side * both * ahead + first :], ahead, gates[side * 4 * size * n :], n, n, panel)
+                product(
+                    4 * size,
+                    both,
+                    w,
+                    inputs[side * both * ahead + first :],
+                    ahead,
+                    gates[side * 4 * size * n :],
+                    n,
+                    n,
+                    panel,
+                )
             before, after = cells[t * sides * size * n :], cells[(t + 1) * sides * size * n :]
             for j in range(size):
                 for s in range(0, n, WIDTH):
@@ -147,7 +206,9 @@ def make_kernels(sides: int, half: bool) -> tuple:
                         own = bias[4 * side * size :]
                         i = sigmoid(side_of(sides, side, gates, j * n + s, 4 * size * n) + own[j])
                         f = sigmoid(side_of(sides, side, gates, (size + j) * n + s, 4 * size * n) + own[size + j])
-                        o = sigmoid(side_of(sides, side, gates, (2 * size + j) * n + s, 4 * size * n) + own[2 * size + j])
+                        o = sigmoid(
+                            side_of(sides, side, gates, (2 * size + j) * n + s, 4 * size * n) + own[2 * size + j]
+                        )
                         a = tanh(side_of(sides, side, gates, (3 * size + j) * n + s, 4 * size * n) + own[3 * size + j])
                         place = (side * size + j) * n + s
                         c = f * load(keep, first + s, 1) * load(before, place, 1) + i * a
@@ -166,15 +227,41 @@ def make_kernels(sides: int, half: bool) -> tuple:
                     keep_sides(sides, inputs, (inner + j) * ahead + first + n + s, both * ahead, k * h0, k * h1)
 
     @kernel
-    def lstm_backward(size, inner, steps, n, weight, keep, inputs, cells, acts, doutputs, dx, dgates, dweight, dbias, dinput, dcell, packed, panel):
-        weight, keep, cells, doutputs = view(weight, np.float32), view(keep, np.float32), view(cells, np.float32), view(doutputs, np.float32)
+    def lstm_backward(
+        size,
+        inner,
+        steps,
+        n,
+        weight,
+        keep,
+        inputs,
+        cells,
+        acts,
+        doutputs,
+        dx,
+        dgates,
+        dweight,
+        dbias,
+        dinput,
+        dcell,
+        packed,
+        panel,
+    ):
+        weight, keep, cells, doutputs = (
+            view(weight, np.float32),
+            view(keep, np.float32),
+            view(cells, np.float32),
+            view(doutputs, np.float32),
+        )
         inputs, acts, dx, dgates = view(inputs, kind), view(acts, kind), view(dx, kind), view(dgates, kind)
         dweight, dbias, dinput = view(dweight, np.float32), view(dbias, np.float32), view(dinput, np.float32)
         dcell, panel, weights = view(dcell, np.float32), view(panel, np.float32), view(packed, packed_kind)
         samples, both = steps * n, inner + size
         step, other = size * samples, 4 * size * samples
         for side in range(sides):
-            pack_transposed(weight[side * 4 * size * both :], 4 * size, both, view(packed, kind)[side * 4 * size * both :])
+            pack_transposed(
+                weight[side * 4 * size * both :], 4 * size, both, view(packed, kind)[side * 4 * size * both :]
+            )
         for i in range(sides * size * n):
             dinput[i] = real(0.0)
             dcell[i] = real(0.0)
@@ -226,10 +313,29 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 w, d = weights[side * (4 * size * both // share) :], dgates[side * other + first :]
                 product(inner, 4 * size, w, d, samples, dx[side * inner * samples + first :], samples, n, panel)
                 if t > 0:
-                    product(size, 4 * size, w[inner * (4 * size // share) :], d, samples, dinput[side * size * n :], n, n, panel)
+                    product(
+                        size,
+                        4 * size,
+                        w[inner * (4 * size // share) :],
+                        d,
+                        samples,
+                        dinput[side * size * n :],
+                        n,
+                        n,
+                        panel,
+                    )
         for side in range(sides):
             x = inputs[side * both * (samples + n) :]
-            weight_gradient(4 * size, both, dgates[side * other :], samples, x, samples + n, samples, dweight[side * 4 * size * both :])
+            weight_gradient(
+                4 * size,
+                both,
+                dgates[side * other :],
+                samples,
+                x,
+                samples + n,
+                samples,
+                dweight[side * 4 * size * both :],
+            )
 
     return dense_forward, dense_backward, lstm_forward, lstm_backward
 
@@ -243,10 +349,12 @@ class Dense(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the layer's output in x's dtype."""
-        (sides, size, inner), samples = weight.shape, x.shape[-1]
+        (sides, size, inner) = weight.shape
+        samples = x.shape[-1]
         if x.shape[:2] != (sides, inner):  # compiled code would read on behind it
             raise ValueError(f"x: expected ({sides}, {inner}, S), got {tuple(x.shape)}")
-        x, weight = x.contiguous(), weight.contiguous()
+        x = x.contiguous()
+        weight = weight.contiguous()
         y = torch.empty(sides, size, samples, dtype=x.dtype)
         work = scratch("weights", weight.numel()), scratch("panel", inner * REGISTERS * WIDTH)
         forward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[0]
@@ -258,13 +366,29 @@ class Dense(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple:
         """Return the gradients of x, if it needs one, weight and bias."""
         x, y, weight = ctx.saved_tensors
-        (sides, size, inner), samples, wants_dx = weight.shape, x.shape[-1], ctx.needs_input_grad[0]
-        dy, dz, dx = dy.contiguous(), torch.empty_like(y), torch.empty_like(x) if wants_dx else x
-        dweight, dbias = torch.empty_like(weight), torch.empty(size)
+        (sides, size, inner) = weight.shape
+        samples = x.shape[-1]
+        wants_dx = ctx.needs_input_grad[0]
+        dy = dy.contiguous()
+        dz = torch.empty_like(y)
+        dx = torch.empty_like(x) if wants_dx else x
+        dweight = torch.empty_like(weight)
+        dbias = torch.empty(size)
         addresses = [z.data_ptr() for z in (dz, dx, dweight, dbias)]
         work = scratch("weights", weight.numel()), scratch("panel", size * REGISTERS * WIDTH)
         backward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[1]
-        backward_pass(size, inner, samples, weight.data_ptr(), x.data_ptr(), y.data_ptr(), dy.data_ptr(), wants_dx, *addresses, *work)
+        backward_pass(
+            size,
+            inner,
+            samples,
+            weight.data_ptr(),
+            x.data_ptr(),
+            y.data_ptr(),
+            dy.data_ptr(),
+            wants_dx,
+            *addresses,
+            *work,
+        )
         return dx if wants_dx else None, dweight, dbias
 
 
@@ -278,15 +402,24 @@ class LSTMSequence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Run T steps."""
-        (sides, inner, samples), (size, n), steps = x.shape, cell.shape[1:], len(keep)
+        (sides, inner, samples) = x.shape
+        (size, n) = cell.shape[1:]
+        steps = len(keep)
         x, weight, bias, hidden, cell, keep = (z.contiguous() for z in (x, weight, bias, hidden, cell, keep))
         inputs = torch.empty(sides, inner + size, samples + n, dtype=x.dtype)
-        cells, outputs = torch.empty(steps + 1, sides, size, n), torch.empty(sides, size, samples)
+        cells = torch.empty(steps + 1, sides, size, n)
+        outputs = torch.empty(sides, size, samples)
         acts = torch.empty(sides, 4 * size, samples, dtype=x.dtype)
         addresses = [z.data_ptr() for z in (weight, bias, x, hidden, cell, keep, inputs, cells, acts, outputs)]
-        work = scratch("weights", weight.numel()), scratch("gates", sides * 4 * size * n), scratch("panel", (inner + size) * REGISTERS * WIDTH)
+        work = (
+            scratch("weights", weight.numel()),
+            scratch("gates", sides * 4 * size * n),
+            scratch("panel", (inner + size) * REGISTERS * WIDTH),
+        )
         make_kernels(sides, x.dtype == torch.bfloat16)[2](size, inner, steps, n, *addresses, *work)
         ctx.save_for_backward(weight, keep, inputs, cells, acts)
         last = cells[-1]
@@ -297,10 +430,14 @@ class LSTMSequence(torch.autograd.Function):
     def backward(ctx: Any, doutputs: Tensor, _: Tensor) -> tuple:
         """Return the gradients of x, weight and bias."""
         weight, keep, inputs, cells, acts = ctx.saved_tensors
-        (steps, sides, size, n), samples = (len(keep), *cells.shape[1:]), acts.shape[-1]
+        (steps, sides, size, n) = (len(keep), *cells.shape[1:])
+        samples = acts.shape[-1]
         inner = weight.shape[-1] - size
-        doutputs, dx, dgates = doutputs.contiguous(), acts.new_empty(sides, inner, samples), torch.empty_like(acts)
-        dweight, dbias = torch.empty_like(weight), torch.empty(sides, 4 * size)
+        doutputs = doutputs.contiguous()
+        dx = acts.new_empty(sides, inner, samples)
+        dgates = torch.empty_like(acts)
+        dweight = torch.empty_like(weight)
+        dbias = torch.empty(sides, 4 * size)
         addresses = [z.data_ptr() for z in (weight, keep, inputs, cells, acts, doutputs, dx, dgates, dweight, dbias)]
         work = (
             scratch("dinput", sides * size * n), scratch("dcell", sides * size * n), scratch("weights", weight.numel()),

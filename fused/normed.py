@@ -20,7 +20,9 @@ from fused.vectors import WIDTH, fma, load, over_samples, square_root, store, ze
 from physics.jit import inline, kernel, real
 
 EPSILON = 1e-4
-CHUNK = REGISTERS * WIDTH  # samples that pass through a layer together: what lies between its steps stays in the first-level cache
+CHUNK = (
+    REGISTERS * WIDTH
+)  # samples that pass through a layer together: what lies between its steps stays in the first-level cache
 
 
 @inline
@@ -46,7 +48,11 @@ def normalise(sides, size, columns, pre, values, place, stride, other, inverse):
         store(inverse, s, scale)
         for j in range(size):
             for side in range(sides):
-                store(values, place + side * other + j * stride + s, scale * side_of(sides, side, pre, j * columns + s, size * columns))
+                store(
+                    values,
+                    place + side * other + j * stride + s,
+                    scale * side_of(sides, side, pre, j * columns + s, size * columns),
+                )
 
 
 @inline
@@ -57,7 +63,11 @@ def normalise_backward(sides, size, columns, values, place, stride, other, inver
         along = zeros(1)
         for side in range(sides):
             for j in range(size):
-                along = fma(load(values, place + side * other + j * stride + s, 1), load(dvalues, (side * size + j) * columns + s, 1), along)
+                along = fma(
+                    load(values, place + side * other + j * stride + s, 1),
+                    load(dvalues, (side * size + j) * columns + s, 1),
+                    along,
+                )
         along, scale = along / count, load(inverse, s, 1)
         for j in range(size):
             here = place + j * stride + s
@@ -83,7 +93,9 @@ def activate(sides, size, columns, values, place, stride, other, gain, y, y_plac
 
 
 @inline
-def activate_backward(sides, size, columns, values, place, stride, other, gain, dy, dy_place, dy_stride, dy_other, dvalues, dgain):
+def activate_backward(
+    sides, size, columns, values, place, stride, other, gain, dy, dy_place, dy_stride, dy_other, dvalues, dgain
+):
     """Set dvalues (sides, size, columns), of the sides, and add to dgain; dy: sums and differences."""
     for j in range(size):
         of_gain = zeros(1)
@@ -104,7 +116,13 @@ def make_kernels(sides: int, half: bool) -> tuple:
 
     @kernel
     def forward(size, inner, samples, weight, gain, x, y, values, inverse, packed, pre, panel):
-        weight, gain, x, y, values = view(weight, np.float32), view(gain, np.float32), view(x, kind), view(y, kind), view(values, kind)
+        weight, gain, x, y, values = (
+            view(weight, np.float32),
+            view(gain, np.float32),
+            view(x, kind),
+            view(y, kind),
+            view(values, kind),
+        )
         inverse, pre, panel = view(inverse, np.float32), view(pre, np.float32), view(panel, np.float32)
         pack(weight, sides * size * inner, view(packed, kind))
         weights, other = view(packed, packed_kind), size * samples
@@ -112,28 +130,75 @@ def make_kernels(sides: int, half: bool) -> tuple:
             columns = min(CHUNK, samples - s)
             for side in range(sides):
                 w = weights[side * (size * inner // share) :]
-                product(size, inner, w, x[side * inner * samples + s :], samples, pre[side * size * columns :], columns, columns, panel)
+                product(
+                    size,
+                    inner,
+                    w,
+                    x[side * inner * samples + s :],
+                    samples,
+                    pre[side * size * columns :],
+                    columns,
+                    columns,
+                    panel,
+                )
             normalise(sides, size, columns, pre, values, s, samples, other, inverse[s:])
             activate(sides, size, columns, values, s, samples, other, gain, y, s, samples, other)
 
     @kernel
-    def backward(size, inner, samples, weight, gain, x, values, inverse, dy, wants_dx, dpre, dx, dweight, dgain, packed, dvalues, panel):
+    def backward(
+        size,
+        inner,
+        samples,
+        weight,
+        gain,
+        x,
+        values,
+        inverse,
+        dy,
+        wants_dx,
+        dpre,
+        dx,
+        dweight,
+        dgain,
+        packed,
+        dvalues,
+        panel,
+    ):
         weight, gain, x, values = view(weight, np.float32), view(gain, np.float32), view(x, kind), view(values, kind)
         inverse, dy, dpre, dx = view(inverse, np.float32), view(dy, kind), view(dpre, kind), view(dx, kind)
-        dweight, dgain, dvalues, panel = view(dweight, np.float32), view(dgain, np.float32), view(dvalues, np.float32), view(panel, np.float32)
+        dweight, dgain, dvalues, panel = (
+            view(dweight, np.float32),
+            view(dgain, np.float32),
+            view(dvalues, np.float32),
+            view(panel, np.float32),
+        )
         other = size * samples
         for j in range(size):
             dgain[j] = real(0.0)
         for s in range(0, samples, CHUNK):
             columns = min(CHUNK, samples - s)
-            activate_backward(sides, size, columns, values, s, samples, other, gain, dy, s, samples, other, dvalues, dgain)
+            activate_backward(
+                sides, size, columns, values, s, samples, other, gain, dy, s, samples, other, dvalues, dgain
+            )
             normalise_backward(sides, size, columns, values, s, samples, other, inverse[s:], dvalues, dpre)
         for side in range(sides):
             d = dpre[side * other :]
-            weight_gradient(size, inner, d, samples, x[side * inner * samples :], samples, samples, dweight[side * size * inner :])
+            weight_gradient(
+                size, inner, d, samples, x[side * inner * samples :], samples, samples, dweight[side * size * inner :]
+            )
             if wants_dx:
                 pack_transposed(weight[side * size * inner :], size, inner, view(packed, kind))
-                product(inner, size, view(packed, packed_kind), d, samples, dx[side * inner * samples :], samples, samples, panel)
+                product(
+                    inner,
+                    size,
+                    view(packed, packed_kind),
+                    d,
+                    samples,
+                    dx[side * inner * samples :],
+                    samples,
+                    samples,
+                    panel,
+                )
 
     return forward, backward
 
@@ -147,12 +212,21 @@ class Normed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
         """Return the layer's output in x's dtype."""
-        (sides, size, inner), samples = weight.shape, x.shape[-1]
+        (sides, size, inner) = weight.shape
+        samples = x.shape[-1]
         if x.shape[:2] != (sides, inner):  # compiled code would read on behind it
             raise ValueError(f"x: expected ({sides}, {inner}, S), got {tuple(x.shape)}")
-        x, weight, gain = x.contiguous(), weight.contiguous(), gain.contiguous()
-        y, values, inverse = torch.empty(sides, size, samples, dtype=x.dtype), torch.empty(sides, size, samples, dtype=x.dtype), torch.empty(samples)
-        work = scratch("weights", weight.numel()), scratch("pre", sides * size * CHUNK), scratch("panel", inner * REGISTERS * WIDTH)
+        x = x.contiguous()
+        weight = weight.contiguous()
+        gain = gain.contiguous()
+        y = torch.empty(sides, size, samples, dtype=x.dtype)
+        values = torch.empty(sides, size, samples, dtype=x.dtype)
+        inverse = torch.empty(samples)
+        work = (
+            scratch("weights", weight.numel()),
+            scratch("pre", sides * size * CHUNK),
+            scratch("panel", inner * REGISTERS * WIDTH),
+        )
         addresses = [z.data_ptr() for z in (weight, gain, x, y, values, inverse)]
         make_kernels(sides, x.dtype == torch.bfloat16)[0](size, inner, samples, *addresses, *work)
         ctx.save_for_backward(x, weight, gain, values, inverse)
@@ -162,11 +236,20 @@ class Normed(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple:
         """Return the gradients of x, if it needs one, weight and gain."""
         x, weight, gain, values, inverse = ctx.saved_tensors
-        (sides, size, inner), samples, wants_dx = weight.shape, x.shape[-1], ctx.needs_input_grad[0]
-        dy, dpre, dx = dy.contiguous(), torch.empty_like(values), torch.empty_like(x) if wants_dx else x
-        dweight, dgain = torch.empty_like(weight), torch.empty_like(gain)
+        (sides, size, inner) = weight.shape
+        samples = x.shape[-1]
+        wants_dx = ctx.needs_input_grad[0]
+        dy = dy.contiguous()
+        dpre = torch.empty_like(values)
+        dx = torch.empty_like(x) if wants_dx else x
+        dweight = torch.empty_like(weight)
+        dgain = torch.empty_like(gain)
         addresses = [z.data_ptr() for z in (dpre, dx, dweight, dgain)]
-        work = scratch("weights", weight.numel()), scratch("pre", sides * size * CHUNK), scratch("panel", size * REGISTERS * WIDTH)
+        work = (
+            scratch("weights", weight.numel()),
+            scratch("pre", sides * size * CHUNK),
+            scratch("panel", size * REGISTERS * WIDTH),
+        )
         inputs = [z.data_ptr() for z in (weight, gain, x, values, inverse, dy)]
         make_kernels(sides, x.dtype == torch.bfloat16)[1](size, inner, samples, *inputs, wants_dx, *addresses, *work)
         return dx if wants_dx else None, dweight, dgain

@@ -52,7 +52,9 @@ def draw(size, samples_draw, probs, place, stride, s, u, out, first, columns):
     if samples_draw:
         below, left = zeros(1), one  # left: 1 while the value is not found
         for c in range(size):
-            below = below + fma(real(1.0 - UNIFORM), load(probs, place + c * stride + s, 1), zeros(1) + real(UNIFORM) / real(size))
+            below = below + fma(
+                real(1.0 - UNIFORM), load(probs, place + c * stride + s, 1), zeros(1) + real(UNIFORM) / real(size)
+            )
             still = choose_positive(u - below, left, zeros(1)) if c + 1 < size else zeros(1)
             store(out, (first + c) * columns + s, left - still)
             left = still
@@ -85,12 +87,30 @@ def make_kernels(sides: int, half: bool) -> tuple:
         in1, in2, in3, in4, v1, v2, v3, inverse, probs, latents, follows, logits, last, packed, pre, panel,
     ):  # fmt: skip
         w1, w2, w3, w4 = view(w1, np.float32), view(w2, np.float32), view(w3, np.float32), view(w4, np.float32)
-        g1, g2, g3, bias, latent = view(g1, np.float32), view(g2, np.float32), view(g3, np.float32), view(bias, np.float32), view(latent, np.float32)
+        g1, g2, g3, bias, latent = (
+            view(g1, np.float32),
+            view(g2, np.float32),
+            view(g3, np.float32),
+            view(bias, np.float32),
+            view(latent, np.float32),
+        )
         keep, noise, inverse, logits, last = (
             view(keep, np.float32), view(noise, np.float32), view(inverse, np.float32), view(logits, np.float32), view(last, np.float32),
         )  # fmt: skip
-        pre, panel, action, seen, probs = view(pre, np.float32), view(panel, np.float32), view(action, kind), view(seen, kind), view(probs, kind)
-        in1, in2, in3, in4, latents = view(in1, kind), view(in2, kind), view(in3, kind), view(in4, kind), view(latents, kind)
+        pre, panel, action, seen, probs = (
+            view(pre, np.float32),
+            view(panel, np.float32),
+            view(action, kind),
+            view(seen, kind),
+            view(probs, kind),
+        )
+        in1, in2, in3, in4, latents = (
+            view(in1, kind),
+            view(in2, kind),
+            view(in3, kind),
+            view(in4, kind),
+            view(latents, kind),
+        )
         v1, v2, v3, follows = view(v1, kind), view(v2, kind), view(v3, kind), view(follows, kind)
         stoch, gates, samples = groups * classes, 3 * deter, steps * n
         wide1, wide2, wide3, size = stoch + actions, hidden + deter, deter + evidence, deter + stoch
@@ -105,10 +125,18 @@ def make_kernels(sides: int, half: bool) -> tuple:
         for side in range(sides):
             for j in range(actions):
                 for s in range(0, samples, WIDTH):
-                    store(in1, (side * wide1 + stoch + j) * samples + s, load(action, (side * actions + j) * samples + s, 1))
+                    store(
+                        in1,
+                        (side * wide1 + stoch + j) * samples + s,
+                        load(action, (side * actions + j) * samples + s, 1),
+                    )
             for j in range(evidence):
                 for s in range(0, samples, WIDTH):
-                    store(in3, (side * wide3 + deter + j) * samples + s, load(seen, (side * evidence + j) * samples + s, 1))
+                    store(
+                        in3,
+                        (side * wide3 + deter + j) * samples + s,
+                        load(seen, (side * evidence + j) * samples + s, 1),
+                    )
             for i in range(side * size * n, (side + 1) * size * n, WIDTH):
                 store(last, i, load(latent, i, 1))
         for t in range(steps):
@@ -116,20 +144,48 @@ def make_kernels(sides: int, half: bool) -> tuple:
             for side in range(sides):
                 for j in range(stoch):
                     for s in range(0, n, WIDTH):
-                        store(in1, (side * wide1 + j) * samples + first + s, load(last, (side * size + deter + j) * n + s, 1))
+                        store(
+                            in1,
+                            (side * wide1 + j) * samples + first + s,
+                            load(last, (side * size + deter + j) * n + s, 1),
+                        )
                 for j in range(deter):
                     for s in range(0, n, WIDTH):
-                        store(in2, (side * wide2 + hidden + j) * samples + first + s, load(last, (side * size + j) * n + s, 1))
+                        store(
+                            in2,
+                            (side * wide2 + hidden + j) * samples + first + s,
+                            load(last, (side * size + j) * n + s, 1),
+                        )
             # x = SiLU(g1 norm(W1 [z, a]))
             for side in range(sides):
                 w = weights[side * (hidden * wide1 // share) :]
-                product(hidden, wide1, w, in1[side * wide1 * samples + first :], samples, pre[side * hidden * n :], n, n, panel)
+                product(
+                    hidden,
+                    wide1,
+                    w,
+                    in1[side * wide1 * samples + first :],
+                    samples,
+                    pre[side * hidden * n :],
+                    n,
+                    n,
+                    panel,
+                )
             normalise(sides, hidden, n, pre, v1, first, samples, hidden * samples, inverse[first:])
             activate(sides, hidden, n, v1, first, samples, hidden * samples, g1, in2, first, samples, wide2 * samples)
             # r, c, u = g2 norm(W2 [x, h])
             for side in range(sides):
                 w = weights[begin2 // share + side * (gates * wide2 // share) :]
-                product(gates, wide2, w, in2[side * wide2 * samples + first :], samples, pre[side * gates * n :], n, n, panel)
+                product(
+                    gates,
+                    wide2,
+                    w,
+                    in2[side * wide2 * samples + first :],
+                    samples,
+                    pre[side * gates * n :],
+                    n,
+                    n,
+                    panel,
+                )
             normalise(sides, gates, n, pre, v2, first, samples, gates * samples, inverse[samples + first :])
             # f = u tanh(sigmoid(r) c) + (1 - u) h;  h' = k f
             for j in range(deter):
@@ -155,13 +211,33 @@ def make_kernels(sides: int, half: bool) -> tuple:
             # y = SiLU(g3 norm(W3 [h', e]))
             for side in range(sides):
                 w = weights[begin3 // share + side * (hidden * wide3 // share) :]
-                product(hidden, wide3, w, in3[side * wide3 * samples + first :], samples, pre[side * hidden * n :], n, n, panel)
+                product(
+                    hidden,
+                    wide3,
+                    w,
+                    in3[side * wide3 * samples + first :],
+                    samples,
+                    pre[side * hidden * n :],
+                    n,
+                    n,
+                    panel,
+                )
             normalise(sides, hidden, n, pre, v3, first, samples, hidden * samples, inverse[2 * samples + first :])
             activate(sides, hidden, n, v3, first, samples, hidden * samples, g3, in4, first, samples, hidden * samples)
             # l = W4 y + b
             for side in range(sides):
                 w = weights[begin4 // share + side * (stoch * hidden // share) :]
-                product(stoch, hidden, w, in4[side * hidden * samples + first :], samples, pre[side * stoch * n :], n, n, panel)
+                product(
+                    stoch,
+                    hidden,
+                    w,
+                    in4[side * hidden * samples + first :],
+                    samples,
+                    pre[side * stoch * n :],
+                    n,
+                    n,
+                    panel,
+                )
             for j in range(stoch):
                 for s in range(0, n, WIDTH):
                     a, b = side_of(sides, 0, pre, j * n + s, stoch * n) + bias[j], zeros(1)
@@ -191,14 +267,42 @@ def make_kernels(sides: int, half: bool) -> tuple:
         d1, d2, d3, d4, dw1, dg1, dw2, dg2, dw3, dg3, dw4, dbias, dlatent, dseen, packed, pre, dvalues, direct, panel,
     ):  # fmt: skip
         w1, w2, w3, w4 = view(w1, np.float32), view(w2, np.float32), view(w3, np.float32), view(w4, np.float32)
-        g1, g2, g3, keep, inverse = view(g1, np.float32), view(g2, np.float32), view(g3, np.float32), view(keep, np.float32), view(inverse, np.float32)
-        in1, in2, in3, in4, probs = view(in1, kind), view(in2, kind), view(in3, kind), view(in4, kind), view(probs, kind)
+        g1, g2, g3, keep, inverse = (
+            view(g1, np.float32),
+            view(g2, np.float32),
+            view(g3, np.float32),
+            view(keep, np.float32),
+            view(inverse, np.float32),
+        )
+        in1, in2, in3, in4, probs = (
+            view(in1, kind),
+            view(in2, kind),
+            view(in3, kind),
+            view(in4, kind),
+            view(probs, kind),
+        )
         v1, v2, v3, dlogits = view(v1, kind), view(v2, kind), view(v3, kind), view(dlogits, np.float32)
         d1, d2, d3, d4, dseen = view(d1, kind), view(d2, kind), view(d3, kind), view(d4, kind), view(dseen, kind)
         dlatents, dfollows = view(dlatents, kind), view(dfollows, kind)
-        dg1, dg2, dg3, dbias = view(dg1, np.float32), view(dg2, np.float32), view(dg3, np.float32), view(dbias, np.float32)
-        dlatent, pre, dvalues, direct = view(dlatent, np.float32), view(pre, np.float32), view(dvalues, np.float32), view(direct, np.float32)
-        dw1, dw2, dw3, dw4, panel = view(dw1, np.float32), view(dw2, np.float32), view(dw3, np.float32), view(dw4, np.float32), view(panel, np.float32)
+        dg1, dg2, dg3, dbias = (
+            view(dg1, np.float32),
+            view(dg2, np.float32),
+            view(dg3, np.float32),
+            view(dbias, np.float32),
+        )
+        dlatent, pre, dvalues, direct = (
+            view(dlatent, np.float32),
+            view(pre, np.float32),
+            view(dvalues, np.float32),
+            view(direct, np.float32),
+        )
+        dw1, dw2, dw3, dw4, panel = (
+            view(dw1, np.float32),
+            view(dw2, np.float32),
+            view(dw3, np.float32),
+            view(dw4, np.float32),
+            view(panel, np.float32),
+        )
         stoch, gates, samples = groups * classes, 3 * deter, steps * n
         wide1, wide2, wide3, size = stoch + actions, hidden + deter, deter + evidence, deter + stoch
         begin2 = sides * hidden * wide1
@@ -238,7 +342,11 @@ def make_kernels(sides: int, half: bool) -> tuple:
                         for c in range(classes):
                             j = side * stoch + g * classes + c
                             q = load(probs, j * samples + first + s, 1)
-                            d = fma(real(1.0 - UNIFORM) * q, load(dvalues, j * n + s, 1) - along, load(dlogits, j * samples + first + s, 1))
+                            d = fma(
+                                real(1.0 - UNIFORM) * q,
+                                load(dvalues, j * n + s, 1) - along,
+                                load(dlogits, j * samples + first + s, 1),
+                            )
                             store(dvalues, j * n + s, d)
             for j in range(stoch):
                 of_bias = zeros(1)
@@ -251,24 +359,61 @@ def make_kernels(sides: int, half: bool) -> tuple:
             # y
             for side in range(sides):
                 w = weights[begin4 // share + side * (stoch * hidden // share) :]
-                product(hidden, stoch, w, d4[side * stoch * samples + first :], samples, pre[side * hidden * n :], n, n, panel)
-            activate_backward(sides, hidden, n, v3, first, samples, hidden * samples, g3, pre, 0, n, hidden * n, dvalues, dg3)
-            normalise_backward(sides, hidden, n, v3, first, samples, hidden * samples, inverse[2 * samples + first :], dvalues, d3)
+                product(
+                    hidden,
+                    stoch,
+                    w,
+                    d4[side * stoch * samples + first :],
+                    samples,
+                    pre[side * hidden * n :],
+                    n,
+                    n,
+                    panel,
+                )
+            activate_backward(
+                sides, hidden, n, v3, first, samples, hidden * samples, g3, pre, 0, n, hidden * n, dvalues, dg3
+            )
+            normalise_backward(
+                sides, hidden, n, v3, first, samples, hidden * samples, inverse[2 * samples + first :], dvalues, d3
+            )
             for side in range(sides):
-                w, d = weights[begin3 // share + side * (hidden * wide3 // share) :], d3[side * hidden * samples + first :]
+                w, d = (
+                    weights[begin3 // share + side * (hidden * wide3 // share) :],
+                    d3[side * hidden * samples + first :],
+                )
                 product(deter, hidden, w, d, samples, pre[side * deter * n :], n, n, panel)
                 if evidence > 0:
-                    product(evidence, hidden, w[deter * (hidden // share) :], d, samples, dseen[side * evidence * samples + first :], samples, n, panel)
+                    product(
+                        evidence,
+                        hidden,
+                        w[deter * (hidden // share) :],
+                        d,
+                        samples,
+                        dseen[side * evidence * samples + first :],
+                        samples,
+                        n,
+                        panel,
+                    )
             # f
             for j in range(deter):
                 of_r, of_c, of_u = zeros(1), zeros(1), zeros(1)
                 for s in range(0, n, WIDTH):
                     h0, h1 = zeros(1), zeros(1)
                     for side in range(sides):
-                        dh = side_of(sides, side, dlatent, j * n + s, size * n) + side_of(sides, side, pre, j * n + s, deter * n)
-                        dh = fma(load(keep, first + s, 1), dh, side_of(sides, side, dfollows, j * samples + first + s, deter * samples))
+                        dh = side_of(sides, side, dlatent, j * n + s, size * n) + side_of(
+                            sides, side, pre, j * n + s, deter * n
+                        )
+                        dh = fma(
+                            load(keep, first + s, 1),
+                            dh,
+                            side_of(sides, side, dfollows, j * samples + first + s, deter * samples),
+                        )
                         at = (side * gates + j) * samples + first + s
-                        r_v, c_v, u_v = load(v2, at, 1), load(v2, at + deter * samples, 1), load(v2, at + 2 * deter * samples, 1)
+                        r_v, c_v, u_v = (
+                            load(v2, at, 1),
+                            load(v2, at + deter * samples, 1),
+                            load(v2, at + 2 * deter * samples, 1),
+                        )
                         r, c_in = sigmoid(g2[j] * r_v), g2[deter + j] * c_v
                         c = tanh(r * c_in)
                         u = sigmoid(fma(g2[2 * deter + j], u_v, zeros(1) - real(1.0)))
@@ -290,30 +435,84 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 dg2[j] += over_samples(of_r)
                 dg2[deter + j] += over_samples(of_c)
                 dg2[2 * deter + j] += over_samples(of_u)
-            normalise_backward(sides, gates, n, v2, first, samples, gates * samples, inverse[samples + first :], dvalues, d2)
+            normalise_backward(
+                sides, gates, n, v2, first, samples, gates * samples, inverse[samples + first :], dvalues, d2
+            )
             for side in range(sides):
                 w = weights[begin2 // share + side * (gates * wide2 // share) :]
-                product(wide2, gates, w, d2[side * gates * samples + first :], samples, pre[side * wide2 * n :], n, n, panel)
+                product(
+                    wide2, gates, w, d2[side * gates * samples + first :], samples, pre[side * wide2 * n :], n, n, panel
+                )
             for side in range(sides):
                 for j in range(deter):
                     for s in range(0, n, WIDTH):
-                        dh = load(direct, (side * deter + j) * n + s, 1) + load(pre, (side * wide2 + hidden + j) * n + s, 1)
+                        dh = load(direct, (side * deter + j) * n + s, 1) + load(
+                            pre, (side * wide2 + hidden + j) * n + s, 1
+                        )
                         store(dlatent, (side * size + j) * n + s, dh)
             # x
-            activate_backward(sides, hidden, n, v1, first, samples, hidden * samples, g1, pre, 0, n, wide2 * n, dvalues, dg1)
+            activate_backward(
+                sides, hidden, n, v1, first, samples, hidden * samples, g1, pre, 0, n, wide2 * n, dvalues, dg1
+            )
             normalise_backward(sides, hidden, n, v1, first, samples, hidden * samples, inverse[first:], dvalues, d1)
             for side in range(sides):
                 w = weights[side * (hidden * wide1 // share) :]
-                product(stoch, hidden, w, d1[side * hidden * samples + first :], samples, pre[side * stoch * n :], n, n, panel)
+                product(
+                    stoch,
+                    hidden,
+                    w,
+                    d1[side * hidden * samples + first :],
+                    samples,
+                    pre[side * stoch * n :],
+                    n,
+                    n,
+                    panel,
+                )
                 for j in range(stoch):
                     for s in range(0, n, WIDTH):
                         store(dlatent, (side * size + deter + j) * n + s, load(pre, (side * stoch + j) * n + s, 1))
         for side in range(sides):
             of_hidden, of_gates = side * hidden * samples, side * gates * samples
-            weight_gradient(hidden, wide1, d1[of_hidden:], samples, in1[side * wide1 * samples :], samples, samples, dw1[side * hidden * wide1 :])
-            weight_gradient(gates, wide2, d2[of_gates:], samples, in2[side * wide2 * samples :], samples, samples, dw2[side * gates * wide2 :])
-            weight_gradient(hidden, wide3, d3[of_hidden:], samples, in3[side * wide3 * samples :], samples, samples, dw3[side * hidden * wide3 :])
-            weight_gradient(stoch, hidden, d4[side * stoch * samples :], samples, in4[of_hidden:], samples, samples, dw4[side * stoch * hidden :])
+            weight_gradient(
+                hidden,
+                wide1,
+                d1[of_hidden:],
+                samples,
+                in1[side * wide1 * samples :],
+                samples,
+                samples,
+                dw1[side * hidden * wide1 :],
+            )
+            weight_gradient(
+                gates,
+                wide2,
+                d2[of_gates:],
+                samples,
+                in2[side * wide2 * samples :],
+                samples,
+                samples,
+                dw2[side * gates * wide2 :],
+            )
+            weight_gradient(
+                hidden,
+                wide3,
+                d3[of_hidden:],
+                samples,
+                in3[side * wide3 * samples :],
+                samples,
+                samples,
+                dw3[side * hidden * wide3 :],
+            )
+            weight_gradient(
+                stoch,
+                hidden,
+                d4[side * stoch * samples :],
+                samples,
+                in4[of_hidden:],
+                samples,
+                samples,
+                dw4[side * stoch * hidden :],
+            )
 
     return forward, backward
 
@@ -329,28 +528,56 @@ class StateSpaceSequence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, latent: Tensor, action: Tensor, evidence: Tensor | None, keep: Tensor, noise: Tensor | None, groups: int, *weights: Tensor
+        ctx: Any,
+        latent: Tensor,
+        action: Tensor,
+        evidence: Tensor | None,
+        keep: Tensor,
+        noise: Tensor | None,
+        groups: int,
+        *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run T steps."""
-        (steps, n), dtype, weights = keep.shape, action.dtype, [w.contiguous() for w in weights]
-        (sides, hidden, _), deter, stoch, actions = weights[0].shape, len(weights[3]) // 3, len(weights[7]), action.shape[1]
-        seen, samples, size = 0 if evidence is None else evidence.shape[1], steps * n, deter + stoch
-        latent, action, keep, noise = latent.contiguous(), action.contiguous(), keep.contiguous(), None if noise is None else noise.contiguous()
+        (steps, n) = keep.shape
+        dtype = action.dtype
+        weights = [w.contiguous() for w in weights]
+        (sides, hidden, _) = weights[0].shape
+        deter = len(weights[3]) // 3
+        stoch = len(weights[7])
+        actions = action.shape[1]
+        seen = 0 if evidence is None else evidence.shape[1]
+        samples = steps * n
+        size = deter + stoch
+        latent = latent.contiguous()
+        action = action.contiguous()
+        keep = keep.contiguous()
+        noise = None if noise is None else noise.contiguous()
         evidence = None if evidence is None else evidence.contiguous()
 
         def empty(rows: int, kind: torch.dtype = dtype) -> Tensor:
             return torch.empty(sides, rows, samples, dtype=kind)
 
-        kept = [empty(rows) for rows in (stoch + actions, hidden + deter, deter + seen, hidden, hidden, 3 * deter, hidden)]
-        inverse, probs, latents, follows, logits = torch.empty(3, samples), empty(stoch), empty(size), empty(deter), empty(stoch, torch.float32)
+        kept = [
+            empty(rows) for rows in (stoch + actions, hidden + deter, deter + seen, hidden, hidden, 3 * deter, hidden)
+        ]
+        inverse = torch.empty(3, samples)
+        probs = empty(stoch)
+        latents = empty(size)
+        follows = empty(deter)
+        logits = empty(stoch, torch.float32)
         last = torch.empty(sides, size, n)
         sizes = deter, hidden, groups, stoch // groups, actions, seen, steps, n
         inputs = [0 if x is None else x.data_ptr() for x in (*weights, latent, action, evidence, keep, noise)]
         outputs = [x.data_ptr() for x in (*kept, inverse, probs, latents, follows, logits, last)]
         widest = max(*(rows for w in weights[::2] for rows in w.shape[1:]))
-        work = scratch("weights", sum(w.numel() for w in weights)), scratch("pre", sides * widest * n), scratch("panel", widest * REGISTERS * WIDTH)
+        work = (
+            scratch("weights", sum(w.numel() for w in weights)),
+            scratch("pre", sides * widest * n),
+            scratch("panel", widest * REGISTERS * WIDTH),
+        )
         make_kernels(sides, dtype == torch.bfloat16)[0](*sizes, noise is not None, *inputs, *outputs, *work)
-        ctx.sizes, ctx.dtype = (*sizes, sides), dtype
+        ctx.sizes = (*sizes, sides)
+        ctx.dtype = dtype
         ctx.save_for_backward(keep, *weights, *kept, inverse, probs)
         ctx.mark_non_differentiable(last)
         return latents, follows, logits, last
@@ -359,14 +586,19 @@ class StateSpaceSequence(torch.autograd.Function):
     def backward(ctx: Any, dlatents: Tensor, dfollows: Tensor, dlogits: Tensor, _: Tensor) -> tuple:
         """Return the gradients of latent, evidence and weights."""
         keep, *saved = ctx.saved_tensors
-        weights, kept = saved[:8], saved[8:]
+        weights = saved[:8]
+        kept = saved[8:]
         *sizes, sides = ctx.sizes
         deter, hidden, groups, classes, _, seen, steps, n = sizes
-        stoch, samples = groups * classes, steps * n
-        dlatents, dfollows, dlogits = dlatents.contiguous(), dfollows.contiguous(), dlogits.contiguous()
+        stoch = groups * classes
+        samples = steps * n
+        dlatents = dlatents.contiguous()
+        dfollows = dfollows.contiguous()
+        dlogits = dlogits.contiguous()
         before = [torch.empty(sides, rows, samples, dtype=ctx.dtype) for rows in (hidden, 3 * deter, hidden, stoch)]
         dweights = [torch.empty_like(w) for w in weights]
-        dlatent, dseen = torch.empty(sides, deter + stoch, n), torch.empty(sides, seen, samples, dtype=ctx.dtype) if seen else None
+        dlatent = torch.empty(sides, deter + stoch, n)
+        dseen = torch.empty(sides, seen, samples, dtype=ctx.dtype) if seen else None
         widest = max(*(rows for w in weights[::2] for rows in w.shape[1:]))
         work = (
             scratch("weights", sum(w.numel() for w in weights)), scratch("pre", sides * widest * n), scratch("dvalues", sides * widest * n),

@@ -39,7 +39,9 @@ class _BFloat(ir.types.Type):
         return hash(_BFloat)
 
 
-_FLOAT, _INT, _SHORT = ir.FloatType(), ir.IntType(32), ir.IntType(16)
+_FLOAT = ir.FloatType()
+_INT = ir.IntType(32)
+_SHORT = ir.IntType(16)
 _PAIRS = ir.VectorType(_BFloat(), 2 * WIDTH)
 _FLOATS, _INTS, _SHORTS = (ir.VectorType(t, WIDTH) for t in (_FLOAT, _INT, _SHORT))
 _FLAGS = ("contract", "nsz", "arcp", "afn")  # as in physics/jit.py
@@ -93,7 +95,9 @@ def _join(builder: Any, registers: list) -> Any:
 
 
 def _call(builder: Any, name: str, *arguments: Any) -> Any:
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * len(arguments)), f"{name}.v{WIDTH}f32")
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * len(arguments)), f"{name}.v{WIDTH}f32"
+    )
     return builder.call(function, arguments)
 
 
@@ -120,9 +124,12 @@ def load(typing, array, index, count):
     """Return the Vector(count) that starts at array[index]; count: a constant."""
 
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
-        kind, registers = signature.args[0], []
+        kind = signature.args[0]
+        registers = []
         for i in range(count.literal_value):
-            x = builder.load(_place(context, builder, kind, values[0], values[1], i), align=2 if kind.dtype == types.uint16 else 4)
+            x = builder.load(
+                _place(context, builder, kind, values[0], values[1], i), align=2 if kind.dtype == types.uint16 else 4
+            )
             if kind.dtype == types.uint16:
                 x = builder.bitcast(builder.shl(builder.zext(x, _INTS), _whole(16)), _FLOATS)
             registers.append(x)
@@ -157,7 +164,8 @@ def put(typing, array, index, x):
     """Set array[index] to one float32 number, rounded where the array holds bfloat16."""
 
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
-        kind, (array, index, number) = signature.args[0], values
+        kind = signature.args[0]
+        (array, index, number) = values
         if kind.dtype == types.uint16:
             u = builder.bitcast(number, _INT)
             odd = builder.and_(builder.lshr(u, ir.Constant(_INT, 16)), ir.Constant(_INT, 1))
@@ -183,7 +191,9 @@ def load_pairs(typing, array, first, second):
 
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
         kind = signature.args[0]
-        a = builder.load(_place(context, builder, kind, values[0], values[1], 0), align=2 if kind.dtype == types.uint16 else 4)
+        a = builder.load(
+            _place(context, builder, kind, values[0], values[1], 0), align=2 if kind.dtype == types.uint16 else 4
+        )
         if kind.dtype == types.uint16:
             b = builder.load(_place(context, builder, kind, values[0], values[2], 0), align=2)
             both = builder.or_(builder.zext(a, _INTS), builder.shl(builder.zext(b, _INTS), _whole(16)))
@@ -223,7 +233,11 @@ def multiply_up(typing, totals, weights, index, stride, x):
             w = _spread(builder, w if kind.dtype == types.float32 else builder.bitcast(w, _FLOAT))
             for c, y in enumerate(xs):
                 i = r * x.count + c
-                found[i] = _call(builder, "llvm.fma", w, y, found[i]) if kind.dtype == types.float32 else _multiply_pairs(builder, found[i], w, y)
+                found[i] = (
+                    _call(builder, "llvm.fma", w, y, found[i])
+                    if kind.dtype == types.float32
+                    else _multiply_pairs(builder, found[i], w, y)
+                )
         return _join(builder, found)
 
     return totals(totals, weights, types.intp, types.intp, x), code
@@ -234,7 +248,8 @@ def load_rows(typing, array, index, stride, count):
     """Return the Vector(count) of what starts at array[index + i stride], as it is: of uint16, pairs of neighbours."""
 
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
-        data, registers = context.make_array(signature.args[0])(context, builder, values[0]).data, []
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        registers = []
         for i in range(count.literal_value):
             place = builder.gep(data, [builder.add(values[1], builder.mul(values[2], ir.Constant(values[2].type, i)))])
             registers.append(builder.load(builder.bitcast(place, _FLOATS.as_pointer()), align=2))
@@ -253,7 +268,11 @@ def multiply_all(typing, array, totals, a, b):
         for r, x in enumerate(xs):
             for c, y in enumerate(ys):
                 i = r * len(ys) + c
-                found[i] = _call(builder, "llvm.fma", x, y, found[i]) if array.dtype == types.float32 else _multiply_pairs(builder, found[i], x, y)
+                found[i] = (
+                    _call(builder, "llvm.fma", x, y, found[i])
+                    if array.dtype == types.float32
+                    else _multiply_pairs(builder, found[i], x, y)
+                )
         return _join(builder, found)
 
     return totals(array, totals, a, b), code
@@ -283,7 +302,8 @@ def store_sums(typing, array, index, stride, totals, count):
         # lanes of two registers merge into one, half of each: after four rounds one register holds a sum per lane
         size = WIDTH // 2
         while len(registers) > 1:
-            merged, half = [], len(registers) // 2
+            merged = []
+            half = len(registers) // 2
             for x, y in zip(registers[:half], registers[half:], strict=True):
                 block = [i for i in range(WIDTH) if i % (2 * size) < size]
                 low = sorted(block)
@@ -292,7 +312,8 @@ def store_sums(typing, array, index, stride, totals, count):
                 a = builder.shuffle_vector(x, y, ir.Constant(_INTS, order_a))
                 b = builder.shuffle_vector(x, y, ir.Constant(_INTS, order_b))
                 merged.append(builder.fadd(a, b, flags=_FLAGS))
-            registers, size = merged, size // 2
+            registers = merged
+            size = size // 2
         # the first merge chose by the highest bit of the lane between the halves of the list, and so on down
         rows = totals.count // count.literal_value
         (result,) = registers
@@ -353,7 +374,9 @@ def square_root(typing, a):
 @intrinsic
 def where_positive(typing, a, b):
     """Return b where a > 0, else 0."""
-    return _each((a, b), lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, _constant(0.0)), y, _constant(0.0)))
+    return _each(
+        (a, b), lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, _constant(0.0)), y, _constant(0.0))
+    )
 
 
 @intrinsic
@@ -447,7 +470,8 @@ def over_samples(typing, a):
     """Return the sum over the samples of a Vector(1), a float32."""
 
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
-        x, size = builder.extract_value(values[0], 0), WIDTH
+        x = builder.extract_value(values[0], 0)
+        size = WIDTH
         while size > 1:
             size //= 2
             order = [(i + size) % WIDTH if i < size else 0 for i in range(WIDTH)]
@@ -469,5 +493,10 @@ def _arithmetic(python_operator: Any, name: str) -> None:
             return lambda a, b: operate(a, b)
 
 
-for _operator, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+for _operator, _name in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
     _arithmetic(_operator, _name)

@@ -59,14 +59,20 @@ def drive_constants(world, motors):
         zero = real(0.0)
         return (world[C.KP], world[C.KD]), stops, (zero, zero, zero, zero, zero, zero, zero)
     speeds = motors[C.NO_LOAD_SPEED], motors[C.PER_SPAN]
-    return (world[C.KP], world[C.KD]), stops, (motors[C.LAG], motors[C.DELAY], *speeds, motors[C.DRAIN], motors[C.STAMINA], motors[C.TIRED_STRENGTH])
+    return (
+        (world[C.KP], world[C.KD]),
+        stops,
+        (motors[C.LAG], motors[C.DELAY], *speeds, motors[C.DRAIN], motors[C.STAMINA], motors[C.TIRED_STRENGTH]),
+    )
 
 
 @inline
 def own_gains(varied, work, lane, kp, kd):
     """Return the gains of a robot's PD law, its own where robots differ."""
     one = real(1.0)
-    return kp * vary(varied, work, L.VARIED_BASE + L.V_KP, lane, one), kd * vary(varied, work, L.VARIED_BASE + L.V_KD, lane, one)
+    return kp * vary(varied, work, L.VARIED_BASE + L.V_KP, lane, one), kd * vary(
+        varied, work, L.VARIED_BASE + L.V_KD, lane, one
+    )
 
 
 @inline
@@ -96,7 +102,10 @@ def driven(motor_blocks, varied, work, rows, lane, joint, q, qd, kp, kd, limit, 
         return motor_torque(target, command, q, qd, kp, kd, -limit, limit)
     _, (_, _, _, dt), (lag, delay, no_load_speed, per_span, drain, stamina, tired_strength) = drive
     arrived = command_arrived(varied, work, lane, delay)
-    last_target, last_command = rows[(L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane], rows[(L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane]
+    last_target, last_command = (
+        rows[(L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane],
+        rows[(L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane],
+    )
     target, command = target if arrived else last_target, command if arrived else last_command
     limit = limit * tired_strength if work[(L.MOTORS_BASE + L.FATIGUE) * LANES + lane] >= stamina else limit
     low, high = speed_limit(limit, qd, no_load_speed, per_span)
@@ -140,7 +149,10 @@ def keep_command(motor_blocks, varied, work, delay):
             for lane in range(LANES):
                 arrived = command_arrived(varied, work, lane, delay)
                 for joint in range(3):
-                    i, j = (L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane, (L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane
+                    i, j = (
+                        (L.MOTORS_LEG + L.LAST_TORQUE + joint) * LANES + lane,
+                        (L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane,
+                    )
                     torque, target = rows[(L.TORQUE + joint) * LANES + lane], rows[(L.TARGET + joint) * LANES + lane]
                     last_torque, last_target = rows[i], rows[j]
                     rows[i], rows[j] = torque if arrived else last_torque, target if arrived else last_target

@@ -51,8 +51,12 @@ STATE_ROWS = 39
 FRAME = 0  # (3 x 3) axes x, y, z of the link
 PLACE = 9  # (3) its origin, in the end the paddle's centre [m]
 SPIN = 12  # (3) angular velocity [rad/s]
-SPIN_RATE, LIFT = 15, 18  # (3) angular and linear acceleration that velocities and gravity cause [rad/s^2], [m/s^2]
-FIRST, SECOND = 21, 24  # (3) and (6) moments of mass of the links beyond a joint [kg m], [kg m^2]
+# (3) angular and linear acceleration that velocities and gravity cause [rad/s^2], [m/s^2]
+SPIN_RATE = 15
+LIFT = 18
+# (3) and (6) moments of mass of the links beyond a joint [kg m], [kg m^2]
+FIRST = 21
+SECOND = 24
 BIAS = 30  # (6) moment and force that keep them at zero joint acceleration [N m], [N]
 MOMENTUM = 36  # (6) their momentum per speed of the joint, angular and linear
 MATRIX = 42  # (6 x 6) upper triangle of the mass matrix, armature included [kg m^2]
@@ -67,8 +71,13 @@ CONTACT = 102  # (3) point where they meet [m]
 LINK = 105
 
 # In the work buffer only, of every link
-JOINT_AXIS, SWEEP = 0, 3  # (3) velocity field of the joint
-LINK_FIRST, LINK_SECOND, LINK_BIAS = 6, 9, 15  # (3), (6), (6) as FIRST, SECOND, BIAS, of the link alone
+# (3) velocity field of the joint
+JOINT_AXIS = 0
+SWEEP = 3
+# (3), (6), (6) as FIRST, SECOND, BIAS, of the link alone
+LINK_FIRST = 6
+LINK_SECOND = 9
+LINK_BIAS = 15
 LINK_ROWS = 21
 
 WORK_ROWS = LINK + 6 * LINK_ROWS
@@ -152,7 +161,11 @@ def extend_chain(block, work, constants, link):
     carry(work, constant3(own, C.OFFSET))
     # the joint turns the two axes of the frame that are not its own
     k = int(own[C.AXIS])
-    axis, u, v = part(work, FRAME + 3 * k, 3), part(work, FRAME + 3 * ((k + 1) % 3), 3), part(work, FRAME + 3 * ((k + 2) % 3), 3)
+    axis, u, v = (
+        part(work, FRAME + 3 * k, 3),
+        part(work, FRAME + 3 * ((k + 1) % 3), 3),
+        part(work, FRAME + 3 * ((k + 2) % 3), 3),
+    )
     angles = part(block, JOINT + link, 1)
     for lane in range(LANES):
         s, c = sincos(angles[lane])
@@ -213,7 +226,14 @@ def link_outward(block, work, rows, own, link):
         x, y, z = add(p, in_world(frame, com))
         first = mass * x, mass * y, mass * z
         xx, xy, xz, yy, yz, zz = second_in_world(frame, second_own)
-        second = xx + first[0] * x, xy + first[0] * y, xz + first[0] * z, yy + first[1] * y, yz + first[1] * z, zz + first[2] * z
+        second = (
+            xx + first[0] * x,
+            xy + first[0] * y,
+            xz + first[0] * z,
+            yy + first[1] * y,
+            yz + first[1] * z,
+            zz + first[2] * z,
+        )
         store3(rows, LINK_FIRST, lane, first)
         store6(rows, LINK_SECOND, lane, second)
         store3(rows, LINK_BIAS, lane, add(cross(first, a), moment_of_rate(g, second)))
@@ -225,8 +245,19 @@ def link_inward(block, work, rows, constants, own, link, mass):
     """Add a link to what lies beyond its joint, and find what its motor does and what of it moves the joint; mass: of all that [kg]."""
     dt, hold = constants[C.TIMESTEP], constants[C.COMPENSATION] * constants[C.GRAVITY]
     stiffness, stop_damping = constants[C.LIMIT_STIFFNESS], constants[C.LIMIT_DAMPING]
-    kp, kd, damping, limit, low, high = own[C.KP], own[C.KD], own[C.DAMPING], own[C.TORQUE_LIMIT], own[C.LOW], own[C.HIGH]
-    angles, speeds, targets = part(block, JOINT + link, 1), part(block, JOINT_SPEED + link, 1), part(block, TARGET + link, 1)
+    kp, kd, damping, limit, low, high = (
+        own[C.KP],
+        own[C.KD],
+        own[C.DAMPING],
+        own[C.TORQUE_LIMIT],
+        own[C.LOW],
+        own[C.HIGH],
+    )
+    angles, speeds, targets = (
+        part(block, JOINT + link, 1),
+        part(block, JOINT_SPEED + link, 1),
+        part(block, TARGET + link, 1),
+    )
     implicit, torques = part(work, IMPLICIT + link, 1), part(work, TORQUE + link, 1)
     for lane in range(LANES):
         axis, sweep = load6(rows, JOINT_AXIS, lane)
@@ -234,7 +265,10 @@ def link_inward(block, work, rows, constants, own, link, mass):
         (xx, xy, xz), (yy, yz, zz) = load6(work, SECOND, lane)
         (dxx, dxy, dxz), (dyy, dyz, dzz) = load6(rows, LINK_SECOND, lane)
         xx, xy, xz, yy, yz, zz = xx + dxx, xy + dxy, xz + dxz, yy + dyy, yz + dyz, zz + dzz
-        n, f = add(load3(work, BIAS, lane), load3(rows, LINK_BIAS, lane)), add(load3(work, BIAS + 3, lane), load3(rows, LINK_BIAS + 3, lane))
+        n, f = (
+            add(load3(work, BIAS, lane), load3(rows, LINK_BIAS, lane)),
+            add(load3(work, BIAS + 3, lane), load3(rows, LINK_BIAS + 3, lane)),
+        )
         store3(work, FIRST, lane, first)
         store6(work, SECOND, lane, (xx, xy, xz, yy, yz, zz))
         store3(work, BIAS, lane, n)
@@ -271,7 +305,11 @@ def couple(work, rows, armature, link, other):
     elements = part(work, MATRIX + 6 * other + link, 1)
     own = armature if other == link else real(0.0)
     for lane in range(LANES):
-        elements[lane] = own + dot(load3(rows, JOINT_AXIS, lane), load3(work, MOMENTUM, lane)) + dot(load3(rows, SWEEP, lane), load3(work, MOMENTUM + 3, lane))
+        elements[lane] = (
+            own
+            + dot(load3(rows, JOINT_AXIS, lane), load3(work, MOMENTUM, lane))
+            + dot(load3(rows, SWEEP, lane), load3(work, MOMENTUM + 3, lane))
+        )
 
 
 @inline
@@ -279,9 +317,23 @@ def load_matrix(work, lane, extra):
     """Return the mass matrix, its diagonal raised by extra (3 + 3), as solve_symmetric6() takes it."""
     (d0, d1, d2), (d3, d4, d5) = extra
     i = MATRIX * LANES + lane
-    a = work[i] + d0, work[i + LANES], work[i + 2 * LANES], work[i + 7 * LANES] + d1, work[i + 8 * LANES], work[i + 14 * LANES] + d2
+    a = (
+        work[i] + d0,
+        work[i + LANES],
+        work[i + 2 * LANES],
+        work[i + 7 * LANES] + d1,
+        work[i + 8 * LANES],
+        work[i + 14 * LANES] + d2,
+    )
     b = load3(work, MATRIX + 3, lane) + load3(work, MATRIX + 9, lane) + load3(work, MATRIX + 15, lane)
-    m = work[i + 21 * LANES] + d3, work[i + 22 * LANES], work[i + 23 * LANES], work[i + 28 * LANES] + d4, work[i + 29 * LANES], work[i + 35 * LANES] + d5
+    m = (
+        work[i + 21 * LANES] + d3,
+        work[i + 22 * LANES],
+        work[i + 23 * LANES],
+        work[i + 28 * LANES] + d4,
+        work[i + 29 * LANES],
+        work[i + 35 * LANES] + d5,
+    )
     return a, b, m
 
 
@@ -324,7 +376,11 @@ def sum_columns(columns, speeds):
 def along(columns, direction):
     """Return J^T n: the speed along a direction (3) per speed of each joint, (3 + 3)."""
     (a, b, c), (d, e, f) = columns
-    return (dot(a, direction), dot(b, direction), dot(c, direction)), (dot(d, direction), dot(e, direction), dot(f, direction))
+    return (dot(a, direction), dot(b, direction), dot(c, direction)), (
+        dot(d, direction),
+        dot(e, direction),
+        dot(f, direction),
+    )
 
 
 @inline
@@ -335,7 +391,11 @@ def meet(block, work, constants):
     across the rim, deeper than half its radius, passes.
     """
     dt, gravity, rest_speed = constants[C.TIMESTEP], constants[C.GRAVITY], constants[C.REST_SPEED]
-    radius, rim, reach = constants[C.BALL_RADIUS], constants[C.PADDLE_RADIUS], constants[C.BALL_RADIUS] + constants[C.HALF_THICKNESS]
+    radius, rim, reach = (
+        constants[C.BALL_RADIUS],
+        constants[C.PADDLE_RADIUS],
+        constants[C.BALL_RADIUS] + constants[C.HALF_THICKNESS],
+    )
     zero = real(0.0)
     one = real(1.0)
     half = real(0.5)
@@ -380,11 +440,15 @@ def move(block, work, constants):
         store3(block, JOINT + 3, lane, add(r, scale(dt, far)))
         store6(block, JOINT_SPEED, lane, near + far)
         v = load3(block, BALL_VELOCITY, lane)
-        store3(block, BALL, lane, add(load3(block, BALL, lane), scale(dt, (v[0], v[1], v[2] - real(0.5) * dt * gravity))))
+        store3(
+            block, BALL, lane, add(load3(block, BALL, lane), scale(dt, (v[0], v[1], v[2] - real(0.5) * dt * gravity)))
+        )
         store3(block, BALL_VELOCITY, lane, (v[0], v[1], v[2] - dt * gravity))
         i = BALL_QUATERNION * LANES + lane
         w, x, y, z = block[i], block[i + LANES], block[i + 2 * LANES], block[i + 3 * LANES]
-        w, x, y, z = quaternion_step((w, x, y, z), unrotate(quaternion_matrix(w, x, y, z), load3(block, BALL_SPIN, lane)), dt)
+        w, x, y, z = quaternion_step(
+            (w, x, y, z), unrotate(quaternion_matrix(w, x, y, z), load3(block, BALL_SPIN, lane)), dt
+        )
         block[i] = w
         store3(block, BALL_QUATERNION + 1, lane, (x, y, z))
 
@@ -445,7 +509,9 @@ def strike(block, work, constants):
         shift(block, JOINT + 3, JOINT_SPEED + 3, lane, meets, left, far)
         shift(block, BALL, BALL_VELOCITY, lane, meets, left, add(fallen, kick))
         choose3(block, BALL_SPIN, lane, meets, add(spin, scale(per_inertia, cross(arm, impulse))))
-        block[(BALL + 2) * LANES + lane] -= half * gravity * left * left if (push > zero) & (not bounces) & meets else zero
+        block[(BALL + 2) * LANES + lane] -= (
+            half * gravity * left * left if (push > zero) & (not bounces) & meets else zero
+        )
         counts = bounces & (dot(normal, load3(work, FRAME + 6, lane)) > zero)
         block[HITS * LANES + lane] += one if counts else zero
         block[HIT_SPEED * LANES + lane] = v[2] + kick[2] if counts else block[HIT_SPEED * LANES + lane]

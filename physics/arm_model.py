@@ -13,20 +13,41 @@ AXES = "xyz"
 TIMESTEP = 0  # [s]
 GRAVITY = 1  # [m/s^2]
 COMPENSATION = 2  # share of the gravity torques that the motors add to the PD law [1]
-LIMIT_STIFFNESS, LIMIT_DAMPING = 3, 4  # end stop of a joint [N m/rad], [N m s/rad]
-RESTITUTION, FRICTION, REST_SPEED = 5, 6, 7  # of ball on paddle [1], [1]; slower than that it comes to rest [m/s]
-BALL_MASS, BALL_INERTIA, BALL_RADIUS = 8, 9, 10  # [kg], [kg m^2], [m]
-PADDLE_RADIUS, HALF_THICKNESS = 11, 12  # [m]
+# end stop of a joint [N m/rad], [N m s/rad]
+LIMIT_STIFFNESS = 3
+LIMIT_DAMPING = 4
+# of ball on paddle [1], [1]; slower than that it comes to rest [m/s]
+RESTITUTION = 5
+FRICTION = 6
+REST_SPEED = 7
+# [kg], [kg m^2], [m]
+BALL_MASS = 8
+BALL_INERTIA = 9
+BALL_RADIUS = 10
+# [m]
+PADDLE_RADIUS = 11
+HALF_THICKNESS = 12
 PADDLE_OFFSET = 13  # (3) its centre in the last link's frame [m]
 LINKS = 16
 
 # Link: LINK_CONSTANTS of them at LINKS, link by link
 AXIS = 0  # 0 x, 1 y, 2 z
 OFFSET = 1  # (3) its joint in the parent's frame [m]
-MASS, COM, SECOND = 4, 5, 8  # [kg]; (3) [m]; (6) second moment about the com, integral of p p^T dm, xx xy xz yy yz zz [kg m^2]
-DAMPING, ARMATURE, TORQUE_LIMIT = 14, 15, 16  # [N m s/rad], [kg m^2], [N m]
-KP, KD = 17, 18  # [N m/rad], [N m s/rad]
-LOW, HIGH, HOME = 19, 20, 21  # [rad]
+# [kg]; (3) [m]; (6) second moment about the com, integral of p p^T dm, xx xy xz yy yz zz [kg m^2]
+MASS = 4
+COM = 5
+SECOND = 8
+# [N m s/rad], [kg m^2], [N m]
+DAMPING = 14
+ARMATURE = 15
+TORQUE_LIMIT = 16
+# [N m/rad], [N m s/rad]
+KP = 17
+KD = 18
+# [rad]
+LOW = 19
+HIGH = 20
+HOME = 21
 LINK_CONSTANTS = 22
 
 CONSTANTS = LINKS + 6 * LINK_CONSTANTS
@@ -34,7 +55,8 @@ CONSTANTS = LINKS + 6 * LINK_CONSTANTS
 
 def cylinder(mass: float, radius: float, length: float, axis: str) -> tuple[float, ...]:
     """Return the inertia xx xy xz yy yz zz of a solid cylinder along x, y or z about its middle [kg m^2]."""
-    along, across = mass * radius**2 / 2, mass * (3 * radius**2 + length**2) / 12
+    along = mass * radius**2 / 2
+    across = mass * (3 * radius**2 + length**2) / 12
     xx, yy, zz = (along if name == axis else across for name in AXES)
     return xx, 0.0, 0.0, yy, 0.0, zz
 
@@ -83,15 +105,101 @@ class Ball:
 
 def _links() -> tuple[ArmLink, ...]:
     """Return a small collaborative arm: stretched along x at zero angles, its shoulder 0.22 m up, 0.89 m from there to the paddle's centre."""
-    big, small, thin = 0.055, 0.045, 0.035
+    big = 0.055
+    small = 0.045
+    thin = 0.035
     # name, axis, offset, mass, com, inertia, joint range, home, damping, armature, torque limit, kp, kd
     return (
-        ArmLink("shoulder", "z", (0, 0, 0.14), 3.2, (0, 0.04, 0.06), cylinder(3.2, 0.06, 0.14, "z"), (-3.1, 3.1), 0.0, 2.0, 0.4, 120.0, 2500.0, 120.0),
-        ArmLink("upper_arm", "y", (0, 0.1, 0.08), 3.8, (0.15, 0, 0), cylinder(3.8, big, 0.4, "x"), (-2.8, 0.6), -1.4, 2.0, 0.4, 120.0, 2500.0, 120.0),
-        ArmLink("forearm", "y", (0.33, -0.07, 0), 2.2, (0.13, 0, 0), cylinder(2.2, small, 0.32, "x"), (-0.2, 2.8), 1.85, 1.5, 0.2, 80.0, 1500.0, 60.0),
-        ArmLink("wrist_pitch", "y", (0.28, -0.03, 0), 1.1, (0.02, 0, 0), cylinder(1.1, thin, 0.09, "y"), (-2.5, 2.0), -0.45, 0.5, 0.05, 30.0, 400.0, 12.0),
-        ArmLink("wrist_yaw", "z", (0.05, 0, 0), 1.0, (0.01, 0, 0), cylinder(1.0, thin, 0.09, "z"), (-2.0, 2.0), 0.0, 0.5, 0.05, 30.0, 400.0, 12.0),
-        ArmLink("wrist_roll", "x", (0.05, 0, 0), 0.5, (0.02, 0, 0), cylinder(0.5, thin, 0.06, "x"), (-3.1, 3.1), 0.0, 0.3, 0.02, 15.0, 200.0, 5.0),
+        ArmLink(
+            "shoulder",
+            "z",
+            (0, 0, 0.14),
+            3.2,
+            (0, 0.04, 0.06),
+            cylinder(3.2, 0.06, 0.14, "z"),
+            (-3.1, 3.1),
+            0.0,
+            2.0,
+            0.4,
+            120.0,
+            2500.0,
+            120.0,
+        ),
+        ArmLink(
+            "upper_arm",
+            "y",
+            (0, 0.1, 0.08),
+            3.8,
+            (0.15, 0, 0),
+            cylinder(3.8, big, 0.4, "x"),
+            (-2.8, 0.6),
+            -1.4,
+            2.0,
+            0.4,
+            120.0,
+            2500.0,
+            120.0,
+        ),
+        ArmLink(
+            "forearm",
+            "y",
+            (0.33, -0.07, 0),
+            2.2,
+            (0.13, 0, 0),
+            cylinder(2.2, small, 0.32, "x"),
+            (-0.2, 2.8),
+            1.85,
+            1.5,
+            0.2,
+            80.0,
+            1500.0,
+            60.0,
+        ),
+        ArmLink(
+            "wrist_pitch",
+            "y",
+            (0.28, -0.03, 0),
+            1.1,
+            (0.02, 0, 0),
+            cylinder(1.1, thin, 0.09, "y"),
+            (-2.5, 2.0),
+            -0.45,
+            0.5,
+            0.05,
+            30.0,
+            400.0,
+            12.0,
+        ),
+        ArmLink(
+            "wrist_yaw",
+            "z",
+            (0.05, 0, 0),
+            1.0,
+            (0.01, 0, 0),
+            cylinder(1.0, thin, 0.09, "z"),
+            (-2.0, 2.0),
+            0.0,
+            0.5,
+            0.05,
+            30.0,
+            400.0,
+            12.0,
+        ),
+        ArmLink(
+            "wrist_roll",
+            "x",
+            (0.05, 0, 0),
+            0.5,
+            (0.02, 0, 0),
+            cylinder(0.5, thin, 0.06, "x"),
+            (-3.1, 3.1),
+            0.0,
+            0.3,
+            0.02,
+            15.0,
+            200.0,
+            5.0,
+        ),
     )
 
 
@@ -119,11 +227,16 @@ class Arm:
 
         joints: (6) [rad].
         """
-        origin, turn, frames = np.zeros(3), np.eye(3), []
+        origin = np.zeros(3)
+        turn = np.eye(3)
+        frames = []
         for link, angle in zip(self.links, joints, strict=True):
             origin = origin + turn @ link.offset
-            k, s, c = AXES.index(link.axis), math.sin(angle), math.cos(angle)
-            u, v = (k + 1) % 3, (k + 2) % 3
+            k = AXES.index(link.axis)
+            s = math.sin(angle)
+            c = math.cos(angle)
+            u = (k + 1) % 3
+            v = (k + 2) % 3
             turn = turn.copy()
             turn[:, u], turn[:, v] = c * turn[:, u] + s * turn[:, v], c * turn[:, v] - s * turn[:, u]
             frames.append((origin, turn))
@@ -133,7 +246,8 @@ class Arm:
 
 def _with_paddle(arm: Arm) -> tuple[float, np.ndarray, np.ndarray]:
     """Return mass, com (3) and inertia about it (3, 3) of the last link and the paddle together."""
-    link, paddle = arm.links[-1], arm.paddle
+    link = arm.links[-1]
+    paddle = arm.paddle
     disc = _full(cylinder(paddle.mass, paddle.radius, 2 * paddle.half_thickness, "z"))
     mass = link.mass + paddle.mass
     com = (link.mass * np.array(link.com) + paddle.mass * np.array(paddle.offset)) / mass
@@ -154,7 +268,8 @@ def arm_constants(arm: Arm, timestep: float, gravity: float = 9.81) -> np.ndarra
 
     timestep: [s]; gravity: [m/s^2].
     """
-    ball, paddle = arm.ball, arm.paddle
+    ball = arm.ball
+    paddle = arm.paddle
     numbers = [
         timestep, gravity, arm.compensation, arm.limit_stiffness, arm.limit_damping, arm.restitution, arm.friction, arm.rest_speed,
         ball.mass, ball.inertia, ball.radius, paddle.radius, paddle.half_thickness, *paddle.offset,
@@ -163,7 +278,16 @@ def arm_constants(arm: Arm, timestep: float, gravity: float = 9.81) -> np.ndarra
         mass, com, inertia = _with_paddle(arm) if link is arm.links[-1] else (link.mass, link.com, _full(link.inertia))
         # the inertia tensor is tr(S) 1 - S of the second moment S
         second = (0.5 * np.trace(inertia) * np.eye(3) - inertia)[np.triu_indices(3)]
-        numbers += [AXES.index(link.axis), *link.offset, mass, *com, *second, link.damping, link.armature, link.torque_limit]
+        numbers += [
+            AXES.index(link.axis),
+            *link.offset,
+            mass,
+            *com,
+            *second,
+            link.damping,
+            link.armature,
+            link.torque_limit,
+        ]
         numbers += [link.kp, link.kd, *link.joint_range, link.home]
     return np.array(numbers, dtype=real)
 
@@ -178,7 +302,8 @@ def to_mjcf(arm: Arm, timestep: float = 0.002, gravity: float = 9.81, option: st
 
     timestep: [s]; gravity: [m/s^2]; option: attributes of MuJoCo's <option>.
     """
-    bodies, motors = "", ""
+    bodies = ""
+    motors = ""
     for link in arm.links:
         limit = f"{-link.torque_limit:.9g} {link.torque_limit:.9g}"
         bodies += (
@@ -187,7 +312,8 @@ def to_mjcf(arm: Arm, timestep: float = 0.002, gravity: float = 9.81, option: st
             f' damping="{link.damping:.9g}" armature="{link.armature:.9g}" actuatorfrcrange="{limit}" actuatorgravcomp="true"/>\n'
         )
         motors += f'<position name="{link.name}" joint="{link.name}" kp="{link.kp:.9g}" kv="{link.kd:.9g}" ctrlrange="{_numbers(link.joint_range)}"/>\n'
-    paddle, ball = arm.paddle, arm.ball
+    paddle = arm.paddle
+    ball = arm.ball
     disc = cylinder(paddle.mass, paddle.radius, 2 * paddle.half_thickness, "z")
     bodies += f'<body name="paddle" pos="{_numbers(paddle.offset)}" gravcomp="{arm.compensation:.9g}">{_inertial(paddle.mass, (0, 0, 0), disc)}'
     bodies += f'<geom name="paddle" type="cylinder" size="{paddle.radius:.9g} {paddle.half_thickness:.9g}"/>'

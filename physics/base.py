@@ -44,7 +44,11 @@ def whole_moments(varied, work, lane, mass, first, second):
     if varied is None:
         return mass, first, second
     i = L.VARIED_BASE
-    return work[(i + L.V_MASS) * LANES + lane], load3(work, i + L.V_FIRST, lane), load3(work, i + L.V_SECOND, lane) + load3(work, i + L.V_SECOND + 3, lane)
+    return (
+        work[(i + L.V_MASS) * LANES + lane],
+        load3(work, i + L.V_FIRST, lane),
+        load3(work, i + L.V_SECOND, lane) + load3(work, i + L.V_SECOND + 3, lane),
+    )
 
 
 @inline
@@ -98,7 +102,12 @@ def add_moments(work, lane, mass, first, second):
     (xx, xy, xz), (yy, yz, zz) = load6(work, L.SECOND, lane)
     work[L.MASS * LANES + lane] += mass
     store3(work, L.FIRST, lane, add(load3(work, L.FIRST, lane), first))
-    store6(work, L.SECOND, lane, (xx + second[0], xy + second[1], xz + second[2], yy + second[3], yz + second[4], zz + second[5]))
+    store6(
+        work,
+        L.SECOND,
+        lane,
+        (xx + second[0], xy + second[1], xz + second[2], yy + second[3], yz + second[4], zz + second[5]),
+    )
 
 
 @inline
@@ -135,8 +144,12 @@ def trunk_contact(work, world, base, terrain, body, varied):
                 spin = load3(work, L.SPIN, lane)
                 swept = cross(spin, point)
                 gap, normal = surface(terrain, cells, work, L.PATCH, lane, point)
-                force, alpha, beta = contact_force(gap, normal, add(load3(work, L.VELOCITY_B, lane), swept), own_law(varied, work, lane, law), dt)
-                g_up = scale(-vary(varied, work, L.VARIED_BASE + L.V_GRAVITY, lane, gravity), load3(work, L.ROTATION + 6, lane))
+                force, alpha, beta = contact_force(
+                    gap, normal, add(load3(work, L.VELOCITY_B, lane), swept), own_law(varied, work, lane, law), dt
+                )
+                g_up = scale(
+                    -vary(varied, work, L.VARIED_BASE + L.V_GRAVITY, lane, gravity), load3(work, L.ROTATION + 6, lane)
+                )
                 force = add(force, scale(-one, implicit_force(alpha, beta, normal, add(cross(spin, swept), g_up))))
                 add_bias(work, lane, scale(-one, cross(point, force)), scale(-one, force))
                 add_contact(work, lane, point, normal, alpha, beta)

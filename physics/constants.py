@@ -27,20 +27,39 @@ from physics.robot import Robot
 # World: world_constants()
 TIMESTEP = 0  # [s]
 GRAVITY = 1  # [m/s^2]
-STIFFNESS, CONTACT_DAMPING, RESTITUTION = 2, 3, 4  # contact [N/m], [N s/m], [1]
-KINETIC, STATIC, STRIBECK_SPEED, VISCOUS, SLIP_SPEED = 5, 6, 7, 8, 9  # friction [1], what static adds [1], [m/s], [N s/m], [m/s]
-GRIP_TIME, GRIP_MASS = 10, 11  # in which friction stops what slips [s], of a foot that it does so with [kg]
+# contact [N/m], [N s/m], [1]
+STIFFNESS = 2
+CONTACT_DAMPING = 3
+RESTITUTION = 4
+# friction [1], what static adds [1], [m/s], [N s/m], [m/s]
+KINETIC = 5
+STATIC = 6
+STRIBECK_SPEED = 7
+VISCOUS = 8
+SLIP_SPEED = 9
+# in which friction stops what slips [s], of a foot that it does so with [kg]
+GRIP_TIME = 10
+GRIP_MASS = 11
 FRICTION_SPEED = 12  # dry friction of a joint [rad/s]
-LIMIT_STIFFNESS, LIMIT_DAMPING = 13, 14  # end stop of a joint [N m/rad], [N m s/rad]
-KP, KD = 15, 16  # PD law [N m/rad], [N m s/rad]
+# end stop of a joint [N m/rad], [N m s/rad]
+LIMIT_STIFFNESS = 13
+LIMIT_DAMPING = 14
+# PD law [N m/rad], [N m s/rad]
+KP = 15
+KD = 16
 WORLD_CONSTANTS = 17
 
 # Motors: motor_constants()
 LAG = 0  # share of the way to the commanded torque that a time step covers [1]
 DELAY = 1  # [s]
-NO_LOAD_SPEED, PER_SPAN = 2, 3  # [rad/s], and one over how much less the rated speed is [s/rad]
+# [rad/s], and one over how much less the rated speed is [s/rad]
+NO_LOAD_SPEED = 2
+PER_SPAN = 3
 DRAIN = 4  # electrical energy per mechanical work [1]
-STAMINA, RECOVERY, TIRED_STRENGTH = 5, 6, 7  # [J], [W], [1]
+# [J], [W], [1]
+STAMINA = 5
+RECOVERY = 6
+TIRED_STRENGTH = 7
 MOTOR_CONSTANTS = 8
 
 # Trunk: base_constants()
@@ -55,15 +74,30 @@ BASE_CONSTANTS = 24
 # Leg: a row of leg_constants()
 HIP = 0  # hip origin in the base frame (3) [m]
 RISE = 3  # of the thigh's origin above the hip's axis [m]
-THIGH_LENGTH, CALF_LENGTH = 4, 5  # [m]
+# [m]
+THIGH_LENGTH = 4
+CALF_LENGTH = 5
 FOOT_SIDE = 6  # of the foot along y from the plane of hip and knee [m]
-THIGH_TURN, CALF_TURN = 7, 8  # added to the angles of thigh and thigh + calf [rad]
+# added to the angles of thigh and thigh + calf [rad]
+THIGH_TURN = 7
+CALF_TURN = 8
 FOOT_RADIUS = 9  # [m]
-KNEE_SIDE, KNEE_RADIUS = 10, 11  # of the knee as FOOT_SIDE [m]; of the sphere about it [m]
+# of the knee as FOOT_SIDE [m]; of the sphere about it [m]
+KNEE_SIDE = 10
+KNEE_RADIUS = 11
 HIP_LINK = 12  # first moment y z, second moment xy xz yy yz zz (7)
-THIGH_LINK, CALF_LINK = 19, 26  # first moment x z, second moment xx xy xz yz zz (7)
-DAMPING, ARMATURE, FRICTION, TORQUE_LIMIT = 33, 36, 39, 42  # per joint (3) [N m s/rad], [kg m^2], [N m], [N m]
-LOW, HIGH, HOME = 45, 48, 51  # per joint (3) [rad]
+# first moment x z, second moment xx xy xz yz zz (7)
+THIGH_LINK = 19
+CALF_LINK = 26
+# per joint (3) [N m s/rad], [kg m^2], [N m], [N m]
+DAMPING = 33
+ARMATURE = 36
+FRICTION = 39
+TORQUE_LIMIT = 42
+# per joint (3) [rad]
+LOW = 45
+HIGH = 48
+HOME = 51
 HOLD = 54  # motor torques that hold the home pose (3) [N m]
 LEG_CONSTANTS = 57
 
@@ -92,28 +126,35 @@ class _Moments:
     """Mass, first moment (3) and second moment (3, 3) of a link about its origin."""
 
     def __init__(self, mass: float, com: np.ndarray, inertia: np.ndarray) -> None:
-        self.mass, self.first = mass, mass * com
+        self.mass = mass
+        self.first = mass * com
         # inertia about the com is tr(S) 1 - S for the second moment S
         self.second = 0.5 * np.trace(inertia) * np.eye(3) - inertia + mass * np.outer(com, com)
 
     def moved(self, r: np.ndarray) -> "_Moments":
         """Return the same mass about an origin from which this one lies at r."""
         moved = _Moments(0.0, np.zeros(3), np.zeros((3, 3)))
-        moved.mass, moved.first = self.mass, self.first + self.mass * r
+        moved.mass = self.mass
+        moved.first = self.first + self.mass * r
         moved.second = self.second + np.outer(r, self.first) + np.outer(self.first, r) + self.mass * np.outer(r, r)
         return moved
 
     def turned(self, turn: np.ndarray) -> "_Moments":
         """Return the same mass in a frame in which this one's axes are the columns of turn."""
         turned = _Moments(0.0, np.zeros(3), np.zeros((3, 3)))
-        turned.mass, turned.first, turned.second = self.mass, turn @ self.first, turn @ self.second @ turn.T
+        turned.mass = self.mass
+        turned.first = turn @ self.first
+        turned.second = turn @ self.second @ turn.T
         return turned
 
     def split(self, axis: int) -> "_Moments":
         """Take off, and return, what lies on an axis through the origin."""
         on_axis = _Moments(self.mass, np.zeros(3), np.zeros((3, 3)))
-        on_axis.first[axis], on_axis.second[axis, axis] = self.first[axis], self.second[axis, axis]
-        self.mass, self.first[axis], self.second[axis, axis] = 0.0, 0.0, 0.0
+        on_axis.first[axis] = self.first[axis]
+        on_axis.second[axis, axis] = self.second[axis, axis]
+        self.mass = 0.0
+        self.first[axis] = 0.0
+        self.second[axis, axis] = 0.0
         return on_axis
 
     def pack(self) -> list[float]:
@@ -122,11 +163,14 @@ class _Moments:
         return [self.mass, *self.first, s[0, 0], s[0, 1], s[0, 2], s[1, 1], s[1, 2], s[2, 2]]
 
     def add(self, other: "_Moments") -> None:
-        self.mass, self.first, self.second = self.mass + other.mass, self.first + other.first, self.second + other.second
+        self.mass = self.mass + other.mass
+        self.first = self.first + other.first
+        self.second = self.second + other.second
 
 
 def _about_y(angle: float) -> np.ndarray:
-    s, c = np.sin(angle), np.cos(angle)
+    s = np.sin(angle)
+    c = np.cos(angle)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
@@ -139,25 +183,47 @@ def _leg(robot: Robot, i: int) -> tuple[np.ndarray, _Moments]:
     y = np.array([0.0, 1.0, 0.0])
     # origins slide along their axes
     slide = thigh_at[0] * x
-    hip_at, thigh_at, hip = hip_at + slide, thigh_at - slide, hip.moved(-slide)
+    hip_at = hip_at + slide
+    thigh_at = thigh_at - slide
+    hip = hip.moved(-slide)
     slide = -thigh_at[1] * y
-    thigh_at, calf_at, thigh = thigh_at + slide, calf_at - slide, thigh.moved(-slide)
+    thigh_at = thigh_at + slide
+    calf_at = calf_at - slide
+    thigh = thigh.moved(-slide)
     slide = -calf_at[1] * y
-    calf_at, foot_at, calf = calf_at + slide, foot_at - slide, calf.moved(-slide)
+    calf_at = calf_at + slide
+    foot_at = foot_at - slide
+    calf = calf.moved(-slide)
     knee_side = -slide[1]
     # frames turn about y until the next one lies straight below
-    thigh_turn, calf_turn = np.arctan2(-calf_at[0], -calf_at[2]), np.arctan2(-foot_at[0], -foot_at[2])
-    thigh, calf = thigh.turned(_about_y(-thigh_turn)), calf.turned(_about_y(-calf_turn))
-    thigh_length, calf_length = np.hypot(calf_at[0], calf_at[2]), np.hypot(foot_at[0], foot_at[2])
+    thigh_turn = np.arctan2(-calf_at[0], -calf_at[2])
+    calf_turn = np.arctan2(-foot_at[0], -foot_at[2])
+    thigh = thigh.turned(_about_y(-thigh_turn))
+    calf = calf.turned(_about_y(-calf_turn))
+    thigh_length = np.hypot(calf_at[0], calf_at[2])
+    calf_length = np.hypot(foot_at[0], foot_at[2])
     # mass on an axis goes to the parent
     thigh.add(calf.split(1).moved(np.array([0.0, 0.0, -thigh_length])))
     hip.add(thigh.split(1).moved(np.array([0.0, 0.0, thigh_at[2]])))
     trunk = hip.split(0).moved(hip_at)
-    f, s = hip.first, hip.second
-    numbers = [*hip_at, thigh_at[2], thigh_length, calf_length, foot_at[1], thigh_turn, calf_turn, robot.foot_radius[i], knee_side, robot.foot_radius[i]]
+    f = hip.first
+    s = hip.second
+    numbers = [
+        *hip_at,
+        thigh_at[2],
+        thigh_length,
+        calf_length,
+        foot_at[1],
+        thigh_turn,
+        calf_turn,
+        robot.foot_radius[i],
+        knee_side,
+        robot.foot_radius[i],
+    ]
     numbers += [f[1], f[2], s[0, 1], s[0, 2], s[1, 1], s[1, 2], s[2, 2]]
     for link in (thigh, calf):
-        f, s = link.first, link.second
+        f = link.first
+        s = link.second
         numbers += [f[0], f[2], s[0, 0], s[0, 1], s[0, 2], s[1, 2], s[2, 2]]
     return np.array(numbers), trunk
 
@@ -201,4 +267,7 @@ def motor_constants(cfg: MotorCfg, timestep: float) -> np.ndarray:
     """Return the constants of the motors, (MOTOR_CONSTANTS)."""
     lag = 1.0 - np.exp(-timestep / cfg.lag) if cfg.lag > 0 else 1.0
     speeds = cfg.no_load_speed, 1.0 / (cfg.no_load_speed - cfg.rated_speed)
-    return np.array([lag, cfg.delay, *speeds, 1.0 / cfg.efficiency, cfg.stamina or 1e30, cfg.recovery, cfg.tired_strength], dtype=real)
+    return np.array(
+        [lag, cfg.delay, *speeds, 1.0 / cfg.efficiency, cfg.stamina or 1e30, cfg.recovery, cfg.tired_strength],
+        dtype=real,
+    )

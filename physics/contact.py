@@ -167,7 +167,11 @@ def look_up(heights, nx, work, patch):
 def contact_law(world):
     """Return the world's constants of contact, in the order of contact_force()."""
     friction = world[C.KINETIC], world[C.STATIC], world[C.STRIBECK_SPEED], world[C.VISCOUS], world[C.SLIP_SPEED]
-    return (world[C.STIFFNESS], world[C.CONTACT_DAMPING], world[C.RESTITUTION]), friction, (world[C.GRIP_TIME], world[C.GRIP_MASS])
+    return (
+        (world[C.STIFFNESS], world[C.CONTACT_DAMPING], world[C.RESTITUTION]),
+        friction,
+        (world[C.GRIP_TIME], world[C.GRIP_MASS]),
+    )
 
 
 @inline
@@ -175,7 +179,13 @@ def own_law(varied, work, lane, law):
     """Return the contact law of a robot, in the order of contact_force()."""
     (stiffness, damping, restitution), (kinetic, static, stribeck_speed, viscous, slip_speed), (grip_time, mass) = law
     i = L.VARIED_BASE
-    stiffness, restitution = vary(varied, work, i + L.V_STIFFNESS, lane, stiffness), vary(varied, work, i + L.V_RESTITUTION, lane, restitution)
-    kinetic, static = vary(varied, work, i + L.V_KINETIC, lane, kinetic), vary(varied, work, i + L.V_STATIC, lane, static)
+    stiffness, restitution = (
+        vary(varied, work, i + L.V_STIFFNESS, lane, stiffness),
+        vary(varied, work, i + L.V_RESTITUTION, lane, restitution),
+    )
+    kinetic, static = (
+        vary(varied, work, i + L.V_KINETIC, lane, kinetic),
+        vary(varied, work, i + L.V_STATIC, lane, static),
+    )
     grip_time = vary(varied, work, i + L.V_GRIP_TIME, lane, grip_time)
     return stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed, grip_time, mass

@@ -99,8 +99,13 @@ class PhysicsEngine:
         if threads < 0:
             raise ValueError(f"threads: expected at least 0, got {threads}")
         if terrain is not None and not isinstance(terrain, Terrain):
-            raise TypeError(f"terrain: expected a Terrain, as those of physics.terrain, or None, got {type(terrain).__name__}")
-        self.robot, self.num_envs, self.timestep, self.cfg = robot, num_envs, timestep, cfg
+            raise TypeError(
+                f"terrain: expected a Terrain, as those of physics.terrain, or None, got {type(terrain).__name__}"
+            )
+        self.robot = robot
+        self.num_envs = num_envs
+        self.timestep = timestep
+        self.cfg = cfg
         self.warn_of_stiffness(cfg.contact_stiffness)
         self.num_blocks = -(-num_envs // LANES)
         self.first_robot = 0  # its number in the whole of which this engine is a part
@@ -136,7 +141,8 @@ class PhysicsEngine:
         """Where compiled vary.draw_varied() is; 0 where robots do not differ."""
         if self.model.varied_blocks is None:
             return 0
-        array, whole = typeof(self.work[0]), types.int64
+        array = typeof(self.work[0])
+        whole = types.int64
         return address(draw_varied, array, typeof(self.model), typeof(pack(VaryCfg())), whole, whole, whole, array)
 
     def _start_threads(self, threads: int, work_rows: int) -> None:
@@ -158,10 +164,15 @@ class PhysicsEngine:
         if not 0 <= first < last <= self.num_blocks:
             raise ValueError(f"part: expected blocks within 0 and {self.num_blocks}, got {first} to {last}")
         part = copy.copy(self)
-        part.num_blocks, part.first_robot = last - first, self.first_robot + first * LANES
+        part.num_blocks = last - first
+        part.first_robot = self.first_robot + first * LANES
         part.num_envs = min(self.num_envs - first * LANES, part.num_blocks * LANES)
         part.blocks = self.blocks[first:last]
-        own = {name: blocks[first:last] for name in ("motor_blocks", "varied_blocks") if (blocks := getattr(self.model, name)) is not None}
+        own = {
+            name: blocks[first:last]
+            for name in ("motor_blocks", "varied_blocks")
+            if (blocks := getattr(self.model, name)) is not None
+        }
         part.model = self.model._replace(**own)
         part._start_threads(threads, len(self.work[0]) // LANES)
         return part
@@ -173,7 +184,10 @@ class PhysicsEngine:
         block whenever it had to wait for them, and shrinks whenever it had not. On two threads 4096
         environments of the balance task step in 1.27 ms by this, in 1.42 ms with even shares.
         """
-        shares = [(self.blocks, *share, work, self.model, *arguments) for share, work in zip(self._shares(), self.work, strict=True)]
+        shares = [
+            (self.blocks, *share, work, self.model, *arguments)
+            for share, work in zip(self._shares(), self.work, strict=True)
+        ]
         futures = [self._pool.submit(kernel, *share) for share in shares[1:]] if self._pool else []
         kernel(*shares[0])
         late = not all(future.done() for future in futures)
@@ -256,7 +270,14 @@ class PhysicsEngine:
         Raises ValueError, naming the argument, for another shape or a value that is not finite,
         and TypeError for an unknown name. Nothing is set then.
         """
-        sizes = {"base_position": 3, "base_quaternion": 4, "joint_position": 12, "base_linear_velocity": 3, "base_angular_velocity": 3, "joint_velocity": 12}
+        sizes = {
+            "base_position": 3,
+            "base_quaternion": 4,
+            "joint_position": 12,
+            "base_linear_velocity": 3,
+            "base_angular_velocity": 3,
+            "joint_velocity": 12,
+        }
         for name in state:
             if name not in sizes:
                 raise TypeError(f"set_state: unknown argument {name!r}; expected {', '.join(sizes)}")
@@ -304,7 +325,8 @@ class PhysicsEngine:
     def cost_of_transport(self, distance: np.ndarray) -> np.ndarray:
         """Return energy per weight and distance (N), E / (m g d), of robots that went so far; distance: (N) [m]."""
         varied = self.model.varied_blocks
-        mass, gravity = self.robot.total_mass, self.cfg.gravity
+        mass = self.robot.total_mass
+        gravity = self.cfg.gravity
         if varied is not None:
             mass, gravity = (self._lanes(varied, row, 1)[:, 0] for row in (L.V_MASS, L.V_GRAVITY))
         return self.energy / (mass * gravity * np.maximum(distance, 1e-9))
@@ -357,5 +379,7 @@ class PhysicsEngine:
         if value.shape != (self.num_envs, size):
             raise ValueError(f"{name}: expected shape ({self.num_envs}, {size}), got {value.shape}")
         if not np.isfinite(value).all():
-            raise ValueError(f"{name}: expected finite numbers, got {value[~np.isfinite(value)][0]} for robot {np.argwhere(~np.isfinite(value))[0][0]}")
+            raise ValueError(
+                f"{name}: expected finite numbers, got {value[~np.isfinite(value)][0]} for robot {np.argwhere(~np.isfinite(value))[0][0]}"
+            )
         return value

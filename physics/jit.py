@@ -76,9 +76,13 @@ LANES = 32
 _FLOATS = {"contract", "nsz", "arcp", "afn"}
 
 # Without wrappers, Python cannot call an inline function; that saves a quarter of the compile time.
-inline = numba.njit(forceinline=True, error_model="numpy", fastmath=_FLOATS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inline = numba.njit(
+    forceinline=True, error_model="numpy", fastmath=_FLOATS, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
 kernel = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLOATS, no_cfunc_wrapper=True)
-stage = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLOATS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+stage = numba.njit(
+    nogil=True, cache=True, error_model="numpy", fastmath=_FLOATS, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
 
 
 @intrinsic
@@ -89,7 +93,9 @@ def call(typing: Any, address: Any, arguments: Any) -> tuple[Any, Callable]:
         pointer, packed = values
         kinds = tuple(arguments)
         function = builder.inttoptr(pointer, context.call_conv.get_function_type(types.none, kinds).as_pointer())
-        status, _ = context.call_conv.call_function(builder, function, types.none, kinds, cgutils.unpack_tuple(builder, packed))
+        status, _ = context.call_conv.call_function(
+            builder, function, types.none, kinds, cgutils.unpack_tuple(builder, packed)
+        )
         with cgutils.if_unlikely(builder, status.is_error):
             context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()

@@ -32,21 +32,37 @@ COMMAND_AGE = 1  # time since the latest command [s]
 FATIGUE = 2  # what is gone of the stamina [J]
 MOTOR_BASE_ROWS = 3
 MOTOR = 0  # (3) torque of the motor [N m]
-LAST_TORQUE, LAST_TARGET = 3, 6  # (3) the command before the latest
+# (3) the command before the latest
+LAST_TORQUE = 3
+LAST_TARGET = 6
 MOTOR_LEG_ROWS = 9
 MOTOR_ROWS = MOTOR_BASE_ROWS + 4 * MOTOR_LEG_ROWS
 
 # What robots differ in, where they do: rows of Model.varied_blocks, in the work buffer at VARIED_BASE and VARIED_LEG
 V_GRAVITY = 0  # as the constants of the world of these names
-V_STIFFNESS, V_RESTITUTION, V_KINETIC, V_STATIC, V_DELAY = 1, 2, 3, 4, 5
-V_KP, V_KD, V_LINK_MASS = 6, 7, 8  # times the gains, times the legs' moments of mass
-V_MASS, V_FIRST, V_SECOND = 9, 10, 13  # (1), (3), (6) as BASE_MASS, BASE_FIRST, BASE_SECOND
+V_STIFFNESS = 1
+V_RESTITUTION = 2
+V_KINETIC = 3
+V_STATIC = 4
+V_DELAY = 5
+# times the gains, times the legs' moments of mass
+V_KP = 6
+V_KD = 7
+V_LINK_MASS = 8
+# (1), (3), (6) as BASE_MASS, BASE_FIRST, BASE_SECOND
+V_MASS = 9
+V_FIRST = 10
+V_SECOND = 13
 V_GRIP_TIME = 19
 VARIED_BASE_ROWS = 20
 V_TORQUE_LIMIT = 0  # (3) [N m]
 V_OFFSET = 3  # (3) measured less true angle [rad]
-V_FRICTION, V_DAMPING = 6, 9  # (3) each of the joints, where they differ too [N m], [N m s/rad]
-VARIED_LEG_ROWS, VARIED_JOINT_ROWS = 12, 6  # and those that are of account where they do not
+# (3) each of the joints, where they differ too [N m], [N m s/rad]
+V_FRICTION = 6
+V_DAMPING = 9
+# and those that are of account where they do not
+VARIED_LEG_ROWS = 12
+VARIED_JOINT_ROWS = 6
 VARIED_ROWS = VARIED_BASE_ROWS + 4 * VARIED_LEG_ROWS
 
 # Base, in the work buffer only
@@ -66,7 +82,9 @@ VARIED_BASE = MOTORS_BASE + MOTOR_BASE_ROWS
 BASE_WORK_ROWS = VARIED_BASE + VARIED_BASE_ROWS
 
 # Leg, in the work buffer only
-COLUMN = 15  # (3 x 6) G D^-1 of hip, thigh, calf: L D L^T = H is the leg's inertia and L G^T = F^T its coupling to the base
+COLUMN = (
+    15  # (3 x 6) G D^-1 of hip, thigh, calf: L D L^T = H is the leg's inertia and L G^T = F^T its coupling to the base
+)
 JOINT_BIAS = 33  # (3) D^-1 L^-1 of the joint torques less bias
 FACTOR = 36  # (3) of L: thigh and calf on hip, calf on thigh
 SINCOS = 39  # (2) of the hip angle
@@ -197,14 +215,30 @@ def joint_rows(joints_differ):
 def varied_in(varied_blocks, joints_differ, b, work):
     """Copy what the robots of a block differ in, where they do, into a work buffer."""
     if varied_blocks is not None:
-        copy_in(varied_blocks[b], VARIED_BASE_ROWS, VARIED_LEG_ROWS, joint_rows(joints_differ), work, VARIED_BASE, VARIED_LEG)
+        copy_in(
+            varied_blocks[b],
+            VARIED_BASE_ROWS,
+            VARIED_LEG_ROWS,
+            joint_rows(joints_differ),
+            work,
+            VARIED_BASE,
+            VARIED_LEG,
+        )
 
 
 @inline
 def varied_out(work, varied_blocks, joints_differ, b):
     """Copy it back."""
     if varied_blocks is not None:
-        copy_out(work, VARIED_BASE, VARIED_LEG, varied_blocks[b], VARIED_BASE_ROWS, VARIED_LEG_ROWS, joint_rows(joints_differ))
+        copy_out(
+            work,
+            VARIED_BASE,
+            VARIED_LEG,
+            varied_blocks[b],
+            VARIED_BASE_ROWS,
+            VARIED_LEG_ROWS,
+            joint_rows(joints_differ),
+        )
 
 
 @inline

@@ -55,7 +55,11 @@ def pose(q, shape):
     """Return sines and cosines of hip, thigh and calf, the knee from the thigh's origin and the foot from the knee, x and z of both [m]."""
     _, thigh_length, calf_length, _, thigh_turn, calf_turn = shape
     sc1, sc2, sc3 = sincos(q[0]), sincos(q[1] + thigh_turn), sincos(q[1] + q[2] + calf_turn)
-    return (sc1, sc2, sc3), (-thigh_length * sc2[0], -thigh_length * sc2[1]), (-calf_length * sc3[0], -calf_length * sc3[1])
+    return (
+        (sc1, sc2, sc3),
+        (-thigh_length * sc2[0], -thigh_length * sc2[1]),
+        (-calf_length * sc3[0], -calf_length * sc3[1]),
+    )
 
 
 @inline

@@ -30,12 +30,17 @@ def _ground(terrain: Terrain | None) -> tuple[str, str]:
     if plane is not None:
         return "", f'type="plane" size="0 0 1" pos="{_numbers(plane[0])}" zaxis="{_numbers(plane[1])}"'
     ny, nx = terrain.heights.shape
-    low, high = float(terrain.heights.min()), float(terrain.heights.max())
-    half_x, half_y = terrain.cell * (nx - 1) / 2, terrain.cell * (ny - 1) / 2
+    low = float(terrain.heights.min())
+    high = float(terrain.heights.max())
+    half_x = terrain.cell * (nx - 1) / 2
+    half_y = terrain.cell * (ny - 1) / 2
     # MuJoCo takes the row of the largest y first, and scales the lowest height to 0, the highest to size[2].
     asset = f'<asset><hfield name="floor" nrow="{ny}" ncol="{nx}" size="{_numbers((half_x, half_y, high - low, BASE_THICKNESS))}"'
     asset += f' elevation="{_numbers(terrain.heights[::-1].ravel().tolist())}"/></asset>\n'
-    return asset, f'type="hfield" hfield="floor" pos="{_numbers((terrain.origin[0] + half_x, terrain.origin[1] + half_y, low))}"'
+    return (
+        asset,
+        f'type="hfield" hfield="floor" pos="{_numbers((terrain.origin[0] + half_x, terrain.origin[1] + half_y, low))}"',
+    )
 
 
 def to_mjcf(
@@ -60,7 +65,8 @@ def to_mjcf(
     """
     asset, floor = _ground(terrain)
     x, y, z = (0.0, 0.0, 0.0) if terrain is None else terrain.spawns[0, 0]
-    legs, motors = [], []
+    legs = []
+    motors = []
     for i, leg in enumerate(LEGS):
         open_tags = []
         for j, (joint, axis) in enumerate(zip(JOINTS, AXES, strict=True)):
@@ -72,7 +78,9 @@ def to_mjcf(
                 f' damping="{robot.damping[i, j]:.9g}" armature="{robot.armature[i, j]:.9g}" frictionloss="{dry:.9g}"/>'
             )
             limit = robot.torque_limit[i, j]
-            motors.append(f'<motor name="{name}" joint="{name}" ctrllimited="true" ctrlrange="{-limit:.9g} {limit:.9g}"/>')
+            motors.append(
+                f'<motor name="{name}" joint="{name}" ctrllimited="true" ctrlrange="{-limit:.9g} {limit:.9g}"/>'
+            )
         if body_contact:
             open_tags[1] += _sphere(f"{leg}_knee", robot.foot_radius[i], robot.offset[i, 2])
         foot = _sphere(leg, robot.foot_radius[i], robot.foot_offset[i])

@@ -63,13 +63,16 @@ class _Scan:
             self.root = self.root or tag
             around, name, label = opened[-1] if opened else ("", "", tag)
             if "name" in attributes:
-                name, label = attributes["name"], f"{tag} {attributes['name']!r}"
+                name = attributes["name"]
+                label = f"{tag} {attributes['name']!r}"
             opened.append((tag, name, label))
             for key, value in attributes.items():
                 if key != "name" and not all(map(_finite_or_text, value.split())):
                     problems.append(f"{label}: expected finite numbers as {tag} {key}, got {value!r}")
             if tag == "mimic":
-                problems.append(f"{label}: expected a joint that moves by itself, got a mimic of {attributes.get('joint')!r}")
+                problems.append(
+                    f"{label}: expected a joint that moves by itself, got a mimic of {attributes.get('joint')!r}"
+                )
             if tag == "origin" and around == "inertial":
                 self.turned[name] = attributes.get("rpy", "0 0 0")
             file = attributes.get("file", "")
@@ -113,11 +116,17 @@ class ModelFile:
         try:
             import mujoco
         except ImportError:
-            raise self.fail("mujoco", "the package that compiles this file, got none: pip install 'mujoco>=3.4'") from None
+            raise self.fail(
+                "mujoco", "the package that compiles this file, got none: pip install 'mujoco>=3.4'"
+            ) from None
         self.mj = mujoco
         try:
             # from_file() refuses other endings, in some versions URDF's too
-            spec = mujoco.MjSpec.from_file(self.file) if path.suffix == ".xml" else mujoco.MjSpec.from_string(path.read_text("utf-8"), include=scan.included)
+            spec = (
+                mujoco.MjSpec.from_file(self.file)
+                if path.suffix == ".xml"
+                else mujoco.MjSpec.from_string(path.read_text("utf-8"), include=scan.included)
+            )
             self._strip(spec, urdf=root == "robot")
             self._keep_inertias(spec, scan.turned)
             self.model = spec.compile()
@@ -158,11 +167,20 @@ class ModelFile:
 
     def _strip(self, spec: Any, urdf: bool) -> None:
         """Refuse what is no tree, take away what needs other files, let a URDF's root float."""
-        mj, compiler, inertia = self.mj, spec.compiler, self.mj.mjtInertiaFromGeom
+        mj = self.mj
+        compiler = spec.compiler
+        inertia = self.mj.mjtInertiaFromGeom
         ties = [element for element in spec.equalities if element.active]
-        for what, elements in (("equality constraint", ties), ("tendon", spec.tendons), ("flex", spec.flexes), ("plugin", spec.plugins)):
+        for what, elements in (
+            ("equality constraint", ties),
+            ("tendon", spec.tendons),
+            ("flex", spec.flexes),
+            ("plugin", spec.plugins),
+        ):
             for element in elements:
-                name = element.name or " and ".join(filter(None, (getattr(element, "name1", ""), getattr(element, "name2", ""))))
+                name = element.name or " and ".join(
+                    filter(None, (getattr(element, "name1", ""), getattr(element, "name2", "")))
+                )
                 raise self.fail(f"{what} {name!r}", "a tree of bodies and hinges and no more")
 
         compiler.fusestatic = False  # keeps the names of bodies without joints
@@ -176,12 +194,18 @@ class ModelFile:
         least, most = compiler.inertiagrouprange
         for geom in list(spec.geoms):
             geom.material = ""
-            if not geom.meshname and geom.type not in (mj.mjtGeom.mjGEOM_MESH, mj.mjtGeom.mjGEOM_SDF, mj.mjtGeom.mjGEOM_HFIELD):
+            if not geom.meshname and geom.type not in (
+                mj.mjtGeom.mjGEOM_MESH,
+                mj.mjtGeom.mjGEOM_SDF,
+                mj.mjtGeom.mjGEOM_HFIELD,
+            ):
                 continue
             body = geom.parent
             weighs = least <= geom.group <= most and (geom.density if math.isnan(geom.mass) else geom.mass) != 0
             choice = compiler.inertiafromgeom
-            inferred = choice == inertia.mjINERTIAFROMGEOM_TRUE or (choice == inertia.mjINERTIAFROMGEOM_AUTO and not body.explicitinertial)
+            inferred = choice == inertia.mjINERTIAFROMGEOM_TRUE or (
+                choice == inertia.mjINERTIAFROMGEOM_AUTO and not body.explicitinertial
+            )
             if weighs and inferred and body.name != "world":
                 raise self.fail(f"body {body.name!r}", "an inertial, got a mesh to take the inertia from")
             spec.delete(geom)
@@ -198,7 +222,9 @@ class ModelFile:
         turned: rpy by link; MuJoCo 3.4 to at least 3.12 forgets it beside an inertia that is not diagonal. No version
         takes an inertia that is not physical, as dummies and sensors often have; only that of a whole link counts.
         """
-        mj, R, quaternion = self.mj, np.zeros(9), np.zeros(4)
+        mj = self.mj
+        R = np.zeros(9)
+        quaternion = np.zeros(4)
         self.tensors: dict[str, np.ndarray] = {}
         for k, body in enumerate(spec.bodies):
             xx, yy, zz, xy, xz, yz = body.fullinertia
@@ -215,7 +241,8 @@ class ModelFile:
             if (low < 1e-9 * high or high > (low + middle) * (1 - 1e-9)) and not spec.compiler.balanceinertia:
                 body.name = body.name or f"without a name, {k}"
                 self.tensors[body.name] = tensor
-                body.fullinertia, body.inertia = np.full(6, math.nan), np.ones(3)
+                body.fullinertia = np.full(6, math.nan)
+                body.inertia = np.ones(3)
 
     def _refuse_foreign(self) -> None:
         for name, kind, meaning in FOREIGN:
@@ -226,7 +253,9 @@ class ModelFile:
 
     def _find_legs(self) -> None:
         """Find the base and the legs' bodies and joints, by where they are in the zero pose."""
-        mj, model, data = self.mj, self.model, self.data
+        mj = self.mj
+        model = self.model
+        data = self.data
         moving = [b for b in range(1, model.nbody) if model.body_jntnum[b]]
         beyond: dict[int, list[int]] = {}  # bodies with joints, by the one that bears them, or the world (0)
         for b in moving:
@@ -238,26 +267,42 @@ class ModelFile:
         self.base = free[0]
         for b in beyond[0]:
             if b != self.base:
-                raise self.fail(self.label("body", b), f"{self.label('body', self.base)} alone to move in the world, got another body with a joint")
+                raise self.fail(
+                    self.label("body", b),
+                    f"{self.label('body', self.base)} alone to move in the world, got another body with a joint",
+                )
 
         chains = []
         for hip in beyond.get(self.base, []):
             chain = [hip]
             while chain[-1] in beyond:
                 if len(beyond[chain[-1]]) > 1:
-                    raise self.fail(self.label("body", chain[-1]), f"one body with a joint beyond it, got {self.labels('body', beyond[chain[-1]])}")
+                    raise self.fail(
+                        self.label("body", chain[-1]),
+                        f"one body with a joint beyond it, got {self.labels('body', beyond[chain[-1]])}",
+                    )
                 chain += beyond[chain[-1]]
             chains.append(chain)
         if len(chains) != 4:
-            raise self.fail(self.label("body", self.base), f"four legs, got {len(chains)}: {self.labels('body', [chain[0] for chain in chains])}")
+            raise self.fail(
+                self.label("body", self.base),
+                f"four legs, got {len(chains)}: {self.labels('body', [chain[0] for chain in chains])}",
+            )
         for chain in chains:
-            joints = [j for b in chain for j in range(model.body_jntadr[b], model.body_jntadr[b] + model.body_jntnum[b])]
+            joints = [
+                j for b in chain for j in range(model.body_jntadr[b], model.body_jntadr[b] + model.body_jntnum[b])
+            ]
             for j in joints:
                 if model.jnt_type[j] != mj.mjtJoint.mjJNT_HINGE:
-                    raise self.fail(self.label("joint", j), f"a hinge, got a {mj.mjtJoint(int(model.jnt_type[j])).name[6:].lower()} joint")
+                    raise self.fail(
+                        self.label("joint", j),
+                        f"a hinge, got a {mj.mjtJoint(int(model.jnt_type[j])).name[6:].lower()} joint",
+                    )
             if len(joints) != 3 or len(chain) != 3:
                 found = f"{len(joints)} on {len(chain)} bodies: {self.labels('joint', joints)}"
-                raise self.fail(self.label("body", chain[0]), f"a leg of three joints, each with a body of its own, got {found}")
+                raise self.fail(
+                    self.label("body", chain[0]), f"a leg of three joints, each with a body of its own, got {found}"
+                )
 
         data.qpos[:] = 0
         data.qpos[model.jnt_qposadr[model.body_jntadr[self.base]] + 3] = 1
@@ -265,21 +310,28 @@ class ModelFile:
         hips = data.xanchor[model.body_jntadr[[chain[0] for chain in chains]]]
         place = (hips < hips.mean(axis=0))[:, :2] @ [2, 1]  # rear counts 2, right 1: the order of LEGS
         if sorted(place) != [0, 1, 2, 3]:
-            found = ", ".join(f"{self.label('body', chain[0])} at ({x:.4g}, {y:.4g})" for chain, (x, y, _) in zip(chains, hips, strict=True))
+            found = ", ".join(
+                f"{self.label('body', chain[0])} at ({x:.4g}, {y:.4g})"
+                for chain, (x, y, _) in zip(chains, hips, strict=True)
+            )
             raise self.fail(self.label("body", self.base), f"a hip at each of its four corners, got {found}")
         self.bodies = np.array(chains)[np.argsort(place)]
         self.joints = model.body_jntadr[self.bodies]
         self.origin = data.xanchor[self.joints]
 
     def _check_axes(self) -> None:
-        model, root = self.model, self.model.body_jntadr[self.base]
+        model = self.model
+        root = self.model.body_jntadr[self.base]
         for name in ("damping", "armature", "frictionloss"):
             if getattr(model, f"dof_{name}")[model.jnt_dofadr[root] :][:6].any():
                 raise self.fail(self.label("joint", root), f"a base that nothing holds, got {name}")
         for j, name, axis in zip(self.joints.flat, JOINTS * 4, AXES * 4, strict=True):
-            wanted, found = np.array([axis == "x", axis == "y", False], float), self.data.xaxis[j]
+            wanted = np.array([axis == "x", axis == "y", False], float)
+            found = self.data.xaxis[j]
             self.check_finite("joint", j, found, self.data.xanchor[j])
             if np.abs(found - wanted).max() > TOLERANCE:
                 hint = "; turn the axis round, and range and keyframes with it" if found @ wanted < -0.9 else ""
                 text = " ".join(f"{x:g}" for x in found.round(4) + 0.0)
-                raise self.fail(self.label("joint", j), f"a {name} about +{axis} of the base, got the axis {text}{hint}")
+                raise self.fail(
+                    self.label("joint", j), f"a {name} about +{axis} of the base, got the axis {text}{hint}"
+                )

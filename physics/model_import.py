@@ -63,7 +63,9 @@ def import_robot(path: pathlib.Path) -> Robot:
 def _link(m: ModelFile, body: int, origin: np.ndarray) -> Link:
     """Return a body and all that is fixed to it as one, about an origin (3) in the base frame [m]."""
     parts = np.flatnonzero(m.model.body_weldid == body)
-    masses, coms, moments = m.model.body_mass[parts], m.data.xipos[parts], m.model.body_inertia[parts]
+    masses = m.model.body_mass[parts]
+    coms = m.data.xipos[parts]
+    moments = m.model.body_inertia[parts]
     m.check_finite("body", body, masses, coms, moments)
     mass = masses.sum()
     if mass <= 0:
@@ -76,7 +78,10 @@ def _link(m: ModelFile, body: int, origin: np.ndarray) -> Link:
         inertia += R_BI @ m.inertia(part) @ R_BI.T + m.model.body_mass[part] * (d @ d * np.eye(3) - np.outer(d, d))
     moments = np.linalg.eigvalsh(inertia)
     if moments[0] <= 0 or moments[2] > (moments[0] + moments[1]) * (1 + 1e-6):
-        raise m.fail(m.label("body", body), f"a positive definite inertia whose principal moments obey the triangle inequality, got moments {moments}")
+        raise m.fail(
+            m.label("body", body),
+            f"a positive definite inertia whose principal moments obey the triangle inequality, got moments {moments}",
+        )
     return Link(float(mass), com - origin, inertia)
 
 
@@ -99,26 +104,41 @@ def _joint_range(m: ModelFile, j: int) -> tuple[float, float]:
 
 def _torque_limit(m: ModelFile, j: int) -> float:
     """Return the largest torque about a joint, the same in both directions [N m]."""
-    mj, model = m.mj, m.model
-    low, high, driven = 0.0, 0.0, False
+    mj = m.mj
+    model = m.model
+    low = 0.0
+    high = 0.0
+    driven = False
     for a, way in enumerate(model.actuator_trntype):
-        if (way != mj.mjtTrn.mjTRN_JOINT and way != mj.mjtTrn.mjTRN_JOINTINPARENT) or model.actuator_trnid[a, 0] not in m.joints:
+        if (way != mj.mjtTrn.mjTRN_JOINT and way != mj.mjtTrn.mjTRN_JOINTINPARENT) or model.actuator_trnid[
+            a, 0
+        ] not in m.joints:
             raise m.fail(m.label("actuator", a), "an actuator of a leg's joint, got one of something else")
         if model.actuator_trnid[a, 0] != j:
             continue
         least, most = model.actuator_forcerange[a] if model.actuator_forcelimited[a] else (-math.inf, math.inf)
-        motor = model.actuator_gaintype[a] == mj.mjtGain.mjGAIN_FIXED and model.actuator_biastype[a] == mj.mjtBias.mjBIAS_NONE
+        motor = (
+            model.actuator_gaintype[a] == mj.mjtGain.mjGAIN_FIXED
+            and model.actuator_biastype[a] == mj.mjtBias.mjBIAS_NONE
+        )
         if motor and model.actuator_dyntype[a] == mj.mjtDyn.mjDYN_NONE and model.actuator_ctrllimited[a]:
             forces = sorted(model.actuator_ctrlrange[a] * model.actuator_gainprm[a, 0])
-            least, most = max(least, forces[0]), min(most, forces[1])
+            least = max(least, forces[0])
+            most = min(most, forces[1])
         torques = sorted((least * model.actuator_gear[a, 0], most * model.actuator_gear[a, 0]))
-        low, high, driven = low + torques[0], high + torques[1], True
+        low = low + torques[0]
+        high = high + torques[1]
+        driven = True
     if not driven:
-        low, high = -math.inf, math.inf
+        low = -math.inf
+        high = math.inf
     if model.jnt_actfrclimited[j]:
-        low, high = max(low, model.jnt_actfrcrange[j, 0]), min(high, model.jnt_actfrcrange[j, 1])
+        low = max(low, model.jnt_actfrcrange[j, 0])
+        high = min(high, model.jnt_actfrcrange[j, 1])
     if not (0 < high < math.inf and abs(low + high) <= 1e-6 * high):
-        wanted = "a torque limit, the same both ways (actuatorfrcrange, forcerange or a motor's ctrlrange; URDF: effort)"
+        wanted = (
+            "a torque limit, the same both ways (actuatorfrcrange, forcerange or a motor's ctrlrange; URDF: effort)"
+        )
         raise m.fail(m.label("joint", j), f"{wanted}, got [{low:g}, {high:g}] N m")
     return float(high)
 
@@ -135,7 +155,9 @@ def _keyframe(m: ModelFile) -> tuple[float, np.ndarray] | tuple[None, None]:
     return float(qpos[model.jnt_qposadr[model.body_jntadr[m.base]] + 2]), qpos[model.jnt_qposadr[m.joints]]
 
 
-def _stand(m: ModelFile, offset: np.ndarray, joint_range: np.ndarray, keyed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _stand(
+    m: ModelFile, offset: np.ndarray, joint_range: np.ndarray, keyed: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return foot centres (4, 3) in the calves' frames [m], foot radii (4) [m] and home angles (4, 3) [rad].
 
     offset: (4, 3, 3) [m]; joint_range: (4, 3, 2) [rad]; keyed: (4, 3) home angles of the file [rad], or None.
@@ -144,19 +166,23 @@ def _stand(m: ModelFile, offset: np.ndarray, joint_range: np.ndarray, keyed: np.
     # which point of a calf is the lowest depends on the pose, and the neutral stance on that point: they settle soon
     for _ in range(1 if keyed is not None else 8):
         found = [_foot(m, i, home[i]) for i in range(4)]
-        feet, radii = np.array([centre for centre, _ in found]), np.array([radius for _, radius in found])
+        feet = np.array([centre for centre, _ in found])
+        radii = np.array([radius for _, radius in found])
         if keyed is None:
             home = np.array([_neutral(m, i, offset[i], feet[i], joint_range[i]) for i in range(4)])
     for i, j in np.ndindex(4, 3):
         low, high = joint_range[i, j]
         if not low - 1e-6 <= home[i, j] <= high + 1e-6:
-            raise m.fail(m.label("joint", m.joints[i, j]), f"a home angle within [{low:g}, {high:g}], got {home[i, j]:g}")
+            raise m.fail(
+                m.label("joint", m.joints[i, j]), f"a home angle within [{low:g}, {high:g}], got {home[i, j]:g}"
+            )
     return feet, radii, home
 
 
 def _rotation(axis: str, angle: float) -> np.ndarray:
     """Return the rotation (3, 3) about x or y by an angle [rad]."""
-    s, c = math.sin(angle), math.cos(angle)
+    s = math.sin(angle)
+    c = math.cos(angle)
     return np.array([[1, 0, 0], [0, c, -s], [0, s, c]] if axis == "x" else [[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
@@ -171,15 +197,20 @@ def _foot(m: ModelFile, i: int, angles: np.ndarray) -> tuple[np.ndarray, float]:
     """Return centre (3), calf frame, and radius [m] of leg i's foot at joint angles (3)."""
     calf = m.bodies[i, 2]
     down = _rotation("y", -angles[1] - angles[2]) @ _rotation("x", -angles[0]) @ [0, 0, -1.0]
-    best, foot = -math.inf, None
+    best = -math.inf
+    foot = None
     for g in _solids(m, calf):
         tip, radius = _tip(m, g, down)
         # a sphere is preferred to what reaches at most its radius lower
         reach = tip @ down + radius * (m.model.geom_type[g] == m.mj.mjtGeom.mjGEOM_SPHERE)
         if reach > best:
-            best, foot = reach, (tip - radius * down - m.origin[i, 2], radius)
+            best = reach
+            foot = (tip - radius * down - m.origin[i, 2], radius)
     if foot is None:
-        raise m.fail(m.label("body", calf), "a foot (a sphere, capsule, cylinder or box that collides; meshes are not read), got none")
+        raise m.fail(
+            m.label("body", calf),
+            "a foot (a sphere, capsule, cylinder or box that collides; meshes are not read), got none",
+        )
     m.check_finite("body", calf, *foot)
     return foot
 
@@ -189,7 +220,9 @@ def _neutral(m: ModelFile, i: int, offset: np.ndarray, foot: np.ndarray, joint_r
     # lengths and bearings in the leg's plane; a bearing counts from up to forward, and a joint's angle adds to it
     thigh, calf = (math.hypot(x, z) for x, _, z in (offset[2], foot))
     if min(thigh, calf) < SETTLED:
-        raise m.fail(m.label("body", m.bodies[i, 1]), f"a thigh and a calf of some length, got {thigh:g} m and {calf:g} m")
+        raise m.fail(
+            m.label("body", m.bodies[i, 1]), f"a thigh and a calf of some length, got {thigh:g} m and {calf:g} m"
+        )
     straight = math.atan2(offset[2, 0], offset[2, 2]) - math.atan2(foot[0], foot[2])
     # reach^2 = thigh^2 + calf^2 + 2 thigh calf cos(bend)
     bend = math.acos(np.clip(((REACH * (thigh + calf)) ** 2 - thigh**2 - calf**2) / (2 * thigh * calf), -1, 1))
@@ -219,8 +252,11 @@ def _trunk(m: ModelFile) -> np.ndarray:
 
 def _solids(m: ModelFile, body: int) -> list[int]:
     """Return the geoms fixed to a body that collide and whose shape is known."""
-    model, t = m.model, m.mj.mjtGeom
-    known = np.isin(model.geom_type, [int(kind) for kind in (t.mjGEOM_SPHERE, t.mjGEOM_CAPSULE, t.mjGEOM_CYLINDER, t.mjGEOM_BOX)])
+    model = m.model
+    t = m.mj.mjtGeom
+    known = np.isin(
+        model.geom_type, [int(kind) for kind in (t.mjGEOM_SPHERE, t.mjGEOM_CAPSULE, t.mjGEOM_CYLINDER, t.mjGEOM_BOX)]
+    )
     paired = np.array([model.geom(g).name in m.paired for g in range(model.ngeom)], bool)
     collides = (model.geom_contype != 0) | (model.geom_conaffinity != 0) | paired
     return np.flatnonzero((model.body_weldid[model.geom_bodyid] == body) & known & collides).tolist()
@@ -228,12 +264,15 @@ def _solids(m: ModelFile, body: int) -> list[int]:
 
 def _tip(m: ModelFile, g: int, way: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the point of a geom farthest in a direction, (3) both in the base frame, and its radius there [m]."""
-    t, kind, size = m.mj.mjtGeom, m.model.geom_type[g], m.model.geom_size[g]
+    t = m.mj.mjtGeom
+    kind = m.model.geom_type[g]
+    size = m.model.geom_size[g]
     R_BG = m.data.geom_xmat[g].reshape(3, 3)
     d = R_BG.T @ way
     d[np.abs(d) < LEVEL] = 0.0  # of what is equally far, the middle: a lying cylinder, a level box
     if kind == t.mjGEOM_BOX:
-        tip, radius = np.sign(d) * size, size.min()
+        tip = np.sign(d) * size
+        radius = size.min()
     else:
         radius = size[0]
         side = d[:2] / (math.hypot(*d[:2]) or 1.0) if kind == t.mjGEOM_CYLINDER else d[:2]

@@ -25,14 +25,25 @@ def from_euler(roll: np.ndarray | float, pitch: np.ndarray | float, yaw: np.ndar
     """Return (..., 4) the unit quaternion of R_z(yaw) R_y(pitch) R_x(roll); angles: (...) [rad]."""
     # a plain 0 among float32 angles leaves them float32
     half = 0.5 * np.stack(np.broadcast_arrays(roll, pitch, yaw), dtype=np.result_type(roll, pitch, yaw, 0.5))
-    (cx, cy, cz), (sx, sy, sz) = np.cos(half), np.sin(half)
-    return np.stack((cx * cy * cz + sx * sy * sz, sx * cy * cz - cx * sy * sz, cx * sy * cz + sx * cy * sz, cx * cy * sz - sx * sy * cz), -1)
+    (cx, cy, cz) = np.cos(half)
+    (sx, sy, sz) = np.sin(half)
+    return np.stack(
+        (
+            cx * cy * cz + sx * sy * sz,
+            sx * cy * cz - cx * sy * sz,
+            cx * sy * cz + sx * cy * sz,
+            cx * cy * sz - sx * sy * cz,
+        ),
+        -1,
+    )
 
 
 def rotate_vector(q: ArrayLike, v: ArrayLike) -> np.ndarray:
     """Return (..., 3) R v: base to world; q: unit quaternion."""
-    q, v = np.asarray(q), np.asarray(v)
-    w, u = q[..., :1], q[..., 1:]
+    q = np.asarray(q)
+    v = np.asarray(v)
+    w = q[..., :1]
+    u = q[..., 1:]
     # R v = v + 2 w (u x v) + 2 u x (u x v)
     t = 2 * np.cross(u, v)
     return v + w * t + np.cross(u, t)

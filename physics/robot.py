@@ -68,15 +68,22 @@ class Robot:
         joints, coms, _, feet = self._home_pose()
         masses = np.array([[link.mass for link in leg] for leg in self.links])
         com_x = (self.base.mass * self.base.com[0] + (masses * coms[..., 0]).sum()) / self.total_mass
-        front, rear = feet[:2, 0].mean(), feet[2:, 0].mean()
+        front = feet[:2, 0].mean()
+        rear = feet[2:, 0].mean()
         share = (com_x - rear) / (front - rear) / 2  # of the weight, on each front foot
         torques = np.zeros((4, 3))
         for i in range(4):
             load = gravity * self.total_mass * (share if i < 2 else 0.5 - share)
             for j in range(3):
-                axis = np.array([1.0, 0.0, 0.0]) if j == 0 else np.array([0.0, np.cos(self.home_joints[i, 0]), np.sin(self.home_joints[i, 0])])
+                axis = (
+                    np.array([1.0, 0.0, 0.0])
+                    if j == 0
+                    else np.array([0.0, np.cos(self.home_joints[i, 0]), np.sin(self.home_joints[i, 0])])
+                )
                 torques[i, j] = -load * np.cross(axis, feet[i] - joints[i, j]) @ up
-                torques[i, j] += sum(gravity * masses[i, k] * np.cross(axis, coms[i, k] - joints[i, j]) @ up for k in range(j, 3))
+                torques[i, j] += sum(
+                    gravity * masses[i, k] * np.cross(axis, coms[i, k] - joints[i, j]) @ up for k in range(j, 3)
+                )
         return torques
 
     def foot_mass(self) -> float:
@@ -92,7 +99,9 @@ class Robot:
             inertia = np.diag(self.armature[i]).astype(float)
             for k in range(3):
                 link = self.links[i][k]
-                move = np.array([np.cross(axes[j], coms[i, k] - joints[i, j]) if j <= k else np.zeros(3) for j in range(3)])
+                move = np.array(
+                    [np.cross(axes[j], coms[i, k] - joints[i, j]) if j <= k else np.zeros(3) for j in range(3)]
+                )
                 turn = np.array([axes[j] if j <= k else np.zeros(3) for j in range(3)]) @ turns[i, k]
                 inertia += link.mass * move @ move.T + turn @ link.inertia @ turn.T
             foot = np.array([np.cross(axes[j], feet[i] - joints[i, j]) for j in range(3)])
@@ -101,14 +110,25 @@ class Robot:
 
     def _home_pose(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return joints (4, 3, 3), links' coms (4, 3, 3) and feet (4, 3) in the base frame [m], with the links' axes (4, 3, 3, 3) before the feet."""
-        joints, coms, turns, feet = np.zeros((4, 3, 3)), np.zeros((4, 3, 3)), np.zeros((4, 3, 3, 3)), np.zeros((4, 3))
+        joints = np.zeros((4, 3, 3))
+        coms = np.zeros((4, 3, 3))
+        turns = np.zeros((4, 3, 3, 3))
+        feet = np.zeros((4, 3))
         for i in range(4):
-            origin, turn = np.zeros(3), np.eye(3)
+            origin = np.zeros(3)
+            turn = np.eye(3)
             for j in range(3):
                 origin = origin + turn @ self.offset[i, j]
-                s, c = np.sin(self.home_joints[i, j]), np.cos(self.home_joints[i, j])
-                turn = turn @ (np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) if j == 0 else np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]))
-                joints[i, j], coms[i, j], turns[i, j] = origin, origin + turn @ self.links[i][j].com, turn
+                s = np.sin(self.home_joints[i, j])
+                c = np.cos(self.home_joints[i, j])
+                turn = turn @ (
+                    np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+                    if j == 0
+                    else np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+                )
+                joints[i, j] = origin
+                coms[i, j] = origin + turn @ self.links[i][j].com
+                turns[i, j] = turn
             feet[i] = origin + turn @ self.foot_offset[i]
         return joints, coms, turns, feet
 
@@ -141,7 +161,10 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise self.fail(path, f"a finite number, got {value!r}")
         if value < low or value <= above:
-            raise self.fail(path, f"a number {'above ' + format(above, 'g') if value <= above else 'of at least ' + format(low, 'g')}, got {value!r}")
+            raise self.fail(
+                path,
+                f"a number {'above ' + format(above, 'g') if value <= above else 'of at least ' + format(low, 'g')}, got {value!r}",
+            )
         return float(value)
 
     def vector(self, path: str, size: int) -> np.ndarray:
@@ -155,7 +178,10 @@ class _Reader:
         inertia = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
         moments = np.linalg.eigvalsh(inertia)
         if moments[0] <= 0 or moments[2] > (moments[0] + moments[1]) * (1 + 1e-6):
-            raise self.fail(f"{path}.inertia", f"a positive definite inertia whose principal moments obey the triangle inequality, got moments {moments}")
+            raise self.fail(
+                f"{path}.inertia",
+                f"a positive definite inertia whose principal moments obey the triangle inequality, got moments {moments}",
+            )
         return Link(self.number(f"{path}.mass", above=0.0), self.vector(f"{path}.com", 3), inertia)
 
 
@@ -241,10 +267,21 @@ def save_robot(robot: Robot, path: str | os.PathLike) -> None:
         }
         for i, leg in enumerate(LEGS)
     }  # fmt: skip
-    home = {"height": tidy(robot.home_height), "joints": {leg: tidy(robot.home_joints[i]) for i, leg in enumerate(LEGS)}}
-    data = {"total_mass": tidy(robot.total_mass), "base": link(robot.base), "legs": legs, "home": home, "trunk_half_extents": tidy(robot.trunk_half_extents)}
+    home = {
+        "height": tidy(robot.home_height),
+        "joints": {leg: tidy(robot.home_joints[i]) for i, leg in enumerate(LEGS)},
+    }
+    data = {
+        "total_mass": tidy(robot.total_mass),
+        "base": link(robot.base),
+        "legs": legs,
+        "home": home,
+        "trunk_half_extents": tidy(robot.trunk_half_extents),
+    }
     # a list of numbers on one line
-    text = re.sub(r"\[\s([^][{}]*)\s\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", json.dumps(data, indent=1))
+    text = re.sub(
+        r"\[\s([^][{}]*)\s\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", json.dumps(data, indent=1)
+    )
     try:
         path.write_text(text + "\n")
     except OSError as error:

@@ -77,7 +77,14 @@ def leg_ground(work, rows, leg, terrain, body):
             ((s1, c1), _, _), knee, foot = pose(load3(rows, L.JOINT, lane), shape)
             find_patch(whole, cells, work, L.PATCH, lane, add(hip_B, x_rotate(s1, c1, foot_in_hip(shape, knee, foot))))
             if body is not None:
-                find_patch(whole, cells, work, L.KNEE_PATCH, lane, add(hip_B, x_rotate(s1, c1, (knee[0], knee_side, shape[0] + knee[1]))))
+                find_patch(
+                    whole,
+                    cells,
+                    work,
+                    L.KNEE_PATCH,
+                    lane,
+                    add(hip_B, x_rotate(s1, c1, (knee[0], knee_side, shape[0] + knee[1]))),
+                )
         look_up(heights, np.uint32(whole[0]), work, L.PATCH)
         if body is not None:
             look_up(heights, np.uint32(whole[0]), work, L.KNEE_PATCH)
@@ -118,8 +125,16 @@ def leg_inward(work, rows, leg, model):
         velocity, coriolis = point_motion(v[1], w[2], a[2], g[2], arm)
         force, alpha, beta = contact_force(gap - radius, normal, velocity, contact, dt)
         force = add(force, scale(-one, implicit_force(alpha, beta, normal, add(coriolis, g_up))))
-        j1, j2, j3 = (real(0.0), -point[2], point[1]), (point[2] - rise, real(0.0), -point[0]), (arm[2], real(0.0), -arm[0])
-        k1, k2, k3 = implicit_force(alpha, beta, normal, j1), implicit_force(alpha, beta, normal, j2), implicit_force(alpha, beta, normal, j3)
+        j1, j2, j3 = (
+            (real(0.0), -point[2], point[1]),
+            (point[2] - rise, real(0.0), -point[0]),
+            (arm[2], real(0.0), -arm[0]),
+        )
+        k1, k2, k3 = (
+            implicit_force(alpha, beta, normal, j1),
+            implicit_force(alpha, beta, normal, j2),
+            implicit_force(alpha, beta, normal, j3),
+        )
         add_contact(work, lane, lowered(centre_B, radius, normal_B), normal_B, alpha, beta)
         rows[L.SINCOS * LANES + lane] = s1
         rows[(L.SINCOS + 1) * LANES + lane] = c1
@@ -141,13 +156,20 @@ def leg_inward(work, rows, leg, model):
         (h11, h12, h13, h22, h23, h33), (column1, column2, column3) = inertia(calf, both, whole, knee, rise)
         h11, h12, h13 = h11 + dot(j1, k1), h12 + dot(j1, k2), h13 + dot(j1, k3)
         h22, h23, h33 = h22 + dot(j2, k2), h23 + dot(j2, k3), h33 + dot(j3, k3)
-        column1, column2, column3 = push_column(column1, point, k1), push_column(column2, point, k2), push_column(column3, point, k3)
+        column1, column2, column3 = (
+            push_column(column1, point, k1),
+            push_column(column2, point, k2),
+            push_column(column3, point, k3),
+        )
         if body is not None:
             knee_centre = knee[0], knee_side, rise + knee[1]
             knee_B = add(hip_B, x_rotate(s1, c1, knee_centre))
             gap, normal_B = surface(terrain, cells, work, L.KNEE_PATCH, lane, knee_B)
             normal = x_unrotate(s1, c1, normal_B)
-            point, arm = lowered(knee_centre, knee_radius, normal), lowered((knee[0], knee_side, knee[1]), knee_radius, normal)
+            point, arm = (
+                lowered(knee_centre, knee_radius, normal),
+                lowered((knee[0], knee_side, knee[1]), knee_radius, normal),
+            )
             velocity, coriolis = point_motion(v[0], w[1], a[1], g[1], arm)
             force, alpha, beta = contact_force(gap - knee_radius, normal, velocity, contact, dt)
             force = add(force, scale(-one, implicit_force(alpha, beta, normal, add(coriolis, g_up))))
@@ -162,9 +184,51 @@ def leg_inward(work, rows, leg, model):
 
         # Joint torques
         blocks, own = model.motor_blocks, model.joints_differ
-        t1, d1 = joint_torque(blocks, varied, own, work, rows, lane, 0, q[0], qd[0], drive, (limit[0], low[0], high[0]), damping[0], friction[0])
-        t2, d2 = joint_torque(blocks, varied, own, work, rows, lane, 1, q[1], qd[1], drive, (limit[1], low[1], high[1]), damping[1], friction[1])
-        t3, d3 = joint_torque(blocks, varied, own, work, rows, lane, 2, q[2], qd[2], drive, (limit[2], low[2], high[2]), damping[2], friction[2])
+        t1, d1 = joint_torque(
+            blocks,
+            varied,
+            own,
+            work,
+            rows,
+            lane,
+            0,
+            q[0],
+            qd[0],
+            drive,
+            (limit[0], low[0], high[0]),
+            damping[0],
+            friction[0],
+        )
+        t2, d2 = joint_torque(
+            blocks,
+            varied,
+            own,
+            work,
+            rows,
+            lane,
+            1,
+            q[1],
+            qd[1],
+            drive,
+            (limit[1], low[1], high[1]),
+            damping[1],
+            friction[1],
+        )
+        t3, d3 = joint_torque(
+            blocks,
+            varied,
+            own,
+            work,
+            rows,
+            lane,
+            2,
+            q[2],
+            qd[2],
+            drive,
+            (limit[2], low[2], high[2]),
+            damping[2],
+            friction[2],
+        )
 
         # Elimination of the joints, calf first: H = L D L^T, L G^T = F^T; d: one over D
         u1, u2, u3 = t1 - n[0], t2 - n2, t3 - n3
@@ -249,7 +313,13 @@ def leg_outward(work, rows, world, leg, terrain, contact_force_too):
         l12, l13, l23 = load3(rows, L.FACTOR, lane)
         qdd1 = e[0] - dot(load3(rows, L.COLUMN, lane), wd) - dot(load3(rows, L.COLUMN + 3, lane), a)
         qdd2 = e[1] - dot(load3(rows, L.COLUMN + 6, lane), wd) - dot(load3(rows, L.COLUMN + 9, lane), a) - l12 * qdd1
-        qdd3 = e[2] - dot(load3(rows, L.COLUMN + 12, lane), wd) - dot(load3(rows, L.COLUMN + 15, lane), a) - l13 * qdd1 - l23 * qdd2
+        qdd3 = (
+            e[2]
+            - dot(load3(rows, L.COLUMN + 12, lane), wd)
+            - dot(load3(rows, L.COLUMN + 15, lane), a)
+            - l13 * qdd1
+            - l23 * qdd2
+        )
         qd = add(load3(rows, L.JOINT_SPEED, lane), (dt * qdd1, dt * qdd2, dt * qdd3))
         store3(rows, L.JOINT_SPEED, lane, qd)
         store3(rows, L.JOINT, lane, add(load3(rows, L.JOINT, lane), scale(dt, qd)))
@@ -260,8 +330,15 @@ def leg_outward(work, rows, world, leg, terrain, contact_force_too):
             arm_x, arm_z = rows[L.CONTACT_ARM * LANES + lane], rows[(L.CONTACT_ARM + 1) * LANES + lane]
             alpha, beta = rows[L.CONTACT_MATRIX * LANES + lane], rows[(L.CONTACT_MATRIX + 1) * LANES + lane]
             a = add(x_unrotate(s1, c1, add(a, cross(wd, hip_B))), cross(x_unrotate(s1, c1, wd), point))
-            turned = qdd2 * (point[2] - rise) + qdd3 * arm_z, -qdd1 * point[2], qdd1 * point[1] - qdd2 * point[0] - qdd3 * arm_x
-            force = add(load3(rows, L.CONTACT_FORCE, lane), scale(real(-1.0), implicit_force(alpha, beta, normal, add(a, turned))))
+            turned = (
+                qdd2 * (point[2] - rise) + qdd3 * arm_z,
+                -qdd1 * point[2],
+                qdd1 * point[1] - qdd2 * point[0] - qdd3 * arm_x,
+            )
+            force = add(
+                load3(rows, L.CONTACT_FORCE, lane),
+                scale(real(-1.0), implicit_force(alpha, beta, normal, add(a, turned))),
+            )
             store3(rows, L.FORCE, lane, rotate(load_rotation(work, lane), x_rotate(s1, c1, force)))
 
 

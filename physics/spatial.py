@@ -50,7 +50,11 @@ def sincos(angle):
     x = x - quadrant * real(7.549789954891882e-8)
     z = x * x
     s = x + x * z * (real(-1.6666654611e-1) + z * (real(8.3321608736e-3) + z * real(-1.9515295891e-4)))
-    c = real(1.0) - real(0.5) * z + z * z * (real(4.166664568298827e-2) + z * (real(-1.388731625493765e-3) + z * real(2.443315711809948e-5)))
+    c = (
+        real(1.0)
+        - real(0.5) * z
+        + z * z * (real(4.166664568298827e-2) + z * (real(-1.388731625493765e-3) + z * real(2.443315711809948e-5)))
+    )
     # quadrant modulo 4 as 0, 1, 2, 3, kept in floating point
     turn = quadrant - real(4.0) * np.floor(quadrant * real(0.25))
     odd = (turn == real(1.0)) | (turn == real(3.0))
@@ -248,6 +252,7 @@ def moment_of_rate_y(g, s):
         g[0] * s[2] + g[1] * s[3] + g[2] * s[4] - g[6] * s[0] - g[7] * s[1] - g[8] * s[2],
         g[3] * s[0] + g[4] * s[1] + g[5] * s[2] - g[0] * s[1] - g[2] * s[3],
     )
+
 
 @inline
 def solve_symmetric6(inertia, n, f):

@@ -15,8 +15,12 @@ from physics import tiles
 from physics.layout import CELL
 
 # Columns of Terrain.pack(): whole numbers, int32
-NX, NY = 0, 1  # nodes along x, along y
-FIRST_X, FIRST_Y = 2, 3  # world x and y of the first node, in cells
+# nodes along x, along y
+NX = 0
+NY = 1
+# world x and y of the first node, in cells
+FIRST_X = 2
+FIRST_Y = 3
 CELLS = 4  # cells in layout.CELL
 WHOLE_COLUMNS = 5
 # and reals, float32
@@ -52,9 +56,16 @@ class Terrain:
             iy, ix = np.argwhere(~np.isfinite(heights))[0].tolist()
             raise ValueError(f"heights: expected finite numbers, got {heights[iy, ix]} at row {iy}, column {ix}")
         cell = CELL / tiles.share(self.cell)
-        origin, spawns = np.array(self.origin, float), np.array(self.spawns, float)
-        if origin.shape != (2,) or not np.isfinite(origin).all() or np.abs(origin / cell - np.rint(origin / cell)).max() > 1e-6:
-            raise ValueError(f"origin: expected x and y, whole multiples of the cell of {cell:g} m, got {origin.tolist()}")
+        origin = np.array(self.origin, float)
+        spawns = np.array(self.spawns, float)
+        if (
+            origin.shape != (2,)
+            or not np.isfinite(origin).all()
+            or np.abs(origin / cell - np.rint(origin / cell)).max() > 1e-6
+        ):
+            raise ValueError(
+                f"origin: expected x and y, whole multiples of the cell of {cell:g} m, got {origin.tolist()}"
+            )
         if spawns.ndim != 3 or spawns.shape[2] != 3 or spawns.size == 0:
             raise ValueError(f"spawns: expected points of shape (levels, types, 3), got {spawns.shape}")
         if not np.isfinite(spawns).all():
@@ -67,7 +78,8 @@ class Terrain:
     def height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the height of the ground at points x, y, finite, which broadcast [m], float64."""
         h00, h10, h01, h11, s, t = self._patch(x, y)
-        low, high = h00 + s * (h10 - h00), h01 + s * (h11 - h01)
+        low = h00 + s * (h10 - h00)
+        high = h01 + s * (h11 - h01)
         return low + t * (high - low)
 
     def normal(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -87,8 +99,11 @@ class Terrain:
         ny, nx = self.heights.shape
         per_metre = tiles.share(self.cell) / CELL
         first = np.rint(self.origin * per_metre)
-        u, v = np.broadcast_arrays(np.asarray(x, float) * per_metre - first[0], np.asarray(y, float) * per_metre - first[1])
-        i, j = np.floor(u), np.floor(v)
+        u, v = np.broadcast_arrays(
+            np.asarray(x, float) * per_metre - first[0], np.asarray(y, float) * per_metre - first[1]
+        )
+        i = np.floor(u)
+        j = np.floor(v)
         # Each node of a cell is held within the field: beyond the border both are its own, and nothing changes across it.
         i0, i1 = (np.clip(k, 0, nx - 1).astype(np.intp) for k in (i, i + 1))
         j0, j1 = (np.clip(k, 0, ny - 1).astype(np.intp) for k in (j, j + 1))
@@ -99,7 +114,8 @@ class Terrain:
         """Return a point (3) [m] and the unit normal (3) of the plane that all nodes lie in to within float32, or None if there is none."""
         h = self.heights.astype(float)
         ny, nx = h.shape
-        across, along = (h[0, -1] - h[0, 0]) / (nx - 1), (h[-1, 0] - h[0, 0]) / (ny - 1)
+        across = (h[0, -1] - h[0, 0]) / (nx - 1)
+        along = (h[-1, 0] - h[0, 0]) / (ny - 1)
         fitted = h[0, 0] + across * np.arange(nx) + along * np.arange(ny)[:, None]
         if np.abs(h - fitted).max() > 4 * np.finfo(np.float32).eps * np.abs(h).max():
             return None
@@ -160,17 +176,24 @@ def slope(angle: float, direction: float = 0.0, size: float = 16.0, cell: float 
     return from_array(math.tan(angle) * (math.cos(direction) * at + math.sin(direction) * at[:, None]), cell)
 
 
-def rough(amplitude: float, spacing: float, seed: int = 0, platform: float = 0.0, size: float = 16.0, cell: float = 0.1) -> Terrain:
+def rough(
+    amplitude: float, spacing: float, seed: int = 0, platform: float = 0.0, size: float = 16.0, cell: float = 0.1
+) -> Terrain:
     """Return hills and hollows: independent heights, uniform in +-amplitude, on a grid, joined smoothly.
 
     amplitude: [m]; spacing: between independent heights [m], at least ``cell``, with which every node
     is independent; seed: the same one gives the same bits; platform: least side of a level square in
     the middle, at height 0 [m], 0 for none; size, cell: as for slope() [m].
     """
-    return from_array(tiles.rough(tiles.side("size", size, cell), cell, amplitude, spacing, np.random.default_rng(seed), platform), cell)
+    return from_array(
+        tiles.rough(tiles.side("size", size, cell), cell, amplitude, spacing, np.random.default_rng(seed), platform),
+        cell,
+    )
 
 
-def stairs(step_height: float, step_depth: float, up: bool = True, platform: float = 2.0, size: float = 8.0, cell: float = 0.1) -> Terrain:
+def stairs(
+    step_height: float, step_depth: float, up: bool = True, platform: float = 2.0, size: float = 8.0, cell: float = 0.1
+) -> Terrain:
     """Return square stairs around a level platform; the edge of the field is at height 0.
 
     step_height: [m]; step_depth: from one riser to the next [m], a whole number of cells; a riser is
@@ -181,7 +204,9 @@ def stairs(step_height: float, step_depth: float, up: bool = True, platform: flo
     return from_array(tiles.stairs(tiles.side("size", size, cell), cell, step_height, step_depth, up, platform), cell)
 
 
-def pyramid_slope(angle: float, up: bool = True, platform: float = 2.0, size: float = 8.0, cell: float = 0.1) -> Terrain:
+def pyramid_slope(
+    angle: float, up: bool = True, platform: float = 2.0, size: float = 8.0, cell: float = 0.1
+) -> Terrain:
     """Return four inclines around a level platform; the edge of the field is at height 0.
 
     angle: of the inclines [rad], 0 to 70 degrees; up: whether they lead up from the platform, or
@@ -191,7 +216,14 @@ def pyramid_slope(angle: float, up: bool = True, platform: float = 2.0, size: fl
 
 
 def stepping_stones(
-    stone_size: float, gap: float, depth: float, height_noise: float = 0.0, seed: int = 0, platform: float = 2.0, size: float = 8.0, cell: float = 0.1
+    stone_size: float,
+    gap: float,
+    depth: float,
+    height_noise: float = 0.0,
+    seed: int = 0,
+    platform: float = 2.0,
+    size: float = 8.0,
+    cell: float = 0.1,
 ) -> Terrain:
     """Return square stones in a pit, around a platform and within a rim, both at height 0.
 
@@ -201,7 +233,8 @@ def stepping_stones(
     +- this [m]; seed: the same one gives the same bits; platform: least side of the platform [m],
     which ends where a stone would; size, cell: as for slope() [m].
     """
-    n, rng = tiles.side("size", size, cell), np.random.default_rng(seed)
+    n = tiles.side("size", size, cell)
+    rng = np.random.default_rng(seed)
     return from_array(tiles.stones(n, cell, stone_size, gap, depth, height_noise, rng, platform), cell)
 
 
@@ -239,14 +272,23 @@ def curriculum(
         raise ValueError(f"kinds: expected names among {', '.join(tiles.KINDS)}, got {kinds!r}")
     hardness = np.array(difficulty, float)
     if hardness.shape != (2,) or not 0 <= hardness[0] <= hardness[1] <= 1:
-        raise ValueError(f"difficulty: expected that of the first and the last level, rising within 0 and 1, got {difficulty!r}")
-    n, edge = tiles.side("tile", tile, cell), tiles.whole("border", border, cell, least=0)
+        raise ValueError(
+            f"difficulty: expected that of the first and the last level, rising within 0 and 1, got {difficulty!r}"
+        )
+    n = tiles.side("tile", tile, cell)
+    edge = tiles.whole("border", border, cell, least=0)
     heights = np.zeros((n * len(kinds) + 2 * edge + 1, n * levels + 2 * edge + 1))
     for level, hard in enumerate(np.linspace(*hardness, levels).tolist()):
         for row, kind in enumerate(kinds):
-            x, y = edge + n * level, edge + n * row
-            heights[y : y + n + 1, x : x + n + 1] = tiles.KINDS[kind](n, cell, hard, np.random.default_rng([seed, level, row]), platform)
+            x = edge + n * level
+            y = edge + n * row
+            heights[y : y + n + 1, x : x + n + 1] = tiles.KINDS[kind](
+                n, cell, hard, np.random.default_rng([seed, level, row]), platform
+            )
     terrain = from_array(heights, cell)
-    x, y = (terrain.origin[axis] + terrain.cell * (edge + n * (np.arange(count) + 0.5)) for axis, count in enumerate((levels, len(kinds))))
+    x, y = (
+        terrain.origin[axis] + terrain.cell * (edge + n * (np.arange(count) + 0.5))
+        for axis, count in enumerate((levels, len(kinds)))
+    )
     x, y = np.meshgrid(x, y, indexing="ij")
     return dataclasses.replace(terrain, spawns=np.stack([x, y, terrain.height(x, y)], -1))

@@ -18,7 +18,13 @@ def check(name: str, value: float, low: float = -math.inf, high: float = math.in
     """Return a number; raise ValueError, naming it, unless it is finite and within low and high."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not low <= value <= high:
-        span = "" if low == -math.inf else f" of at least {low:g}" if high == math.inf else f" between {low:g} and {high:g}"
+        span = (
+            ""
+            if low == -math.inf
+            else f" of at least {low:g}"
+            if high == math.inf
+            else f" between {low:g} and {high:g}"
+        )
         raise ValueError(f"{name}: expected a finite number{span} [{unit}], got {value!r}")
     return float(value)
 
@@ -65,7 +71,9 @@ def _ease(t: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def rough(n: int, cell: float, amplitude: float, spacing: float, rng: np.random.Generator, platform: float) -> np.ndarray:
+def rough(
+    n: int, cell: float, amplitude: float, spacing: float, rng: np.random.Generator, platform: float
+) -> np.ndarray:
     """Return hills and hollows; the arguments are those of terrain.rough()."""
     check("amplitude", amplitude, 0.0)
     check("spacing", spacing, cell * (1 - 1e-9))
@@ -85,7 +93,9 @@ def stairs(n: int, cell: float, step_height: float, step_depth: float, up: bool,
     depth = whole("step_depth", step_depth, cell)
     steps = _run(n, cell, platform) // depth
     if steps < 1:
-        raise ValueError(f"step_depth: expected room for a step between the platform of {platform:g} m and the edge of {n * cell:g} m, got {step_depth!r}")
+        raise ValueError(
+            f"step_depth: expected room for a step between the platform of {platform:g} m and the edge of {n * cell:g} m, got {step_depth!r}"
+        )
     return (-step_height if up else step_height) * np.minimum(_rings(n) // depth, steps).astype(float)
 
 
@@ -95,9 +105,19 @@ def pyramid(n: int, cell: float, angle: float, up: bool, platform: float) -> np.
     return (-rise if up else rise) * np.minimum(_rings(n), _run(n, cell, platform)).astype(float)
 
 
-def stones(n: int, cell: float, stone_size: float, gap: float, depth: float, height_noise: float, rng: np.random.Generator, platform: float) -> np.ndarray:
+def stones(
+    n: int,
+    cell: float,
+    stone_size: float,
+    gap: float,
+    depth: float,
+    height_noise: float,
+    rng: np.random.Generator,
+    platform: float,
+) -> np.ndarray:
     """Return square stones in a pit; the arguments are those of terrain.stepping_stones()."""
-    stone, space = whole("stone_size", stone_size, cell), whole("gap", gap, cell, least=2)
+    stone = whole("stone_size", stone_size, cell)
+    space = whole("gap", gap, cell, least=2)
     check("depth", depth, 0.0)
     check("height_noise", height_noise, 0.0)
     pitch = stone + space
@@ -105,11 +125,15 @@ def stones(n: int, cell: float, stone_size: float, gap: float, depth: float, hei
     across = max(1, math.ceil((check("platform", platform, 0.0) / cell + space) / pitch - 1e-6)) * pitch - space
     start = (n - across) // 2
     if start < space:
-        raise ValueError(f"platform: expected room for a gap between it and the edge of {n * cell:g} m, got {platform!r}")
+        raise ValueError(
+            f"platform: expected room for a gap between it and the edge of {n * cell:g} m, got {platform!r}"
+        )
     # Along a line: which stone a node is on, counted from the platform's; whole ones end where the rim begins.
     at = np.arange(n + 1) - start
-    number, on = at // pitch, at % pitch <= stone
-    before, behind = (start - space) // pitch * pitch, (n - start - across - space) // pitch * pitch
+    number = at // pitch
+    on = at % pitch <= stone
+    before = (start - space) // pitch * pitch
+    behind = (n - start - across - space) // pitch * pitch
     rim = (at <= -space - before) | (at >= across + space + behind)
     middle = (at >= 0) & (at <= across)
     tops = rng.uniform(-height_noise, height_noise, (np.ptp(number) + 1,) * 2)
@@ -142,11 +166,14 @@ def _slope(up: bool) -> Callable[..., np.ndarray]:
 
 
 def _stairs(up: bool) -> Callable[..., np.ndarray]:
-    return lambda n, cell, hard, rng, platform: stairs(n, cell, _between(0.01, 0.18, hard), _nearest(0.3, cell), up, platform)
+    return lambda n, cell, hard, rng, platform: stairs(
+        n, cell, _between(0.01, 0.18, hard), _nearest(0.3, cell), up, platform
+    )
 
 
 def _stones(n: int, cell: float, hard: float, rng: np.random.Generator, platform: float) -> np.ndarray:
-    stone_size, gap = _nearest(_between(0.8, 0.3, hard), cell), _nearest(_between(0.1, 0.3, hard), cell, least=2)
+    stone_size = _nearest(_between(0.8, 0.3, hard), cell)
+    gap = _nearest(_between(0.1, 0.3, hard), cell, least=2)
     return stones(n, cell, stone_size, gap, _between(0.02, 0.5, hard), _between(0.0, 0.04, hard), rng, platform)
 
 

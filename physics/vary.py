@@ -11,11 +11,28 @@ from physics.leg import constant3
 from physics.random import robot_key, uniform
 
 # Ranges: pack()
-FRICTION, RESTITUTION, STIFFNESS, TRUNK_MASS, TRUNK_SHIFT, LINK_MASS, STRENGTH, KP, KD, JOINT_OFFSET, DELAY, GRAVITY, GRIP = range(0, 26, 2)  # lowest, highest
-JOINT_FRICTION, JOINT_DAMPING = 26, 28
+(
+    FRICTION,
+    RESTITUTION,
+    STIFFNESS,
+    TRUNK_MASS,
+    TRUNK_SHIFT,
+    LINK_MASS,
+    STRENGTH,
+    KP,
+    KD,
+    JOINT_OFFSET,
+    DELAY,
+    GRAVITY,
+    GRIP,
+) = range(0, 26, 2)  # lowest, highest
+JOINT_FRICTION = 26
+JOINT_DAMPING = 28
 
 # Draws of a robot's key
-DRAW_BASE, DRAW_LEG, DRAW_JOINT = 256, 272, 300
+DRAW_BASE = 256
+DRAW_LEG = 272
+DRAW_JOINT = 300
 
 
 def pack(cfg: VaryCfg) -> np.ndarray:
@@ -44,12 +61,26 @@ def draw_base(work, model, ranges, seed, clock, first_robot, marks):
         friction = uniform(key, DRAW_BASE, ranges[FRICTION], ranges[FRICTION + 1])
         choose(rows, L.V_KINETIC, lane, now, kinetic * friction)
         choose(rows, L.V_STATIC, lane, now, static * friction)
-        choose(rows, L.V_RESTITUTION, lane, now, restitution * uniform(key, DRAW_BASE + 1, ranges[RESTITUTION], ranges[RESTITUTION + 1]))
-        choose(rows, L.V_STIFFNESS, lane, now, stiffness * uniform(key, DRAW_BASE + 2, ranges[STIFFNESS], ranges[STIFFNESS + 1]))
+        choose(
+            rows,
+            L.V_RESTITUTION,
+            lane,
+            now,
+            restitution * uniform(key, DRAW_BASE + 1, ranges[RESTITUTION], ranges[RESTITUTION + 1]),
+        )
+        choose(
+            rows,
+            L.V_STIFFNESS,
+            lane,
+            now,
+            stiffness * uniform(key, DRAW_BASE + 2, ranges[STIFFNESS], ranges[STIFFNESS + 1]),
+        )
         choose(rows, L.V_KP, lane, now, uniform(key, DRAW_BASE + 3, ranges[KP], ranges[KP + 1]))
         choose(rows, L.V_KD, lane, now, uniform(key, DRAW_BASE + 4, ranges[KD], ranges[KD + 1]))
         choose(rows, L.V_DELAY, lane, now, delay + uniform(key, DRAW_BASE + 5, ranges[DELAY], ranges[DELAY + 1]))
-        choose(rows, L.V_GRAVITY, lane, now, gravity * uniform(key, DRAW_BASE + 6, ranges[GRAVITY], ranges[GRAVITY + 1]))
+        choose(
+            rows, L.V_GRAVITY, lane, now, gravity * uniform(key, DRAW_BASE + 6, ranges[GRAVITY], ranges[GRAVITY + 1])
+        )
         choose(rows, L.V_GRIP_TIME, lane, now, grip + uniform(key, DRAW_BASE + 12, ranges[GRIP], ranges[GRIP + 1]))
         links = uniform(key, DRAW_BASE + 7, ranges[LINK_MASS], ranges[LINK_MASS + 1])
         choose(rows, L.V_LINK_MASS, lane, now, links)
@@ -103,9 +134,19 @@ def draw_leg(rows, leg, index, ranges, seed, clock, first_robot, marks):
     draw = DRAW_LEG + 6 * index
     for lane in range(LANES):
         key, now = robot_key(seed, clock, first_robot + lane), marks[lane] > real(0.0)
-        a, b, c = uniform(key, draw, weak, strong), uniform(key, draw + 1, weak, strong), uniform(key, draw + 2, weak, strong)
+        a, b, c = (
+            uniform(key, draw, weak, strong),
+            uniform(key, draw + 1, weak, strong),
+            uniform(key, draw + 2, weak, strong),
+        )
         choose3(own, L.V_TORQUE_LIMIT, lane, now, (limit[0] * a, limit[1] * b, limit[2] * c))
-        choose3(own, L.V_OFFSET, lane, now, (uniform(key, draw + 3, low, high), uniform(key, draw + 4, low, high), uniform(key, draw + 5, low, high)))
+        choose3(
+            own,
+            L.V_OFFSET,
+            lane,
+            now,
+            (uniform(key, draw + 3, low, high), uniform(key, draw + 4, low, high), uniform(key, draw + 5, low, high)),
+        )
     least_friction, most_friction = ranges[JOINT_FRICTION], ranges[JOINT_FRICTION + 1]
     least_damping, most_damping = ranges[JOINT_DAMPING], ranges[JOINT_DAMPING + 1]
     draw = DRAW_JOINT + 6 * index

@@ -14,7 +14,9 @@ FIELD_OF_VIEW = 32.0  # vertical [deg]: long enough a lens for a calm perspectiv
 FOLLOW_SECONDS = 0.25  # time constant of the target
 CUT = 1.5  # a target that jumps further is a reset, not a movement: cut to it [m]
 CLEARANCE = 0.05  # least height above the ground [m]
-SIGHT = np.linspace(0.15, 1.0, 18)  # where the line of sight is kept above a terrain, in shares of the way to the camera
+SIGHT = np.linspace(
+    0.15, 1.0, 18
+)  # where the line of sight is kept above a terrain, in shares of the way to the camera
 VIEW = -52.0, 17.0  # azimuth and elevation of the first view [deg]: from the right front, slightly above
 
 
@@ -27,9 +29,14 @@ class OrbitCamera:
     view: azimuth and elevation of the first view [deg]
     """
 
-    def __init__(self, reach: float, terrain: Terrain | None = None, scale: float = 1.0, view: tuple[float, float] = VIEW) -> None:
-        self._reach, self._terrain, self._view = reach, terrain, view
-        self._cut, self._clearance = scale * CUT, scale * CLEARANCE
+    def __init__(
+        self, reach: float, terrain: Terrain | None = None, scale: float = 1.0, view: tuple[float, float] = VIEW
+    ) -> None:
+        self._reach = reach
+        self._terrain = terrain
+        self._view = view
+        self._cut = scale * CUT
+        self._clearance = scale * CLEARANCE
         self._rise = 0.0  # above the sphere [m]
         self.target: np.ndarray | None = None  # (3) [m, world]
         self.home()
@@ -44,7 +51,8 @@ class OrbitCamera:
         point = np.asarray(point, float)
         share = 1.0 - math.exp(-seconds / FOLLOW_SECONDS)
         if self.target is None or np.linalg.norm(point - self.target) > self._cut:
-            self.target, share = point.copy(), 1.0
+            self.target = point.copy()
+            share = 1.0
         self.target = self.target + (point - self.target) * share
         self._rise += (self._needed_rise() - self._rise) * share
 
@@ -75,7 +83,9 @@ class OrbitCamera:
     def _away(self) -> np.ndarray:
         """Return the way from the target to the sphere, (3) [m, world]."""
         level = math.cos(self.elevation)
-        return self.distance * np.array([level * math.cos(self.azimuth), level * math.sin(self.azimuth), math.sin(self.elevation)])
+        return self.distance * np.array(
+            [level * math.cos(self.azimuth), level * math.sin(self.azimuth), math.sin(self.elevation)]
+        )
 
     @property
     def forward(self) -> np.ndarray:

@@ -31,7 +31,8 @@ def display_available() -> bool:
 
 
 def _wayland_answers() -> bool:
-    name, folder = os.environ.get("WAYLAND_DISPLAY"), os.environ.get("XDG_RUNTIME_DIR", "")
+    name = os.environ.get("WAYLAND_DISPLAY")
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
     if not name:
         return False
     with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
@@ -55,7 +56,8 @@ def _x_connection(name: str) -> Iterator[bool]:
     except OSError:
         yield False
         return
-    x11.XOpenDisplay.restype, x11.XOpenDisplay.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    x11.XOpenDisplay.argtypes = [ctypes.c_char_p]
     x11.XCloseDisplay.argtypes = [ctypes.c_void_p]
     handle = x11.XOpenDisplay(name.encode())
     try:
@@ -76,7 +78,9 @@ def load_raylib() -> types.ModuleType:
         raylib.set_trace_log_level(raylib.LOG_NONE)
     except (ImportError, OSError, AttributeError) as error:  # AttributeError: the unrelated package of that name
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RenderError(f"raylib cannot be loaded ({reason}): pip install raylib, and on Linux apt-get install libx11-6") from None
+        raise RenderError(
+            f"raylib cannot be loaded ({reason}): pip install raylib, and on Linux apt-get install libx11-6"
+        ) from None
     return raylib
 
 
@@ -89,7 +93,8 @@ def is_software(raylib: types.ModuleType) -> bool:
 def quiet_standard_output() -> Iterator[None]:
     """Keep compiled code from writing to standard output, which the software build does in spite of its log level."""
     sys.stdout.flush()
-    keep, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    keep = os.dup(1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     try:
         yield
@@ -117,7 +122,9 @@ def offscreen_display(order: tuple[str, ...] = ("display", "xvfb", "software")) 
                 stack.callback(_close_window)
                 yield way
                 return
-        raise RenderError(f"no display to record on: apt-get install xvfb, or pip install --no-deps --target {SOFTWARE_FOLDER} raylib_software")
+        raise RenderError(
+            f"no display to record on: apt-get install xvfb, or pip install --no-deps --target {SOFTWARE_FOLDER} raylib_software"
+        )
 
 
 def _close_window() -> None:
@@ -147,7 +154,9 @@ def _xvfb() -> Iterator[bool]:
     # -terminate: the server ends with its last client, so it does not outlive a killed process; a
     # session of its own: Ctrl-C in the terminal must not take the server from under the window.
     command = [program, "-displayfd", str(write), "-screen", "0", SCREEN, "-nolisten", "tcp", "-terminate"]
-    server = subprocess.Popen(command, pass_fds=[write], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command, pass_fds=[write], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     os.close(write)
     try:
         ready, _, _ = select.select([read], [], [], START_SECONDS)

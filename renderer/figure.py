@@ -13,7 +13,9 @@ from renderer.light import SHADOW_TEXELS
 from renderer.shapes import Shape, ball, drum, ring
 from renderer.snapshot import Frame
 
-GOAL, STEM = -2, -1  # the last groups of every figure: the marker at the goal's height; the line from it to the ground
+# the last groups of every figure: the marker at the goal's height; the line from it to the ground
+GOAL = -2
+STEM = -1
 MOST_VERTICES = 65535  # of a mesh, whose indices have 16 bits
 
 
@@ -54,11 +56,14 @@ class Pose:
     @classmethod
     def hidden(cls, groups: int) -> "Pose":
         """Return a pose in which no group is shown: a shape matrix of zeros."""
-        return cls(np.zeros((groups, 3, 3)), np.tile(np.eye(3), (groups, 1, 1)), np.zeros((groups, 3)), np.zeros((groups, 3)))
+        return cls(
+            np.zeros((groups, 3, 3)), np.tile(np.eye(3), (groups, 1, 1)), np.zeros((groups, 3)), np.zeros((groups, 3))
+        )
 
     def put(self, group: int | slice, origin: np.ndarray, turn: np.ndarray, stretch: float = 1.0) -> None:
         """Show a group at an origin (3) [m, world], turned (3, 3), its z axis stretched."""
-        self.origin[group], self.rotation[group] = origin, turn
+        self.origin[group] = origin
+        self.rotation[group] = turn
         self.shape[group] = turn * [1.0, 1.0, stretch]
 
 
@@ -73,24 +78,40 @@ class Figure(abc.ABC):
     (T, 3); spans: per group its slice of the vertices. Raises RenderError if these are too many.
     """
 
-    scale = 1.0  # of the ground's tiles, of how far it is seen and of the camera's ways: 1 for what is as large as a robot
-    shadow_texels, shadow_parts = SHADOW_TEXELS, 1  # along either side: of its picture, and of what is drawn of it at once
+    scale = (
+        1.0  # of the ground's tiles, of how far it is seen and of the camera's ways: 1 for what is as large as a robot
+    )
+    # along either side: of its picture, and of what is drawn of it at once
+    shadow_texels = SHADOW_TEXELS
+    shadow_parts = 1
     near = 0.05  # clip plane [m]; the further the better, since the software build measures depth in 16 bits
     ground_hides = False  # what is below it: the feet of a robot, pressed into the ground, are seen
 
-    def __init__(self, parts: list[list[tuple[Shape, Paint]]], reach: float, goal: tuple[float, float, float, float]) -> None:
+    def __init__(
+        self, parts: list[list[tuple[Shape, Paint]]], reach: float, goal: tuple[float, float, float, float]
+    ) -> None:
         self.reach = reach
         dot, loop, tube, stem = goal
-        parts = [*parts, [(ball([0, 0, 0], dot), BLUE), (ring(loop, tube), BLUE)], [(drum([0, 0, 0], [0, 0, 1], stem), BLUE)]]
+        parts = [
+            *parts,
+            [(ball([0, 0, 0], dot), BLUE), (ring(loop, tube), BLUE)],
+            [(drum([0, 0, 0], [0, 0, 1], stem), BLUE)],
+        ]
         solids = [solid for part in parts for solid in part]
         counts = np.array([len(shape.vertices) for shape, _ in solids])
         if counts.sum() > MOST_VERTICES:
-            raise RenderError(f"too much to draw: expected at most {MOST_VERTICES} vertices, got {counts.sum()}, of {len(solids)} solids")
+            raise RenderError(
+                f"too much to draw: expected at most {MOST_VERTICES} vertices, got {counts.sum()}, of {len(solids)} solids"
+            )
         arrays = [(s.vertices, s.normals, np.broadcast_to(p.colour, s.vertices.shape)) for s, p in solids]
-        self.vertices, self.normals, self.colour = (np.concatenate(a).astype(np.float32) for a in zip(*arrays, strict=True))
+        self.vertices, self.normals, self.colour = (
+            np.concatenate(a).astype(np.float32) for a in zip(*arrays, strict=True)
+        )
         self.gloss = np.repeat(np.array([p.gloss for _, p in solids], np.float32), counts)
         starts = np.cumsum(counts) - counts
-        self.triangles = np.concatenate([s.triangles + start for (s, _), start in zip(solids, starts, strict=True)]).astype(np.uint16)
+        self.triangles = np.concatenate(
+            [s.triangles + start for (s, _), start in zip(solids, starts, strict=True)]
+        ).astype(np.uint16)
         bounds = np.cumsum([0, *(sum(len(s.vertices) for s, _ in part) for part in parts)])
         self.spans = [slice(a, b) for a, b in itertools.pairwise(bounds)]
 

@@ -4,9 +4,15 @@ import types
 
 from renderer.snapshot import Frame
 
-TITLE, BODY = 19, 15  # [px] of a window of ordinary size
-MARGIN, PADDING, LINE = 16, 14, 23
-INK, MUTED, ALARM = (34, 41, 51, 255), (104, 115, 128, 255), (214, 58, 66, 255)
+# [px] of a window of ordinary size
+TITLE = 19
+BODY = 15
+MARGIN = 16
+PADDING = 14
+LINE = 23
+INK = (34, 41, 51, 255)
+MUTED = (104, 115, 128, 255)
+ALARM = (214, 58, 66, 255)
 CARD = (255, 255, 255, 205)
 GLYPHS = [*range(32, 127), *map(ord, "°²·×–")]
 
@@ -30,8 +36,11 @@ class Hud:
     """
 
     def __init__(self, raylib: types.ModuleType, title: str, scale: int) -> None:
-        self._rl, self._title, self._scale = raylib, title, scale
-        data, self._fonts = _typeface(), {}
+        self._rl = raylib
+        self._title = title
+        self._scale = scale
+        data = _typeface()
+        self._fonts = {}
         points = raylib.ffi.new("int[]", GLYPHS)
         for size in (TITLE, BODY):
             if data is None:
@@ -42,14 +51,17 @@ class Hud:
             raylib.set_texture_filter(self._fonts[size].texture, raylib.TEXTURE_FILTER_BILINEAR)
 
     def _write(self, text: str, x: float, y: float, size: int, colour: tuple) -> None:
-        self._rl.draw_text_ex(self._fonts[size], text, (x * self._scale, y * self._scale), size * self._scale, 0.5 * self._scale, colour)
+        self._rl.draw_text_ex(
+            self._fonts[size], text, (x * self._scale, y * self._scale), size * self._scale, 0.5 * self._scale, colour
+        )
 
     def _width(self, text: str, size: int) -> float:
         return self._rl.measure_text_ex(self._fonts[size], text, size * self._scale, 0.5 * self._scale).x / self._scale
 
     def draw(self, frame: Frame, paused: bool, height: int, help_line: str) -> None:
         """Draw over the picture; height: of the window [px]."""
-        rl, s = self._rl, self._scale
+        rl = self._rl
+        s = self._scale
         state = ("fallen", ALARM) if frame.fallen else ("paused", MUTED) if paused else (f"{frame.time:.1f} s", MUTED)
         rows = frame.hud
         label = max((self._width(row[0], BODY) for row in rows), default=0)
@@ -59,7 +71,9 @@ class Hud:
         tall = 2 * PADDING + TITLE + (LINE * len(rows) + 8 if rows else 0)
         box = (MARGIN * s, MARGIN * s, (inner + 2 * PADDING) * s, tall * s)
         rl.draw_rectangle_rounded(box, min(1.0, 20 * s / min(box[2:])), 8, CARD)
-        left, right, y = MARGIN + PADDING, MARGIN + PADDING + inner, MARGIN + PADDING
+        left = MARGIN + PADDING
+        right = MARGIN + PADDING + inner
+        y = MARGIN + PADDING
         self._write(self._title, left, y, TITLE, INK)
         self._write(state[0], right - self._width(state[0], BODY), y + 3, BODY, state[1])
         y += TITLE + 8

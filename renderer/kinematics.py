@@ -22,12 +22,14 @@ def rotation(quaternion: np.ndarray) -> np.ndarray:
 
 
 def _turn_x(angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
+    c = np.cos(angle)
+    s = np.sin(angle)
     return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
 
 
 def _turn_y(angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
+    c = np.cos(angle)
+    s = np.sin(angle)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
@@ -38,14 +40,17 @@ def leg_frames(robot: Robot, snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray
     foot [m, world], and ``rotations`` (4, 3, 3, 3), per leg the link orientations R_WL.
     """
     angles = np.asarray(snapshot.joint_position, float).reshape(4, 3)
-    points, rotations = np.empty((4, 4, 3)), np.empty((4, 3, 3, 3))
+    points = np.empty((4, 4, 3))
+    rotations = np.empty((4, 3, 3, 3))
     R_WB = rotation(snapshot.base_quaternion)
     for leg in range(4):
-        p, R = np.asarray(snapshot.base_position, float), R_WB
+        p = np.asarray(snapshot.base_position, float)
+        R = R_WB
         for joint, turn in enumerate((_turn_x, _turn_y, _turn_y)):
             # p_WL = p_WP + R_WP p_PL;  R_WL = R_WP R_PL(q)
             p = p + R @ robot.offset[leg, joint]
             R = R @ turn(angles[leg, joint])
-            points[leg, joint], rotations[leg, joint] = p, R
+            points[leg, joint] = p
+            rotations[leg, joint] = R
         points[leg, FOOT] = p + R @ robot.foot_offset[leg]
     return points, rotations

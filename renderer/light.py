@@ -14,7 +14,9 @@ EARTH = np.array([0.20, 0.19, 0.18], np.float32)
 SHADOW_TEXELS = 96
 SHADOW_COLOUR = (38, 46, 62)
 SHADOW_STRENGTH = 0.62
-SHARP, BLUR = 0.35, 0.16  # half width of its edge: per radius, and per height of the limb above the ground
+# half width of its edge: per radius, and per height of the limb above the ground
+SHARP = 0.35
+BLUR = 0.16
 FADING = 0.4  # share of the distance at which a shadow has faded, over which it does
 
 
@@ -91,26 +93,33 @@ def shadow(
     """
     feet = np.stack([starts[:, :2], ends[:, :2]], 1) - SUN_SLOPE * heights[..., None]  # (N, 2, 2)
     spread = (radii + SHARP * radii + BLUR * clear.max(1) + margin)[:, None]
-    lows, highs = list(feet.min(1) - spread), list(feet.max(1) + spread)
+    lows = list(feet.min(1) - spread)
+    highs = list(feet.max(1) + spread)
     blocks = [_above(*block) for block in blocks]
     for centre, axes in blocks:
         spread = np.abs(_feet(axes)).sum(0) + BLUR * (centre[2] + np.abs(axes[:, 2]).sum()) + margin
         lows.append(_feet(centre) - spread)
         highs.append(_feet(centre) + spread)
-    low, high = np.min(lows, axis=0), np.max(highs, axis=0)
+    low = np.min(lows, axis=0)
+    high = np.max(highs, axis=0)
     if near:
         low, high = (np.clip(corner, near[0] - near[1], near[0] + near[1]) for corner in (low, high))
         high = np.maximum(high, low + 1e-6)
     grain = float((high - low).max()) / texels if blocks else 0.0  # the sharpest edge that texels can show
-    low, high = low - 2 * grain, high + 2 * grain
+    low = low - 2 * grain
+    high = high + 2 * grain
     grid = (np.arange(texels, dtype=np.float32) + 0.5) / texels
     x, y = (low + (high - low) * grid[:, None]).astype(np.float32).T
-    x, y = x[None, :], y[:, None]
+    x = x[None, :]
+    y = y[:, None]
     lit = np.ones((texels, texels), np.float32)
     casters = [(_limb_cover, limb) for limb in zip(feet.tolist(), clear.tolist(), radii.tolist(), strict=True)]
     casters += [(_block_cover, (*block, grain)) for block in blocks]
     for (cover, caster), first, last in zip(casters, lows, highs, strict=True):
-        start, stop = (np.clip((corner - low) / (high - low) * texels, 0, texels) for corner in (first - 2 * grain, last + 2 * grain))
+        start, stop = (
+            np.clip((corner - low) / (high - low) * texels, 0, texels)
+            for corner in (first - 2 * grain, last + 2 * grain)
+        )
         columns, rows = (slice(int(a), math.ceil(b)) for a, b in zip(start, stop, strict=True))
         lit[rows, columns] *= 1 - cover(x[:, columns], y[rows], *caster)
     if near:
@@ -127,14 +136,17 @@ def _feet(points: np.ndarray) -> np.ndarray:
 def _above(centre: np.ndarray, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a block, as in shadow(), pressed together so that none of it is below the plane."""
     half = np.abs(axes[:, 2]).sum()
-    low, high = max(centre[2] - half, 0.0), max(centre[2] + half, 0.0)
+    low = max(centre[2] - half, 0.0)
+    high = max(centre[2] + half, 0.0)
     return np.array([*centre[:2], (low + high) / 2]), axes * [1, 1, (high - low) / (2 * half)]
 
 
 def _limb_cover(x: np.ndarray, y: np.ndarray, feet: list, clear: list, radius: float) -> np.ndarray:
     """Return how much a limb hides of the sun at points x, y, from 0 to 1; all as in shadow()."""
-    (a, b), (height, end_height) = feet, clear
-    dx, dy = b[0] - a[0], b[1] - a[1]
+    (a, b) = feet
+    (height, end_height) = clear
+    dx = b[0] - a[0]
+    dy = b[1] - a[1]
     t = np.clip(((x - a[0]) * dx + (y - a[1]) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
     distance = np.sqrt((x - a[0] - t * dx) ** 2 + (y - a[1] - t * dy) ** 2)
     blur = SHARP * radius + BLUR * (height + t * (end_height - height))
@@ -147,14 +159,19 @@ def _block_cover(x: np.ndarray, y: np.ndarray, centre: np.ndarray, axes: np.ndar
     The shadow of a block is one, too, in the plane: every half axis is the direction of two of its edges.
     What is within all edges is hidden, a soft edge beside another as a product of both.
     """
-    foot, sides = _feet(centre), _feet(axes)  # (2), (M, 2)
+    # (2), (M, 2)
+    foot = _feet(centre)
+    sides = _feet(axes)
     lengths = np.hypot(*sides.T)
     some = np.flatnonzero(lengths > 1e-6 * lengths.max())  # an axis towards the sun has no edges
-    i, side = np.tile(some, 2), np.repeat([1, -1], len(some))[:, None]
+    i = np.tile(some, 2)
+    side = np.repeat([1, -1], len(some))[:, None]
     normals = side * np.stack([-sides[i, 1], sides[i, 0]], 1) / lengths[i, None]  # (E, 2) outwards
     out = np.sign(normals @ sides.T)  # (E, M) the shares of the middle of an edge
     out[np.arange(len(i)), i] = 0.0
-    middles, heights, rises = foot + out @ sides, centre[2] + out @ axes[:, 2], side[:, 0] * axes[i, 2]
+    middles = foot + out @ sides
+    heights = centre[2] + out @ axes[:, 2]
+    rises = side[:, 0] * axes[i, 2]
     thickness = ((middles - foot) * normals).sum(1).min()
     # How much an edge counts is by how much the outline turns at its ends, of a right angle.
     angles = np.arctan2(normals[:, 1], normals[:, 0])

@@ -20,16 +20,23 @@ class Mesh:
     """
 
     def __init__(self, raylib: types.ModuleType, count: int, triangles: np.ndarray) -> None:
-        self._rl, self._software = raylib, is_software(raylib)
-        self.vertices, self.colours, self.coordinates = np.zeros((count, 3), np.float32), np.full((count, 4), 255, np.uint8), np.zeros((count, 2), np.float32)
+        self._rl = raylib
+        self._software = is_software(raylib)
+        self.vertices = np.zeros((count, 3), np.float32)
+        self.colours = np.full((count, 4), 255, np.uint8)
+        self.coordinates = np.zeros((count, 2), np.float32)
         self._triangles = np.ascontiguousarray(triangles, np.uint16)
         mesh = self._mesh = raylib.Mesh()
-        mesh.vertexCount, mesh.triangleCount = count, len(triangles)
+        mesh.vertexCount = count
+        mesh.triangleCount = len(triangles)
         cast = raylib.ffi.cast
-        mesh.vertices, mesh.colors = cast("float *", self.vertices.ctypes.data), cast("unsigned char *", self.colours.ctypes.data)
-        mesh.texcoords, mesh.indices = cast("float *", self.coordinates.ctypes.data), cast("unsigned short *", self._triangles.ctypes.data)
+        mesh.vertices = cast("float *", self.vertices.ctypes.data)
+        mesh.colors = cast("unsigned char *", self.colours.ctypes.data)
+        mesh.texcoords = cast("float *", self.coordinates.ctypes.data)
+        mesh.indices = cast("unsigned short *", self._triangles.ctypes.data)
         raylib.upload_mesh(raylib.ffi.addressof(mesh), True)
-        self._material, self._identity = raylib.load_material_default(), raylib.matrix_identity()
+        self._material = raylib.load_material_default()
+        self._identity = raylib.matrix_identity()
 
     def cover(self, texture: object) -> None:
         """Show a texture, a raylib Texture, where its coordinates are; colours tint it."""
@@ -40,9 +47,15 @@ class Mesh:
         if self._software:
             return
         # slots of raylib's default shader
-        for slot, data, changed in ((0, self.vertices, vertices), (1, self.coordinates, coordinates), (3, self.colours, colours)):
+        for slot, data, changed in (
+            (0, self.vertices, vertices),
+            (1, self.coordinates, coordinates),
+            (3, self.colours, colours),
+        ):
             if changed:
-                self._rl.update_mesh_buffer(self._mesh, slot, self._rl.ffi.cast("void *", data.ctypes.data), data.nbytes, 0)
+                self._rl.update_mesh_buffer(
+                    self._mesh, slot, self._rl.ffi.cast("void *", data.ctypes.data), data.nbytes, 0
+                )
 
     def draw(self) -> None:
         """Draw the triangles."""

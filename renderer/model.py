@@ -13,7 +13,8 @@ from renderer.snapshot import Snapshot
 __all__ = ["GROUPS", "STEM", "Model", "place"]
 
 # Groups of solids that move as one.
-TRUNK, ACCENT = 0, 1
+TRUNK = 0
+ACCENT = 1
 LINK = 2  # 12: legs FL, FR, RL, RR, each hip, thigh, calf
 FOOT_PAD = 14  # 4
 FORCE = 18  # 4 arrows, from the feet
@@ -56,7 +57,8 @@ class Model(Figure):
 
     def _add_trunk(self, shoulder: float) -> None:
         _, y, z = self.robot.trunk_half_extents
-        s, nose = self.segment, self.nose
+        s = self.segment
+        nose = self.nose
         hull = shoulder + 0.3 * (nose - shoulder)
         tail = max(float(self.robot.trunk_half_extents[0]), hull + 0.1 * s)
         self._add(TRUNK, SHELL, rounded_box([0, 0, 0.12 * z], [hull, y, 0.88 * z], 0.4 * z))
@@ -68,16 +70,25 @@ class Model(Figure):
         self._add(TRUNK, SHELL, rounded_box([nose - length, 0, 0.22 * z], [length, 0.68 * y, 0.74 * z], 0.45 * z))
         self._add(TRUNK, GLASS, rounded_box([nose - 0.1 * s, 0, 0.22 * z], [0.115 * s, 0.56 * y, 0.5 * z], 0.3 * z))
         for side in (-1, 1):
-            self._add(ACCENT, LAMP, drum([nose, side * 0.33 * y, 0.26 * z], [nose + 0.03 * s, side * 0.33 * y, 0.26 * z], 0.17 * z))
+            self._add(
+                ACCENT,
+                LAMP,
+                drum([nose, side * 0.33 * y, 0.26 * z], [nose + 0.03 * s, side * 0.33 * y, 0.26 * z], 0.17 * z),
+            )
         length = 0.5 * (tail - hull) + 0.1 * s
         self._add(TRUNK, GRAPHITE, rounded_box([length - tail, 0, 0.05 * z], [length, 0.62 * y, 0.6 * z], 0.3 * z))
 
     def _add_leg(self, leg: int) -> None:
-        robot, s = self.robot, self.segment
+        robot = self.robot
+        s = self.segment
         hip, thigh, calf = (LINK + 3 * leg + joint for joint in range(3))
-        shoulder, knee, foot = robot.offset[leg, 1], robot.offset[leg, 2], robot.foot_offset[leg]
-        front, side = np.sign(robot.offset[leg, 0, 0]), np.sign(shoulder[1])
-        x, y = np.array([1.0, 0, 0]), np.array([0, side, 0])
+        shoulder = robot.offset[leg, 1]
+        knee = robot.offset[leg, 2]
+        foot = robot.foot_offset[leg]
+        front = np.sign(robot.offset[leg, 0, 0])
+        side = np.sign(shoulder[1])
+        x = np.array([1.0, 0, 0])
+        y = np.array([0, side, 0])
         # Hip: a motor along the roll axis, and the one that drives the thigh across it.
         self._add(hip, GRAPHITE, drum(-0.16 * s * x * front, 0.27 * s * x * front, 0.21 * s))
         self._add(hip, STEEL, drum(0.26 * s * x * front, 0.3 * s * x * front, 0.12 * s))
@@ -107,7 +118,8 @@ class Model(Figure):
     def pose(self, frame: Snapshot) -> Pose:
         """Return where the robot and its arrows are in a frame."""
         points, links = leg_frames(self.robot, frame)
-        base, R_WB = np.asarray(frame.base_position, float), rotation(frame.base_quaternion)
+        base = np.asarray(frame.base_position, float)
+        R_WB = rotation(frame.base_quaternion)
         pose = Pose.hidden(GROUPS)
         pose.limbs = self._limbs(points, base, R_WB)
         weight = 9.81 * self.robot.total_mass
@@ -122,19 +134,25 @@ class Model(Figure):
                 pose.put(FORCE + leg, points[leg, FOOT], _upright(force), FORCE_LENGTH * self.segment * load)
         if frame.push is not None and np.linalg.norm(frame.push) > 0:
             kick = np.asarray(frame.push, float)
-            length, turn = PUSH_LENGTH * np.linalg.norm(kick), _upright(kick)
+            length = PUSH_LENGTH * np.linalg.norm(kick)
+            turn = _upright(kick)
             # Above the back, where no view hides it.
             pose.put(PUSH, base - 0.5 * length * turn[:, 2] + [0, 0, 0.6 * self.segment], turn, length)
         return pose
 
-    def _limbs(self, legs: np.ndarray, trunk: np.ndarray, R_WB: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _limbs(
+        self, legs: np.ndarray, trunk: np.ndarray, R_WB: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return what casts the shadow, as of Pose; legs: (4, 4, 3) points of leg_frames()."""
         width = self.robot.trunk_half_extents[1]
-        forward, left = R_WB[:, 0], R_WB[:, 1]
+        forward = R_WB[:, 0]
+        left = R_WB[:, 1]
         rails = [trunk + side * 0.45 * width * left for side in (-1, 1)]
         length = self.nose - 0.55 * width
         starts = np.concatenate([[r - forward * length for r in rails], legs[:, THIGH], legs[:, CALF], legs[:, FOOT]])
-        ends = np.concatenate([[r + forward * length for r in rails], legs[:, CALF], legs[:, FOOT], legs[:, FOOT] + [0, 0, 1e-3]])
+        ends = np.concatenate(
+            [[r + forward * length for r in rails], legs[:, CALF], legs[:, FOOT], legs[:, FOOT] + [0, 0, 1e-3]]
+        )
         s = self.segment
         radii = np.concatenate([[0.55 * width] * 2, [0.13 * s] * 4, [0.07 * s] * 4, self.robot.foot_radius])
         return starts, ends, radii
@@ -142,7 +160,8 @@ class Model(Figure):
     def focus(self, frame: Snapshot, ground: Callable[[float, float], float]) -> np.ndarray:
         """Return what the camera follows: the base, its height above the ground held back."""
         x, y, z = frame.base_position
-        level, height = ground(x, y), 0.75 * self.robot.home_height
+        level = ground(x, y)
+        height = 0.75 * self.robot.home_height
         return np.array([x, y, level + height + 0.3 * (z - level - height)])
 
 

@@ -12,9 +12,17 @@ from renderer.display import RenderError
 
 ENCODERS = {
     # yuv420p and the index at the front: what browsers, phones and slides play
-    ".mp4": {"codec": "libx264", "pix_fmt_out": "yuv420p", "output_params": ["-crf", "18", "-preset", "veryfast", "-movflags", "+faststart"]},
+    ".mp4": {
+        "codec": "libx264",
+        "pix_fmt_out": "yuv420p",
+        "output_params": ["-crf", "18", "-preset", "veryfast", "-movflags", "+faststart"],
+    },
     # a palette per frame, so that nothing has to be held in memory
-    ".gif": {"codec": "gif", "pix_fmt_out": "pal8", "output_params": ["-lavfi", "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"]},
+    ".gif": {
+        "codec": "gif",
+        "pix_fmt_out": "pal8",
+        "output_params": ["-lavfi", "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"],
+    },
 }
 
 
@@ -32,10 +40,13 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike, width: int, height: int, fps: int = 50) -> None:
         self.path = pathlib.Path(path)
-        self.width, self.height = width, height
+        self.width = width
+        self.height = height
         ending = self.path.suffix.lower()
         if ending not in ENCODERS:
-            raise RenderError(f"{self.path}: cannot record a file that ends in {ending or 'nothing'!r}; accepted: {', '.join(ENCODERS)}")
+            raise RenderError(
+                f"{self.path}: cannot record a file that ends in {ending or 'nothing'!r}; accepted: {', '.join(ENCODERS)}"
+            )
         if width % 2 or height % 2 or width <= 0 or height <= 0:
             raise RenderError(f"{self.path}: width and height must be even and positive, got {width} x {height}")
         if not self.path.parent.is_dir():
@@ -47,7 +58,13 @@ class Recorder:
         self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{ending}")
         self._frames = 0
         self._writer = imageio_ffmpeg.write_frames(
-            str(self._part), (width, height), fps=fps, quality=None, macro_block_size=1, ffmpeg_log_level="error", **ENCODERS[ending]
+            str(self._part),
+            (width, height),
+            fps=fps,
+            quality=None,
+            macro_block_size=1,
+            ffmpeg_log_level="error",
+            **ENCODERS[ending],
         )
         with self._one_line():
             self._writer.send(None)
@@ -57,7 +74,9 @@ class Recorder:
         if self._writer is None:
             raise RenderError(f"{self.path}: the recording is closed")
         if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
-            raise RenderError(f"{self.path}: expected a frame of shape {(self.height, self.width, 3)} uint8, got {frame.shape} {frame.dtype}")
+            raise RenderError(
+                f"{self.path}: expected a frame of shape {(self.height, self.width, 3)} uint8, got {frame.shape} {frame.dtype}"
+            )
         with self._one_line():
             self._writer.send(np.ascontiguousarray(frame))
         self._frames += 1
@@ -69,7 +88,9 @@ class Recorder:
         self._stop()
         if self._frames == 0 or not self._part.exists() or self._part.stat().st_size == 0:
             self._part.unlink(missing_ok=True)
-            raise RenderError(f"{self.path}: nothing was recorded" if self._frames == 0 else f"{self.path}: the encoder wrote nothing")
+            raise RenderError(
+                f"{self.path}: nothing was recorded" if self._frames == 0 else f"{self.path}: the encoder wrote nothing"
+            )
         self._part.replace(self.path)
 
     def discard(self) -> None:
@@ -79,7 +100,8 @@ class Recorder:
         self._part.unlink(missing_ok=True)
 
     def _stop(self) -> None:
-        writer, self._writer = self._writer, None
+        writer = self._writer
+        self._writer = None
         with self._one_line():
             writer.close()
 

@@ -19,14 +19,18 @@ from renderer.mesh import Mesh
 
 TILE = 0.5  # side of a tile, roughly: it is made of whole cells [m]
 CHUNK = 4  # tiles along a patch
-FINEST, COARSEST = 0.03, 0.25  # sides of the quads nearest the robot: cells smaller or larger than these are joined or split [m]
+# sides of the quads nearest the robot: cells smaller or larger than these are joined or split [m]
+FINEST = 0.03
+COARSEST = 0.25
 DETAIL = 0.02  # side of a quad over its distance from the camera's target
 CREASE = math.cos(math.radians(28.0))  # quads that meet at a sharper angle show an edge
 CLIFF = paint("#8FA0B6", 0).colour  # of upright ground
 RIDGE = 0.3  # how much an edge that stands out is brightened
 CONTRAST = 1.6  # exponent of the light
 SKIRT = 0.05  # of a patch, beyond its own range of heights [m]
-DIRECTIONS, DISTANCES = 8, (0.08, 0.2, 0.5)  # in which the sky is looked for, and how far [m]
+# in which the sky is looked for, and how far [m]
+DIRECTIONS = 8
+DISTANCES = (0.08, 0.2, 0.5)
 SHADE_REACH = np.arange(0.06, 1.3, 0.1)  # where ground is looked for that hides the sun, along the ground [m]
 MOVED = 0.03  # of the camera's target, from where on a patch fades anew [m]
 
@@ -55,7 +59,8 @@ def divide(cell: float) -> Grid:
     """Return the grid of a terrain of some cell [m]: a tile is 2^n cells or parts of a cell, so that edges of cells are edges of quads."""
     part = cell / max(1, math.ceil(cell / COARSEST - 1e-9))
     power = max(0, round(math.log2(TILE / part)))
-    tile, quads = part * 2**power, 2**power
+    tile = part * 2**power
+    quads = 2**power
     while tile / quads < FINEST:
         quads //= 2
     return Grid(tile, quads)
@@ -83,7 +88,8 @@ def make_patch(terrain: Terrain, grid: Grid, i: int, j: int, quads: int, tiles: 
 
     quads: along a tile; tiles: (2, 3) linear colours of the chequer
     """
-    n, side = CHUNK * quads, grid.tile / quads
+    n = CHUNK * quads
+    side = grid.tile / quads
     # With a ring of nodes around, for the quads beyond the edge bend the normals at it.
     x, y = (start * grid.chunk + side * np.arange(-1, n + 2) for start in (i, j))
     x, y = np.meshgrid(x, y)
@@ -99,15 +105,25 @@ def make_patch(terrain: Terrain, grid: Grid, i: int, j: int, quads: int, tiles: 
     colour = colour * relief_light(normals, open_sky, in_sun) ** CONTRAST
     # The skirt: from every edge down, its face outwards.
     drop = np.ptp(inner[..., 2]) + SKIRT
-    edges = ((corners[0], colour[0], 0), (corners[:, -1], colour[:, -1], 1), (corners[-1], colour[-1], 2), (corners[:, 0], colour[:, 0], 3))
-    skirts, shades = [], []
+    edges = (
+        (corners[0], colour[0], 0),
+        (corners[:, -1], colour[:, -1], 1),
+        (corners[-1], colour[-1], 2),
+        (corners[:, 0], colour[:, 0], 3),
+    )
+    skirts = []
+    shades = []
     for points, shade, k in edges:
-        a, b = k, (k + 1) % 4
+        a = k
+        b = (k + 1) % 4
         foot = points - [0, 0, drop]
         skirts.append(np.stack([points[:, b], points[:, a], foot[:, a], foot[:, b]], 1))
         shades.append(np.stack([shade[:, b], shade[:, a], shade[:, a], shade[:, b]], 1))
-    corners, colour = corners.reshape(-1, 4, 3), colour.reshape(-1, 4, 3)
-    return Patch(np.concatenate([corners, *skirts]).astype(np.float32), np.concatenate([colour, *shades]).astype(np.float32))
+    corners = corners.reshape(-1, 4, 3)
+    colour = colour.reshape(-1, 4, 3)
+    return Patch(
+        np.concatenate([corners, *skirts]).astype(np.float32), np.concatenate([colour, *shades]).astype(np.float32)
+    )
 
 
 def _creased_normals(nodes: np.ndarray) -> np.ndarray:
@@ -115,7 +131,8 @@ def _creased_normals(nodes: np.ndarray) -> np.ndarray:
 
     At each corner, those of the quads around it are averaged that are not across a crease.
     """
-    across, along = nodes[1:, 1:] - nodes[:-1, :-1], nodes[1:, :-1] - nodes[:-1, 1:]
+    across = nodes[1:, 1:] - nodes[:-1, :-1]
+    along = nodes[1:, :-1] - nodes[:-1, 1:]
     face = np.cross(across, along)
     face /= np.linalg.norm(face, axis=-1, keepdims=True)
     n = len(face) - 2
@@ -133,7 +150,8 @@ def _creased_normals(nodes: np.ndarray) -> np.ndarray:
 def _openness(terrain: Terrain, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how much sky and how much sun points (..., 3) on the ground see, as relief_light() takes them, (..., 1) each."""
     x, y, z = np.moveaxis(points, -1, 0)
-    hidden, stands_out = np.zeros_like(z), np.zeros_like(z)
+    hidden = np.zeros_like(z)
+    stands_out = np.zeros_like(z)
     for angle in 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS:
         rises = [(terrain.height(x + r * math.cos(angle), y + r * math.sin(angle)) - z) / r for r in DISTANCES]
         rise = np.maximum(np.max(rises, axis=0), 0)
@@ -156,8 +174,18 @@ class Relief:
     fade: distances from the camera's target where the ground starts to fade and has faded [m]
     """
 
-    def __init__(self, raylib: types.ModuleType, terrain: Terrain, tiles: np.ndarray, background: np.ndarray, fade: tuple[float, float]) -> None:
-        self._rl, self._terrain, self._tiles, self._fade = raylib, terrain, np.asarray(tiles), fade
+    def __init__(
+        self,
+        raylib: types.ModuleType,
+        terrain: Terrain,
+        tiles: np.ndarray,
+        background: np.ndarray,
+        fade: tuple[float, float],
+    ) -> None:
+        self._rl = raylib
+        self._terrain = terrain
+        self._tiles = np.asarray(tiles)
+        self._fade = fade
         self._background = encode(background).astype(np.float32)
         self.grid = divide(terrain.cell)
         self._drawn: dict[tuple[int, int, int], _Drawn] = {}
@@ -185,7 +213,9 @@ def around(grid: Grid, target: np.ndarray, reach: float) -> list[tuple[int, int,
     # from the target to a patch's nearest point
     away = np.maximum(np.abs((np.stack([i, j], 1) + 0.5) * grid.chunk - target) - grid.chunk / 2, 0)
     distance = np.hypot(away[:, 0], away[:, 1])
-    return [(a, b, grid.fineness(d)) for a, b, d in zip(i.tolist(), j.tolist(), distance.tolist(), strict=True) if d < reach]
+    return [
+        (a, b, grid.fineness(d)) for a, b, d in zip(i.tolist(), j.tolist(), distance.tolist(), strict=True) if d < reach
+    ]
 
 
 def in_view(away: np.ndarray, radius: float, forward: np.ndarray, spread: float) -> bool:
@@ -208,8 +238,10 @@ class _Drawn:
         self.mesh.update(colours=False)
         self._colours = encode(patch.colours).astype(np.float32)
         self._middles = patch.corners[:, :, :2].mean(1)
-        low, high = patch.corners.min((0, 1)).astype(float), patch.corners.max((0, 1)).astype(float)
-        self.centre, self.radius = (low + high) / 2, float(np.linalg.norm(high - low) / 2)
+        low = patch.corners.min((0, 1)).astype(float)
+        high = patch.corners.max((0, 1)).astype(float)
+        self.centre = (low + high) / 2
+        self.radius = float(np.linalg.norm(high - low) / 2)
         self._faded_for = np.full(2, np.inf)  # the target that the colours are right for
 
     def fade(self, target: np.ndarray, background: np.ndarray, fade: tuple[float, float]) -> None:
@@ -217,7 +249,9 @@ class _Drawn:
         if np.linalg.norm(self._faded_for - target) <= MOVED:
             return
         self._faded_for = target.copy()
-        share = np.clip((np.linalg.norm(self._middles - target.astype(np.float32), axis=1) - fade[0]) / (fade[1] - fade[0]), 0, 1)
+        share = np.clip(
+            (np.linalg.norm(self._middles - target.astype(np.float32), axis=1) - fade[0]) / (fade[1] - fade[0]), 0, 1
+        )
         share = (share * (2 - share))[:, None, None]
         self.mesh.colours[:, :3] = (self._colours + (background - self._colours) * share + 0.5).reshape(-1, 3)
         self.mesh.update(vertices=False)

@@ -26,7 +26,9 @@ SHADOW_FADED = 5.0  # distance from the camera's target at which the shadow has 
 FAR = 60.0  # clip plane [m]
 NEAR_RELIEF = 0.12  # the other one, at least, over a terrain, where one part of the ground hides another [m]
 DRAPE = 72  # quads along either side of the cloth that carries the shadow over a terrain
-GHOST_SHARE, GHOST_OPACITY = 0.6, 120  # of its colour that is blue, and of 255
+# of its colour that is blue, and of 255
+GHOST_SHARE = 0.6
+GHOST_OPACITY = 120
 LIFT = 0.004  # of the cloth above the ground [m]
 
 
@@ -41,7 +43,9 @@ class Scene:
     """
 
     def __init__(self, raylib: types.ModuleType, figure: Figure, terrain: Terrain | None = None) -> None:
-        self._rl, self.figure, self._terrain = raylib, figure, terrain
+        self._rl = raylib
+        self.figure = figure
+        self._terrain = terrain
         self._surface, self._ghost = (Mesh(raylib, len(figure.vertices), figure.triangles) for _ in range(2))
         self._make_shadow()
         if terrain is None:
@@ -58,11 +62,16 @@ class Scene:
         self._tiles = self.figure.scale * TILE * (np.stack([x, y], -1)[:, :, None] + corners).reshape(-1, 2)  # (V, 2)
         self._tile_colour = np.repeat(np.array(TILES)[((x + y) % 2).ravel()], 4, axis=0)  # (V, 3)
         quads = 4 * np.arange(x.size)[:, None]
-        self._floor = Mesh(self._rl, 4 * x.size, np.concatenate([quads + np.array(corners) for corners in ((0, 1, 2), (0, 2, 3))]))
+        self._floor = Mesh(
+            self._rl, 4 * x.size, np.concatenate([quads + np.array(corners) for corners in ((0, 1, 2), (0, 2, 3))])
+        )
 
     def _make_cloth(self) -> None:
         index = np.arange((DRAPE + 1) ** 2).reshape(DRAPE + 1, DRAPE + 1)
-        a, b, c, d = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, 1:].ravel(), index[1:, :-1].ravel()
+        a = index[:-1, :-1].ravel()
+        b = index[:-1, 1:].ravel()
+        c = index[1:, 1:].ravel()
+        d = index[1:, :-1].ravel()
         self._cloth = Mesh(self._rl, index.size, np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]))
         self._cloth.cover(self._texture)
 
@@ -114,8 +123,10 @@ class Scene:
 
     def _draw_floor(self, target: np.ndarray) -> None:
         """Draw tiles around the target; they move by whole pairs of tiles, so the pattern stands still."""
-        pair, (start, end) = 2 * TILE * self.figure.scale, self.figure.scale * np.array(FADE)
-        mesh, origin = self._floor, np.floor(target[:2] / pair) * pair
+        pair = 2 * TILE * self.figure.scale
+        (start, end) = self.figure.scale * np.array(FADE)
+        mesh = self._floor
+        origin = np.floor(target[:2] / pair) * pair
         mesh.vertices[:, :2] = self._tiles + origin
         distance = np.linalg.norm(mesh.vertices[:, :2] - target[:2], axis=1, keepdims=True)
         fade = np.clip((distance - start) / (end - start), 0, 1)
@@ -123,7 +134,9 @@ class Scene:
         mesh.update()
         mesh.draw()
 
-    def _cast(self, pose: Pose, target: np.ndarray, level: float, heights: np.ndarray, clear: np.ndarray, margin: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    def _cast(
+        self, pose: Pose, target: np.ndarray, level: float, heights: np.ndarray, clear: np.ndarray, margin: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Bring the shadow onto its texture, and return the corners of the rectangle that this covers.
 
         target: (3) of the camera; level: height of the plane that the shadow is on [m, world]; all else as for shadow()
@@ -136,7 +149,8 @@ class Scene:
         return low, high
 
     def _draw_shadow(self, pose: Pose, target: np.ndarray) -> None:
-        rl, (starts, ends, _) = self._rl, pose.limbs
+        rl = self._rl
+        (starts, ends, _) = pose.limbs
         heights = np.maximum(np.stack([starts[:, 2], ends[:, 2]], 1), 0.0)
         low, high = self._cast(pose, target, 0.0, heights, heights)
         # Only the parts that are dark: the software build takes long to fill what is clear.
@@ -162,14 +176,18 @@ class Scene:
         middles = np.array([centre for centre, _ in pose.blocks]).reshape(-1, 3)
         level = float(np.append(below, self._terrain.height(middles[:, 0], middles[:, 1])).mean())
         side = self._relief.grid.tile / self._relief.grid.quads
-        low, high = self._cast(pose, target, level, points[..., 2] - level, np.maximum(points[..., 2] - below, 0.0), margin=side)
+        low, high = self._cast(
+            pose, target, level, points[..., 2] - level, np.maximum(points[..., 2] - below, 0.0), margin=side
+        )
         first = np.floor(((low + high) / 2 / side) - DRAPE / 2) * side
         x, y = np.meshgrid(first[0] + side * np.arange(DRAPE + 1), first[1] + side * np.arange(DRAPE + 1))
         z = self._terrain.height(x, y)
         ground = np.stack([x, y], -1)
         self._cloth.vertices[:] = np.dstack([ground, z + LIFT]).reshape(-1, 3)
         # The texture's margin is clear: beyond it the cloth is, too.
-        self._cloth.coordinates[:] = np.clip((ground - SUN_SLOPE * (z - level)[..., None] - low) / (high - low), 0, 1).reshape(-1, 2)
+        self._cloth.coordinates[:] = np.clip(
+            (ground - SUN_SLOPE * (z - level)[..., None] - low) / (high - low), 0, 1
+        ).reshape(-1, 2)
         self._cloth.update(colours=False, coordinates=True)
         # The cloth hides nothing, not even itself: it is drawn in no particular order.
         self._rl.rl_disable_depth_mask()
@@ -178,13 +196,22 @@ class Scene:
 
     def _draw_figure(self, mesh: Mesh, pose: Pose, eye: np.ndarray, ghost: bool = False) -> None:
         figure = self.figure
-        normals, glow, ground = np.empty_like(figure.normals), np.empty_like(figure.normals), np.zeros(len(figure.normals), np.float32)
-        below = np.zeros(len(figure.spans)) if self._terrain is None else self._terrain.height(pose.origin[:, 0], pose.origin[:, 1])
+        normals = np.empty_like(figure.normals)
+        glow = np.empty_like(figure.normals)
+        ground = np.zeros(len(figure.normals), np.float32)
+        below = (
+            np.zeros(len(figure.spans))
+            if self._terrain is None
+            else self._terrain.height(pose.origin[:, 0], pose.origin[:, 1])
+        )
         for group, span in enumerate(figure.spans):
             mesh.vertices[span] = figure.vertices[span] @ pose.shape[group].T.astype(np.float32) + pose.origin[group]
             normals[span] = figure.normals[span] @ pose.rotation[group].T.astype(np.float32)
-            glow[span], ground[span] = pose.glow[group], below[group]
-        colour = figure.colour + GHOST_SHARE * (BLUE.colour - figure.colour).astype(np.float32) if ghost else figure.colour
+            glow[span] = pose.glow[group]
+            ground[span] = below[group]
+        colour = (
+            figure.colour + GHOST_SHARE * (BLUE.colour - figure.colour).astype(np.float32) if ghost else figure.colour
+        )
         mesh.colours[:, :3] = shade(mesh.vertices, normals, colour, figure.gloss, glow, eye, ground, figure.scale)
         mesh.colours[:, 3] = GHOST_OPACITY if ghost else 255
         mesh.update()

@@ -36,9 +36,13 @@ def _sheet(vertices: np.ndarray, normals: np.ndarray) -> Shape:
     """Join a grid of points (A, B, 3) into triangles, wound so that they face along the normals."""
     a, b, _ = vertices.shape
     index = np.arange(a * b).reshape(a, b)
-    p, q, r, s = index[:-1, :-1].ravel(), index[1:, :-1].ravel(), index[1:, 1:].ravel(), index[:-1, 1:].ravel()
+    p = index[:-1, :-1].ravel()
+    q = index[1:, :-1].ravel()
+    r = index[1:, 1:].ravel()
+    s = index[:-1, 1:].ravel()
     triangles = np.concatenate([np.stack([p, q, r], 1), np.stack([p, r, s], 1)])
-    v, n = vertices.reshape(-1, 3), normals.reshape(-1, 3)
+    v = vertices.reshape(-1, 3)
+    n = normals.reshape(-1, 3)
     corner = v[triangles]
     area = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     inward = np.einsum("ij,ij->i", area, n[triangles].sum(1)) < 0
@@ -69,7 +73,9 @@ def _arc(centre: float, inner: float, radius: float, first: float, last: float, 
     return np.stack([centre + radius * np.sin(angle), inner + radius * np.cos(angle), np.sin(angle), np.cos(angle)], 1)
 
 
-def capsule(start: np.ndarray, end: np.ndarray, radius_start: float, radius_end: float, segments: int = SEGMENTS) -> Shape:
+def capsule(
+    start: np.ndarray, end: np.ndarray, radius_start: float, radius_end: float, segments: int = SEGMENTS
+) -> Shape:
     """Return a limb with round ends: a sphere at start, one at end, and the cone that touches both."""
     length = np.linalg.norm(np.asarray(end, float) - start)
     lean = np.arcsin(np.clip((radius_start - radius_end) / length, -0.99, 0.99))
@@ -124,7 +130,9 @@ def rounded_box(centre: np.ndarray, half: np.ndarray, radius: float, steps: int 
     for axis in range(3):
         for side in (-2.0, 2.0):
             cube = np.empty((*a.shape, 3))
-            cube[..., axis], cube[..., (axis + 1) % 3], cube[..., (axis + 2) % 3] = side, a, b
+            cube[..., axis] = side
+            cube[..., (axis + 1) % 3] = a
+            cube[..., (axis + 2) % 3] = b
             core = np.clip(cube, -1, 1)
             normals = cube - core
             normals /= np.linalg.norm(normals, axis=-1, keepdims=True)

@@ -42,7 +42,9 @@ class Frame:
             if np.shape(value) != shape:
                 raise RenderError(f"{kind}: {name}: expected shape {shape}, got {np.shape(value)}")
             if not np.isfinite(value).all():
-                raise RenderError(f"{kind}: {name}: not finite, the simulation has diverged: {np.asarray(value).tolist()}")
+                raise RenderError(
+                    f"{kind}: {name}: not finite, the simulation has diverged: {np.asarray(value).tolist()}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,13 @@ class Snapshot(Frame):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the arrays, by name."""
-        own = {"base_position": (3,), "base_quaternion": (4,), "joint_position": (12,), "foot_contact_force": (4, 3), "push": (3,)}
+        own = {
+            "base_position": (3,),
+            "base_quaternion": (4,),
+            "joint_position": (12,),
+            "foot_contact_force": (4, 3),
+            "push": (3,),
+        }
         return own | super().shapes()
 
 

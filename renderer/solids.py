@@ -51,7 +51,9 @@ class Solids(Figure):
     Raises RenderError, naming the solid and the field, for one that cannot be drawn.
     """
 
-    shadow_texels, shadow_parts = 384, 16  # all have one shadow, and some are far from others
+    # all have one shadow, and some are far from others
+    shadow_texels = 384
+    shadow_parts = 16
     near = 0.15
     ground_hides = True
 
@@ -69,7 +71,11 @@ class Solids(Figure):
         self._limbs = [i for i, s in enumerate(solids) if s.kind in ("ball", "rod")]
         self._radii, self._halves = np.array([(*solids[i].size, 0.0)[:2] for i in self._limbs]).reshape(-1, 2).T
         self._axes = {i: _half_axes(s) for i, s in enumerate(solids) if s.kind in ("box", "disc")}
-        super().__init__([[(KINDS[s.kind][1](*s.size), paint(s.colour, GLOSS))] for s in solids], reach, tuple(reach * r for r in MARKER))
+        super().__init__(
+            [[(KINDS[s.kind][1](*s.size), paint(s.colour, GLOSS))] for s in solids],
+            reach,
+            tuple(reach * r for r in MARKER),
+        )
 
     def pose(self, frame: Scenery) -> Pose:
         """Return where the solids are in a frame."""
@@ -79,7 +85,8 @@ class Solids(Figure):
         turns = np.array([rotation(quaternion) for quaternion in frame.quaternion])
         pose = Pose.hidden(self._count - GOAL)
         pose.put(slice(0, self._count), position, turns)
-        middles, along = position[self._limbs], self._halves[:, None] * turns[self._limbs, :, 2]
+        middles = position[self._limbs]
+        along = self._halves[:, None] * turns[self._limbs, :, 2]
         pose.limbs = middles - along, middles + along, self._radii
         pose.blocks = tuple((position[i], axes @ turns[i].T) for i, axes in self._axes.items())
         return pose
@@ -97,7 +104,9 @@ def _check(index: int, solid: Solid) -> None:
         raise RenderError(f"{where}: kind: expected one of {', '.join(KINDS)}, got {solid.kind!r}")
     count = KINDS[solid.kind][0]
     if np.shape(solid.size) != (count,) or not all(0 < length < math.inf for length in solid.size):
-        raise RenderError(f"{where}: size: expected {count} positive number{'s' * (count > 1)} for a {solid.kind}, got {solid.size}")
+        raise RenderError(
+            f"{where}: size: expected {count} positive number{'s' * (count > 1)} for a {solid.kind}, got {solid.size}"
+        )
     if not re.fullmatch("#[0-9A-Fa-f]{6}", str(solid.colour)):
         raise RenderError(f"{where}: colour: expected one as #RRGGBB, got {solid.colour!r}")
 

@@ -50,7 +50,9 @@ class Window:
         view: tuple[float, float] = VIEW,
     ) -> None:
         figure = Model(subject) if isinstance(subject, Robot) else Solids(subject, reach)
-        self.width, self.height, self.visible = width, height, visible
+        self.width = width
+        self.height = height
+        self.visible = visible
         self._fps = fps
         self._paused = self._reset = self._closing = False
         self._push: np.ndarray | None = None
@@ -65,7 +67,9 @@ class Window:
         with quiet_standard_output() if self._software else contextlib.nullcontext():
             rl.init_window(width * oversize, height * oversize, title)
         if not rl.is_window_ready():
-            raise RenderError("no window could be opened: it takes a display with OpenGL 3.3, or renderer.offscreen_display() for a recording")
+            raise RenderError(
+                "no window could be opened: it takes a display with OpenGL 3.3, or renderer.offscreen_display() for a recording"
+            )
         rl.set_target_fps(fps if visible else 0)
         # The software build has no textures to draw to; a hidden window's own pixels are undefined in OpenGL.
         self._canvas = self._small = None
@@ -104,9 +108,12 @@ class Window:
 
     def _shrink(self) -> None:
         """Draw the canvas at the window's size; textures are stored from the bottom up, hence the minus."""
-        texture, rl = self._canvas.texture, self._rl
+        texture = self._canvas.texture
+        rl = self._rl
         rl.rl_disable_color_blend()  # the canvas keeps the transparency of what was drawn last on it; the picture is opaque
-        rl.draw_texture_pro(texture, (0, 0, texture.width, -texture.height), (0, 0, self.width, self.height), (0, 0), 0.0, rl.WHITE)
+        rl.draw_texture_pro(
+            texture, (0, 0, texture.width, -texture.height), (0, 0, self.width, self.height), (0, 0), 0.0, rl.WHITE
+        )
         rl.rl_draw_render_batch_active()
         rl.rl_enable_color_blend()
 
@@ -158,7 +165,9 @@ class Window:
             image = rl.load_image_from_texture(self._small.texture)
         shape = image.height, image.width, 4
         pixels = np.frombuffer(rl.ffi.buffer(image.data, image.height * image.width * 4), np.uint8).reshape(shape)[::-1]
-        frame = _halve(pixels)[..., 2::-1] if self._software else pixels[..., :3]  # the software build stores blue first
+        frame = (
+            _halve(pixels)[..., 2::-1] if self._software else pixels[..., :3]
+        )  # the software build stores blue first
         frame = np.ascontiguousarray(frame)
         rl.unload_image(image)
         return frame

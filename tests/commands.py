@@ -74,7 +74,8 @@ def imported_anew(monkeypatch, name, constants):
     """
     spec = importlib.util.find_spec(name)
     tree = ast.parse(pathlib.Path(spec.origin).read_text())
-    body, missing = [], dict(constants)
+    body = []
+    missing = dict(constants)
     for node in tree.body:
         body.append(node)
         for constant in assigned(node) & set(missing):
@@ -82,7 +83,9 @@ def imported_anew(monkeypatch, name, constants):
     assert not missing, f"{name} has no constants {', '.join(missing)}"
     tree.body = body
     module = types.ModuleType(name)
-    module.__file__, module.__spec__, module.__package__ = spec.origin, spec, spec.parent
+    module.__file__ = spec.origin
+    module.__spec__ = spec
+    module.__package__ = spec.parent
     monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(benchmarks, name.rpartition(".")[2], module, raising=False)
     exec(compile(ast.fix_missing_locations(tree), spec.origin, "exec"), module.__dict__)
@@ -111,7 +114,8 @@ def inside(folder):
 
 def called(main, arguments, monkeypatch):
     """Return what a main() leaves that reads sys.argv, or takes the arguments; raise what it raises but SystemExit."""
-    out, err = io.StringIO(), io.StringIO()
+    out = io.StringIO()
+    err = io.StringIO()
     with monkeypatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", [main.__module__, *arguments])
         patch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back what main() makes of it
@@ -138,7 +142,8 @@ LOOKING = ("--eval", "--render", "--record", "--dream")
 
 def shrunk(arguments):
     """Return the arguments of simulate.py for the same at a tiny size; what would open a window records instead."""
-    arguments, more = list(arguments), {}
+    arguments = list(arguments)
+    more = {}
     if "--render" in arguments and "--record" not in arguments:
         where = arguments.index("--render")
         arguments[where : where + 1] = ["--record", "window.gif"]

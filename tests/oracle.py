@@ -39,7 +39,9 @@ def put(data: mujoco.MjData, state: State, i: int) -> None:
 
 def velocity(state: State) -> np.ndarray:
     """Return (N, 18): linear and angular velocity of the base, joint velocities, as MuJoCo orders them."""
-    return np.concatenate([state.base_linear_velocity, state.base_angular_velocity, state.joint_velocity], axis=1).astype(np.float64)
+    return np.concatenate(
+        [state.base_linear_velocity, state.base_angular_velocity, state.joint_velocity], axis=1
+    ).astype(np.float64)
 
 
 def centre_of_mass(robot: Robot, state: State) -> np.ndarray:
@@ -47,7 +49,9 @@ def centre_of_mass(robot: Robot, state: State) -> np.ndarray:
     return invariants(robot, state)[0]
 
 
-def invariants(robot: Robot, state: State, gravity: float = 9.81) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def invariants(
+    robot: Robot, state: State, gravity: float = 9.81
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return (N, 3) centre of mass, (N, 3) its velocity, (N, 3) angular momentum about it and (N) energy [J]."""
     model, data = twin(robot, 0.001)
     model.opt.gravity[:] = 0.0, 0.0, -gravity
@@ -57,7 +61,14 @@ def invariants(robot: Robot, state: State, gravity: float = 9.81) -> tuple[np.nd
         put(data, state, i)
         mujoco.mj_forward(model, data)
         mujoco.mj_subtreeVel(model, data)
-        rows.append((data.subtree_com[1].copy(), data.subtree_linvel[1].copy(), data.subtree_angmom[1].copy(), data.energy.sum()))
+        rows.append(
+            (
+                data.subtree_com[1].copy(),
+                data.subtree_linvel[1].copy(),
+                data.subtree_angmom[1].copy(),
+                data.energy.sum(),
+            )
+        )
     return tuple(np.array(column) for column in zip(*rows, strict=True))
 
 
@@ -99,7 +110,9 @@ def random_state(robot: Robot, n: int, seed: int, height: float = 2.0, speed: fl
     }
 
 
-def velocity_after(model: mujoco.MjModel, data: mujoco.MjData, state: State, torques: np.ndarray, seconds: float) -> np.ndarray:
+def velocity_after(
+    model: mujoco.MjModel, data: mujoco.MjData, state: State, torques: np.ndarray, seconds: float
+) -> np.ndarray:
     """Return (N, 3): linear velocity of the base in MuJoCo after some time under torques (N, 12) from a state [m/s]."""
     rows = []
     for i in range(len(torques)):

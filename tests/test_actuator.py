@@ -25,7 +25,11 @@ def engine_of(motor, n=1, dt=0.002, robot=None, **changes):
 def motor_torques(engine):
     """Return (N, 12) what the motors exert [N m]."""
     return np.concatenate(
-        [engine._lanes(engine.model.motor_blocks, L.MOTOR_BASE_ROWS + leg * L.MOTOR_LEG_ROWS + L.MOTOR, 3) for leg in range(4)], axis=1
+        [
+            engine._lanes(engine.model.motor_blocks, L.MOTOR_BASE_ROWS + leg * L.MOTOR_LEG_ROWS + L.MOTOR, 3)
+            for leg in range(4)
+        ],
+        axis=1,
     )
 
 
@@ -45,7 +49,9 @@ def accelerations(engine, steps):
 
 
 def test_torque_follows_a_step_with_its_time_constant():
-    dt, tau, torque = 0.001, 0.02, np.linspace(-8, 8, 12)
+    dt = 0.001
+    tau = 0.02
+    torque = np.linspace(-8, 8, 12)
     engine = engine_of(dataclasses.replace(IDEAL, lag=tau), 1, dt, rotors(), gravity=0.0)
     engine.apply_motor_torques(torque[None])
     felt = accelerations(engine, 60)[:, 0]
@@ -64,7 +70,8 @@ def test_torque_follows_a_step_with_its_time_constant():
 def test_commands_arrive_after_the_delay(steps):
     dt = 0.0025
     engine = engine_of(dataclasses.replace(IDEAL, delay=steps * dt), 2, dt, gravity=0.0)
-    first, second = np.full((2, 12), 3.0), np.array([[-2.0], [5.0]]) * np.ones(12)
+    first = np.full((2, 12), 3.0)
+    second = np.array([[-2.0], [5.0]]) * np.ones(12)
     exerted = []
     for command in (first, second):
         engine.apply_motor_torques(command)
@@ -96,7 +103,8 @@ def test_a_command_within_the_delay_takes_the_last_one_s_place():
 
 
 def test_targets_arrive_after_the_delay_too():
-    dt, home = 0.001, load_robot("go1").home_joints.ravel()
+    dt = 0.001
+    home = load_robot("go1").home_joints.ravel()
     engine = engine_of(dataclasses.replace(IDEAL, delay=0.005), 1, dt, rotors(), gravity=0.0)
     exerted = []
     for targets in (home + 0.1, home - 0.05):
@@ -124,7 +132,9 @@ def test_torque_falls_with_speed_in_the_direction_of_motion():
         engine.apply_motor_torques(np.full((1, 12), command))
         felt.append(accelerations(engine, 1)[0, 0])
         if command:
-            np.testing.assert_allclose(motor_torques(engine)[0], limit * (ahead if command > 0 else -back), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(
+                motor_torques(engine)[0], limit * (ahead if command > 0 else -back), rtol=1e-5, atol=1e-5
+            )
     np.testing.assert_allclose(felt[0] - felt[2], limit * ahead, rtol=0.02, atol=0.2)
     np.testing.assert_allclose(felt[1] - felt[2], -limit * back, rtol=0.02, atol=0.2)
 
@@ -133,8 +143,12 @@ class Motors:
     """The same motors in NumPy, for one robot."""
 
     def __init__(self, cfg, limit, dt):
-        self.cfg, self.limit, self.dt = cfg, limit, dt
-        self.torque, self.energy, self.fatigue = np.zeros(12), 0.0, 0.0
+        self.cfg = cfg
+        self.limit = limit
+        self.dt = dt
+        self.torque = np.zeros(12)
+        self.energy = 0.0
+        self.fatigue = 0.0
         self.commands = [(-1e9, np.zeros(12))]
 
     def set(self, time, command):
@@ -155,12 +169,17 @@ class Motors:
 
 @pytest.mark.parametrize("stamina", [0.0, 12.0])
 def test_motors_and_their_energy_are_those_of_numpy(stamina):
-    dt, cfg = 0.0025, MotorCfg(enabled=True, lag=0.008, delay=0.0075, rated_speed=3.0, no_load_speed=15.0, efficiency=0.7, stamina=stamina)
-    n, robot = 3, load_robot("go1")
+    dt = 0.0025
+    cfg = MotorCfg(
+        enabled=True, lag=0.008, delay=0.0075, rated_speed=3.0, no_load_speed=15.0, efficiency=0.7, stamina=stamina
+    )
+    n = 3
+    robot = load_robot("go1")
     engine = engine_of(cfg, n, dt, robot)
     engine.set_state(**random_state(robot, n, 1, height=50.0))
     twins = [Motors(cfg, robot.torque_limit.ravel(), dt) for _ in range(n)]
-    rng, step = np.random.default_rng(2), 0
+    rng = np.random.default_rng(2)
+    step = 0
     for _ in range(12):
         command = rng.uniform(-25, 25, (n, 12)).astype(np.float32)
         engine.apply_motor_torques(command)
@@ -181,7 +200,9 @@ def test_motors_and_their_energy_are_those_of_numpy(stamina):
         np.testing.assert_allclose(engine.stamina, [1 - motors.fatigue / stamina for motors in twins], atol=1e-4)
         assert engine.stamina.min() < 0.05
     distance = np.array([0.5, 1.0, 2.0])
-    np.testing.assert_allclose(engine.cost_of_transport(distance), energy / (robot.total_mass * 9.81 * distance), rtol=1e-4)
+    np.testing.assert_allclose(
+        engine.cost_of_transport(distance), energy / (robot.total_mass * 9.81 * distance), rtol=1e-4
+    )
 
 
 def test_cost_of_transport_by_hand():
@@ -228,7 +249,9 @@ def test_a_robot_that_works_tires_and_one_that_rests_recovers():
 
 def test_every_leg_tires_at_once():
     # a tired robot's motors draw less than comes back: now it is strong, now tired, all legs alike
-    engine = engine_of(dataclasses.replace(IDEAL, stamina=0.2, recovery=40.0, tired_strength=0.01), 1, 0.001, rotors(), gravity=0.0)
+    engine = engine_of(
+        dataclasses.replace(IDEAL, stamina=0.2, recovery=40.0, tired_strength=0.01), 1, 0.001, rotors(), gravity=0.0
+    )
     engine.set_state(joint_velocity=np.full((1, 12), 2.0))
     engine.apply_motor_torques(np.full((1, 12), 3.0))
     tired = strong = 0
@@ -236,7 +259,8 @@ def test_every_leg_tires_at_once():
         engine.step()
         legs = motor_torques(engine)[0].reshape(4, 3)
         np.testing.assert_array_equal(legs, np.tile(legs[0], (4, 1)))
-        tired, strong = tired + (legs[0, 0] < 1), strong + (legs[0, 0] > 2)
+        tired = tired + (legs[0, 0] < 1)
+        strong = strong + (legs[0, 0] > 2)
     assert tired > 10
     assert strong > 10
 
@@ -254,24 +278,35 @@ def test_energy_needs_motors():
 
 
 def test_motors_without_a_flaw_are_none():
-    robot, n, dt = load_robot("go1"), 64, 0.002
+    robot = load_robot("go1")
+    n = 64
+    dt = 0.002
     state = random_state(robot, n, 3, height=4.0)
     # half of them stand: knees and trunks, which touch here and not there, stay up
     standing = np.arange(n) % 2 == 0
-    state["base_position"][standing, 2], state["base_quaternion"][standing] = robot.home_height, [1.0, 0, 0, 0]
-    state["joint_position"][standing] = robot.home_joints.ravel() + 0.1 * np.random.default_rng(5).normal(size=(standing.sum(), 12))
+    state["base_position"][standing, 2] = robot.home_height
+    state["base_quaternion"][standing] = [1.0, 0, 0, 0]
+    state["joint_position"][standing] = robot.home_joints.ravel() + 0.1 * np.random.default_rng(5).normal(
+        size=(standing.sum(), 12)
+    )
     for name in ("base_linear_velocity", "base_angular_velocity", "joint_velocity"):
         state[name][standing] *= 0.1
     rng = np.random.default_rng(4)
-    engine, bare = engine_of(IDEAL, n, dt), PhysicsEngine(robot, n, dt, 1)
+    engine = engine_of(IDEAL, n, dt)
+    bare = PhysicsEngine(robot, n, dt, 1)
     for e in (engine, bare):
         e.set_state(**state)
     for _ in range(10):
-        command = np.where(standing[:, None], np.tile([0.0, -1.0, 12.0], 4) * rng.uniform(0.7, 1.3, (n, 12)), rng.uniform(-30, 30, (n, 12)))
+        command = np.where(
+            standing[:, None],
+            np.tile([0.0, -1.0, 12.0], 4) * rng.uniform(0.7, 1.3, (n, 12)),
+            rng.uniform(-30, 30, (n, 12)),
+        )
         for e in (engine, bare):
             e.apply_motor_torques(command)
             e.step(4)
-    ours, theirs = engine.get_state(), bare.get_state()
+    ours = engine.get_state()
+    theirs = bare.get_state()
     assert ours.foot_contact_force[standing].any((1, 2)).mean() > 0.8
     np.testing.assert_allclose(velocity(ours), velocity(theirs), rtol=1e-4, atol=2e-3)
     np.testing.assert_allclose(ours.joint_position, theirs.joint_position, atol=1e-4)

@@ -55,7 +55,15 @@ def short(monkeypatch):
 def table(out):
     """Return the rows of the table, by task."""
     lines = out.split("\n\n")[1].splitlines()
-    assert re.split(r"\s{2,}", lines[0]) == ["task", "robot", "device", "env steps/s", "mean return", "seconds", "result"]
+    assert re.split(r"\s{2,}", lines[0]) == [
+        "task",
+        "robot",
+        "device",
+        "env steps/s",
+        "mean return",
+        "seconds",
+        "result",
+    ]
     return {row[0]: row for row in (re.split(r"\s{2,}", line) for line in lines[1:])}
 
 
@@ -63,10 +71,21 @@ def test_tasks_that_work_pass(capsys):
     assert main(["--tasks", "cartpole", "navigation", "--devices", "cpu", "--iterations", "1", "--num-envs", "16"]) == 0
     out, err = capsys.readouterr()
     rows = table(out)
-    assert list(rows) == ["cartpole", "navigation"] and err == "" and out.rstrip().splitlines()[-1].startswith("2 runs, 0 failed")
+    assert (
+        list(rows) == ["cartpole", "navigation"]
+        and err == ""
+        and out.rstrip().splitlines()[-1].startswith("2 runs, 0 failed")
+    )
     for task, (name, robot, device, rate, mean, seconds, result) in rows.items():
-        assert (name, robot, device, result) == (task, "-", "cpu", "pass") and rate[0] in "123456789" and float(seconds) > 0
-        assert f"{task} / - on cpu: {rate} env steps/s, return {mean}, {seconds} s, pass" == out.splitlines()[list(rows).index(task)]
+        assert (
+            (name, robot, device, result) == (task, "-", "cpu", "pass")
+            and rate[0] in "123456789"
+            and float(seconds) > 0
+        )
+        assert (
+            f"{task} / - on cpu: {rate} env steps/s, return {mean}, {seconds} s, pass"
+            == out.splitlines()[list(rows).index(task)]
+        )
     assert 1 < float(rows["cartpole"][4]) < 500
 
 
@@ -84,14 +103,33 @@ def test_what_fails_is_told_of_and_the_others_run(short, capsys):
 
 
 def test_ctrl_c_ends_it_with_what_there_is(short, capsys):
-    assert main(["--tasks", "short-CartPoleEnv", "short-Interrupted", "cartpole", "--devices", "cpu", "--iterations", "1", "--num-envs", "16"]) == 130
+    assert (
+        main(
+            [
+                "--tasks",
+                "short-CartPoleEnv",
+                "short-Interrupted",
+                "cartpole",
+                "--devices",
+                "cpu",
+                "--iterations",
+                "1",
+                "--num-envs",
+                "16",
+            ]
+        )
+        == 130
+    )
     assert list(table(capsys.readouterr().out)) == ["short-CartPoleEnv"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--tasks", "cartpole", "chess"], "--tasks: unknown task 'chess'; known: quadruped-balance, .*cartpole, navigation"),
+        (
+            ["--tasks", "cartpole", "chess"],
+            "--tasks: unknown task 'chess'; known: quadruped-balance, .*cartpole, navigation",
+        ),
         (["--iterations", "0"], "argument --iterations: expected a whole number of at least 1, got '0'"),
         (["--num-envs", "x"], "argument --num-envs: expected a whole number of at least 1, got 'x'"),
         (["--devices", "tpu"], "argument --devices: invalid choice: 'tpu'"),
@@ -106,6 +144,8 @@ def test_wrong_arguments_are_one_line_and_code_2(arguments, words, capsys):
 
 def test_a_quadruped_is_every_robot_unless_the_task_names_one(short):
     assert {"anymal_c", "go1", "go2", "spot"} <= set(ROBOTS)
-    assert [(t.task, t.robot, t.device) for t in trials(["quadruped-goal"], ["cpu"])] == [("quadruped-goal", robot, "cpu") for robot in ROBOTS]
+    assert [(t.task, t.robot, t.device) for t in trials(["quadruped-goal"], ["cpu"])] == [
+        ("quadruped-goal", robot, "cpu") for robot in ROBOTS
+    ]
     found = [(t.robot, t.device) for t in trials(["anymal-navigation", "cartpole"], ["cpu", "cuda"])]
     assert found == [("anymal_c", "cpu"), ("anymal_c", "cuda"), ("", "cpu"), ("", "cuda")]

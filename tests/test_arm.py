@@ -37,7 +37,9 @@ def odd_arm():
 
 
 ARMS = {"arm": ARM, "odd": odd_arm()}
-LIMP = dataclasses.replace(with_links(ARM, kp=0.0, kd=0.0, damping=0.0), compensation=0.0, limit_stiffness=0.0, limit_damping=0.0)
+LIMP = dataclasses.replace(
+    with_links(ARM, kp=0.0, kd=0.0, damping=0.0), compensation=0.0, limit_stiffness=0.0, limit_damping=0.0
+)
 HELD = with_links(LIMP, armature=1e6)  # so heavy that nothing moves it
 FELT = dataclasses.replace(ARM, ball=M.Ball(mass=0.3))  # it feels its ball
 
@@ -46,7 +48,8 @@ class Arms:
     """A number of arms and what they are stepped by."""
 
     def __init__(self, arm, n=1, timestep=0.0025, gravity=GRAVITY, drop=0.3):
-        self.arm, self.n = arm, n
+        self.arm = arm
+        self.n = n
         self.blocks = A.home_blocks(arm, n, drop)
         self.work = aligned(A.WORK_ROWS * LANES)
         self.constants = M.arm_constants(arm, timestep, gravity)
@@ -68,7 +71,8 @@ class Arms:
 
 def scattered(arm, n, timestep=0.002, seed=0, spread=1.0, **options):
     """Return arms anywhere in a share of their joint ranges, in any motion, their targets near; the balls are out of reach."""
-    arms, rng = Arms(arm, n, timestep, drop=50.0, **options), np.random.default_rng(seed)
+    arms = Arms(arm, n, timestep, drop=50.0, **options)
+    rng = np.random.default_rng(seed)
     low, high = of_links(arm, "joint_range").T
     q = (low + high) / 2 + spread * rng.uniform(low - high, high - low, (n, 6)) / 2
     arms.put(A.JOINT, q)
@@ -94,7 +98,9 @@ def mass_matrix(model, data):
 
 @pytest.mark.parametrize("name", ARMS)
 def test_accelerations_agree_with_mujoco(name):
-    n, dt, arm = 48, 0.002, ARMS[name]
+    n = 48
+    dt = 0.002
+    arm = ARMS[name]
     arms = scattered(arm, n, dt)
     q, qd, target = (arms.get(row, 6) for row in (A.JOINT, A.JOINT_SPEED, A.TARGET))
     arms.step()
@@ -105,7 +111,9 @@ def test_accelerations_agree_with_mujoco(name):
     low, high = of_links(arm, "joint_range").T
     at_limit = 0
     for i in range(n):
-        data.qpos[:6], data.qvel[:6], still.qpos[:6] = q[i], qd[i], q[i]
+        data.qpos[:6] = q[i]
+        data.qvel[:6] = qd[i]
+        still.qpos[:6] = q[i]
         mujoco.mj_forward(model, data)
         mujoco.mj_forward(model, still)
         c = kd + kp * dt
@@ -121,15 +129,33 @@ def test_accelerations_agree_with_mujoco(name):
 def test_accelerations_agree_closer_in_double_precision():
     if real == np.float64:
         pytest.skip("this is double precision")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::test_accelerations_agree_with_mujoco"]
-    run = subprocess.run(command, cwd=ROOT, env=fresh_environment(FOAL_REAL="float64"), check=False, capture_output=True, text=True, timeout=120)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"{__file__}::test_accelerations_agree_with_mujoco",
+    ]
+    run = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=fresh_environment(FOAL_REAL="float64"),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert run.returncode == 0, run.stdout
     assert f"{len(ARMS)} passed" in run.stdout
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_motion_converges_to_mujocos(name):
-    n, seconds, arm = 8, 0.1, ARMS[name]
+    n = 8
+    seconds = 0.1
+    arm = ARMS[name]
     model, data = twin(arm, 1e-4, option='integrator="RK4"')
     errors = []
     for dt in (5e-4, 2.5e-4):
@@ -141,7 +167,10 @@ def test_motion_converges_to_mujocos(name):
         theirs = []
         for i in range(n):
             mujoco.mj_resetData(model, data)
-            data.qpos[:6], data.qvel[:6], data.ctrl[:], data.qpos[8] = start[i, :6], start[i, 6:], target[i], 50.0
+            data.qpos[:6] = start[i, :6]
+            data.qvel[:6] = start[i, 6:]
+            data.ctrl[:] = target[i]
+            data.qpos[8] = 50.0
             mujoco.mj_step(model, data, round(seconds / model.opt.timestep))
             theirs.append(data.qpos[:6].copy())
         assert np.linalg.norm(theirs - start[:, :6]) > 0.3 * np.sqrt(n)
@@ -152,7 +181,8 @@ def test_motion_converges_to_mujocos(name):
 
 
 def test_half_a_second_ends_where_mujoco_does():
-    n, dt = 8, 1e-3
+    n = 8
+    dt = 1e-3
     arms = scattered(ARM, n, dt, seed=5, spread=0.3)
     target = arms.get(A.TARGET, 6) + 0.3
     arms.put(A.TARGET, target)
@@ -161,7 +191,10 @@ def test_half_a_second_ends_where_mujoco_does():
     model, data = twin(ARM, dt, option='integrator="RK4"')
     for i in range(n):
         mujoco.mj_resetData(model, data)
-        data.qpos[:6], data.qvel[:6], data.ctrl[:], data.qpos[8] = start[i, :6], start[i, 6:], target[i], 50.0
+        data.qpos[:6] = start[i, :6]
+        data.qvel[:6] = start[i, 6:]
+        data.ctrl[:] = target[i]
+        data.qpos[8] = 50.0
         mujoco.mj_step(model, data, 500)
         np.testing.assert_allclose(arms.get(A.JOINT, 6)[i], data.qpos[:6], atol=2e-4)
         np.testing.assert_allclose(arms.get(A.PADDLE, 3)[i], data.body("paddle").xpos, atol=1e-4)
@@ -176,7 +209,8 @@ def test_an_arm_left_alone_keeps_its_energy():
     def energy(arms):
         rows = []
         for q, qd in zip(arms.get(A.JOINT, 6), arms.get(A.JOINT_SPEED, 6), strict=True):
-            data.qpos[:6], data.qvel[:6] = q, qd
+            data.qpos[:6] = q
+            data.qvel[:6] = qd
             mujoco.mj_forward(model, data)
             rows.append(data.energy.sum())
         return np.array(rows)
@@ -221,8 +255,11 @@ def test_end_stops_push_back_only_beyond_the_range():
 
 
 def test_a_ball_falls_and_turns_exactly():
-    arms, seconds = Arms(HELD, drop=8.0), 1.0
-    start, velocity, spin = arms.get(A.BALL, 3)[0], np.array([0.3, -0.2, 1.0]), np.array([1.0, -2.0, 0.5])
+    arms = Arms(HELD, drop=8.0)
+    seconds = 1.0
+    start = arms.get(A.BALL, 3)[0]
+    velocity = np.array([0.3, -0.2, 1.0])
+    spin = np.array([1.0, -2.0, 0.5])
     arms.put(A.BALL_VELOCITY, velocity)
     arms.put(A.BALL_SPIN, spin)
     arms.put(A.BALL_QUATERNION, [0.5, -0.5, 0.5, 0.5])
@@ -230,7 +267,8 @@ def test_a_ball_falls_and_turns_exactly():
     fall = np.array([0, 0, -GRAVITY])
     np.testing.assert_allclose(arms.get(A.BALL, 3)[0], start + seconds * velocity + seconds**2 / 2 * fall, atol=5e-5)
     np.testing.assert_allclose(arms.get(A.BALL_VELOCITY, 3)[0], velocity + seconds * fall, atol=5e-5)
-    angle, expected = np.linalg.norm(spin), np.zeros(4)
+    angle = np.linalg.norm(spin)
+    expected = np.zeros(4)
     mujoco.mju_mulQuat(expected, [np.cos(angle / 2), *(np.sin(angle / 2) * spin / angle)], [0.5, -0.5, 0.5, 0.5])
     np.testing.assert_allclose(arms.get(A.BALL_QUATERNION, 4)[0], expected, atol=2e-5)
 
@@ -238,13 +276,15 @@ def test_a_ball_falls_and_turns_exactly():
 @pytest.mark.parametrize("restitution", [1.0, 0.9, 0.7, 0.5])
 def test_a_bounce_returns_the_height_times_restitution_squared(restitution):
     n = 40  # heights, each with its own phase of the step
-    arms, height = Arms(dataclasses.replace(HELD, restitution=restitution), n), np.linspace(0.1, 0.7, n)
+    arms = Arms(dataclasses.replace(HELD, restitution=restitution), n)
+    height = np.linspace(0.1, 0.7, n)
     ground = arms.get(A.PADDLE, 3)[0, 2] + REACH
     arms.put(A.BALL + 2, (ground + height)[:, None])
     top = np.zeros(n)
     for _ in range(200):
         arms.step()
-        z, v = arms.get(A.BALL + 2)[:, 0] - ground, arms.get(A.BALL_VELOCITY + 2)[:, 0]
+        z = arms.get(A.BALL + 2)[:, 0] - ground
+        v = arms.get(A.BALL_VELOCITY + 2)[:, 0]
         top = np.where(arms.get(A.HITS)[:, 0] == 1, z + v * v / (2 * GRAVITY), top)
     np.testing.assert_allclose(top, restitution**2 * height, rtol=1e-4, atol=1e-5)
 
@@ -252,21 +292,25 @@ def test_a_bounce_returns_the_height_times_restitution_squared(restitution):
 def test_a_perfect_bounce_goes_on_for_ever():
     arms = Arms(dataclasses.replace(HELD, restitution=1.0))
     arms.step(4000)
-    z, v = arms.get(A.BALL + 2)[0, 0], arms.get(A.BALL_VELOCITY + 2)[0, 0]
+    z = arms.get(A.BALL + 2)[0, 0]
+    v = arms.get(A.BALL_VELOCITY + 2)[0, 0]
     assert arms.get(A.HITS)[0, 0] == 20
     np.testing.assert_allclose(z + v * v / (2 * GRAVITY) - arms.get(A.PADDLE + 2)[0, 0] - REACH, 0.3, rtol=5e-3)
     np.testing.assert_allclose(arms.get(A.HIT_SPEED)[0, 0], np.sqrt(2 * GRAVITY * 0.3), rtol=3e-3)
 
 
 def test_mujocos_ball_bounces_alike():
-    arms, (model, data) = Arms(ARM, timestep=0.001), twin(ARM, 0.0002)
+    arms = Arms(ARM, timestep=0.001)
+    (model, data) = twin(ARM, 0.0002)
     mujoco.mj_resetDataKeyframe(model, data, 0)
     heights = []
     for _ in range(600):
         arms.step()
         mujoco.mj_step(model, data, 5)
         heights.append([arms.get(A.BALL + 2)[0, 0], data.body("ball").xpos[2]])
-    ours, theirs = np.max(heights[300:], axis=0) - ARM.frames(ARM.home)[0][6, 2] - REACH  # the first bounce is at 0.25 s
+    ours, theirs = (
+        np.max(heights[300:], axis=0) - ARM.frames(ARM.home)[0][6, 2] - REACH
+    )  # the first bounce is at 0.25 s
     np.testing.assert_allclose(ours, 0.81 * 0.3, rtol=0.02)
     np.testing.assert_allclose(theirs, ours, rtol=0.03)
 
@@ -329,7 +373,8 @@ def test_a_fast_ball_does_not_tunnel():
 @pytest.mark.parametrize(("across", "expected"), [(0.5, 0.3), (10.0, 10.0 - 0.3 * 1.9 * 2.0)])
 def test_friction_grips_or_slides_and_spins_the_ball(across, expected):
     # a hollow ball that grips keeps 3/5 of its speed and rolls; one that slides loses mu times the normal impulse
-    arms, r = Arms(HELD, 2, gravity=0.0), ARM.ball.radius
+    arms = Arms(HELD, 2, gravity=0.0)
+    r = ARM.ball.radius
     arms.put(A.BALL, arms.get(A.PADDLE, 3) + [0, 0, REACH + 0.001])
     arms.put(A.BALL_VELOCITY, [[across, 0, -2.0], [0, -across, -2.0]])
     arms.step()
@@ -364,12 +409,14 @@ def test_a_ball_comes_to_rest_and_stays():
 def test_a_paddle_that_rises_under_a_ball_lifts_it_without_a_bounce():
     arms = Arms(ARM, drop=0.0)
     arms.step(100)
-    hits, start = arms.get(A.HITS)[0, 0], arms.get(A.BALL + 2)[0, 0]
+    hits = arms.get(A.HITS)[0, 0]
+    start = arms.get(A.BALL + 2)[0, 0]
     arms.put(A.TARGET, ARM.home - [0, 0.1, 0, 0, 0, 0])
     for _ in range(4):
         speed = arms.get(A.BALL_VELOCITY + 2)[0, 0]
         arms.step()
-        ball, up = arms.get(A.BALL, 3)[0] - arms.get(A.PADDLE, 3)[0], arms.get(A.PADDLE_NORMAL, 3)[0]
+        ball = arms.get(A.BALL, 3)[0] - arms.get(A.PADDLE, 3)[0]
+        up = arms.get(A.PADDLE_NORMAL, 3)[0]
         assert abs(ball @ up - REACH) < 1e-4
     assert arms.get(A.HITS)[0, 0] == hits
     assert arms.get(A.BALL + 2)[0, 0] > start + 0.0005
@@ -377,7 +424,10 @@ def test_a_paddle_that_rises_under_a_ball_lifts_it_without_a_bounce():
 
 
 def test_a_moving_paddle_meets_a_waiting_ball_in_time():
-    n, steps, dt, turn = 12, 12, 0.0025, -1.0
+    n = 12
+    steps = 12
+    dt = 0.0025
+    turn = -1.0
     arms = Arms(dataclasses.replace(HELD, restitution=1.0, friction=0.0), n, dt, gravity=0.0)
     gaps = np.linspace(0.001, 0.008, n)
     arms.put(A.BALL + 2, arms.get(A.PADDLE + 2) + REACH + gaps[:, None])
@@ -391,7 +441,9 @@ def test_a_moving_paddle_meets_a_waiting_ball_in_time():
 
 
 def test_a_ball_rolls_down_a_tilted_paddle():
-    arms, tilt, seconds = Arms(HELD, gravity=GRAVITY), 0.1, 0.5
+    arms = Arms(HELD, gravity=GRAVITY)
+    tilt = 0.1
+    seconds = 0.5
     joints = ARM.home + [0, 0, 0, tilt, 0, 0]
     origins, turns = ARM.frames(joints)
     arms.put(A.JOINT, joints)
@@ -401,16 +453,20 @@ def test_a_ball_rolls_down_a_tilted_paddle():
     speed = 0.6 * GRAVITY * np.sin(tilt) * seconds
     np.testing.assert_allclose(arms.get(A.BALL_VELOCITY, 3)[0], speed * turns[6, :, 0], atol=5e-3 * speed)
     np.testing.assert_allclose(arms.get(A.BALL_SPIN, 3)[0], [0, speed / ARM.ball.radius, 0], rtol=5e-3, atol=1e-3)
-    np.testing.assert_allclose(arms.get(A.BALL, 3)[0] - origins[6] - REACH * turns[6, :, 2], seconds / 2 * speed * turns[6, :, 0], atol=5e-4)
+    np.testing.assert_allclose(
+        arms.get(A.BALL, 3)[0] - origins[6] - REACH * turns[6, :, 2], seconds / 2 * speed * turns[6, :, 0], atol=5e-4
+    )
 
 
 def meeting(arm, n=64, seed=2, gravity=0.0):
     """Return arms whose balls touch their paddles and come at them, the same arms without, and the normals (n, 3)."""
-    pair, rng = [scattered(arm, n, 0.0025, seed, 0.5, gravity=gravity) for _ in range(2)], np.random.default_rng(seed)
+    pair = [scattered(arm, n, 0.0025, seed, 0.5, gravity=gravity) for _ in range(2)]
+    rng = np.random.default_rng(seed)
     origins, turns = (np.array(part) for part in zip(*(arm.frames(q) for q in pair[0].get(A.JOINT, 6)), strict=True))
     normals = turns[:, 6, :, 2] * rng.choice([-1, 1], (n, 1))
     within = np.einsum("nij,nj->ni", turns[:, 6, :, :2], rng.uniform(-0.06, 0.06, (n, 2)))
-    velocity, spin = 1.5 * rng.normal(size=(n, 3)) - 6.0 * normals, 30 * rng.normal(size=(n, 3))
+    velocity = 1.5 * rng.normal(size=(n, 3)) - 6.0 * normals
+    spin = 30 * rng.normal(size=(n, 3))
     for arms in pair:
         arms.put(A.BALL_VELOCITY, velocity)
         arms.put(A.BALL_SPIN, spin)
@@ -421,7 +477,8 @@ def meeting(arm, n=64, seed=2, gravity=0.0):
 def contacts(arms, normals):
     """Return MuJoCo's mass matrix (6, 6) and Jacobian (3, 6) of the point where the ball touches, of every arm."""
     model, data = twin(arms.arm)
-    rows, jacobian = [], np.zeros((3, model.nv))
+    rows = []
+    jacobian = np.zeros((3, model.nv))
     for q, ball, normal in zip(arms.get(A.JOINT, 6), arms.get(A.BALL, 3), normals, strict=True):
         data.qpos[:6] = q
         mujoco.mj_forward(model, data)
@@ -432,7 +489,8 @@ def contacts(arms, normals):
 
 def test_what_the_ball_gains_the_arm_loses():
     arm = dataclasses.replace(FELT, friction=0.1)
-    ball, (met, alone, normals) = arm.ball, meeting(arm)
+    ball = arm.ball
+    (met, alone, normals) = meeting(arm)
     rows = contacts(met, normals)
     met.step()
     alone.step()
@@ -452,7 +510,11 @@ def test_what_the_ball_gains_the_arm_loses():
         if not slides[i]:
             # what grips has stopped slipping along its friction
             rubbed = (impulse - along[:, None] * normals)[i] / across[i]
-            slip = met.get(A.BALL_VELOCITY, 3)[i] + np.cross(met.get(A.BALL_SPIN, 3)[i], -ball.radius * normals[i]) - jacobian @ met.get(A.JOINT_SPEED, 6)[i]
+            slip = (
+                met.get(A.BALL_VELOCITY, 3)[i]
+                + np.cross(met.get(A.BALL_SPIN, 3)[i], -ball.radius * normals[i])
+                - jacobian @ met.get(A.JOINT_SPEED, 6)[i]
+            )
             assert abs(slip @ rubbed) < 1e-3
 
 
@@ -463,7 +525,10 @@ def test_restitution_is_that_of_the_speeds_relative_to_the_moving_paddle():
     met.step()
     alone.step()
     for i, (_, jacobian) in enumerate(rows):
-        after, before = ((arms.get(A.BALL_VELOCITY, 3)[i] - jacobian @ arms.get(A.JOINT_SPEED, 6)[i]) @ normals[i] for arms in (met, alone))
+        after, before = (
+            (arms.get(A.BALL_VELOCITY, 3)[i] - jacobian @ arms.get(A.JOINT_SPEED, 6)[i]) @ normals[i]
+            for arms in (met, alone)
+        )
         assert before < -1.0
         np.testing.assert_allclose(after, -0.8 * before, rtol=2e-4)
 
@@ -478,7 +543,9 @@ def test_a_bounce_gains_no_energy(restitution, friction):
     alone.step()
 
     def energy(arms, i):
-        v, spin, qd = (arms.get(row, count)[i] for row, count in ((A.BALL_VELOCITY, 3), (A.BALL_SPIN, 3), (A.JOINT_SPEED, 6)))
+        v, spin, qd = (
+            arms.get(row, count)[i] for row, count in ((A.BALL_VELOCITY, 3), (A.BALL_SPIN, 3), (A.JOINT_SPEED, 6))
+        )
         return (arm.ball.mass * v @ v + arm.ball.inertia * spin @ spin + qd @ rows[i][0] @ qd) / 2
 
     gain = np.array([energy(met, i) / energy(alone, i) for i in range(met.n)]) - 1
@@ -491,7 +558,8 @@ def test_a_bounce_gains_no_energy(restitution, friction):
 
 def test_the_same_bits_whatever_the_number_of_robots_and_their_shares():
     def state(n, shares, broken=None):
-        arms, rng = Arms(ARM, n), np.random.default_rng(11)
+        arms = Arms(ARM, n)
+        rng = np.random.default_rng(11)
         arms.put(A.TARGET, ARM.home + rng.uniform(-0.05, 0.05, (200, 6))[:n])
         arms.put(A.BALL_VELOCITY, rng.uniform(-0.1, 0.1, (200, 3))[:n])
         if broken is not None:

@@ -121,9 +121,16 @@ def test_every_task_is_swept_without_envpool(monkeypatch, capsys):
 
 def test_a_task_in_numpy_is_swept_in_parts(monkeypatch):
     parts = []
-    monkeypatch.setattr(environment, "side_by_side", lambda function, shares: parts.extend(shares) or [function(share) for share in shares])
+    monkeypatch.setattr(
+        environment,
+        "side_by_side",
+        lambda function, shares: parts.extend(shares) or [function(share) for share in shares],
+    )
     assert environment.any_task("cartpole", cores=2, robots=33, steps=3)().steps == 33 * 3
-    assert [(env.num_envs, env.clock, {len(a) for a in actions}) for env, actions in parts] == [(16, 3, {16}), (17, 3, {17})]
+    assert [(env.num_envs, env.clock, {len(a) for a in actions}) for env, actions in parts] == [
+        (16, 3, {16}),
+        (17, 3, {17}),
+    ]
 
 
 def twins(threads=1):
@@ -144,15 +151,19 @@ def test_what_is_left_out_of_a_step_is_gone():
 
     for _ in range(15):  # to stand still
         env.step(0 * actions[0])
-    standing, before = env.engine.blocks.copy(), env.engine.get_state()
+    standing = env.engine.blocks.copy()
+    before = env.engine.get_state()
     step(actions[0], "nothing")
     physics = slice(0, L.STATE_ROWS * LANES)  # beside it, returns are summed up
     assert np.array_equal(env.engine.blocks[:, physics], standing[:, physics])
-    drops, pushes = [], []
+    drops = []
+    pushes = []
     for physics in ("", *environment_stages.PHYSICS):
         env.engine.blocks[:] = standing
         after = step(0 * actions[0], *(() if physics else ("advance",)), physics=physics)
-        drops.append(np.median(before.base_position[:, 2] + 0.02 * before.base_linear_velocity[:, 2] - after.base_position[:, 2]))
+        drops.append(
+            np.median(before.base_position[:, 2] + 0.02 * before.base_linear_velocity[:, 2] - after.base_position[:, 2])
+        )
         pushes.append(np.median(np.abs(after.joint_velocity - before.joint_velocity)))
     fall = 9.81 * 0.004**2 * 15  # in 5 steps of 4 ms, velocity first
     np.testing.assert_allclose(drops[0], 0.0, atol=0.2 * fall)
@@ -164,7 +175,8 @@ def test_what_is_left_out_of_a_step_is_gone():
 
 def test_all_stages_make_up_a_step():
     env, plain, actions = twins()
-    made, ended = environment_stages.variants(env), 0
+    made = environment_stages.variants(env)
+    ended = 0
     for a in actions:
         call, _, *arguments = environment_parts.call_of(env, a)
         env.engine.run(call, environment_stages.only(env, made, *environment_stages.STAGES), *arguments)
@@ -212,7 +224,16 @@ def test_methods_are_timed_once_each(monkeypatch):
     # a method that calls another one
     monkeypatch.setattr(cart, "reward", lambda env: (env.fallen(), reward(env))[1])
     result = environment_parts.by_method("cartpole", 10, 3)
-    expected = {"act": 0.25, "advance": 3.0, "reward, fallen": 2.0, "observe": 0.0, "reset": 0.0, "the rest": 0.0, "sum": 5.25, "whole": 5.25}
+    expected = {
+        "act": 0.25,
+        "advance": 3.0,
+        "reward, fallen": 2.0,
+        "observe": 0.0,
+        "reset": 0.0,
+        "the rest": 0.0,
+        "sum": 5.25,
+        "whole": 5.25,
+    }
     assert result == pytest.approx({name: 1e8 * duration for name, duration in expected.items()})
 
 
@@ -262,7 +283,8 @@ def test_largest_time_step_is_the_last_before_the_first_that_fails():
 
 
 def test_both_engines_trot_alike():
-    ours, theirs = trot.foal(0.002), trot.mujoco(0.002, trot.Settings(cone="elliptic"))
+    ours = trot.foal(0.002)
+    theirs = trot.mujoco(0.002, trot.Settings(cone="elliptic"))
     assert ours.shape == theirs.shape == (100, trot.ROBOTS, 3)
     assert np.linalg.norm(theirs[-1] - theirs[0], axis=1).min() > 0.2
     assert trot.error(ours, theirs) < 0.15
@@ -321,7 +343,8 @@ def test_accelerations_agree_at_every_time_step():
 
 def test_angles_between_attitudes():
     half = 0.3 / 2
-    level, turned = np.array([1.0, 0, 0, 0]), np.array([np.cos(half), 0, np.sin(half), 0])
+    level = np.array([1.0, 0, 0, 0])
+    turned = np.array([np.cos(half), 0, np.sin(half), 0])
     angles = [agreement.angle(a, b) for a, b in ((level, turned), (level, -2 * turned), (turned, turned))]
     np.testing.assert_allclose(angles, [0.3, 0.3, 0], atol=1e-12)
 
@@ -332,13 +355,24 @@ def test_limit_is_that_of_the_contact():
     assert stiffness.limit(lambda dt: False) == 0.0
     assert stiffness.lands("go1", 0.0025, False, contact_stiffness=2e4, contact_damping=100.0)
     assert not stiffness.lands("go1", 0.02, False, contact_stiffness=1e6, contact_damping=100.0)
-    assert stiffness.jitter("go1", 0.0025, contact_stiffness=2e4) < 1e-3 < stiffness.jitter("go1", 0.01, contact_stiffness=1e6)
+    assert (
+        stiffness.jitter("go1", 0.0025, contact_stiffness=2e4)
+        < 1e-3
+        < stiffness.jitter("go1", 0.01, contact_stiffness=1e6)
+    )
 
 
 def rows_of(survivals, pace=1000, **errors):
     """Return evaluations at 1, 2, 3 ... seconds."""
     return [
-        {"seconds": float(t), "env_steps": pace * t, "episodes": 8, "survival": x, "mean_return": 1.0, "episode_seconds": 20 * x}
+        {
+            "seconds": float(t),
+            "env_steps": pace * t,
+            "episodes": 8,
+            "survival": x,
+            "mean_return": 1.0,
+            "episode_seconds": 20 * x,
+        }
         | {name: values[t - 1] for name, values in errors.items()}
         for t, x in enumerate(survivals, 1)
     ]
@@ -348,7 +382,9 @@ def test_a_training_arrives_with_the_first_evaluation_past_the_threshold():
     assert judge.arrival(rows_of([0.1, 0.95, 0.9, 1.0])) == (2.0, 2000)
     assert judge.arrival(rows_of([0.1, 0.94])) is None
     # walking is also to go where it is told to
-    assert judge.arrival(rows_of([1.0, 1.0, 0.9, 1.0], velocity_error=[0.2, 0.15, 0.1, 0.1], yaw_rate_error=[0.1, 0.2, 0.1, 0.1])) == (4.0, 4000)
+    assert judge.arrival(
+        rows_of([1.0, 1.0, 0.9, 1.0], velocity_error=[0.2, 0.15, 0.1, 0.1], yaw_rate_error=[0.1, 0.2, 0.1, 0.1])
+    ) == (4.0, 4000)
 
 
 def test_the_median_of_seeds_counts_those_that_never_arrive():
@@ -378,7 +414,8 @@ def test_the_judge_stops_the_clock_while_he_looks(monkeypatch):
     monkeypatch.setattr(judge, "evaluate", look)
     referee = judge.Judge("quadruped-balance", 0, seconds=10.0, times=[1.0, 3.5, 4.0, 10.0], episodes=1)
     referee.start()
-    steps, over = 0, False
+    steps = 0
+    over = False
     while not over:
         now[0] += 2.0  # an iteration
         steps += 100
@@ -405,7 +442,9 @@ def test_two_evaluations_in_a_row_are_an_arrival_at_the_first():
 
 
 def test_imagination_is_compared_with_who_arrives_and_with_nobody_else(capsys):
-    about, arriving, failing = machine.describe(), rows_of([1.0, 1.0]), rows_of([0.0, 0.5])
+    about = machine.describe()
+    arriving = rows_of([1.0, 1.0])
+    failing = rows_of([0.0, 0.5])
     late = rows_of([0.0, 1.0, 1.0])
     trainings = {"ppo": [late, late], "ppo-8": [arriving, failing], "imagination": [arriving, arriving]}
     found = world_model.report_imagination(trainings, about)
@@ -427,7 +466,8 @@ def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
     env = registry.make(cfg.task, num_envs=1, cfg=cfg.env)
     model = foresight.WorldModel(37, 12, cfg.world_model, 37, env.body)
     model.normaliser.update(s.obs.flatten(0, 1))
-    one_step, results = foresight.OneStep(37, 12), []
+    one_step = foresight.OneStep(37, 12)
+    results = []
     for future in (s.obs[6:], torch.zeros_like(s.obs[6:])):
         torch.manual_seed(1)
         with torch.no_grad():
@@ -444,7 +484,11 @@ def test_the_truth_is_what_sensors_show_but_for_their_noise():
     loaded = checkpoint.load(world_model.WALK)
     s, truth = foresight.Walkers(loaded, override(loaded.config, foresight.OPEN_LOOP), 32, 3, None).record(40)
     noise = s.obs[..., :37] - truth
-    for name, columns, scale in (("joint_position", slice(0, 12), 1.0), ("joint_velocity", slice(12, 24), 0.05), ("gravity", slice(28, 31), 1.0)):
+    for name, columns, scale in (
+        ("joint_position", slice(0, 12), 1.0),
+        ("joint_velocity", slice(12, 24), 0.05),
+        ("gravity", slice(28, 31), 1.0),
+    ):
         most = scale * getattr(loaded.config.env.noise, name)
         assert 0.9 * most < float(noise[..., columns].abs().max()) < 1.001 * most
         assert float(noise[..., columns].mean().abs()) < 0.05 * most
@@ -458,10 +502,14 @@ def test_estimates_of_what_is_not_measured_are_of_settled_robots_and_in_units():
     model = creature.world_model
     model.decode_all = lambda latents: torch.zeros(latents.shape[-1], 74)
     found = foresight.estimates(creature, env, 5)
-    state, truth = env.init_state(5), []
-    memory, age = creature.initial_state(32), np.zeros(32)
+    state = env.init_state(5)
+    truth = []
+    memory = creature.initial_state(32)
+    age = np.zeros(32)
     for _ in range(50):
-        action, _, memory = creature.act(torch.from_numpy(state.obs), memory, torch.from_numpy((age == 0).astype(np.float32)))
+        action, _, memory = creature.act(
+            torch.from_numpy(state.obs), memory, torch.from_numpy((age == 0).astype(np.float32))
+        )
         truth.append(state.info["privileged"][age >= foresight.SETTLED].copy())
         state = env.step(action.numpy())
         age = np.where(state.done, 0, age + 1)
@@ -483,9 +531,14 @@ def test_what_a_computation_keeps_counts_every_storage_once():
 
 def test_mirror_images_are_other_half_of_a_batch():
     bench = world_model_details.Bench()
-    s, m = bench.batch(8), bench.model()
+    s = bench.batch(8)
+    m = bench.model()
     both = world_model_details.with_images(m, s, torch.zeros(1, 384, 16))
-    assert both.obs.shape == (16, 16, 74) and torch.equal(both.obs[:, :8], s.obs) and torch.equal(both.obs[:, 8:], m.of_all(s.obs))
+    assert (
+        both.obs.shape == (16, 16, 74)
+        and torch.equal(both.obs[:, :8], s.obs)
+        and torch.equal(both.obs[:, 8:], m.of_all(s.obs))
+    )
     assert torch.equal(both.action[:, 8:], m.of_actions(s.action)) and torch.equal(both.keep[:, 8:], s.keep)
 
 
@@ -525,7 +578,9 @@ def test_the_report_has_the_keys_that_others_read():
     assert report["walk_seconds"] == 2.0
     assert report["tasks"]["quadruped-balance"]["recurrent-ppo"]["seconds"] is None
     alone = training.report({"quadruped-balance": {"ppo": [rows_of([1.0])]}})
-    assert {alone[key] for key in ("env_steps_per_second", "recurrent_ppo_ratio", "balance_seconds", "walk_seconds")} == {None}
+    assert {
+        alone[key] for key in ("env_steps_per_second", "recurrent_ppo_ratio", "balance_seconds", "walk_seconds")
+    } == {None}
 
 
 def test_table_csv_and_plot_of_trainings(tmp_path, capsys):
@@ -538,13 +593,17 @@ def test_table_csv_and_plot_of_trainings(tmp_path, capsys):
     with open(tmp_path / "a.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 9 + 6 + 6 + 6
-    assert lines[0] | {"task": "quadruped-balance", "contestant": "foal", "seed": "0", "seconds": "1.0", "survival": "0.5"} == lines[0]
+    assert (
+        lines[0] | {"task": "quadruped-balance", "contestant": "foal", "seed": "0", "seconds": "1.0", "survival": "0.5"}
+        == lines[0]
+    )
     training.plot(tmp_path / "a.png", results())
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
 def test_the_band_spans_seeds_between_their_evaluations():
-    a, b = rows_of([0.0, 0.0, 1.0, 1.0]), rows_of([1.0, 1.0])
+    a = rows_of([0.0, 0.0, 1.0, 1.0])
+    b = rows_of([1.0, 1.0])
     times, (low, middle, high) = training.band([a, b], "survival")
     assert times.tolist() == [1.0, 2.0]
     assert (low.tolist(), middle.tolist(), high.tolist()) == ([0.0, 0.0], [0.5, 0.5], [1.0, 1.0])
@@ -592,7 +651,9 @@ def test_training_says_what_it_was_asked_wrongly(option, monkeypatch, capsys):
 def test_stable_baselines_sees_what_the_environment_does():
     stable_baselines = pytest.importorskip("benchmarks.stable_baselines", exc_type=ImportError)
     changes = {"max_episode_seconds": 0.6}
-    env = stable_baselines.FoalVecEnv(GymVectorEnv(registry.make("quadruped-balance", num_envs=48, env_cfg_override=changes, threads=1), 3, 100.0))
+    env = stable_baselines.FoalVecEnv(
+        GymVectorEnv(registry.make("quadruped-balance", num_envs=48, env_cfg_override=changes, threads=1), 3, 100.0)
+    )
     plain = registry.make("quadruped-balance", num_envs=48, env_cfg_override=changes, threads=1)
     assert np.array_equal(env.reset(), plain.init_state(3, staggered=True).obs)
     actions = np.random.default_rng(0).normal(size=(48, 12)).astype(np.float32)
@@ -625,13 +686,23 @@ def test_stable_baselines_trains_under_the_judge(recurrent):
 
 
 def tasks_run(task, evaluations, **final):
-    rows = [{"train_seconds": float(t), "env_steps": 1e3 * t} | {f"eval_{name}": x for name, x in e.items()} for t, e in enumerate(evaluations, 1)]
+    rows = [
+        {"train_seconds": float(t), "env_steps": 1e3 * t} | {f"eval_{name}": x for name, x in e.items()}
+        for t, e in enumerate(evaluations, 1)
+    ]
     return {"seconds": 12.0, "rows": rows, "final": {"survival": 1.0} | final}
 
 
 def test_tasks_are_learnt_at_the_first_evaluation_that_says_so(tmp_path, capsys):
-    bounces = [{"survival": 1.0, "bounces": 9.0}, {"survival": 0.9, "bounces": 20.0}, {"survival": 1.0, "bounces": 10.0}]
-    walks = [{"survival": 1.0, "velocity_error": 0.2, "yaw_rate_error": 0.1}, {"survival": 1.0, "velocity_error": 0.1, "yaw_rate_error": 0.2}]
+    bounces = [
+        {"survival": 1.0, "bounces": 9.0},
+        {"survival": 0.9, "bounces": 20.0},
+        {"survival": 1.0, "bounces": 10.0},
+    ]
+    walks = [
+        {"survival": 1.0, "velocity_error": 0.2, "yaw_rate_error": 0.1},
+        {"survival": 1.0, "velocity_error": 0.1, "yaw_rate_error": 0.2},
+    ]
     ball = tasks_run("bounce-ball", bounces, bounces=11.0, episode_seconds=20.0)
     walk = tasks_run("quadruped-walk-flat", walks, velocity_error=0.1, yaw_rate_error=0.2)
     assert tasks.arrival("bounce-ball", ball) == 3.0 and tasks.arrival("quadruped-walk-flat", walk) is None
@@ -639,18 +710,33 @@ def test_tasks_are_learnt_at_the_first_evaluation_that_says_so(tmp_path, capsys)
     results = {("bounce-ball", ""): [ball], ("quadruped-walk-flat", "spot"): [walk, walk]}
     told = tasks.report(results, {"cpu": "c", "cores": 1, "versions": {}})
     out = capsys.readouterr().out
-    assert "95% survival, bounces at least 10" in out and "never, never" in out and told[0]["seconds"] == [3.0] and told[1]["robot"] == "spot"
+    assert (
+        "95% survival, bounces at least 10" in out
+        and "never, never" in out
+        and told[0]["seconds"] == [3.0]
+        and told[1]["robot"] == "spot"
+    )
     tasks.write_csv(tmp_path / "t.csv", results)
     with open(tmp_path / "t.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 + 2 * 2 and rows[0]["bounces"] == "9"
-    assert (rows[-1]["robot"], rows[-1]["seed"], rows[-1]["env_steps"], rows[-1]["velocity_error"], rows[-1]["goals"]) == ("spot", "1", "2000", "0.1", "")
+    assert (
+        rows[-1]["robot"],
+        rows[-1]["seed"],
+        rows[-1]["env_steps"],
+        rows[-1]["velocity_error"],
+        rows[-1]["goals"],
+    ) == ("spot", "1", "2000", "0.1", "")
     tasks.plot(tmp_path / "t.png", results)
     assert (tmp_path / "t.png").stat().st_size > 5000
 
 
 def test_tasks_are_learnt_by_the_command_and_its_failure_ends_it(tmp_path):
-    assert tasks.robots("quadruped-goal") == tasks.ROBOTS and tasks.robots("anymal-navigation") == ("anymal_c",) and tasks.robots("cartpole") == ("",)
+    assert (
+        tasks.robots("quadruped-goal") == tasks.ROBOTS
+        and tasks.robots("anymal-navigation") == ("anymal_c",)
+        and tasks.robots("cartpole") == ("",)
+    )
     with pytest.raises(SystemExit, match=r"simulate\.py --task nothing: simulate\.py: task: unknown task 'nothing'"):
         tasks.simulate(tmp_path, "--task", "nothing")
 
@@ -660,7 +746,9 @@ def test_a_part_that_fails_keeps_no_other_from_running(monkeypatch, capsys):
         raise RuntimeError("a kernel that there is not")
 
     monkeypatch.setitem(gpu.PARTS, "agreement", broken)
-    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--minutes", "0.01", "--part", "agreement", "threads", "--json"])
+    monkeypatch.setattr(
+        sys, "argv", ["gpu", "--device", "cpu", "--minutes", "0.01", "--part", "agreement", "threads", "--json"]
+    )
     assert gpu.main() == 1
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["failed"] == ["agreement"]
@@ -678,7 +766,8 @@ def test_the_tree_of_a_commit_is_checked_out_and_one_that_there_is_not_is_said(t
 
 
 def test_paces_are_compared_pair_by_pair_after_one_that_compiles(monkeypatch, tmp_path):
-    paces, ran = iter([1.0, 1.0, 8.0, 4.0, 5.0, 10.0]), []
+    paces = iter([1.0, 1.0, 8.0, 4.0, 5.0, 10.0])
+    ran = []
 
     def run(*command, cwd):
         ran.append(cwd)

@@ -26,7 +26,9 @@ def fallen(robot, n=1, timestep=0.002, cfg=CFG, **arguments):
 def corners(robot, state):
     """Return (N, 8, 3) the trunk's corners, world frame [m]."""
     signs = np.array(list(itertools.product((-1, 1), repeat=3)))
-    return state.base_position[:, None] + np.einsum("nij,kj->nki", rotation(state.base_quaternion), signs * robot.trunk_half_extents)
+    return state.base_position[:, None] + np.einsum(
+        "nij,kj->nki", rotation(state.base_quaternion), signs * robot.trunk_half_extents
+    )
 
 
 def knees_and_feet(robot, state):
@@ -56,10 +58,13 @@ def fold(engine, seconds, joints, kp=30.0, kd=1.0):
 
 @pytest.mark.parametrize("ground", ["flat", "terrain"])
 def test_a_fallen_robot_comes_to_rest_under_its_weight(ground):
-    robot, n = load_robot("go1"), len(POSES)
+    robot = load_robot("go1")
+    n = len(POSES)
     engine = fallen(robot, n, terrain=terrain.flat(-1.0) if ground == "terrain" else None)
     floor = -1.0 if ground == "terrain" else 0.0
-    engine.set_state(base_position=np.tile([0, 0, 0.45 + floor], (n, 1)), base_quaternion=np.array(list(POSES.values())))
+    engine.set_state(
+        base_position=np.tile([0, 0, 0.45 + floor], (n, 1)), base_quaternion=np.array(list(POSES.values()))
+    )
     folded = np.tile([0.0, 1.6, -2.6], 4)
     fold(engine, 3.0, folded)
     before = invariants(robot, engine.get_state())
@@ -79,7 +84,9 @@ def test_a_fallen_robot_comes_to_rest_under_its_weight(ground):
     assert on_trunk[0] == 4
     assert (on_trunk >= 2).sum() >= 2
     assert (deep.max(1) < robot.total_mass * CFG.gravity / CFG.contact_stiffness).all()
-    np.testing.assert_allclose(np.maximum(deep[:, 9::2], 0) * CFG.contact_stiffness, np.linalg.norm(state.foot_contact_force, axis=2), atol=3.0)
+    np.testing.assert_allclose(
+        np.maximum(deep[:, 9::2], 0) * CFG.contact_stiffness, np.linalg.norm(state.foot_contact_force, axis=2), atol=3.0
+    )
 
 
 def test_knees_bear_a_robot_that_kneels():
@@ -103,19 +110,22 @@ def test_knees_bear_a_robot_that_kneels():
 
 @pytest.mark.parametrize(("name", "clearance"), [("go1", 0.004), ("spot", 0.012)])
 def test_on_its_back_it_lies_as_high_as_in_mujoco(name, clearance):
-    robot, dt = load_robot(name), 0.002
+    robot = load_robot(name)
+    dt = 0.002
     engine = fallen(robot)
     height = robot.trunk_half_extents[2]
     engine.set_state(base_position=[[0, 0, height + 0.02]], base_quaternion=[[0.0, 1.0, 0.0, 0.0]])
     model, data = twin(robot, dt, body_contact=True)
     put(data, engine.get_state(), 0)
-    home, gain = robot.home_joints.ravel(), 60.0 if name == "go1" else 300.0
+    home = robot.home_joints.ravel()
+    gain = 60.0 if name == "go1" else 300.0
     fold(engine, 1.5, home, gain, gain / 40)
     for _ in range(round(1.5 / dt)):
         data.ctrl[:] = gain * (home - data.qpos[7:]) - gain / 40 * data.qvel[6:]
         mujoco.mj_step(model, data)
     state = engine.get_state()
-    ours, theirs = state.base_position[0, 2], data.qpos[2]
+    ours = state.base_position[0, 2]
+    theirs = data.qpos[2]
     assert ours == pytest.approx(theirs, abs=clearance)
     assert ours == pytest.approx(height, abs=clearance)
     np.testing.assert_allclose(rotation(state.base_quaternion)[0, :, 2], [0, 0, -1], atol=0.05)
@@ -125,7 +135,8 @@ def test_on_its_back_it_lies_as_high_as_in_mujoco(name, clearance):
 
 @pytest.mark.parametrize("timestep", [0.001, 0.0025])
 def test_tumbling_gains_no_energy(timestep):
-    robot, n = load_robot("go1"), 32
+    robot = load_robot("go1")
+    n = 32
     cfg = CFG
     engine = fallen(robot, n, timestep)
     state = random_state(robot, n, 2, 0.0, 0.0)

@@ -64,7 +64,9 @@ def write_what_is_named(words, folder):
             (folder / word).parent.mkdir(exist_ok=True)
             (folder / word).write_text(to_urdf(load_robot("go1")))
         if task := re.fullmatch(r"(\w+):([\w-]+)", word):
-            (code,) = (body for body in shown if f'registry.envcfg("{task[2]}"' in body or f'\ntask("{task[2]}"' in body)
+            (code,) = (
+                body for body in shown if f'registry.envcfg("{task[2]}"' in body or f'\ntask("{task[2]}"' in body
+            )
             (folder / f"{task[1]}.py").write_text(code)
 
 
@@ -85,7 +87,11 @@ def run_simulate(words, folder, monkeypatch):
     if "--help" in words:
         section = [*words, ""][words.index("--help") + 1]
         shown = set(re.findall(r"--[\w.]+", done.out))
-        assert {"--push.speed"} <= shown if section else {"--iterations", "--seed"} <= shown and len(done.out.splitlines()) < 40
+        assert (
+            {"--push.speed"} <= shown
+            if section
+            else {"--iterations", "--seed"} <= shown and len(done.out.splitlines()) < 40
+        )
     elif "--list" in words:
         assert all(f"{name}: " in done.out for name in registry.list_registered_envs())
     elif "--export" in words:
@@ -205,7 +211,11 @@ def test_options_that_are_shown_are_there(monkeypatch):
     # options of documented terms, which are named there after their parameters
     terms = "\n".join(body for text in TEXTS.values() for body in commands.blocks(text, "python") if "\ntask(" in body)
     defaults = re.findall(r"(\w+)=", " ".join(re.findall(r"^def \w+\((.*)\):$", terms, re.MULTILINE)))
-    own = {f"--{section}.{name}" for section in ("reward", "termination", "randomisation", "command", "event") for name in defaults}
+    own = {
+        f"--{section}.{name}"
+        for section in ("reward", "termination", "randomisation", "command", "event")
+        for name in defaults
+    }
     everything = set().union(own, *known.values())
     for name, text in TEXTS.items():
         # commands are run above

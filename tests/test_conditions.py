@@ -95,7 +95,10 @@ def test_falls_count_from_the_ground(height, axis, tilt, falls):
     legs_up = np.tile([0.0, np.pi, -1.0], (24, 4))
     quaternion = np.tile([np.cos(tilt / 2), *(np.sin(tilt / 2) * np.array(axis))], (24, 1))
     env.engine.set_state(
-        base_position=spawns + [0, 0, height], base_quaternion=quaternion, joint_position=legs_up, base_linear_velocity=np.tile([0, 0, 0.1], (24, 1))
+        base_position=spawns + [0, 0, height],
+        base_quaternion=quaternion,
+        joint_position=legs_up,
+        base_linear_velocity=np.tile([0, 0, 0.1], (24, 1)),
     )
     state = env.step(np.zeros((24, 12)))
     assert (state.terminated == falls).all()
@@ -108,13 +111,16 @@ def test_heights_and_goals_count_from_the_ground():
     env.init_state(seed=2)
     for _ in range(3):
         s = env.step(np.zeros((n, 12)))
-    running, state = ~s.done, env.engine.get_state()
+    running = ~s.done
+    state = env.engine.get_state()
     assert running.sum() > 150
     com = centre_of_mass(env.robot, state)
     ground = env.terrain.height(*state.base_position[:, :2].T)
     assert ground.std() > 0.1
     np.testing.assert_allclose(env.field("com")[running, 2], (com[:, 2] - ground)[running], atol=2e-5)
-    np.testing.assert_allclose(s.info["privileged"][running, 3], (10 * (above(env, state) - env.robot.home_height))[running], atol=2e-4)
+    np.testing.assert_allclose(
+        s.info["privileged"][running, 3], (10 * (above(env, state) - env.robot.home_height))[running], atol=2e-4
+    )
     # a goal is as high above the ground as the centre of mass of a robot that stands, within goal.height
     goal = env.field("goal")
     off = goal[:, 2] - (env.robot.home_height + com[:, 2] - state.base_position[:, 2])
@@ -129,7 +135,12 @@ def test_heights_and_goals_count_from_the_ground():
 # Sensors
 
 
-AMOUNTS = {"joint_position": (0, 12, 1.0), "joint_velocity": (12, 12, 0.05), "spin": (31, 3, 0.25), "gravity": (28, 3, 1.0)}  # first column, columns, scale
+AMOUNTS = {
+    "joint_position": (0, 12, 1.0),
+    "joint_velocity": (12, 12, 0.05),
+    "spin": (31, 3, 0.25),
+    "gravity": (28, 3, 1.0),
+}  # first column, columns, scale
 NOISE = {"noise.joint_position": 0.03, "noise.joint_velocity": 0.8, "noise.spin": 0.2, "noise.gravity": 0.05}
 
 
@@ -140,7 +151,8 @@ def deviations(env, silent, steps, seed=3, scale=0.3):
     rng = np.random.default_rng(4)
     for _ in range(steps - 1):
         actions = rng.normal(0, scale, (env.num_envs, 12))
-        a, b = env.step(actions), silent.step(actions)
+        a = env.step(actions)
+        b = silent.step(actions)
         off.append(a.obs - b.obs)
         done.append(a.done.copy())
         # physics and the privileged observation know of no noise
@@ -152,7 +164,8 @@ def deviations(env, silent, steps, seed=3, scale=0.3):
 
 
 def test_noise_is_uniform_within_its_bounds_and_new_at_every_step():
-    n, steps = 200, 20
+    n = 200
+    steps = 20
     off, _ = deviations(make(n, NOISE), make(n), steps)
     rest = np.ones(37, bool)
     for name, (first, count, scale) in AMOUNTS.items():
@@ -176,7 +189,8 @@ def test_noise_of_one_sensor_touches_no_other():
 
 
 def test_a_bias_lasts_an_episode():
-    n, steps = 200, 24
+    n = 200
+    steps = 24
     short = {"max_episode_seconds": 0.2}
     off, done = deviations(make(n, {"noise.spin_bias": 0.4, "noise.gravity_bias": 0.1}, short), make(n, short), steps)
     np.testing.assert_array_equal(np.delete(off, [28, 29, 30, 31, 32, 33], axis=2), 0)
@@ -195,23 +209,35 @@ def test_a_bias_lasts_an_episode():
 
 def test_what_robots_differ_in_is_drawn_when_an_episode_starts():
     n = 100
-    ranges = {"vary.friction": (0.5, 1.0), "vary.trunk_mass": (0.9, 1.2), "vary.joint_offset": 0.05, "vary.kp": (0.8, 1.2), "vary.delay": (0.0, 0.01)}
+    ranges = {
+        "vary.friction": (0.5, 1.0),
+        "vary.trunk_mass": (0.9, 1.2),
+        "vary.joint_offset": 0.05,
+        "vary.kp": (0.8, 1.2),
+        "vary.delay": (0.0, 0.01),
+    }
     env = make(n, ranges)
     env.init_state(seed=5)
     rows = varied(env)
     assert len(np.unique(rows[:, L.V_KINETIC])) == n
-    rng, ends = np.random.default_rng(6), 0
+    rng = np.random.default_rng(6)
+    ends = 0
     for _ in range(40):
         state = env.step(rng.normal(0, 1.5, (n, 12)))
         now = varied(env)
         done = state.done
         np.testing.assert_array_equal(now[~done], rows[~done])
-        assert (now[done][:, [L.V_KINETIC, L.V_KP, L.V_MASS, L.V_DELAY]] != rows[done][:, [L.V_KINETIC, L.V_KP, L.V_MASS, L.V_DELAY]]).all()
+        assert (
+            now[done][:, [L.V_KINETIC, L.V_KP, L.V_MASS, L.V_DELAY]]
+            != rows[done][:, [L.V_KINETIC, L.V_KP, L.V_MASS, L.V_DELAY]]
+        ).all()
         np.testing.assert_array_equal(env.engine.energy[done], 0)
         assert (env.engine.energy[~done] > 0).all()
-        rows, ends = now, ends + done.sum()
+        rows = now
+        ends = ends + done.sum()
     assert 30 < ends < 20 * n
-    friction, kp = rows[:, L.V_KINETIC] / 0.8, rows[:, L.V_KP]
+    friction = rows[:, L.V_KINETIC] / 0.8
+    kp = rows[:, L.V_KP]
     assert (friction > 0.5 - 1e-6).all()
     assert (friction < 1.0 + 1e-6).all()
     assert friction.std() == pytest.approx(0.5 / np.sqrt(12), rel=0.2)
@@ -229,7 +255,9 @@ def test_an_offset_is_seen_and_obeyed():
     n = 64
     env = make(n, CALM, NEVER_FALL, {"vary.joint_offset": 0.1})
     state = env.init_state(seed=7)
-    offset = np.concatenate([varied(env)[:, L.VARIED_BASE_ROWS + i * L.VARIED_LEG_ROWS + L.V_OFFSET :][:, :3] for i in range(4)], 1)
+    offset = np.concatenate(
+        [varied(env)[:, L.VARIED_BASE_ROWS + i * L.VARIED_LEG_ROWS + L.V_OFFSET :][:, :3] for i in range(4)], 1
+    )
     assert offset.std() > 0.04
     np.testing.assert_allclose(state.obs[:, :12], offset, atol=1e-6)
     for _ in range(50):
@@ -248,15 +276,20 @@ def test_motors_get_the_targets_late_as_those_of_the_engine_do():
     bare = PhysicsEngine(env.robot, n, cfg.sim_dt, 1, cfg.physics, env.terrain, differ=True)
     bare.model.varied_blocks[:] = env.engine.model.varied_blocks
     start = env.engine.get_state()
-    bare.set_state(**{f.name: getattr(start, f.name) for f in dataclasses.fields(start) if f.name != "foot_contact_force"})
+    bare.set_state(
+        **{f.name: getattr(start, f.name) for f in dataclasses.fields(start) if f.name != "foot_contact_force"}
+    )
     low, high = env.robot.joint_range.reshape(12, 2).T
     rng = np.random.default_rng(9)
     for _ in range(6):
         actions = rng.normal(0, 0.5, (n, 12)).astype(np.float32)
         assert not env.step(actions).done.any()
-        bare.set_joint_targets(np.clip(env.robot.home_joints.ravel() + cfg.action_scale * actions, low, high), cfg.kp, cfg.kd)
+        bare.set_joint_targets(
+            np.clip(env.robot.home_joints.ravel() + cfg.action_scale * actions, low, high), cfg.kp, cfg.kd
+        )
         bare.step(cfg.sim_substeps)
-    ours, theirs = env.engine.get_state(), bare.get_state()
+    ours = env.engine.get_state()
+    theirs = bare.get_state()
     assert np.abs(ours.joint_position - start.joint_position).max() > 0.2
     assert np.median(np.abs(ours.joint_position - theirs.joint_position)) < 1e-5
     np.testing.assert_allclose(ours.joint_position, theirs.joint_position, atol=5e-3)
@@ -266,11 +299,15 @@ def test_motors_get_the_targets_late_as_those_of_the_engine_do():
 # Breaking
 
 
-@pytest.mark.parametrize("row", [L.POSITION, L.POSITION + 2, L.ORIGIN, L.ORIGIN + 1, L.QUATERNION + 1, L.SPIN, L.BASE_ROWS + L.LEG_ROWS + L.JOINT])
+@pytest.mark.parametrize(
+    "row",
+    [L.POSITION, L.POSITION + 2, L.ORIGIN, L.ORIGIN + 1, L.QUATERNION + 1, L.SPIN, L.BASE_ROWS + L.LEG_ROWS + L.JOINT],
+)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_broken_robot_starts_anew_on_the_ground_and_its_neighbours_do_not_notice(row, value):
     noise = NOISE | {"noise.spin_bias": 0.1}
-    env, whole = make(40, noise), make(40, noise)
+    env = make(40, noise)
+    whole = make(40, noise)
     rng = np.random.default_rng(10)
     for e in (env, whole):
         e.init_state(seed=11)
@@ -280,18 +317,26 @@ def test_a_broken_robot_starts_anew_on_the_ground_and_its_neighbours_do_not_noti
             e.step(actions)
     sick = 35
     env.engine.blocks.reshape(env.engine.num_blocks, -1, LANES)[sick // LANES, row, sick % LANES] = value
-    broken, healthy = env.step(actions), whole.step(actions)
+    broken = env.step(actions)
+    healthy = whole.step(actions)
     assert broken.terminated[sick]
     np.testing.assert_array_equal(env.engine.broken, np.arange(40) == sick)
     state = env.engine.get_state()
-    np.testing.assert_allclose(state.base_position[sick, :2], env.terrain.spawns.reshape(-1, 3)[sick % 24, :2], atol=1e-5)
+    np.testing.assert_allclose(
+        state.base_position[sick, :2], env.terrain.spawns.reshape(-1, 3)[sick % 24, :2], atol=1e-5
+    )
     assert clearance(env.terrain, env.robot, state)[sick].min() == pytest.approx(0, abs=1e-4)
     others = np.arange(40) != sick
     for _ in range(5):
-        for a, b in ((broken.obs, healthy.obs), (broken.reward, healthy.reward), (broken.info["privileged"], healthy.info["privileged"])):
+        for a, b in (
+            (broken.obs, healthy.obs),
+            (broken.reward, healthy.reward),
+            (broken.info["privileged"], healthy.info["privileged"]),
+        ):
             assert np.isfinite(a).all()
             np.testing.assert_array_equal(a[others], b[others])
-        broken, healthy = env.step(actions), whole.step(actions)
+        broken = env.step(actions)
+        healthy = whole.step(actions)
     for array in (env.engine.blocks, env.engine.model.motor_blocks, env.engine.model.varied_blocks):
         assert np.isfinite(array).all()
 
@@ -300,14 +345,23 @@ def test_a_broken_robot_starts_anew_on_the_ground_and_its_neighbours_do_not_noti
 
 
 def test_any_number_of_threads_and_of_robots_gives_the_same_episodes():
-    n, few, steps = 3 * LANES + 1, 40, 60
-    changes = NOISE | {"noise.spin_bias": 0.1, "vary.friction": (0.5, 1.2), "vary.joint_offset": 0.03, "vary.delay": (0.0, 0.008), "vary.trunk_shift": 0.02}
+    n = 3 * LANES + 1
+    few = 40
+    steps = 60
+    changes = NOISE | {
+        "noise.spin_bias": 0.1,
+        "vary.friction": (0.5, 1.2),
+        "vary.joint_offset": 0.03,
+        "vary.delay": (0.0, 0.008),
+        "vary.trunk_shift": 0.02,
+    }
     actions = np.random.default_rng(12).normal(0, 1.2, (steps, n, 12)).astype(np.float32)
     records = []
     for count, threads in ((n, 1), (n, 2), (n, 3), (few, 1)):
         env = make(count, changes, threads=threads)
         env.set_spawns(np.random.default_rng(13).uniform(-18, 18, (n, 2))[:count])
-        record, ends = [env.init_state(seed=14, staggered=True).obs[:few].tobytes()], 0
+        record = [env.init_state(seed=14, staggered=True).obs[:few].tobytes()]
+        ends = 0
         for a in actions:
             s = env.step(a[:count])
             record += [x[:few].tobytes() for x in (s.obs, s.reward, s.terminated, s.truncated, s.info["privileged"])]

@@ -12,19 +12,26 @@ from physics.jit import real
 
 
 def turn(axis, angle):
-    s, c = np.sin(angle), np.cos(angle)
+    s = np.sin(angle)
+    c = np.cos(angle)
     return np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) if axis == 0 else np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
 def given(robot, i, q):
     """Return foot centre and (mass, first moment, second moment) of a leg about the base origin, from the robot's own numbers."""
-    origin, frame, mass, first, second = np.zeros(3), np.eye(3), 0.0, np.zeros(3), np.zeros((3, 3))
+    origin = np.zeros(3)
+    frame = np.eye(3)
+    mass = 0.0
+    first = np.zeros(3)
+    second = np.zeros((3, 3))
     for j, link in enumerate(robot.links[i]):
         origin = origin + frame @ robot.offset[i, j]
         frame = frame @ turn(min(j, 1), q[j])
         com = origin + frame @ link.com
         spread = frame @ (0.5 * np.trace(link.inertia) * np.eye(3) - link.inertia) @ frame.T
-        mass, first, second = mass + link.mass, first + link.mass * com, second + spread + link.mass * np.outer(com, com)
+        mass = mass + link.mass
+        first = first + link.mass * com
+        second = second + spread + link.mass * np.outer(com, com)
     return origin + frame @ robot.foot_offset[i], mass, first, second
 
 
@@ -40,34 +47,45 @@ def packed(leg, q):
         *((np.array([x, 0, z]), symmetric(xx, xy, xz, 0, yz, zz)) for x, z, xx, xy, xz, yz, zz in (thigh, calf)),
     ]
     h = turn(0, q[0])
-    t, k = h @ turn(1, q[1] + leg[C.THIGH_TURN]), h @ turn(1, q[1] + q[2] + leg[C.CALF_TURN])
+    t = h @ turn(1, q[1] + leg[C.THIGH_TURN])
+    k = h @ turn(1, q[1] + q[2] + leg[C.CALF_TURN])
     thigh_at = leg[C.HIP : C.HIP + 3] + h @ [0, 0, leg[C.RISE]]
     knee = thigh_at + t @ [0, 0, -leg[C.THIGH_LENGTH]]
-    first, second = np.zeros(3), np.zeros((3, 3))
+    first = np.zeros(3)
+    second = np.zeros((3, 3))
     for origin, frame, (f, s) in zip((leg[C.HIP : C.HIP + 3], thigh_at, knee), (h, t, k), moments, strict=True):
-        f, s = frame @ f, frame @ s @ frame.T
-        first, second = first + f, second + s + np.outer(origin, f) + np.outer(f, origin)
+        f = frame @ f
+        s = frame @ s @ frame.T
+        first = first + f
+        second = second + s + np.outer(origin, f) + np.outer(f, origin)
     return knee + k @ [0, leg[C.FOOT_SIDE], -leg[C.CALF_LENGTH]], first, second
 
 
 @pytest.mark.parametrize("name", [*ROBOTS, "odd"])
 def test_feet_and_mass_are_where_they_were_at_any_joint_angles(name):
     robot = odd_robot() if name == "odd" else load_robot(name)
-    legs, base = C.leg_constants(robot).astype(np.float64), C.base_constants(robot).astype(np.float64)
+    legs = C.leg_constants(robot).astype(np.float64)
+    base = C.base_constants(robot).astype(np.float64)
     rng = np.random.default_rng(0)
     for _ in range(20):
-        mass, first = robot.base.mass, robot.base.mass * robot.base.com
+        mass = robot.base.mass
+        first = robot.base.mass * robot.base.com
         inertia = robot.base.inertia
-        second = 0.5 * np.trace(inertia) * np.eye(3) - inertia + robot.base.mass * np.outer(robot.base.com, robot.base.com)
+        second = (
+            0.5 * np.trace(inertia) * np.eye(3) - inertia + robot.base.mass * np.outer(robot.base.com, robot.base.com)
+        )
         ours_first = base[C.BASE_FIRST : C.BASE_FIRST + 3].copy()
         xx, xy, xz, yy, yz, zz = base[C.BASE_SECOND : C.BASE_SECOND + 6]
         ours_second = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
         for i in range(4):
             q = rng.uniform(-3, 3, 3)
             foot, m, f, s = given(robot, i, q)
-            mass, first, second = mass + m, first + f, second + s
+            mass = mass + m
+            first = first + f
+            second = second + s
             ours_foot, f, s = packed(legs[i], q)
-            ours_first, ours_second = ours_first + f, ours_second + s
+            ours_first = ours_first + f
+            ours_second = ours_second + s
             np.testing.assert_allclose(ours_foot, foot, atol=2e-6)
         assert base[C.BASE_MASS] == pytest.approx(mass, rel=1e-6)
         np.testing.assert_allclose(ours_first, first, atol=2e-6 * mass)
@@ -91,7 +109,12 @@ def test_constants_lie_where_their_names_say():
 
 
 def test_constants_of_world_and_motors_by_hand():
-    motors = C.motor_constants(MotorCfg(enabled=True, lag=0.01, delay=0.003, rated_speed=20.0, no_load_speed=30.0, efficiency=0.8, stamina=50.0), 0.004)
+    motors = C.motor_constants(
+        MotorCfg(
+            enabled=True, lag=0.01, delay=0.003, rated_speed=20.0, no_load_speed=30.0, efficiency=0.8, stamina=50.0
+        ),
+        0.004,
+    )
     np.testing.assert_allclose(motors, [1 - np.exp(-0.4), 0.003, 30.0, 0.1, 1.25, 50.0, 20.0, 0.3], rtol=1e-6)
     assert C.motor_constants(MotorCfg(lag=0.0), 0.004)[C.LAG] == 1.0
     for model, static, viscous in (("simple", 0.0, 0.0), ("coulomb", 0.1, 0.0), ("coulomb+viscous", 0.1, 0.05)):

@@ -49,7 +49,9 @@ def on_the_ground(robot, n, seed, speed=1.0, height=0.0):
 def forces(gap, normal, v, law, dt, out):
     """Set out (N, 5) to force, alpha and beta of contacts."""
     for i in range(len(gap)):
-        f, alpha, beta = contact_force(gap[i], (normal[i, 0], normal[i, 1], normal[i, 2]), (v[i, 0], v[i, 1], v[i, 2]), law, dt)
+        f, alpha, beta = contact_force(
+            gap[i], (normal[i, 0], normal[i, 1], normal[i, 2]), (v[i, 0], v[i, 1], v[i, 2]), law, dt
+        )
         out[i] = f[0], f[1], f[2], alpha, beta
 
 
@@ -72,7 +74,14 @@ def contacts(gap, normal, v, dt=1e-3, **changes):
     """Return force (N, 3), alpha and beta (N) of contacts whose arguments broadcast."""
     n = max(np.size(gap), len(normal), len(v))
     out = np.zeros((n, 5))
-    forces(np.full(n, gap) if np.ndim(gap) == 0 else gap, np.broadcast_to(normal, (n, 3)).copy(), np.broadcast_to(v, (n, 3)).copy(), law(**changes), dt, out)
+    forces(
+        np.full(n, gap) if np.ndim(gap) == 0 else gap,
+        np.broadcast_to(normal, (n, 3)).copy(),
+        np.broadcast_to(v, (n, 3)).copy(),
+        law(**changes),
+        dt,
+        out,
+    )
     return out[:, :3], out[:, 3], out[:, 4]
 
 
@@ -108,14 +117,19 @@ def test_nothing_bounces_without_restitution_or_with_much_damping():
     assert bounce(3.2, 3.0, law(damping=0.0, restitution=0.0), 1e-6) < 0.07 * 3.0
     critical = 2 * np.sqrt(LAW["stiffness"] * 3.2)
     assert bounce(3.2, 1.0, law(damping=critical), 1e-5) < 0.15
-    assert bounce(3.2, 1.0, law(damping=0.2 * critical), 1e-5) == pytest.approx(np.exp(-0.2 * np.pi / np.sqrt(1 - 0.04)), rel=0.2)
+    assert bounce(3.2, 1.0, law(damping=0.2 * critical), 1e-5) == pytest.approx(
+        np.exp(-0.2 * np.pi / np.sqrt(1 - 0.04)), rel=0.2
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_force_of_the_instant_is_the_documented_one(model):
-    n, dt = 2000, 1e-3
+    n = 2000
+    dt = 1e-3
     rng = np.random.default_rng(1)
-    gap, normal, v = rng.uniform(-0.01, 0.005, n), directions(n, 2), directions(n, 3) * 10 ** rng.uniform(-3, 1, (n, 1))
+    gap = rng.uniform(-0.01, 0.005, n)
+    normal = directions(n, 2)
+    v = directions(n, 3) * 10 ** rng.uniform(-3, 1, (n, 1))
     p = LAW | MODELS[model] | {"restitution": 0.6}
     f, alpha, beta = contacts(gap, normal, v, dt, **p)
     vn, vt = split(v, normal)
@@ -139,13 +153,15 @@ def test_the_force_of_the_instant_is_the_documented_one(model):
 
 def test_grip_takes_a_slip_away_in_its_time_and_bears_what_pushes_at_once():
     v = np.array([[1e-3, 0.0, 0.0], [0.0, 0.3, 0.0], [30.0, 0.0, 0.0]])
-    up, still = np.array([[0.0, 0.0, 1.0]]), {"static": 0.0, "viscous": 0.0}
+    up = np.array([[0.0, 0.0, 1.0]])
+    still = {"static": 0.0, "viscous": 0.0}
     at_once, alpha, beta = contacts(-1e-3, up, v, dt=2e-3, **still)
     slow, slow_alpha, slow_beta = contacts(-1e-3, up, v, dt=2e-3, grip=0.01, **still)
     np.testing.assert_array_equal(slow_alpha, alpha)
     np.testing.assert_array_equal(slow_beta, beta)
     np.testing.assert_allclose(slow[:, 2], at_once[:, 2])
-    vt2, held = (v * v).sum(1), LAW["kinetic"] * at_once[:, 2] * 0.01 / LAW["mass"]
+    vt2 = (v * v).sum(1)
+    held = LAW["kinetic"] * at_once[:, 2] * 0.01 / LAW["mass"]
     share = 0.2 + 0.8 * vt2 / (vt2 + held**2)
     np.testing.assert_allclose(slow[:, :2], share[:, None] * at_once[:, :2], rtol=1e-5)
     assert share[0] < 0.2001
@@ -153,7 +169,8 @@ def test_grip_takes_a_slip_away_in_its_time_and_bears_what_pushes_at_once():
 
 
 def test_friction_is_the_same_in_every_direction_of_any_plane():
-    n, normal = 500, directions(500, 4)
+    n = 500
+    normal = directions(500, 4)
     tangent = np.cross(normal, directions(n, 5))
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     f, _, _ = contacts(-0.005, normal, 0.07 * tangent)
@@ -191,7 +208,9 @@ def test_standing_feet_carry_the_weight(name):
     hold(engine, 2.5)
     state = engine.get_state()
     force = state.foot_contact_force[0]
-    np.testing.assert_allclose(force.sum(0), [0, 0, robot.total_mass * cfg.gravity], atol=0.01 * robot.total_mass * cfg.gravity)
+    np.testing.assert_allclose(
+        force.sum(0), [0, 0, robot.total_mass * cfg.gravity], atol=0.01 * robot.total_mass * cfg.gravity
+    )
     assert (force[:, 2] > 0.1 * robot.total_mass * cfg.gravity).all()
     assert (np.linalg.norm(force[:, :2], axis=1) < cfg.foot_friction * force[:, 2]).all()
     # a spring's length: by hand 1.6 mm for go1's 125 N on four feet, 5.5 mm for anymal_c's 441 N
@@ -263,7 +282,12 @@ GROUNDS = {
     "terrain": ({"terrain": terrain.rough(0.15, 0.4, seed=1)}, {"friction_model": "coulomb", "restitution": 0.7}),
     "everything": (
         {"terrain": terrain.rough(0.15, 0.4, seed=1), "differ": True},
-        {"friction_model": "coulomb+viscous", "viscous_friction": 30.0, "body_contact": True, "motor": MotorCfg(enabled=True)},
+        {
+            "friction_model": "coulomb+viscous",
+            "viscous_friction": 30.0,
+            "body_contact": True,
+            "motor": MotorCfg(enabled=True),
+        },
     ),
 }
 
@@ -272,7 +296,8 @@ def law_at_the_end(cfg, dt, gap, normal, v0, v1):
     """Return a contact's force at the end of a step, given its speed before and after, and how much of it a m/s changes; None without contact."""
     static, viscous = (0, 0) if cfg.friction_model == "simple" else (cfg.static_friction - cfg.foot_friction, 0)
     viscous = cfg.viscous_friction if cfg.friction_model == "coulomb+viscous" else viscous
-    vn, depth = v0 @ normal, max(-gap, 0.0)
+    vn = v0 @ normal
+    depth = max(-gap, 0.0)
     speed2 = v0 @ v0 - vn**2
     lost = (1 - cfg.restitution**2) / 2 * cfg.contact_stiffness * depth
     cn = cfg.contact_damping + 0.5 * cfg.contact_stiffness * dt + lost / np.hypot(vn, cfg.slip_speed)
@@ -286,23 +311,38 @@ def law_at_the_end(cfg, dt, gap, normal, v0, v1):
     return (-cfg.contact_stiffness * gap - lost - cn * end) * normal - ct * (v1 - end * normal), ct + cn
 
 
-@pytest.mark.parametrize(("name", "ground"), [("go1", "flat"), ("anymal_c", "flat"), ("spot", "terrain"), ("go1", "everything"), ("anymal_c", "everything")])
+@pytest.mark.parametrize(
+    ("name", "ground"),
+    [("go1", "flat"), ("anymal_c", "flat"), ("spot", "terrain"), ("go1", "everything"), ("anymal_c", "everything")],
+)
 def test_forces_obey_the_law_at_the_end_of_the_step_and_explain_the_motion(name, ground):
-    n, dt = 64, 1e-4
+    n = 64
+    dt = 1e-4
     arguments, changes = GROUNDS[ground]
-    cfg, field = PhysicsCfg(**changes), arguments.get("terrain") or terrain.flat()
+    cfg = PhysicsCfg(**changes)
+    field = arguments.get("terrain") or terrain.flat()
     robot = without_losses(load_robot(name))
     engine = PhysicsEngine(robot, n, dt, 1, cfg, **arguments)
     model, data = twin(robot, dt, joint_friction=False)
 
     def spheres():
         """Return (body, centre in the world, radius) of all that may touch the ground, feet first."""
-        found = [(model.body(f"{leg}_calf").id, data.geom(leg).xpos.copy(), radius) for leg, radius in zip(LEGS, robot.foot_radius, strict=True)]
+        found = [
+            (model.body(f"{leg}_calf").id, data.geom(leg).xpos.copy(), radius)
+            for leg, radius in zip(LEGS, robot.foot_radius, strict=True)
+        ]
         if cfg.body_contact:
             for leg, radius in zip(LEGS, robot.foot_radius, strict=True):
                 found.append((model.body(f"{leg}_thigh").id, data.body(f"{leg}_calf").xpos.copy(), radius))
             for signs in itertools.product((-1, 1), repeat=3):
-                found.append((1, data.body("base").xpos + data.body("base").xmat.reshape(3, 3) @ (signs * robot.trunk_half_extents), 0.0))
+                found.append(
+                    (
+                        1,
+                        data.body("base").xpos
+                        + data.body("base").xmat.reshape(3, 3) @ (signs * robot.trunk_half_extents),
+                        0.0,
+                    )
+                )
         return found
 
     def gaps(centres, radii):
@@ -320,14 +360,19 @@ def test_forces_obey_the_law_at_the_end_of_the_step_and_explain_the_motion(name,
     before = engine.get_state()
     engine.step()
     after = engine.get_state()
-    jacobian, mass, errors, unexplained, touched = np.zeros((3, 18)), np.zeros((18, 18)), [], [], 0
+    jacobian = np.zeros((3, 18))
+    mass = np.zeros((18, 18))
+    errors = []
+    unexplained = []
+    touched = 0
     for i in range(n):
         put(data, before, i)
         mujoco.mj_forward(model, data)
         mujoco.mj_fullM(model, data, mass)
         motion = mass @ (velocity(after) - velocity(before))[i] / dt + data.qfrc_bias
         bodies, centres, radii = (np.array(column) for column in zip(*spheres(), strict=True))
-        normals, gap = field.normal(*centres[:, :2].T), gaps(centres, radii)
+        normals = field.normal(*centres[:, :2].T)
+        gap = gaps(centres, radii)
         points = centres - radii[:, None] * normals
         arms = [data.xmat[body].reshape(3, 3).T @ (p - data.xpos[body]) for body, p in zip(bodies, points, strict=True)]
         jacobians = []
@@ -337,10 +382,13 @@ def test_forces_obey_the_law_at_the_end_of_the_step_and_explain_the_motion(name,
         put(data, after, i)
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
-        pushed, scale = np.zeros(18), 0.0
+        pushed = np.zeros(18)
+        scale = 0.0
         for k, body in enumerate(bodies):
             mujoco.mj_jac(model, data, jacobian, None, data.xpos[body] + data.xmat[body].reshape(3, 3) @ arms[k], body)
-            result = law_at_the_end(cfg, dt, gap[k], normals[k], jacobians[k] @ velocity(before)[i], jacobian @ velocity(after)[i])
+            result = law_at_the_end(
+                cfg, dt, gap[k], normals[k], jacobians[k] @ velocity(before)[i], jacobian @ velocity(after)[i]
+            )
             if k < 4:
                 felt = after.foot_contact_force[i, k]
                 if result is None:
@@ -349,7 +397,9 @@ def test_forces_obey_the_law_at_the_end_of_the_step_and_explain_the_motion(name,
                     errors.append(np.abs(felt - result[0]).max() / result[1])
             if result is not None:
                 force, per_speed = (after.foot_contact_force[i, k], 0.0) if k < 4 else result
-                pushed, scale, touched = pushed + jacobians[k].T @ force, scale + per_speed, touched + 1
+                pushed = pushed + jacobians[k].T @ force
+                scale = scale + per_speed
+                touched = touched + 1
         unexplained.append((np.abs(pushed - motion).max() - 2e-3 * np.abs(motion).max() - 0.5) / (scale + 1e-9))
     # as if the feet were this much faster or slower [m/s]
     assert len(errors) > n / 3
@@ -372,7 +422,8 @@ def test_feet_in_the_air_feel_nothing():
 
 @pytest.mark.parametrize("timestep", [0.001, 0.0025])
 def test_drop_gains_no_energy(timestep):
-    robot, n = load_robot("go1"), 32
+    robot = load_robot("go1")
+    n = 32
     cfg = PhysicsCfg()
     engine = PhysicsEngine(robot, n, timestep, 1, cfg)
     engine.set_state(**on_the_ground(robot, n, seed=2, speed=0.0, height=0.3))
@@ -388,7 +439,9 @@ def test_drop_gains_no_energy(timestep):
 
 
 def test_landing_agrees_with_mujoco():
-    n, dt, seconds = 32, 0.0025, 0.02
+    n = 32
+    dt = 0.0025
+    seconds = 0.02
     robot = load_robot("go1")
     rng = np.random.default_rng(0)
     state = {

@@ -14,7 +14,9 @@ from config import PhysicsCfg
 from physics import PhysicsEngine, load_robot, spatial
 from physics.jit import real
 
-TOLERANCE = 5e-7 if real == np.float64 else 1e-5  # MuJoCo 3.4, the last for Python 3.10, turns inertias to their axes less precisely
+TOLERANCE = (
+    5e-7 if real == np.float64 else 1e-5
+)  # MuJoCo 3.4, the last for Python 3.10, turns inertias to their axes less precisely
 ROTOR = 200.0  # [kg m^2] so heavy that a joint turns by its own torque alone
 
 
@@ -37,10 +39,21 @@ def joint_acceleration(engine, steps=40):
 
 def odd_robot():
     """Return a robot like no other: every joint, foot and centre of mass out of line, every leg another."""
-    robot, rng = load_robot("go1"), np.random.default_rng(7)
-    out = {field: getattr(robot, field) + rng.uniform(-0.05, 0.05, getattr(robot, field).shape) for field in ("offset", "foot_offset")}
+    robot = load_robot("go1")
+    rng = np.random.default_rng(7)
+    out = {
+        field: getattr(robot, field) + rng.uniform(-0.05, 0.05, getattr(robot, field).shape)
+        for field in ("offset", "foot_offset")
+    }
     links = tuple(
-        tuple(dataclasses.replace(link, com=link.com + rng.uniform(-0.03, 0.03, 3), inertia=link.inertia + np.diag(rng.uniform(1e-3, 2e-3, 3))) for link in leg)
+        tuple(
+            dataclasses.replace(
+                link,
+                com=link.com + rng.uniform(-0.03, 0.03, 3),
+                inertia=link.inertia + np.diag(rng.uniform(1e-3, 2e-3, 3)),
+            )
+            for link in leg
+        )
         for leg in robot.links
     )
     return dataclasses.replace(robot, links=links, **out)
@@ -48,7 +61,8 @@ def odd_robot():
 
 @pytest.mark.parametrize("name", [*ROBOTS, "odd"])
 def test_accelerations_agree_with_mujoco(name):
-    n, dt = 48, 0.001
+    n = 48
+    dt = 0.001
     robot = without_losses(odd_robot() if name == "odd" else load_robot(name), damping=True)
     engine = floating(robot, n, dt)
     torques = np.random.default_rng(1).uniform(-1, 1, (n, 12)) * robot.torque_limit.ravel()
@@ -68,8 +82,24 @@ def test_accelerations_agree_with_mujoco(name):
 def test_accelerations_agree_closer_in_double_precision():
     if real == np.float64:
         pytest.skip("this is double precision")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::test_accelerations_agree_with_mujoco"]
-    run = subprocess.run(command, cwd=ROOT, env=fresh_environment(FOAL_REAL="float64"), check=False, capture_output=True, text=True, timeout=120)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"{__file__}::test_accelerations_agree_with_mujoco",
+    ]
+    run = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=fresh_environment(FOAL_REAL="float64"),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert run.returncode == 0, run.stdout
     assert f"{len(ROBOTS) + 1} passed" in run.stdout
 
@@ -85,11 +115,15 @@ def test_sines_are_accurate():
     x = np.concatenate([np.linspace(-1e4, 1e4, 100001), np.linspace(-4, 4, 100001)]).astype(real)
     out = np.empty((len(x), 2), real)
     many(x, out)
-    np.testing.assert_allclose(out, np.stack([np.sin(x.astype(np.float64)), np.cos(x.astype(np.float64))], axis=1), atol=1.2e-7)
+    np.testing.assert_allclose(
+        out, np.stack([np.sin(x.astype(np.float64)), np.cos(x.astype(np.float64))], axis=1), atol=1.2e-7
+    )
 
 
 def test_a_robot_at_rest_falls_freely():
-    n, dt, steps = 16, 0.002, 250
+    n = 16
+    dt = 0.002
+    steps = 250
     robot = without_losses(load_robot("go1"))
     engine = PhysicsEngine(robot, n, dt, 1)
     start = random_state(robot, n, 3, height=20.0, speed=0.0)
@@ -105,7 +139,8 @@ def test_a_robot_at_rest_falls_freely():
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_free_flight_conserves_momentum_and_energy(name):
-    n, seconds = 16, 0.5
+    n = 16
+    seconds = 0.5
     robot = without_losses(load_robot(name))
     errors = []
     for dt in (0.0005, 0.00025):
@@ -126,7 +161,8 @@ def test_free_flight_conserves_momentum_and_energy(name):
 
 @pytest.mark.parametrize("loss", ["damping", "friction"])
 def test_joint_losses_dissipate_energy_not_momentum(loss):
-    n, dt = 16, 0.0005
+    n = 16
+    dt = 0.0005
     robot = without_losses(load_robot("go1"), **{loss: True})
     engine = floating(robot, n, dt, gravity=0.0)
     _, speed, spin, energy = invariants(robot, engine.get_state(), 0.0)
@@ -163,7 +199,10 @@ def test_armature_resists():
 def test_damping_brakes_in_proportion_and_friction_regardless_of_speed():
     base = load_robot("go1")
     speeds = np.array([4.0, -4.0, 2.0, -2.0, 1.0, -1.0, 4.0, -4.0, 2.0, -2.0, 1.0, -1.0])
-    for change, expected in (({"damping": np.full((4, 3), 3.0)}, -3.0 * speeds / ROTOR), ({"friction": np.full((4, 3), 6.0)}, -6.0 * np.sign(speeds) / ROTOR)):
+    for change, expected in (
+        ({"damping": np.full((4, 3), 3.0)}, -3.0 * speeds / ROTOR),
+        ({"friction": np.full((4, 3), 6.0)}, -6.0 * np.sign(speeds) / ROTOR),
+    ):
         engine = PhysicsEngine(heavy(base, **change), 1, 0.001, 1, PhysicsCfg(gravity=0.0))
         engine.set_state(base_position=[[0, 0, 5.0]], joint_velocity=speeds[None])
         still = PhysicsEngine(heavy(base), 1, 0.001, 1, PhysicsCfg(gravity=0.0))
@@ -175,10 +214,14 @@ def test_damping_brakes_in_proportion_and_friction_regardless_of_speed():
 def test_end_stops_push_back_only_beyond_the_range():
     robot = heavy(load_robot("go1"))
     low, high = robot.joint_range.reshape(12, 2).T
-    stiffness, beyond = 300.0, 0.1
+    stiffness = 300.0
+    beyond = 0.1
     cfg = PhysicsCfg(gravity=0.0, limit_stiffness=stiffness)
     engine = PhysicsEngine(robot, 3, 0.001, 1, cfg)
-    engine.set_state(base_position=np.tile([0, 0, 5.0], (3, 1)), joint_position=np.stack([low - beyond, (low + high) / 2, high + beyond]))
+    engine.set_state(
+        base_position=np.tile([0, 0, 5.0], (3, 1)),
+        joint_position=np.stack([low - beyond, (low + high) / 2, high + beyond]),
+    )
     expected = stiffness * beyond / ROTOR * np.array([[1], [0], [-1]])
     np.testing.assert_allclose(joint_acceleration(engine, 5), np.tile(expected, 12), rtol=0.02, atol=1e-4)
 
@@ -204,4 +247,6 @@ def test_quaternions_stay_unit():
     engine.set_state(**state)
     for _ in range(20):
         engine.step(200)
-        np.testing.assert_allclose(np.linalg.norm(engine.get_state().base_quaternion.astype(np.float64), axis=1), 1, atol=5e-7)
+        np.testing.assert_allclose(
+            np.linalg.norm(engine.get_state().base_quaternion.astype(np.float64), axis=1), 1, atol=5e-7
+        )

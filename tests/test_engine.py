@@ -20,7 +20,14 @@ from physics import layout as L
 from physics.contact import largest_timestep
 from physics.jit import LANES
 
-NAMES = ("base_position", "base_quaternion", "joint_position", "base_linear_velocity", "base_angular_velocity", "joint_velocity")
+NAMES = (
+    "base_position",
+    "base_quaternion",
+    "joint_position",
+    "base_linear_velocity",
+    "base_angular_velocity",
+    "joint_velocity",
+)
 # Of the step, and of a loop in whose way nothing stands: how wide the compiler makes vectors for this processor
 ASSEMBLY = """
 import json, sys
@@ -60,7 +67,8 @@ def same(a, b):
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_any_number_of_threads_gives_the_same_bits(name):
-    robot, n = load_robot(name), 5 * LANES - 3
+    robot = load_robot(name)
+    n = 5 * LANES - 3
     torques = np.random.default_rng(1).uniform(-10, 10, (n, 12))
     results = []
     for threads in (1, 2, 3):
@@ -77,13 +85,17 @@ def test_any_number_of_threads_gives_the_same_bits(name):
 
 
 def test_any_number_of_threads_gives_the_same_bits_with_everything_on():
-    robot, n = load_robot("go1"), 5 * LANES - 3
-    cfg = PhysicsCfg(body_contact=True, motor=MotorCfg(enabled=True, delay=0.005), friction_model="coulomb+viscous", restitution=0.6)
+    robot = load_robot("go1")
+    n = 5 * LANES - 3
+    cfg = PhysicsCfg(
+        body_contact=True, motor=MotorCfg(enabled=True, delay=0.005), friction_model="coulomb+viscous", restitution=0.6
+    )
     ground = terrain.rough(0.1, 0.5, size=8.0)
     state = random_state(robot, n, 1, height=0.9)
     state["base_position"][:, :2] *= 6  # in one cell, for a robot that leaves it is re-centred at the end of a call
     rng = np.random.default_rng(1)
-    torques, targets = rng.uniform(-10, 10, (n, 12)), robot.home_joints.ravel() + rng.normal(0, 0.3, (n, 12))
+    torques = rng.uniform(-10, 10, (n, 12))
+    targets = robot.home_joints.ravel() + rng.normal(0, 0.3, (n, 12))
     results = []
     for threads, count, steps in ((1, n, 20), (2, n, 20), (3, n, 20), (1, n, 5), (1, 40, 20)):
         engine = PhysicsEngine(robot, count, 0.0025, threads, cfg, ground, differ=True)
@@ -95,7 +107,9 @@ def test_any_number_of_threads_gives_the_same_bits_with_everything_on():
         for _ in range(240 // steps):
             engine.step(steps)
         everything = (engine.rows(0, L.STATE_ROWS), engine._lanes(engine.model.motor_blocks, 0, L.MOTOR_ROWS))
-        results.append(b"".join(rows[:40].tobytes() for rows in everything) + (engine.blocks.tobytes() if count == n else b""))
+        results.append(
+            b"".join(rows[:40].tobytes() for rows in everything) + (engine.blocks.tobytes() if count == n else b"")
+        )
         assert (engine.get_state().foot_contact_force.any((1, 2))).mean() > 0.1
         assert not engine.broken.any()
         engine.close()
@@ -104,13 +118,15 @@ def test_any_number_of_threads_gives_the_same_bits_with_everything_on():
 
 
 def test_any_number_of_threads_gives_the_same_episodes():
-    n, steps = 5 * LANES + 1, 150
+    n = 5 * LANES + 1
+    steps = 150
     actions = np.random.default_rng(2).normal(0, 1.5, (steps, n, 12)).astype(np.float32)
     records = []
     for threads in (1, 2, 3):
         env = registry.make("quadruped-balance", num_envs=n, threads=threads)
         state = env.init_state(seed=3, staggered=True)
-        record, ends = [state.obs.tobytes()], np.zeros(2, int)
+        record = [state.obs.tobytes()]
+        ends = np.zeros(2, int)
         for a in actions:
             state = env.step(a)
             ends += state.terminated.sum(), state.truncated.sum()
@@ -182,7 +198,8 @@ def test_quaternions_are_normalised(engine):
 
 @pytest.mark.parametrize("far", [(1e4, 0.0), (-1e4, 2e4), (16.0, -160.0)])
 def test_far_away_is_like_here(far):
-    robot, n = load_robot("go1"), 16
+    robot = load_robot("go1")
+    n = 16
     near = near_the_ground(robot, n)
     near["base_position"][:, :2] = 0.3
     away = near | {"base_position": near["base_position"] + [*far, 0.0]}
@@ -214,7 +231,10 @@ def test_long_travel_loses_no_precision():
         ({"base_position": np.zeros((19, 3))}, r"base_position: expected shape \(20, 3\), got \(19, 3\)"),
         ({"joint_velocity": np.zeros(12)}, r"joint_velocity: expected shape \(20, 12\)"),
         ({"joint_position": np.full((20, 12), np.nan)}, r"joint_position: expected finite.*robot 0"),
-        ({"base_linear_velocity": np.where(np.arange(60).reshape(20, 3) == 16, np.inf, 0)}, r"base_linear_velocity: expected finite.*inf for robot 5"),
+        (
+            {"base_linear_velocity": np.where(np.arange(60).reshape(20, 3) == 16, np.inf, 0)},
+            r"base_linear_velocity: expected finite.*inf for robot 5",
+        ),
         ({"base_quaternion": np.zeros((20, 4))}, "base_quaternion: .*length above 0"),
     ],
 )
@@ -234,7 +254,11 @@ def test_unknown_state_is_named(engine):
 
 
 @pytest.mark.parametrize(
-    ("torques", "message"), [(np.zeros((20, 11)), r"torques: expected shape \(20, 12\)"), (np.full((20, 12), np.nan), "torques: expected finite")]
+    ("torques", "message"),
+    [
+        (np.zeros((20, 11)), r"torques: expected shape \(20, 12\)"),
+        (np.full((20, 12), np.nan), "torques: expected finite"),
+    ],
 )
 def test_wrong_torques_are_named_and_change_nothing(engine, torques, message):
     before = engine.blocks.copy()
@@ -286,7 +310,9 @@ def test_torques_are_held_until_changed(engine):
 def test_joint_targets_are_held_by_a_pd_law_until_changed(engine):
     home = np.tile(engine.robot.home_joints.ravel(), (20, 1))
     for target in (home + 0.2, home - 0.2):
-        engine.set_state(base_position=np.tile([0, 0, 50.0], (20, 1)), joint_position=home, joint_velocity=np.zeros((20, 12)))
+        engine.set_state(
+            base_position=np.tile([0, 0, 50.0], (20, 1)), joint_position=home, joint_velocity=np.zeros((20, 12))
+        )
         engine.set_joint_targets(target, 40.0, 1.0)
         engine.step(500)
         np.testing.assert_allclose(engine.get_state().joint_position, target, atol=0.02)
@@ -305,7 +331,8 @@ def test_joint_targets_are_held_by_a_pd_law_until_changed(engine):
 
 
 def test_gains_are_varied_where_robots_differ():
-    robot, n = load_robot("go1"), 20
+    robot = load_robot("go1")
+    n = 20
     plain, differing, halved = (PhysicsEngine(robot, n, 0.002, 1, differ=differ) for differ in (False, True, True))
     halved.vary(VaryCfg(kp=(0.5, 0.5)), seed=3)
     target = np.tile(robot.home_joints.ravel() + 0.1, (n, 1))
@@ -328,7 +355,8 @@ def test_gains_are_varied_where_robots_differ():
     ],
 )
 def test_wrong_joint_targets_are_named_and_change_nothing(engine, arguments, message):
-    blocks, world = engine.blocks.copy(), engine.model.world.copy()
+    blocks = engine.blocks.copy()
+    world = engine.model.world.copy()
     with pytest.raises(ValueError, match=message):
         engine.set_joint_targets(*arguments)
     np.testing.assert_array_equal(engine.blocks, blocks)
@@ -341,7 +369,9 @@ def test_feet_are_as_heavy_as_mujoco_says(name):
     model, data = twin(robot, 0.001)
     data.qpos[:] = 0, 0, 1, 1, 0, 0, 0, *robot.home_joints.ravel()
     mujoco.mj_forward(model, data)
-    mass, jacobian, least = np.zeros((18, 18)), np.zeros((3, 18)), np.inf
+    mass = np.zeros((18, 18))
+    jacobian = np.zeros((3, 18))
+    least = np.inf
     mujoco.mj_fullM(model, data, mass)
     for leg in ("FL", "FR", "RL", "RR"):
         mujoco.mj_jac(model, data, jacobian, None, data.geom(leg).xpos, model.geom(leg).bodyid[0])
@@ -355,11 +385,15 @@ def test_a_time_step_too_large_for_the_stiffness_is_warned_of():
     assert largest_timestep(1.0, 4.0) == 0.01
     np.testing.assert_allclose(largest_timestep(4e4, 0.25), 0.004)
     for stiffness in (2e4, 1e5, 1e6):
-        limit, cfg = largest_timestep(stiffness, robot.foot_mass()), PhysicsCfg(contact_stiffness=stiffness)
+        limit = largest_timestep(stiffness, robot.foot_mass())
+        cfg = PhysicsCfg(contact_stiffness=stiffness)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             PhysicsEngine(robot, 1, 0.99 * limit, 1, cfg)
-        with pytest.warns(UserWarning, match=rf"^timestep [\d.]+ ms: contacts of {re.escape(f'{stiffness:g}')} N/m .* beyond {1e3 * limit:.2g} ms$") as warned:
+        with pytest.warns(
+            UserWarning,
+            match=rf"^timestep [\d.]+ ms: contacts of {re.escape(f'{stiffness:g}')} N/m .* beyond {1e3 * limit:.2g} ms$",
+        ) as warned:
             PhysicsEngine(robot, 1, 1.01 * limit, 1, cfg)
         assert len(warned) == 1
         assert warned[0].filename == __file__
@@ -372,7 +406,15 @@ def test_a_time_step_too_large_for_the_stiffness_is_warned_of():
 @pytest.fixture(scope="module", params=["plain", "everything"])
 def assembly(tmp_path_factory, request):
     environment = fresh_environment(NUMBA_CACHE_DIR=str(tmp_path_factory.mktemp("cache")), PYTHONPATH=str(ROOT))
-    run = subprocess.run([sys.executable, "-c", ASSEMBLY, request.param], cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", ASSEMBLY, request.param],
+        cwd=ROOT,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 

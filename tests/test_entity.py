@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from config import Config, NetworkCfg, TrainCfg, WorldModelCfg
-from entity import BeliefState, BodyEncoder, Creature, EntityBelief, Normaliser, Reflection, change_over, graph_attention
+from entity import (
+    BeliefState,
+    BodyEncoder,
+    Creature,
+    EntityBelief,
+    Normaliser,
+    Reflection,
+    change_over,
+    graph_attention,
+)
 from environments import registry
 from environments.contracts import Body, Mirror, Node
 from settings import ConfigError, override
@@ -59,7 +68,8 @@ def apart(a, b):
 def outputs_and_gradients(model, obs, privileged, state, starts, weights):
     """Return means, values and state, and the gradients by name."""
     model.zero_grad(set_to_none=True)
-    (mean, after), value = model(obs, state, starts), model.value(obs, privileged)
+    (mean, after) = model(obs, state, starts)
+    value = model.value(obs, privileged)
     ((mean * weights).sum() + (value * weights[..., 0]).sum()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"mean": mean.detach(), "value": value.detach(), "hidden": after.hidden, "cell": after.cell}, gradients
@@ -82,7 +92,9 @@ def assert_compiled_equals_plain(model, tolerance, n=10, steps=6, sizes=SIZES):
 # Compiled and plain
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=lambda v: " ".join(name.split(".")[1] for name, on in v.items() if on))
+@pytest.mark.parametrize(
+    "changes", VARIANTS, ids=lambda v: " ".join(name.split(".")[1] for name, on in v.items() if on)
+)
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-5), ("bfloat16", 0.04)])
 def test_compiled_belief_equals_plain_pytorch(precision, tolerance, changes):
     model = belief(changes)
@@ -98,15 +110,22 @@ def test_any_number_of_robots_is_computed_alike(n):
 def test_bfloat16_is_close_to_float32():
     model = belief()
     obs, starts = sequence(n=40)
-    state, privileged, weights = some_state(model, 40), torch.randn(6, 40, 37), torch.randn(6, 40, 12)
+    state = some_state(model, 40)
+    privileged = torch.randn(6, 40, 37)
+    weights = torch.randn(6, 40, 12)
     exact = outputs_and_gradients(model, obs, privileged, state, starts, weights)
     model.dtype = torch.bfloat16
     rounded = outputs_and_gradients(model, obs, privileged, state, starts, weights)
     for a, b in zip(rounded, exact, strict=True):
-        assert all(0 < apart(a[name], b[name]) < 0.04 for name in b if not (name.startswith("policy") or "value_bias" in name))
+        assert all(
+            0 < apart(a[name], b[name]) < 0.04 for name in b if not (name.startswith("policy") or "value_bias" in name)
+        )
 
 
-@pytest.mark.parametrize("changes", [{"network.encoder": 100, "network.lstm": 42, "network.critic": 30}, {"network.heads": 1, "network.head_size": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"network.encoder": 100, "network.lstm": 42, "network.critic": 30}, {"network.heads": 1, "network.head_size": 3}],
+)
 def test_sizes_that_compiled_code_does_not_take_are_computed_all_the_same(changes):
     model = belief(changes)
     obs, starts = sequence(4, 5)
@@ -137,11 +156,14 @@ def test_a_reset_inside_a_sequence_starts_a_new_one(use_fused):
     obs, _ = sequence(7, 5)
     starts = torch.zeros(7, 5)
     starts[3] = 1
-    weights, privileged = torch.randn(7, 5, 12), torch.randn(7, 5, 37)
+    weights = torch.randn(7, 5, 12)
+    privileged = torch.randn(7, 5, 37)
     state = some_state(model, 5)
     whole, gradients = outputs_and_gradients(model, obs, privileged, state, starts, weights)
     first, gradients_a = outputs_and_gradients(model, obs[:3], privileged[:3], state, starts[:3], weights[:3])
-    second, gradients_b = outputs_and_gradients(model, obs[3:], privileged[3:], model.initial_state(5), None, weights[3:])
+    second, gradients_b = outputs_and_gradients(
+        model, obs[3:], privileged[3:], model.initial_state(5), None, weights[3:]
+    )
     torch.testing.assert_close(whole["mean"], torch.cat((first["mean"], second["mean"])))
     torch.testing.assert_close(whole["hidden"], second["hidden"])
     torch.testing.assert_close(whole["cell"], second["cell"])
@@ -157,7 +179,8 @@ def test_memory_carries_over_and_steps_equal_a_sequence(use_fused):
     assert starts[1:].any()
     state = some_state(model, 5)
     whole, after = model(obs, state, starts)
-    means, memory = [], state
+    means = []
+    memory = state
     for t in range(8):
         action, mean, memory = model.act(obs[t], memory, starts[t])
         assert torch.equal(action, mean)
@@ -179,7 +202,8 @@ def test_without_memory_the_past_does_not_matter():
 
 def test_actions_are_means_and_noise():
     model = belief()
-    obs, noise = torch.randn(5, 37), torch.randn(5, 12)
+    obs = torch.randn(5, 37)
+    noise = torch.randn(5, 12)
     action, mean, _ = model.act(obs, model.initial_state(5), noise=noise)
     torch.testing.assert_close(action, mean + model.std().detach() * noise)
 
@@ -197,7 +221,8 @@ def test_the_mirror_image_of_a_creature_meets_that_of_a_situation_with_that_of_a
     model = belief(changes)
     model.use_fused = use_fused
     obs, starts = sequence(4, 7)
-    privileged, (hidden, cell) = torch.randn(4, 7, 37), some_state(model, 7)
+    privileged = torch.randn(4, 7, 37)
+    (hidden, cell) = some_state(model, 7)
     mean, after = model(obs, BeliefState(hidden, cell), starts)
     other = BeliefState(hidden * torch.tensor([1.0, -1.0])[:, None, None], cell.flip(0))
     twin = copy.deepcopy(model)
@@ -207,7 +232,9 @@ def test_the_mirror_image_of_a_creature_meets_that_of_a_situation_with_that_of_a
     torch.testing.assert_close(mirrored, reflected(BODY.actions, mean), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(mirrored, mean, atol=0.01)
     if model.cfg.recurrent:
-        torch.testing.assert_close(change_over(mirrored_after.hidden), change_over(after.hidden).flip(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            change_over(mirrored_after.hidden), change_over(after.hidden).flip(0), rtol=1e-4, atol=1e-5
+        )
         torch.testing.assert_close(mirrored_after.cell, after.cell.flip(0), rtol=1e-4, atol=1e-5)
     values = model.value(obs, privileged), model.value(reflected(BODY.obs, obs), reflected(BODY.privileged, privileged))
     torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
@@ -216,7 +243,9 @@ def test_the_mirror_image_of_a_creature_meets_that_of_a_situation_with_that_of_a
     torch.testing.assert_close(std, std[list(BODY.actions.columns)])
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=lambda v: " ".join(name.split(".")[1] for name, on in v.items() if on))
+@pytest.mark.parametrize(
+    "changes", VARIANTS, ids=lambda v: " ".join(name.split(".")[1] for name, on in v.items() if on)
+)
 def test_every_observation_counts(changes):
     model = belief(changes)
     seen = torch.randn(74) + torch.cat((torch.zeros(1, 74), torch.eye(74)))  # observations, privileged ones behind
@@ -229,7 +258,8 @@ def test_every_observation_counts(changes):
 
 def test_what_is_not_symmetric_may_act_otherwise_in_the_mirror():
     model = belief({"network.symmetric": False})
-    obs, state = torch.randn(9, 37), model.initial_state(9)
+    obs = torch.randn(9, 37)
+    state = model.initial_state(9)
     mean, mirrored = (model.act(x, state)[1] for x in (obs, reflected(BODY.obs, obs)))
     assert not torch.allclose(mirrored, reflected(BODY.actions, mean), atol=0.01)
 
@@ -238,7 +268,8 @@ def test_the_policy_sees_no_privileged_observation():
     model = belief()
     model(*sequence()[:1], model.initial_state(10))[0].sum().backward()
     assert all(p.grad is None for name, p in model.named_parameters() if name.startswith("value"))
-    obs, privileged = torch.randn(7, 37), torch.randn(7, 37)
+    obs = torch.randn(7, 37)
+    privileged = torch.randn(7, 37)
     assert not torch.allclose(model.value(obs, privileged), model.value(obs, privileged + 1))
 
 
@@ -248,7 +279,10 @@ def test_the_policy_sees_no_privileged_observation():
 def test_the_normaliser_knows_mean_and_variance_of_all_observations_and_their_mirror_images():
     reflection = Reflection(37, BODY.obs)
     normaliser = Normaliser(reflection)
-    parts = [offset + scale * torch.randn(n, 37) for offset, scale, n in ((0.0, 1.0, 50), (4.0, 0.1, 200), (-1.0, 3.0, 7), (0.0, 0.0, 1))]
+    parts = [
+        offset + scale * torch.randn(n, 37)
+        for offset, scale, n in ((0.0, 1.0, 50), (4.0, 0.1, 200), (-1.0, 3.0, 7), (0.0, 0.0, 1))
+    ]
     for part in parts:
         normaliser.update(part)
     x = torch.cat(parts).double()
@@ -271,7 +305,8 @@ def test_what_hardly_varies_is_not_blown_up():
 @pytest.mark.parametrize("changes", [{}, {"network.attention": False}])
 def test_what_has_been_observed_changes_what_the_networks_see(changes):
     model = belief(changes)
-    obs, privileged = torch.randn(5, 37), torch.randn(5, 37)
+    obs = torch.randn(5, 37)
+    privileged = torch.randn(5, 37)
 
     def outcomes():
         return model.act(obs, model.initial_state(5))[1], model.value(obs, privileged).detach()
@@ -282,7 +317,8 @@ def test_what_has_been_observed_changes_what_the_networks_see(changes):
         assert not torch.allclose(was, now, atol=1e-3)
     if model.body_encoder:
         encoder = model.body_encoder
-        seen, x = obs[:, encoder.columns.long()] * encoder.scale + encoder.shift, (obs - model.normaliser.mean[:37]) * model.normaliser.scale[:37]
+        seen = obs[:, encoder.columns.long()] * encoder.scale + encoder.shift
+        x = (obs - model.normaliser.mean[:37]) * model.normaliser.scale[:37]
         torch.testing.assert_close(seen, x[:, encoder.columns.long()] * encoder.signs, rtol=1e-4, atol=1e-4)
 
 
@@ -290,7 +326,9 @@ def test_what_has_been_observed_changes_what_the_networks_see(changes):
 
 
 def test_attention_by_hand():
-    encoder = BodyEncoder(Body((Node("a", (0, 1)), Node("b", (2,)))), Reflection(3, None), NetworkCfg(heads=1, head_size=3))
+    encoder = BodyEncoder(
+        Body((Node("a", (0, 1)), Node("b", (2,)))), Reflection(3, None), NetworkCfg(heads=1, head_size=3)
+    )
     with torch.no_grad():
         encoder.bias.normal_()
     obs = torch.randn(16, 3)
@@ -298,19 +336,25 @@ def test_attention_by_hand():
     for seen in obs:
         x = [seen[:2], torch.tensor([seen[2], 0.0])]
         both = [encoder.weight[node, 0] @ x[node] + encoder.bias[node, 0] for node in range(2)]
-        left, right = [b[:3] for b in both], [b[3:] for b in both]
+        left = [b[:3] for b in both]
+        right = [b[3:] for b in both]
         rows = []
         for i in range(2):
-            scores = torch.stack([encoder.attention[0] @ torch.nn.functional.leaky_relu(left[i] + right[j], 0.2) for j in range(2)])
+            scores = torch.stack(
+                [encoder.attention[0] @ torch.nn.functional.leaky_relu(left[i] + right[j], 0.2) for j in range(2)]
+            )
             alpha = scores.exp() / scores.exp().sum()
             rows.append(left[i] + alpha[0] * right[0] + alpha[1] * right[1])
         expected.append(torch.cat(rows))
     for use_fused in (True, False):
-        torch.testing.assert_close(encoder(obs, torch.float32, use_fused)[0].T, torch.stack(expected), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            encoder(obs, torch.float32, use_fused)[0].T, torch.stack(expected), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_attention_of_equal_scores_is_a_mean():
-    left, right = torch.randn(4, 3, 2, 5), torch.randn(4, 3, 2, 5)
+    left = torch.randn(4, 3, 2, 5)
+    right = torch.randn(4, 3, 2, 5)
     torch.testing.assert_close(graph_attention(left, right, torch.zeros(2, 5)), left + right.mean(1, keepdim=True))
     # one that outweighs all others
     right[:, 1] += 1e4
@@ -328,9 +372,13 @@ def test_legs_share_weights_and_a_right_leg_is_a_left_leg_in_the_mirror():
         legs = obs[:, start : start + 4 * size].unflatten(1, (4, size))
         swapped[:, start : start + 4 * size] = legs[:, [2, 3, 0, 1]].flatten(1)
     for use_fused in (True, False):
-        seen, other, mirrored = (encoder(x, torch.float32, use_fused).unflatten(1, (3, -1)) for x in (obs, swapped, reflected(BODY.obs, obs)))
+        seen, other, mirrored = (
+            encoder(x, torch.float32, use_fused).unflatten(1, (3, -1)) for x in (obs, swapped, reflected(BODY.obs, obs))
+        )
         torch.testing.assert_close(other[:, [0, 2, 1]], seen, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(mirrored, seen * torch.tensor([1.0, -1.0])[:, None, None, None], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            mirrored, seen * torch.tensor([1.0, -1.0])[:, None, None, None], rtol=1e-4, atol=1e-5
+        )
         assert not torch.allclose(seen[:, 1], seen[:, 2], atol=1e-3)
 
 
@@ -343,7 +391,9 @@ def test_a_body_of_one_part(mirror):
     if not mirror:
         encoder = model.body_encoder
         obs = torch.randn(3, 4)
-        left, right = (torch.einsum("sk,hfk->shf", obs * encoder.scale[0] + encoder.shift[0], encoder.weight[0]) + encoder.bias[0]).chunk(2, dim=-1)
+        left, right = (
+            torch.einsum("sk,hfk->shf", obs * encoder.scale[0] + encoder.shift[0], encoder.weight[0]) + encoder.bias[0]
+        ).chunk(2, dim=-1)
         torch.testing.assert_close(encoder(obs, torch.float32, False)[0].T, (left + right).flatten(1))
     assert_compiled_equals_plain(model, 2e-5, sizes=sizes)
 

@@ -18,7 +18,13 @@ from settings import ConfigError
 
 TASK = "quadruped-balance"
 CALM = {"push.speed": (0.0, 0.0), "push.spin": 0.0}
-EXACT_START = {"reset.joint_position": 0.0, "reset.joint_velocity": 0.0, "reset.tilt": 0.0, "reset.velocity": 0.0, "reset.spin": 0.0}
+EXACT_START = {
+    "reset.joint_position": 0.0,
+    "reset.joint_velocity": 0.0,
+    "reset.tilt": 0.0,
+    "reset.velocity": 0.0,
+    "reset.spin": 0.0,
+}
 ONE_GOAL = {"goal.interval": (1e5, 1e6)}
 NEVER_FALL = {"fall_tilt": 3.0, "fall_height": 0.0}
 
@@ -28,7 +34,13 @@ ALIKE = dataclasses.replace(CFG, vary=VaryCfg(), noise=NoiseCfg())  # robots tha
 
 def make(n=32, threads=1, **changes):
     """Return an environment; a change of push.speed is spelt push__speed."""
-    return registry.make(TASK, num_envs=n, env_cfg_override={key.replace("__", "."): value for key, value in changes.items()}, threads=threads, cfg=ALIKE)
+    return registry.make(
+        TASK,
+        num_envs=n,
+        env_cfg_override={key.replace("__", "."): value for key, value in changes.items()},
+        threads=threads,
+        cfg=ALIKE,
+    )
 
 
 def make_with(n, *changes):
@@ -38,7 +50,11 @@ def make_with(n, *changes):
 
 def copy(state):
     return EnvState(
-        state.obs.copy(), state.reward.copy(), state.terminated.copy(), state.truncated.copy(), {key: value.copy() for key, value in state.info.items()}
+        state.obs.copy(),
+        state.reward.copy(),
+        state.terminated.copy(),
+        state.truncated.copy(),
+        {key: value.copy() for key, value in state.info.items()},
     )
 
 
@@ -100,10 +116,19 @@ def test_overrides_arrive_nested_or_dotted():
         ({"motor.rated_speed": 30.0}, r"motor.rated_speed: expected less than motor.no_load_speed = 30 rad/s, got 30"),
         ({"motor.no_load_speed": 10.0}, "motor.rated_speed: expected less than motor.no_load_speed = 10 rad/s, got 20"),
         ({"motor.efficiency": 0.0}, "motor.efficiency: expected a number between 0.01 and 1"),
-        ({"physics.friction_model": "coulomb", "physics.static_friction": 0.7}, "physics.static_friction: expected at least physics.foot_friction = 0.8"),
+        (
+            {"physics.friction_model": "coulomb", "physics.static_friction": 0.7},
+            "physics.static_friction: expected at least physics.foot_friction = 0.8",
+        ),
         ({"physics.friction_model": "stick"}, "physics.friction_model: expected one of simple, coulomb"),
-        ({"motor.enabled": True, "motor.delay": 0.02}, r"motor.delay: expected, with vary.delay, less than env.ctrl_dt = 0.02 s, got 0.02"),
-        ({"motor.enabled": True, "motor.delay": 0.01, "vary.delay": (0.0, 0.015)}, r"motor.delay: expected, with vary.delay, .* got 0.025"),
+        (
+            {"motor.enabled": True, "motor.delay": 0.02},
+            r"motor.delay: expected, with vary.delay, less than env.ctrl_dt = 0.02 s, got 0.02",
+        ),
+        (
+            {"motor.enabled": True, "motor.delay": 0.01, "vary.delay": (0.0, 0.015)},
+            r"motor.delay: expected, with vary.delay, .* got 0.025",
+        ),
         ({"vary.delay": (0.0, 0.005)}, "vary.delay: expected motor.enabled true"),
         ({"vary.friction": (1.2, 0.8)}, "vary.friction"),
         ({"command.kind": "walk"}, "command.kind: expected one of stay, velocity, goal, pose, got 'walk'"),
@@ -138,7 +163,9 @@ def test_unknown_tasks_and_numbers_are_named():
         registry.make(TASK, num_envs=0)
 
 
-@pytest.mark.parametrize("actions", [np.zeros((4, 11)), np.zeros(48), np.full((4, 12), np.nan), np.full((4, 12), np.inf)])
+@pytest.mark.parametrize(
+    "actions", [np.zeros((4, 11)), np.zeros(48), np.full((4, 12), np.nan), np.full((4, 12), np.inf)]
+)
 def test_wrong_actions_are_refused_and_change_nothing(actions):
     env = make(4)
     env.init_state()
@@ -183,7 +210,9 @@ def test_every_observation_is_what_it_says(robot):
     }
     columns = 0
     for name, (start, values) in expected.items():
-        np.testing.assert_allclose(state.obs[running, start : start + values.shape[1]], values[running], rtol=1e-5, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(
+            state.obs[running, start : start + values.shape[1]], values[running], rtol=1e-5, atol=2e-5, err_msg=name
+        )
         columns += values.shape[1]
     assert columns == env.num_obs == state.obs.shape[1]
     above = foot_positions(env.robot, physics)[..., 2] - env.robot.foot_radius
@@ -208,7 +237,12 @@ def test_every_observation_is_what_it_says(robot):
 
 
 def test_friction_and_mass_of_a_robot_are_told_to_the_critic_alone():
-    changes = {"vary.friction": (0.5, 1.5), "vary.trunk_mass": (0.8, 1.3), "vary.link_mass": (0.9, 1.1), "vary.gravity": (0.9, 1.1)}
+    changes = {
+        "vary.friction": (0.5, 1.5),
+        "vary.trunk_mass": (0.8, 1.3),
+        "vary.link_mass": (0.9, 1.1),
+        "vary.gravity": (0.9, 1.1),
+    }
     env = make_with(64, changes)
     state = env.init_state(seed=1)
     friction, mass = state.info["privileged"][:, 16:18].T
@@ -218,11 +252,18 @@ def test_friction_and_mass_of_a_robot_are_told_to_the_critic_alone():
     rows = env.engine._lanes(env.engine.model.varied_blocks, 0, L.VARIED_ROWS).astype(float)
     np.testing.assert_allclose(friction, rows[:, L.V_KINETIC] / 0.8, rtol=1e-6)
     legs = env.robot.total_mass - env.engine.model.base[C.TRUNK]
-    np.testing.assert_allclose(mass * env.engine.model.base[C.TRUNK] + rows[:, L.V_LINK_MASS] * legs, rows[:, L.V_MASS], rtol=1e-5)
+    np.testing.assert_allclose(
+        mass * env.engine.model.base[C.TRUNK] + rows[:, L.V_LINK_MASS] * legs, rows[:, L.V_MASS], rtol=1e-5
+    )
     for _ in range(3):
         state = env.step(np.zeros((64, 12)))
     force = env.engine.get_state().foot_contact_force[..., 2]
-    np.testing.assert_allclose(state.info["privileged"][:, 26:30], force / (rows[:, L.V_MASS] * rows[:, L.V_GRAVITY])[:, None], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        state.info["privileged"][:, 26:30],
+        force / (rows[:, L.V_MASS] * rows[:, L.V_GRAVITY])[:, None],
+        rtol=1e-5,
+        atol=1e-6,
+    )
     assert force.max() > 10
 
 
@@ -268,14 +309,20 @@ def test_changed_weights_change_the_reward():
     for e in (env, other):
         e.init_state()
         e.step(np.zeros((8, 12)))
-    np.testing.assert_allclose(env.compute_reward_parallel() - other.compute_reward_parallel(), 0.02 * (7.0 - other.cfg.reward.alive), rtol=1e-4)
+    np.testing.assert_allclose(
+        env.compute_reward_parallel() - other.compute_reward_parallel(),
+        0.02 * (7.0 - other.cfg.reward.alive),
+        rtol=1e-4,
+    )
 
 
 def test_a_fall_costs_once_and_returns_add_up():
     env = make_with(64)
     env.init_state(seed=4)
     rng = np.random.default_rng(0)
-    total, length, falls = np.zeros(64), np.zeros(64), 0
+    total = np.zeros(64)
+    length = np.zeros(64)
+    falls = 0
     for _ in range(200):
         state = env.step(rng.normal(0, 2, (64, 12)))
         total += state.reward
@@ -294,14 +341,17 @@ def test_a_fall_costs_once_and_returns_add_up():
 
 
 def test_pushes_come_when_and_as_strong_as_configured():
-    n, steps = 128, 900
+    n = 128
+    steps = 900
     still = EXACT_START | {"physics.gravity": 0.0, "push.spin": 0.0}
     env = make_with(n, still)
     env.init_state(seed=5)
     low, high = env.cfg.push.speed
     soon, late = env.cfg.push.interval
     speed = env.engine.get_state().base_linear_velocity
-    times, sizes, directions = [[] for _ in range(n)], [], []
+    times = [[] for _ in range(n)]
+    sizes = []
+    directions = []
     for step in range(1, steps + 1):
         assert not env.step(np.zeros((n, 12))).done.any()
         kick = env.engine.get_state().base_linear_velocity - speed
@@ -340,8 +390,11 @@ def test_the_critic_knows_the_next_push():
     env = make_with(64, EXACT_START, NEVER_FALL, {"physics.gravity": 0.0, "push.interval": (0.1, 0.3)})
     env.set_level(push=0.7)
     told = env.init_state(seed=8).info["privileged"].copy()
-    push, kick_at, push_in = (env.columns(name, True) for name in ("next_push_velocity", "next_push_spin", "next_push_time"))
-    spins, kicks = [], []
+    push, kick_at, push_in = (
+        env.columns(name, True) for name in ("next_push_velocity", "next_push_spin", "next_push_time")
+    )
+    spins = []
+    kicks = []
     before = env.engine.get_state()
     for _ in range(40):
         now = env.step(np.zeros((64, 12))).info["privileged"].copy()
@@ -356,8 +409,10 @@ def test_the_critic_knows_the_next_push():
         spins.append((after.base_angular_velocity - before.base_angular_velocity)[due])
         kicks.append(told[due, kick_at])
         np.testing.assert_allclose(now[~due, push_in], told[~due, push_in] - env.cfg.ctrl_dt, atol=1e-5)
-        told, before = now, after
-    spins, kicks = np.concatenate(spins), np.concatenate(kicks)
+        told = now
+        before = after
+    spins = np.concatenate(spins)
+    kicks = np.concatenate(kicks)
     assert len(kicks) > 64 * 2
     for axis in range(3):  # the legs, which swing, take back some of it until the step's end
         assert np.corrcoef(spins[:, axis], kicks[:, axis])[0, 1] > 0.8
@@ -366,7 +421,8 @@ def test_the_critic_knows_the_next_push():
 def test_goals_are_new_now_and_then_and_within_reach():
     env = make_with(64, CALM, {"goal.radius": 0.1, "goal.height": 0.02, "goal.interval": (1.0, 2.0)})
     env.init_state(seed=7)
-    current, changed = goal(env), [[0] for _ in range(64)]
+    current = goal(env)
+    changed = [[0] for _ in range(64)]
     drawn = []
     for step in range(1, 400):
         state = env.step(np.zeros((64, 12)))
@@ -402,7 +458,10 @@ def test_falls_are_tilt_height_or_a_trunk_on_the_ground(height, axis, tilt, fall
     legs_up = np.tile([0.0, np.pi, -1.0], (2, 4))
     quaternion = np.tile([np.cos(tilt / 2), *(np.sin(tilt / 2) * np.array(axis))], (2, 1))
     env.engine.set_state(
-        base_position=np.tile([0, 0, height], (2, 1)), base_quaternion=quaternion, joint_position=legs_up, base_linear_velocity=np.tile([0, 0, 0.1], (2, 1))
+        base_position=np.tile([0, 0, height], (2, 1)),
+        base_quaternion=quaternion,
+        joint_position=legs_up,
+        base_linear_velocity=np.tile([0, 0, 0.1], (2, 1)),
     )
     state = env.step(np.zeros((2, 12)))
     assert (state.terminated == falls).all()
@@ -434,13 +493,15 @@ def test_staggered_episodes_do_not_end_at_once():
 
 def test_final_observation_is_the_ended_episode_s():
     # the same episodes in an environment whose time runs on
-    short, long = make_with(32, ONE_GOAL, {"max_episode_seconds": 0.4}), make_with(32, ONE_GOAL, {"max_episode_seconds": 4.0})
+    short = make_with(32, ONE_GOAL, {"max_episode_seconds": 0.4})
+    long = make_with(32, ONE_GOAL, {"max_episode_seconds": 4.0})
     first = copy(short.init_state(seed=10))
     assert bits(first) == bits(long.init_state(seed=10))
     rng = np.random.default_rng(1)
     for _ in range(20):
         actions = rng.normal(0, 0.2, (32, 12))
-        a, b = short.step(actions), long.step(actions)
+        a = short.step(actions)
+        b = long.step(actions)
     assert a.truncated.all()
     assert not b.done.any()
     np.testing.assert_array_equal(a.info["final_obs"], b.obs)
@@ -456,14 +517,17 @@ def test_final_observation_is_the_ended_episode_s():
 
 
 def test_final_observation_of_a_fall_shows_the_fall():
-    env, lenient = make_with(64, CALM, ONE_GOAL, {"fall_tilt": 0.3}), make_with(64, CALM, ONE_GOAL, {"fall_tilt": 3.0})
+    env = make_with(64, CALM, ONE_GOAL, {"fall_tilt": 0.3})
+    lenient = make_with(64, CALM, ONE_GOAL, {"fall_tilt": 3.0})
     env.init_state(seed=11)
     lenient.init_state(seed=11)
     rng = np.random.default_rng(2)
-    seen, falls = np.zeros(64, bool), 0
+    seen = np.zeros(64, bool)
+    falls = 0
     for _ in range(60):
         actions = rng.normal(0, 2, (64, 12))
-        a, b = env.step(actions), lenient.step(actions)
+        a = env.step(actions)
+        b = lenient.step(actions)
         tilted = a.terminated & ~seen & ~b.done
         np.testing.assert_array_equal(a.info["final_obs"][tilted], b.obs[tilted])
         assert (a.info["final_obs"][tilted, 30] > -np.cos(0.3) - 1e-4).all()
@@ -475,28 +539,44 @@ def test_final_observation_of_a_fall_shows_the_fall():
 
 @pytest.mark.parametrize(
     "row",
-    [L.POSITION, L.POSITION + 2, L.QUATERNION, L.VELOCITY, L.VELOCITY + 2, L.SPIN + 1, L.BASE_ROWS + L.JOINT, L.BASE_ROWS + 2 * L.LEG_ROWS + L.JOINT_SPEED + 1],
+    [
+        L.POSITION,
+        L.POSITION + 2,
+        L.QUATERNION,
+        L.VELOCITY,
+        L.VELOCITY + 2,
+        L.SPIN + 1,
+        L.BASE_ROWS + L.JOINT,
+        L.BASE_ROWS + 2 * L.LEG_ROWS + L.JOINT_SPEED + 1,
+    ],
 )
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_broken_robot_starts_anew_and_its_neighbours_do_not_notice(row, value):
-    env, whole = make(40), make(40)
+    env = make(40)
+    whole = make(40)
     for e in (env, whole):
         e.init_state(seed=12)
         wander(e, 5, 0.2)
     env.engine.blocks.reshape(env.engine.num_blocks, -1, LANES)[19 // LANES, row, 19 % LANES] = value
     actions = np.random.default_rng(3).normal(0, 0.2, (40, 12))
-    broken, healthy = env.step(actions), whole.step(actions)
+    broken = env.step(actions)
+    healthy = whole.step(actions)
     assert broken.terminated[19]
     np.testing.assert_array_equal(env.engine.broken, np.arange(40) == 19)
     assert not broken.truncated[19]
     others = np.arange(40) != 19
     for a in (broken.obs, broken.reward, *broken.info.values()):
         assert np.isfinite(a).all()
-    for a, b in ((broken.obs, healthy.obs), (broken.reward, healthy.reward), (broken.info["privileged"], healthy.info["privileged"])):
+    for a, b in (
+        (broken.obs, healthy.obs),
+        (broken.reward, healthy.reward),
+        (broken.info["privileged"], healthy.info["privileged"]),
+    ):
         np.testing.assert_array_equal(a[others], b[others])
     assert np.isfinite(env.engine.blocks).all()
     for _ in range(20):
-        a, b = env.step(actions), whole.step(actions)
+        a = env.step(actions)
+        b = whole.step(actions)
         np.testing.assert_array_equal(a.obs[others], b.obs[others])
         assert np.isfinite(a.obs).all()
         assert np.isfinite(a.reward).all()
@@ -522,9 +602,13 @@ def test_starts_are_as_varied_as_configured():
     n = 2000
     env = make(n)
     env.init_state(seed=14)
-    state, cfg, home = env.engine.get_state(), env.cfg.reset, env.robot.home_joints.ravel()
+    state = env.engine.get_state()
+    cfg = env.cfg.reset
+    home = env.robot.home_joints.ravel()
     R = rotation(state.base_quaternion)
-    pitch, roll, yaw = np.arcsin(-R[:, 2, 0]), np.arctan2(R[:, 2, 1], R[:, 2, 2]), np.arctan2(R[:, 1, 0], R[:, 0, 0])
+    pitch = np.arcsin(-R[:, 2, 0])
+    roll = np.arctan2(R[:, 2, 1], R[:, 2, 2])
+    yaw = np.arctan2(R[:, 1, 0], R[:, 0, 0])
     for values, limit in (
         (state.joint_position - home, cfg.joint_position), (state.joint_velocity, cfg.joint_velocity),
         (pitch, cfg.tilt), (roll, cfg.tilt), (yaw, np.pi),
@@ -591,13 +675,15 @@ def test_robots_and_episodes_differ_from_each_other():
 
 
 def test_a_robot_s_episode_does_not_depend_on_how_many_there_are():
-    few, many = make(20), make(33)
+    few = make(20)
+    many = make(33)
     few.init_state(seed=15)
     many.init_state(seed=15)
     actions = np.random.default_rng(5).normal(0, 1.5, (100, 33, 12))
     falls = 0
     for a in actions:
-        x, y = few.step(a[:20]), many.step(a)
+        x = few.step(a[:20])
+        y = many.step(a)
         np.testing.assert_array_equal(x.obs, y.obs[:20])
         np.testing.assert_array_equal(x.reward, y.reward[:20])
         falls += x.terminated.sum()
@@ -612,7 +698,8 @@ def test_actions_become_motor_torques(control):
     n = 16
     env = make_with(n, CALM, NEVER_FALL, {"control": control, "torque_kd": 0.4, "physics.gravity": 3.0})
     env.init_state(seed=16)
-    cfg, robot = env.cfg, env.robot
+    cfg = env.cfg
+    robot = env.robot
     start = random_state(robot, n, 6, height=3.0, speed=0.3)
     start["base_quaternion"] = np.tile([1.0, 0, 0, 0], (n, 1))
     start["joint_position"] = robot.home_joints.ravel() + 0.3 * np.random.default_rng(7).uniform(-1, 1, (n, 12))
@@ -629,10 +716,15 @@ def test_actions_become_motor_torques(control):
             if control == "torque":
                 torque = robot.hold_torques().ravel() + cfg.torque_scale * actions - cfg.torque_kd * s.joint_velocity
             else:
-                torque = cfg.kp * (np.clip(robot.home_joints.ravel() + cfg.action_scale * actions, low, high) - s.joint_position) - cfg.kd * s.joint_velocity
+                torque = (
+                    cfg.kp
+                    * (np.clip(robot.home_joints.ravel() + cfg.action_scale * actions, low, high) - s.joint_position)
+                    - cfg.kd * s.joint_velocity
+                )
             bare.apply_motor_torques(torque)
             bare.step()
-    ours, theirs = env.engine.get_state(), bare.get_state()
+    ours = env.engine.get_state()
+    theirs = bare.get_state()
     moved = np.abs(theirs.joint_position - start["joint_position"]).max()
     assert moved > 0.1
     np.testing.assert_allclose(ours.joint_position, theirs.joint_position, atol=1e-4 * moved)
@@ -651,7 +743,8 @@ def test_absurd_actions_are_survived():
 
 
 def test_states_can_be_written_elsewhere():
-    env, other = make(8), make(8)
+    env = make(8)
+    other = make(8)
     env.init_state(seed=18)
     own = other.init_state(seed=18)
     target = env.new_state()
@@ -670,5 +763,7 @@ def test_errors_are_the_task_s_own():
     wander(env, 20, 0.3)
     state = env.engine.get_state()
     errors = env.errors()
-    np.testing.assert_allclose(errors["goal_distance"], np.linalg.norm(goal(env) - centre_of_mass(env.robot, state), axis=1), atol=2e-5)
+    np.testing.assert_allclose(
+        errors["goal_distance"], np.linalg.norm(goal(env) - centre_of_mass(env.robot, state), axis=1), atol=2e-5
+    )
     np.testing.assert_allclose(errors["speed"], np.hypot(*state.base_linear_velocity[:, :2].T), atol=1e-6)

@@ -21,18 +21,27 @@ class Scripted:
     """Three robots whose episodes end as written; robot i gets i + 1 a step and is off by 10 i + step."""
 
     tallies = ("laps",)
-    num_envs, cfg = 3, types.SimpleNamespace(ctrl_dt=0.5)
+    num_envs = 3
+    cfg = types.SimpleNamespace(ctrl_dt=0.5)
 
     def init_state(self, seed):
-        self.seed, self.clock, self.began = seed, 0, np.zeros(3, int)
+        self.seed = seed
+        self.clock = 0
+        self.began = np.zeros(3, int)
         return EnvState(np.zeros((3, 1), np.float32), np.zeros(3), np.zeros(3, bool), np.zeros(3, bool))
 
     def step(self, actions):
         self.clock += 1
-        terminated, truncated = (np.array([ENDS[i].get(self.clock) == how for i in range(3)]) for how in ("fall", "time"))
+        terminated, truncated = (
+            np.array([ENDS[i].get(self.clock) == how for i in range(3)]) for how in ("fall", "time")
+        )
         steps = self.clock - self.began
         self.began[terminated | truncated] = self.clock
-        info = {"episode_return": steps * np.arange(1.0, 4.0), "episode_steps": steps, "episode_laps": self.clock * np.arange(3.0)}
+        info = {
+            "episode_return": steps * np.arange(1.0, 4.0),
+            "episode_steps": steps,
+            "episode_laps": self.clock * np.arange(3.0),
+        }
         return EnvState(actions, np.arange(1.0, 4.0), terminated, truncated, info)
 
     def errors(self):
@@ -67,14 +76,25 @@ def test_an_evaluation_counts_the_first_episode_of_every_robot_alone():
 def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypatch):
     # mean returns by level of pushes; the second passes the task best, the third the hardest pushes
     returns = [{1.0: 50.0, 1.3: 20.0}, {1.0: 90.0, 1.3: 10.0}, {1.0: 70.0, 1.3: 30.0}, {1.0: 80.0, 1.3: 25.0}]
-    levels, saved = [], []
+    levels = []
+    saved = []
     judge = types.SimpleNamespace(targets={}, set_level=lambda push, command: levels.append((push, command)))
     engine = types.SimpleNamespace(creature=None, device=None, workers=[None], env_steps=0)
-    trained = Run(override(preset("quadruped-balance"), {"curriculum.push": (0.5, 1.3), "curriculum.command": (0.3, 1.0)}), engine, judge, tmp_path, Console())
+    trained = Run(
+        override(preset("quadruped-balance"), {"curriculum.push": (0.5, 1.3), "curriculum.command": (0.3, 1.0)}),
+        engine,
+        judge,
+        tmp_path,
+        Console(),
+    )
     monkeypatch.setattr(trained, "save", lambda name, progress: saved.append(progress["mean_return"]))
     for i, by_level in enumerate(returns):
         trained.iteration = i
-        monkeypatch.setattr(run, "evaluate", lambda *_, by_level=by_level: {"survival": 1.0, "episodes": 1, "mean_return": by_level[levels[-1][0]]})
+        monkeypatch.setattr(
+            run,
+            "evaluate",
+            lambda *_, by_level=by_level: {"survival": 1.0, "episodes": 1, "mean_return": by_level[levels[-1][0]]},
+        )
         assert trained.judge_now()["eval_mean_return"] == by_level[1.0]
     assert levels == [(1.0, 1.0), (1.3, 1.0)] * 4
     assert saved == [50.0, 70.0]
@@ -85,7 +105,15 @@ def test_how_near_an_evaluation_is_to_what_is_asked():
     targets = {"landed": (0.8, np.inf), "error": (-np.inf, 0.2), "still": (-1.0, 0.0)}
     good = {"survival": 1.0, "landed": 0.9, "error": 0.1, "still": -0.5}
     assert nearness(good, 0.95, targets) == 1.0 and reaches(good, 0.95, targets)
-    worse = ({"survival": 0.76}, 0.8), ({"landed": 0.2}, 0.25), ({"error": 0.4}, 0.5), ({"landed": 0.4, "error": 0.25}, 0.5), ({"still": 1.0}, 0.0)
+    worse = (
+        ({"survival": 0.76}, 0.8),
+        ({"landed": 0.2}, 0.25),
+        ({"error": 0.4}, 0.5),
+        ({"landed": 0.4, "error": 0.25}, 0.5),
+        ({"still": 1.0}, 0.0),
+    )
     for change, near in worse:
-        assert nearness(good | change, 0.95, targets) == pytest.approx(near) and not reaches(good | change, 0.95, targets)
+        assert nearness(good | change, 0.95, targets) == pytest.approx(near) and not reaches(
+            good | change, 0.95, targets
+        )
     assert target(0.95, targets) == "95% survival, landed at least 0.8, error at most 0.2, still between -1 and 0"

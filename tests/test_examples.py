@@ -36,9 +36,11 @@ def adapter(staggered=True):
 
 @pytest.mark.parametrize("staggered", [True, False])
 def test_the_adapter_does_what_the_environment_does(staggered):
-    env, plain = adapter(staggered), registry.make("navigation", num_envs=N, env_cfg_override={"max_episode_seconds": 1.0})
+    env = adapter(staggered)
+    plain = registry.make("navigation", num_envs=N, env_cfg_override={"max_episode_seconds": 1.0})
     assert np.array_equal(env.reset(), plain.init_state(3, staggered).obs)
-    random, ends = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    ends = []
     for _ in range(25):
         actions = random.uniform(-1, 1, (N, 3)).astype(np.float32)
         obs, rewards, dones, infos = env.step(actions)
@@ -104,7 +106,11 @@ def test_the_command_prints_before_and_after(capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--task", "fly"], "task: unknown task 'fly'"), (["--seconds", "0"], "--seconds: expected more than 0, got 0"), (["--robots", "0"], "num_envs")],
+    [
+        (["--task", "fly"], "task: unknown task 'fly'"),
+        (["--seconds", "0"], "--seconds: expected more than 0, got 0"),
+        (["--robots", "0"], "num_envs"),
+    ],
 )
 def test_it_says_what_it_was_asked_wrongly(arguments, words, capsys):
     with pytest.raises(SystemExit) as stop:

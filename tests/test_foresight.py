@@ -61,7 +61,9 @@ def test_a_ghost_that_foresees_what_comes_is_where_the_robot_is():
     ghost, env, state = following(ahead=1000, **{"noise.joint_position": 0.0, "noise.gravity": 0.0, "noise.spin": 0.0, "noise.spin_bias": 0.0,
                                                  "noise.gravity_bias": 0.0, "vary.joint_offset": 0.0, "push.interval": (100.0, 100.0)})  # fmt: skip
     truth = []
-    ghost.model.decode_all = lambda latents: torch.from_numpy(np.concatenate((state.obs, state.info["privileged"]), axis=-1))
+    ghost.model.decode_all = lambda latents: torch.from_numpy(
+        np.concatenate((state.obs, state.info["privileged"]), axis=-1)
+    )
     ghost.history.clear()
     ghost.begin(state)
     generator = torch.Generator().manual_seed(0)
@@ -72,7 +74,12 @@ def test_a_ghost_that_foresees_what_comes_is_where_the_robot_is():
         view = env.view()
         truth.append(view["base_position"])
         np.testing.assert_allclose(ghost.joints, view["joint_position"], atol=1e-4)
-        assert np.arccos(np.clip((np.trace(rotation(ghost.quaternion).T @ rotation(view["base_quaternion"])) - 1) / 2, -1, 1)) < 0.05
+        assert (
+            np.arccos(
+                np.clip((np.trace(rotation(ghost.quaternion).T @ rotation(view["base_quaternion"])) - 1) / 2, -1, 1)
+            )
+            < 0.05
+        )
     path = np.linalg.norm(np.diff(np.array(truth), axis=0), axis=1).sum()
     assert path > 0.02
     np.testing.assert_allclose(ghost.place, truth[-1], atol=0.02)

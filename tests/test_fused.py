@@ -100,7 +100,8 @@ def test_bfloat16_is_rounded_to_the_nearest_and_ties_to_even():
     low = rng.choice([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], 1024).astype(np.uint32)
     special = np.array([0.0, -0.0, np.inf, -np.inf, 3.4028235e38, 1e-45, 1.0], np.float32)
     x = np.concatenate([(high << 16 | low).view(np.float32), np.resize(special, 32)])
-    narrow, wide = np.zeros(len(x), np.uint16), np.zeros(len(x), np.float32)
+    narrow = np.zeros(len(x), np.uint16)
+    wide = np.zeros(len(x), np.float32)
     copy(x, narrow, len(x))
     expected = torch.from_numpy(x).bfloat16()
     np.testing.assert_array_equal(narrow, bits(expected))
@@ -169,9 +170,13 @@ def values(function, x):
 
 
 def test_exponential_is_accurate_and_bounded():
-    x, y = values(exponential, np.concatenate([np.linspace(-87, 88, 20001), np.random.default_rng(0).normal(size=10000)]))
+    x, y = values(
+        exponential, np.concatenate([np.linspace(-87, 88, 20001), np.random.default_rng(0).normal(size=10000)])
+    )
     np.testing.assert_allclose(y, np.exp(x), rtol=2e-7)
-    np.testing.assert_allclose(values(exponential, np.array([-1e3, -np.inf, 1e3, np.inf]))[1][:4], np.exp([-87.0, -87, 88, 88]), rtol=2e-7)
+    np.testing.assert_allclose(
+        values(exponential, np.array([-1e3, -np.inf, 1e3, np.inf]))[1][:4], np.exp([-87.0, -87, 88, 88]), rtol=2e-7
+    )
 
 
 @kernel
@@ -190,7 +195,9 @@ def test_logarithm_and_square_root_are_accurate():
 
 
 def test_tanh_and_sigmoid_are_accurate():
-    around = np.concatenate([np.linspace(-30, 30, 20001), np.random.default_rng(0).normal(scale=0.01, size=5000), [-np.inf, np.inf, 1e30]])
+    around = np.concatenate(
+        [np.linspace(-30, 30, 20001), np.random.default_rng(0).normal(scale=0.01, size=5000), [-np.inf, np.inf, 1e30]]
+    )
     x, y = values(layers.tanh, around)
     np.testing.assert_allclose(y, np.tanh(x), rtol=5e-7)
     x, y = values(layers.sigmoid, around)
@@ -210,12 +217,16 @@ def multiply(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(4, 4, 16), (8, 12, 64), (12, 28, 80), (20, 64, 48), (256, 96, 160)])
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"), [(4, 4, 16), (8, 12, 64), (12, 28, 80), (20, 64, 48), (256, 96, 160)]
+)
 def test_products_are_numpys(rows, inner, columns, dtype):
-    weight, x = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns + 32).to(dtype)
+    weight = torch.randn(rows, inner).to(dtype)
+    x = torch.randn(inner, columns + 32).to(dtype)
     y = torch.full((rows, columns + 16), 7.0, dtype=dtype)
     multiply(rows, inner, pairs(weight), bits(x), columns + 32, bits(y), columns + 16, columns, panel(inner))
-    a, b = widened(weight), widened(x[:, :columns])
+    a = widened(weight)
+    b = widened(x[:, :columns])
     error = np.abs(widened(y)[:, :columns] - a @ b)
     rounding = 2.0**-8 * np.abs(a @ b) if dtype == torch.bfloat16 else 0.0
     assert (error <= inner * 2.0**-23 * (np.abs(a) @ np.abs(b)) + 1.01 * rounding).all()
@@ -230,10 +241,12 @@ def outer(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(4, 4, 32), (8, 12, 96), (32, 20, 224)])
 def test_weight_gradients_are_numpys(rows, inner, columns, dtype):
-    dy, x = torch.randn(rows, columns + 16).to(dtype), torch.randn(inner, columns + 32).to(dtype)
+    dy = torch.randn(rows, columns + 16).to(dtype)
+    x = torch.randn(inner, columns + 32).to(dtype)
     dweight = torch.zeros(rows, inner)
     outer(rows, inner, bits(dy), columns + 16, bits(x), columns + 32, columns, bits(dweight))
-    a, b = widened(dy[:, :columns]), widened(x[:, :columns]).T
+    a = widened(dy[:, :columns])
+    b = widened(x[:, :columns]).T
     assert (np.abs(dweight.double().numpy() - a @ b) <= columns * 2.0**-23 * (np.abs(a) @ np.abs(b))).all()
 
 
@@ -241,10 +254,13 @@ def test_weight_gradients_are_numpys(rows, inner, columns, dtype):
 def test_pairs_are_multiplied_with_and_without_the_instruction(has_pairs, monkeypatch):
     monkeypatch.setattr(vectors, "HAS_PAIRS", has_pairs)
     run = numba.njit(product.product.py_func)  # compiled anew
-    weight, x, y = torch.randn(8, 36).bfloat16(), torch.randn(36, 80).bfloat16(), torch.zeros(8, 80)
+    weight = torch.randn(8, 36).bfloat16()
+    x = torch.randn(36, 80).bfloat16()
+    y = torch.zeros(8, 80)
     run(8, 36, pairs(weight), bits(x), 80, bits(y), 80, 80, panel(36))
     assert ("dpbf16ps" in next(iter(run.inspect_llvm().values()))) == has_pairs
-    a, b = widened(weight), widened(x)
+    a = widened(weight)
+    b = widened(x)
     assert (np.abs(y.double().numpy() - a @ b) <= 36 * 2.0**-23 * (np.abs(a) @ np.abs(b))).all()
 
 
@@ -257,12 +273,22 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 @pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize("samples", [32, 96])
 def test_dense_layers(samples, sides, dtype):
-    x, weight, bias = parameter(sides, 12, samples), parameter(sides, 8, 12, scale=0.4), parameter(8)
+    x = parameter(sides, 12, samples)
+    weight = parameter(sides, 8, 12, scale=0.4)
+    bias = parameter(8)
     directions = [torch.randn(sides, 8, samples)]
     plain = results(lambda: dense(x, weight, bias), (x, weight, bias), directions)
-    assert_alike(results(lambda: fused.Dense.apply(x.to(dtype), weight, bias), (x, weight, bias), directions), plain, TOLERANCE[dtype])
+    assert_alike(
+        results(lambda: fused.Dense.apply(x.to(dtype), weight, bias), (x, weight, bias), directions),
+        plain,
+        TOLERANCE[dtype],
+    )
     data = x.detach().to(dtype)
-    assert_alike(results(lambda: fused.Dense.apply(data, weight, bias), (weight, bias), directions), (plain[0], plain[1][1:]), TOLERANCE[dtype])
+    assert_alike(
+        results(lambda: fused.Dense.apply(data, weight, bias), (weight, bias), directions),
+        (plain[0], plain[1][1:]),
+        TOLERANCE[dtype],
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -270,23 +296,38 @@ def test_dense_layers(samples, sides, dtype):
 @pytest.mark.parametrize("samples", [32, 96, 224])
 @pytest.mark.parametrize(("fast", "plain"), [(fused.Normed, normed), (fused.Linear, linear)])
 def test_normalised_and_linear_layers(fast, plain, samples, sides, dtype):
-    x, weight, more = parameter(sides, 12, samples), parameter(sides, 20, 12, scale=0.4), parameter(20)
+    x = parameter(sides, 12, samples)
+    weight = parameter(sides, 20, 12, scale=0.4)
+    more = parameter(20)
     directions = [torch.randn(sides, 20, samples)]
     expected = results(lambda: plain(x, weight, more), (x, weight, more), directions)
-    assert_alike(results(lambda: fast.apply(x.to(dtype), weight, more), (x, weight, more), directions), expected, TOLERANCE[dtype])
+    assert_alike(
+        results(lambda: fast.apply(x.to(dtype), weight, more), (x, weight, more), directions),
+        expected,
+        TOLERANCE[dtype],
+    )
     if fast is fused.Normed:
         data = x.detach().to(dtype)
-        assert_alike(results(lambda: fast.apply(data, weight, more), (weight, more), directions), (expected[0], expected[1][1:]), TOLERANCE[dtype])
+        assert_alike(
+            results(lambda: fast.apply(data, weight, more), (weight, more), directions),
+            (expected[0], expected[1][1:]),
+            TOLERANCE[dtype],
+        )
 
 
 def state_space(sides, steps, n, evidence):
     """Return arguments of a sequence: 4 groups of 6 classes to a side, 8 deterministic and 12 hidden features."""
-    deter, stoch, hidden, actions = 8, 24, 12, 4
-    samples, wide = steps * n, (stoch + actions, hidden + deter, deter + evidence, hidden)
+    deter = 8
+    stoch = 24
+    hidden = 12
+    actions = 4
+    samples = steps * n
+    wide = (stoch + actions, hidden + deter, deter + evidence, hidden)
     weights = []
     for rows, inner in zip((hidden, 3 * deter, hidden, stoch), wide, strict=True):
         weights += [parameter(sides, rows, inner, scale=0.4), parameter(rows)]
-    latent, seen = parameter(sides, deter + stoch, n), parameter(sides, evidence, samples) if evidence else None
+    latent = parameter(sides, deter + stoch, n)
+    seen = parameter(sides, evidence, samples) if evidence else None
     keep = (torch.rand(steps, n) < 0.7).float()
     return latent, torch.randn(sides, actions, samples), seen, keep, torch.rand(sides, 4, samples), 4, *weights
 
@@ -310,10 +351,12 @@ def test_state_space_sequences_of_bfloat16_numbers_are_near_those_of_float32():
         weights[-1][::6] += 8.0  # the same values come of either arithmetic
     leaves = [latent, seen, *weights]
     directions = [torch.randn(2, rows, 6 * 64) for rows in (32, 8, 24)] + [torch.zeros(2, 32, 64)]
-    found = []
-    for dtype, function in ((torch.float32, state_space_sequence), (torch.bfloat16, fused.StateSpaceSequence.apply)):
-        found.append(results(lambda: function(latent, action.to(dtype), seen.to(dtype), keep, None, groups, *weights), leaves, directions))  # noqa: B023
-    plain, fast = found
+
+    def run(function, dtype):
+        return function(latent, action.to(dtype), seen.to(dtype), keep, None, groups, *weights)
+
+    plain = results(lambda: run(state_space_sequence, torch.float32), leaves, directions)
+    fast = results(lambda: run(fused.StateSpaceSequence.apply, torch.bfloat16), leaves, directions)
     for a, b in zip(fast[0] + fast[1], plain[0] + plain[1], strict=True):
         assert apart(a, b) < 0.05
 
@@ -322,13 +365,18 @@ def test_state_space_sequences_of_bfloat16_numbers_are_near_those_of_float32():
 @pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize(("steps", "n"), [(1, 32), (6, 48)])
 def test_lstm_sequences_with_resets_inside(steps, n, sides, dtype):
-    x, weight, bias = parameter(sides, 8, steps * n), parameter(sides, 48, 20, scale=0.3), parameter(sides, 48)
-    hidden, cell = 0.5 * torch.randn(sides, 12, n), torch.randn(sides, 12, n)
+    x = parameter(sides, 8, steps * n)
+    weight = parameter(sides, 48, 20, scale=0.3)
+    bias = parameter(sides, 48)
+    hidden = 0.5 * torch.randn(sides, 12, n)
+    cell = torch.randn(sides, 12, n)
     keep = (torch.rand(steps, n) < 0.7).float()
     assert (keep == 0).any(1).all()
     directions = [torch.randn(sides, 12, steps * n)]
     plain = results(lambda: lstm_sequence(x, weight, bias, hidden, cell, keep), (x, weight, bias), directions)
-    fast = results(lambda: fused.LSTMSequence.apply(x.to(dtype), weight, bias, hidden, cell, keep), (x, weight, bias), directions)
+    fast = results(
+        lambda: fused.LSTMSequence.apply(x.to(dtype), weight, bias, hidden, cell, keep), (x, weight, bias), directions
+    )
     assert_alike(fast, plain, TOLERANCE[dtype])
 
 
@@ -348,10 +396,13 @@ def body_encoder(sides):
 @pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize("samples", [16, 144])
 def test_attention_among_the_parts_of_a_body(samples, sides, dtype):
-    encoder, obs = body_encoder(sides), torch.randn(samples, 8)
+    encoder = body_encoder(sides)
+    obs = torch.randn(samples, 8)
     directions = [torch.randn(sides, 3 * 3 * 5, samples)]
     plain = results(lambda: encoder(obs, torch.float32, False), list(encoder.parameters()), directions)
-    assert_alike(results(lambda: encoder(obs, dtype, True), list(encoder.parameters()), directions), plain, TOLERANCE[dtype])
+    assert_alike(
+        results(lambda: encoder(obs, dtype, True), list(encoder.parameters()), directions), plain, TOLERANCE[dtype]
+    )
 
 
 # Heads
@@ -360,19 +411,31 @@ def test_attention_among_the_parts_of_a_body(samples, sides, dtype):
 @pytest.mark.parametrize("samples", [16, 80])
 @pytest.mark.parametrize("sides", [1, 2])
 def test_policy_heads(sides, samples):
-    hidden, weight, bias = parameter(sides, 12, samples), parameter(sides, 6 // sides, 12), parameter(6 // sides)
-    columns, signs = torch.tensor([4, 1, 2, 0, 5, 3], dtype=torch.int32), torch.tensor([-1.0, 1, -1, 1, 1, -1])[: 6 // sides]
+    hidden = parameter(sides, 12, samples)
+    weight = parameter(sides, 6 // sides, 12)
+    bias = parameter(6 // sides)
+    columns = torch.tensor([4, 1, 2, 0, 5, 3], dtype=torch.int32)
+    signs = torch.tensor([-1.0, 1, -1, 1, 1, -1])[: 6 // sides]
     directions = [torch.randn(samples, 6)]
     inputs = hidden, weight, bias
-    fast, plain = (results(lambda f=f: f(*inputs, columns, signs), inputs, directions) for f in (fused.PolicyHead.apply, policy_head))
+    fast, plain = (
+        results(lambda f=f: f(*inputs, columns, signs), inputs, directions)
+        for f in (fused.PolicyHead.apply, policy_head)
+    )
     assert_alike(fast, plain, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sides", [1, 2])
 def test_value_heads(sides, dtype):
-    x, weight, bias, directions = parameter(sides, 12, 96), parameter(1, 12), parameter(1), [torch.randn(96)]
-    fast, plain = (results(lambda f=f: f(x.to(dtype), weight, bias), (x, weight, bias), directions) for f in (fused.ValueHead.apply, value_head))
+    x = parameter(sides, 12, 96)
+    weight = parameter(1, 12)
+    bias = parameter(1)
+    directions = [torch.randn(96)]
+    fast, plain = (
+        results(lambda f=f: f(x.to(dtype), weight, bias), (x, weight, bias), directions)
+        for f in (fused.ValueHead.apply, value_head)
+    )
     assert_alike(fast, plain, 1e-5 if dtype == torch.float32 else 0.005)
 
 
@@ -381,9 +444,16 @@ def test_memory_may_lie_in_any_order(sides):
     def turned(*shape):
         return torch.randn(*reversed(shape)).permute(*reversed(range(len(shape)))).requires_grad_()
 
-    x, weight, bias, keep = turned(sides, 12, 96), turned(sides, 48, 24), turned(sides, 48), turned(2, 48).detach().sign().clamp(min=0)
-    hidden, cell, columns, signs = turned(sides, 12, 48).detach(), turned(sides, 12, 48).detach(), torch.randperm(6).int(), torch.ones(6 // sides)
-    encoder, obs = body_encoder(sides), turned(32, 8).detach()
+    x = turned(sides, 12, 96)
+    weight = turned(sides, 48, 24)
+    bias = turned(sides, 48)
+    keep = turned(2, 48).detach().sign().clamp(min=0)
+    hidden = turned(sides, 12, 48).detach()
+    cell = turned(sides, 12, 48).detach()
+    columns = torch.randperm(6).int()
+    signs = torch.ones(6 // sides)
+    encoder = body_encoder(sides)
+    obs = turned(32, 8).detach()
     cases = (
         (fused.Dense.apply, dense, (x, turned(sides, 8, 12), turned(8)), ()),
         (fused.LSTMSequence.apply, lstm_sequence, (x, weight, bias), (hidden, cell, keep)),
@@ -392,9 +462,18 @@ def test_memory_may_lie_in_any_order(sides):
     )
     one = [torch.tensor(1.0)]  # a gradient that is one number everywhere
     for fast, plain, inputs, given in cases:
-        assert_alike(*(results(lambda f=f, inputs=inputs, given=given: f(*inputs, *given), inputs, one) for f in (fast, plain)), 1e-5)
+        assert_alike(
+            *(results(lambda f=f, inputs=inputs, given=given: f(*inputs, *given), inputs, one) for f in (fast, plain)),
+            1e-5,
+        )
     parameters = list(encoder.parameters())
-    assert_alike(*(results(lambda compiled=compiled: encoder(obs, torch.float32, compiled), parameters, one) for compiled in (True, False)), 1e-5)
+    assert_alike(
+        *(
+            results(lambda compiled=compiled: encoder(obs, torch.float32, compiled), parameters, one)
+            for compiled in (True, False)
+        ),
+        1e-5,
+    )
 
 
 # Losses
@@ -402,15 +481,20 @@ def test_memory_may_lie_in_any_order(sides):
 
 @pytest.mark.parametrize("strided", [False, True])
 def test_policy_losses(strided):
-    mean, std = parameter(5, 40, 7, scale=0.3), torch.rand(7).add(0.3).requires_grad_()
-    old_mean, old_std = mean.detach() + 0.1 * torch.randn(5, 40, 7), std.detach() * torch.linspace(0.9, 1.1, 7)
-    action, advantage = old_mean + old_std * torch.randn(5, 40, 7), torch.randn(5, 40)
+    mean = parameter(5, 40, 7, scale=0.3)
+    std = torch.rand(7).add(0.3).requires_grad_()
+    old_mean = mean.detach() + 0.1 * torch.randn(5, 40, 7)
+    old_std = std.detach() * torch.linspace(0.9, 1.1, 7)
+    action = old_mean + old_std * torch.randn(5, 40, 7)
+    advantage = torch.randn(5, 40)
     some = slice(3, 36) if strided else slice(None)
 
     def loss(f):
         return f(mean[:, some], std, action[:, some], old_mean[:, some], old_std, advantage[:, some], 0.2)
 
-    fast, plain = (results(lambda f=f: loss(f), (mean, std), [torch.tensor(1.7)]) for f in (ppo.policy_loss, ppo.plain_policy_loss))
+    fast, plain = (
+        results(lambda f=f: loss(f), (mean, std), [torch.tensor(1.7)]) for f in (ppo.policy_loss, ppo.plain_policy_loss)
+    )
     assert 0.2 < plain[0][1] < 0.8
     assert_alike(fast, plain, 2e-5)
 
@@ -420,7 +504,10 @@ def test_policy_losses(strided):
 def test_what_is_not_a_number_shows_in_the_gradient(broken, function):
     values = {"mean": torch.zeros(2, 3, 4), "advantage": torch.ones(2, 3)}
     values[broken][1, 2] = np.nan
-    mean, std = values["mean"].requires_grad_(), torch.ones(4, requires_grad=True)
-    function(mean, std, torch.randn(2, 3, 4), torch.zeros(2, 3, 4), torch.ones(4), values["advantage"], 0.2)[0].backward()
+    mean = values["mean"].requires_grad_()
+    std = torch.ones(4, requires_grad=True)
+    function(mean, std, torch.randn(2, 3, 4), torch.zeros(2, 3, 4), torch.ones(4), values["advantage"], 0.2)[
+        0
+    ].backward()
     assert mean.grad[1, 2].isnan().all()
     assert std.grad.isnan().all()

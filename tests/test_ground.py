@@ -10,7 +10,9 @@ from physics import PhysicsEngine, contact, load_robot, terrain
 from physics import layout as L
 from physics.jit import LANES, real
 
-find_patch, look_up, surface = contact.find_patch, contact.look_up, contact.surface
+find_patch = contact.find_patch
+look_up = contact.look_up
+surface = contact.surface
 
 
 @numba.njit
@@ -23,7 +25,11 @@ def read(ground, cells, work, point):
     for lane in range(LANES):
         gap, n = surface(ground, cells, work, L.PATCH, lane, point)
         work[L.BIAS * LANES + lane] = gap
-        work[(L.BIAS + 1) * LANES + lane], work[(L.BIAS + 2) * LANES + lane], work[(L.BIAS + 3) * LANES + lane] = n[0], n[1], n[2]
+        work[(L.BIAS + 1) * LANES + lane], work[(L.BIAS + 2) * LANES + lane], work[(L.BIAS + 3) * LANES + lane] = (
+            n[0],
+            n[1],
+            n[2],
+        )
 
 
 def seen(field, position, quaternion, point):
@@ -61,7 +67,8 @@ def on(field, robot, x, y, quaternion=None):
 def clearance(field, robot, state):
     """Return (N, 4) by how much the feet would have to be lower to touch the ground [m]."""
     feet = foot_positions(robot, state)
-    x, y = feet[..., 0], feet[..., 1]
+    x = feet[..., 0]
+    y = feet[..., 1]
     return feet[..., 2] - field.height(x, y) - robot.foot_radius / field.normal(x, y)[..., 2]
 
 
@@ -74,9 +81,11 @@ def about_y(angle):
 def test_the_kernel_sees_the_terrain_from_anywhere(cell, far):
     field = terrain.from_array(terrain.rough(0.3, 0.5, seed=2, size=16.0, cell=cell).heights, cell, np.array(far) - 8.0)
     rng = np.random.default_rng(3)
-    near_border, gaps = 0, []
+    near_border = 0
+    gaps = []
     for _ in range(8):
-        quaternion, point = rng.normal(size=(LANES, 4)), rng.uniform(-0.5, 0.5, 3).astype(real).astype(float)
+        quaternion = rng.normal(size=(LANES, 4))
+        point = rng.uniform(-0.5, 0.5, 3).astype(real).astype(float)
         quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
         position = np.concatenate([rng.uniform(-10, 10, (LANES, 2)) + far, rng.uniform(-1, 1, (LANES, 1))], 1)
         position[:4, :2] = far + rng.uniform(-300, 300, (4, 2))
@@ -100,7 +109,9 @@ def test_the_kernel_sees_the_terrain_from_anywhere(cell, far):
 def test_no_state_reads_beyond_the_field(row, value):
     field = terrain.rough(0.1, 0.5)
     work = np.zeros((L.WORK_ROWS, LANES), real)
-    work[L.ROTATION], work[L.ROTATION + 4], work[L.ROTATION + 8] = 1, 1, 1
+    work[L.ROTATION] = 1
+    work[L.ROTATION + 4] = 1
+    work[L.ROTATION + 8] = 1
     work[row, 5] = value
     packed = field.pack()
     read(packed, real(10.0), work.reshape(-1), (real(0.1), real(0.0), real(0.0)))
@@ -109,7 +120,8 @@ def test_no_state_reads_beyond_the_field(row, value):
 
 
 def test_flat_terrain_is_the_flat_floor():
-    robot, n = load_robot("go1"), 64
+    robot = load_robot("go1")
+    n = 64
     state = random_state(robot, n, 0)
     state["base_position"][:, 2] = 0.3
     results = []
@@ -129,7 +141,8 @@ def test_flat_terrain_is_the_flat_floor():
 
 
 def test_height_is_only_height():
-    robot, n = load_robot("go1"), 32
+    robot = load_robot("go1")
+    n = 32
     state = random_state(robot, n, 1, height=0.35)
     results = []
     for height in (0.0, -3.25):
@@ -142,7 +155,8 @@ def test_height_is_only_height():
 
 @pytest.mark.parametrize("direction", [0.0, 2.0])
 def test_a_slope_is_a_floor_turned(direction):
-    n, angle = 64, 0.5
+    n = 64
+    angle = 0.5
     robot = load_robot("go1")
     # weightless, and thrown at it: a slope and a floor are the same problem, seen from frames turned against each other
     cfg = PhysicsCfg(gravity=0.0)
@@ -160,12 +174,14 @@ def test_a_slope_is_a_floor_turned(direction):
         "base_quaternion": state["base_quaternion"] @ product.T,
         "base_linear_velocity": state["base_linear_velocity"] @ turn.T,
     }
-    level, inclined = PhysicsEngine(robot, n, 0.002, 1, cfg), PhysicsEngine(robot, n, 0.002, 1, cfg, terrain.slope(angle, direction))
+    level = PhysicsEngine(robot, n, 0.002, 1, cfg)
+    inclined = PhysicsEngine(robot, n, 0.002, 1, cfg, terrain.slope(angle, direction))
     level.set_state(**state)
     inclined.set_state(**turned)
     for engine in (level, inclined):
         engine.step(40)
-    a, b = level.get_state(), inclined.get_state()
+    a = level.get_state()
+    b = inclined.get_state()
     assert (np.linalg.norm(a.foot_contact_force, axis=2) > 10).any(1).mean() > 0.2
     np.testing.assert_allclose(b.base_position, a.base_position @ turn.T, atol=1e-4)
     np.testing.assert_allclose(b.base_linear_velocity, a.base_linear_velocity @ turn.T, atol=5e-3)
@@ -175,7 +191,8 @@ def test_a_slope_is_a_floor_turned(direction):
 
 @pytest.mark.parametrize("direction", [0.0, np.pi / 2, 4.0])
 def test_it_stands_on_a_slope_and_creeps_as_its_slip_speed_asks(direction):
-    angle, cfg = 0.3, PhysicsCfg()
+    angle = 0.3
+    cfg = PhysicsCfg()
     robot = load_robot("go1")
     engine = on(terrain.slope(angle, direction), robot, np.zeros(1), np.zeros(1))
     engine.step(3500)  # legs that the landing has set against each other slide apart for seconds
@@ -195,7 +212,9 @@ def test_it_stands_on_a_slope_and_creeps_as_its_slip_speed_asks(direction):
 
 
 def test_it_slides_on_a_steeper_slope_as_a_block_would():
-    angle, friction, robot = 0.4, 0.2, load_robot("go1")
+    angle = 0.4
+    friction = 0.2
+    robot = load_robot("go1")
     field = terrain.slope(angle, 1.0)
     engine = on(field, robot, np.zeros(1), np.zeros(1))
     engine.model.world[5] = friction
@@ -209,7 +228,8 @@ def test_it_slides_on_a_steeper_slope_as_a_block_would():
 
 
 def test_standing_feet_carry_the_weight_on_rough_ground():
-    n, robot = 32, load_robot("go1")
+    n = 32
+    robot = load_robot("go1")
     field = terrain.rough(0.06, 0.4, seed=5, size=32.0)
     places = np.random.default_rng(6).uniform(-14, 14, (2, n))
     yaw = np.random.default_rng(7).uniform(-np.pi, np.pi, n)
@@ -222,7 +242,9 @@ def test_standing_feet_carry_the_weight_on_rough_ground():
     assert upright.mean() > 0.9
     quiet = upright & (np.abs(velocity(state)).max(1) < 0.1)
     assert quiet.mean() > 0.8
-    np.testing.assert_allclose(state.foot_contact_force[quiet].sum(1), np.tile([0, 0, weight], (quiet.sum(), 1)), atol=0.04 * weight)
+    np.testing.assert_allclose(
+        state.foot_contact_force[quiet].sum(1), np.tile([0, 0, weight], (quiet.sum(), 1)), atol=0.04 * weight
+    )
     # feet that bear something are in the ground, as deep as their load asks; the others are not
     force = np.linalg.norm(state.foot_contact_force, axis=2)[quiet]
     deep = -clearance(field, robot, state)[quiet]
@@ -233,8 +255,12 @@ def test_standing_feet_carry_the_weight_on_rough_ground():
 
 
 def test_landing_on_a_slope_agrees_with_mujoco():
-    n, dt, seconds, angle = 32, 0.0025, 0.02, 0.3
-    robot, field = load_robot("go1"), terrain.slope(0.3, 0.0)
+    n = 32
+    dt = 0.0025
+    seconds = 0.02
+    angle = 0.3
+    robot = load_robot("go1")
+    field = terrain.slope(0.3, 0.0)
     rng = np.random.default_rng(0)
     turn = rotation(about_y(-angle))[0]
     state = {
@@ -245,7 +271,8 @@ def test_landing_on_a_slope_agrees_with_mujoco():
         "base_angular_velocity": 0.3 * rng.uniform(-1, 1, (n, 3)),
         "joint_velocity": 0.5 * rng.uniform(-1, 1, (n, 12)),
     }
-    engine, groundless = PhysicsEngine(robot, n, dt, 1, terrain=field), PhysicsEngine(robot, n, dt, 1)
+    engine = PhysicsEngine(robot, n, dt, 1, terrain=field)
+    groundless = PhysicsEngine(robot, n, dt, 1)
     engine.set_state(**state)
     state["base_position"][:, 2] -= clearance(field, robot, engine.get_state()).min(1)
     engine.set_state(**state)
@@ -267,7 +294,8 @@ def test_landing_on_a_slope_agrees_with_mujoco():
 
 @pytest.mark.parametrize("far", [(16.0, -160.0), (-9984.0, 4000.0)])
 def test_far_away_the_ground_is_like_here(far):
-    robot, n = load_robot("go1"), 32
+    robot = load_robot("go1")
+    n = 32
     heights = terrain.rough(0.1, 0.5, seed=4, size=32.0).heights
     state = random_state(robot, n, 3, height=0.45)
     state["base_position"][:, :2] *= 14
@@ -288,9 +316,13 @@ def test_walking_across_cells_of_the_world_changes_no_ground():
     robot = load_robot("go1")
     field = terrain.slope(0.2, 0.7, size=64.0)
     engine = PhysicsEngine(robot, 1, 0.002, 1, PhysicsCfg(foot_friction=0.0), terrain=field)
-    engine.set_state(base_position=[[7.0, 7.0, field.height(7.0, 7.0) + robot.home_height + 0.05]], base_linear_velocity=[[4.0, 3.0, 0.0]])
+    engine.set_state(
+        base_position=[[7.0, 7.0, field.height(7.0, 7.0) + robot.home_height + 0.05]],
+        base_linear_velocity=[[4.0, 3.0, 0.0]],
+    )
     stiff(engine)
-    low, high = [], []
+    low = []
+    high = []
     for _ in range(50):
         engine.step(10)
         state = engine.get_state()
@@ -310,7 +342,10 @@ def test_what_is_no_terrain_is_refused(wrong):
 
 @pytest.mark.parametrize(
     ("heights", "message"),
-    [([[0.0, np.nan], [0.0, 0.0]], "heights: expected finite numbers, got nan at row 0, column 1"), (np.zeros(5), r"heights: expected a shape \(ny, nx\)")],
+    [
+        ([[0.0, np.nan], [0.0, 0.0]], "heights: expected finite numbers, got nan at row 0, column 1"),
+        (np.zeros(5), r"heights: expected a shape \(ny, nx\)"),
+    ],
 )
 def test_heights_that_are_none_are_refused(heights, message):
     with pytest.raises(ValueError, match=message):

@@ -8,7 +8,13 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils import env_checker
-from gymnasium.utils.passive_env_checker import check_action_space, check_obs, check_observation_space, data_shares_objects, env_reset_passive_checker
+from gymnasium.utils.passive_env_checker import (
+    check_action_space,
+    check_obs,
+    check_observation_space,
+    data_shares_objects,
+    env_reset_passive_checker,
+)
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
@@ -125,7 +131,8 @@ def test_gymnasiums_checks_find_nothing_wrong_with_a_single_copy(task):
 
 
 def test_a_seed_gives_the_same_episodes():
-    a, b = make(), make(seed=7)
+    a = make()
+    b = make(seed=7)
     first, _ = a.reset(seed=3)
     again, _ = b.reset(seed=3)
     assert np.array_equal(first, again)
@@ -135,7 +142,8 @@ def test_a_seed_gives_the_same_episodes():
 
 
 def test_resets_without_a_seed_differ_and_repeat_in_another_environment():
-    a, b = make(seed=5), make(seed=5)
+    a = make(seed=5)
+    b = make(seed=5)
     starts = [[env.reset()[0] for _ in range(3)] for env in (a, b)]
     assert np.array_equal(starts[0], starts[1])
     assert not np.array_equal(starts[0][0], starts[0][1])
@@ -153,7 +161,9 @@ def test_it_does_what_the_environment_does():
         actions = random.normal(size=(N, 12)).astype(np.float32)
         obs, rewards, terminations, truncations, infos = env.step(actions)
         state = plain.step(actions)
-        assert same((obs, rewards, terminations, truncations), (state.obs, state.reward, state.terminated, state.truncated))
+        assert same(
+            (obs, rewards, terminations, truncations), (state.obs, state.reward, state.terminated, state.truncated)
+        )
         assert ("final_obs" in infos) == state.done.any()
         if state.done.any():
             assert np.array_equal(infos["final_obs"][state.done], state.info["final_obs"][state.done])
@@ -205,7 +215,14 @@ def test_what_was_returned_is_never_written_over():
     first, infos = env.reset(seed=0)
     kept = [(first, first.copy()), (infos["privileged"], infos["privileged"].copy())]
     for obs, rewards, terminations, truncations, infos in play(env, 30, FALL):
-        arrays = [obs, rewards, terminations, truncations, infos["privileged"], *([infos["final_obs"]] if "final_obs" in infos else [])]
+        arrays = [
+            obs,
+            rewards,
+            terminations,
+            truncations,
+            infos["privileged"],
+            *([infos["final_obs"]] if "final_obs" in infos else []),
+        ]
         kept += [(x, x.copy()) for x in arrays]
     env.reset(seed=9)
     play(env, 30)
@@ -228,14 +245,17 @@ def test_wrappers_of_gymnasium_understand_it():
 
 def test_what_a_task_tallies_is_told_of_whole_episodes():
     changes = {"max_episode_seconds": 0.5, "reached": 90.0}
-    env, one = GymVectorEnv(registry.make("navigation", num_envs=3, env_cfg_override=changes)), single("navigation", **changes)
+    env = GymVectorEnv(registry.make("navigation", num_envs=3, env_cfg_override=changes))
+    one = single("navigation", **changes)
     env.reset(seed=0)
     *rest, (*_, infos) = play(env, 10, np.zeros((3, 3)))
     assert all("final_info" not in infos for *_, infos in rest)
     # every goal is so near that each step reaches one
     assert np.array_equal(infos["final_info"]["episode_goals"], [10.0] * 3)
     assert infos["final_info"]["_episode_goals"].all()
-    assert not any("privileged" in name for name in (*infos, *infos["final_info"]))  # the task tells nothing of the kind
+    assert not any(
+        "privileged" in name for name in (*infos, *infos["final_info"])
+    )  # the task tells nothing of the kind
     one.reset(seed=0)
     assert episode(one, np.zeros(3))[-1][4]["episode_goals"] == 10.0
 
@@ -293,10 +313,13 @@ def test_a_reset_after_the_end_starts_nothing_twice(monkeypatch):
 
 
 def test_single_copies_repeat_with_a_seed_and_differ_without():
-    a, b = single(), single()
+    a = single()
+    b = single()
 
     def episodes(env, seed):
-        return [np.concatenate([env.reset(seed=seed if i == 0 else None)[0], episode(env, [0.3])[-1][0]]) for i in range(4)]
+        return [
+            np.concatenate([env.reset(seed=seed if i == 0 else None)[0], episode(env, [0.3])[-1][0]]) for i in range(4)
+        ]
 
     first = episodes(a, 7)
     assert np.array_equal(first, episodes(b, 7))
@@ -340,7 +363,9 @@ def test_a_single_copy_says_what_it_is_asked_wrongly():
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_gymnasiums_own_vector_environments_take_single_copies(mode):
-    env = gymnasium.make_vec("foal/cartpole-v0", num_envs=3, vectorization_mode=mode, env_cfg_override={"max_episode_seconds": 0.1})
+    env = gymnasium.make_vec(
+        "foal/cartpole-v0", num_envs=3, vectorization_mode=mode, env_cfg_override={"max_episode_seconds": 0.1}
+    )
     obs, _ = env.reset()
     assert len({row.tobytes() for row in obs}) == 3
     steps = play(env, 12, np.zeros((3, 1), np.float32))

@@ -12,7 +12,8 @@ from physics.jit import LANES
 ROBOT = load_robot("go1")
 SLOPE = terrain.slope(0.4, 0.7, size=64.0)
 CFG = PhysicsCfg(body_contact=True, motor=MotorCfg(enabled=True, delay=0.004))
-N, SICK = 45, 37
+N = 45
+SICK = 37
 STATE = {
     "position x": L.POSITION, "position z": L.POSITION + 2, "quaternion w": L.QUATERNION, "quaternion z": L.QUATERNION + 3, "velocity": L.VELOCITY + 1,
     "spin": L.SPIN + 2, "origin": L.ORIGIN, "joint": L.BASE_ROWS + 2 * L.LEG_ROWS + L.JOINT + 1, "joint speed": L.BASE_ROWS + 3 * L.LEG_ROWS + L.JOINT_SPEED,
@@ -24,9 +25,11 @@ GROUNDS = ("flat", "terrain")
 def engine_on(ground, threads=1):
     """Return an engine of robots in motion above the ground: of the plain kernel, or of the one that does everything."""
     if ground == "flat":
-        engine, heights = PhysicsEngine(ROBOT, N, 0.002, threads), 0.0
+        engine = PhysicsEngine(ROBOT, N, 0.002, threads)
+        heights = 0.0
     else:
-        engine, heights = PhysicsEngine(ROBOT, N, 0.002, threads, CFG, SLOPE, differ=True), None
+        engine = PhysicsEngine(ROBOT, N, 0.002, threads, CFG, SLOPE, differ=True)
+        heights = None
     state = random_state(ROBOT, N, 1, height=0.0)
     state["base_position"][:, :2] *= 12
     heights = SLOPE.height(*state["base_position"][:, :2].T) if heights is None else heights
@@ -55,17 +58,21 @@ def stands(ground, state, i):
     assert above.min() == pytest.approx(at_home.min(), abs=5e-3)
 
 
-@pytest.mark.parametrize(("row", "value"), [(row, value) for row in STATE for value in VALUES if row != "origin" or not np.isfinite(value)])
+@pytest.mark.parametrize(
+    ("row", "value"), [(row, value) for row in STATE for value in VALUES if row != "origin" or not np.isfinite(value)]
+)
 @pytest.mark.parametrize("ground", GROUNDS)
 def test_a_broken_robot_stands_at_home_and_its_neighbours_do_not_notice(ground, row, value):
-    engine, whole = engine_on(ground), engine_on(ground)
+    engine = engine_on(ground)
+    whole = engine_on(ground)
     for e in (engine, whole):
         e.step(3)
     make_sick(engine, STATE[row], value)
     torques = engine._get("torque").copy()
     for e in (engine, whole):
         e.step(2)
-    state, healthy = engine.get_state(), whole.get_state()
+    state = engine.get_state()
+    healthy = whole.get_state()
     np.testing.assert_array_equal(engine.broken, np.arange(N) == SICK)
     stands(ground, state, SICK)
     np.testing.assert_array_equal(state.foot_contact_force[SICK], 0)
@@ -73,7 +80,15 @@ def test_a_broken_robot_stands_at_home_and_its_neighbours_do_not_notice(ground, 
     if row in ("velocity", "joint"):
         assert np.abs(state.base_position[SICK, :2] - healthy.base_position[SICK, :2]).max() <= 8.1  # in its cell
     others = np.arange(N) != SICK
-    for name in ("base_position", "base_quaternion", "joint_position", "base_linear_velocity", "base_angular_velocity", "joint_velocity", "foot_contact_force"):
+    for name in (
+        "base_position",
+        "base_quaternion",
+        "joint_position",
+        "base_linear_velocity",
+        "base_angular_velocity",
+        "joint_velocity",
+        "foot_contact_force",
+    ):
         np.testing.assert_array_equal(getattr(state, name)[others], getattr(healthy, name)[others])
     assert np.isfinite(engine.blocks).all()
     # and so it goes on

@@ -24,13 +24,16 @@ def numbers(values):
 def flat(robot):
     """Return a robot's numbers by name, its links' included."""
     values = {name: np.asarray(value) for name, value in vars(robot).items() if name not in ("name", "base", "links")}
-    for name, link in [("base", robot.base)] + [(f"{leg}.{joint}", robot.links[i][j]) for i, leg in enumerate(LEGS) for j, joint in enumerate(JOINTS)]:
+    for name, link in [("base", robot.base)] + [
+        (f"{leg}.{joint}", robot.links[i][j]) for i, leg in enumerate(LEGS) for j, joint in enumerate(JOINTS)
+    ]:
         values |= {f"{name}.mass": link.mass, f"{name}.com": link.com, f"{name}.inertia": link.inertia}
     return values
 
 
 def assert_same(robot, other, besides=()):
-    a, b = flat(robot), flat(other)
+    a = flat(robot)
+    b = flat(other)
     assert a.keys() == b.keys()
     for name in a.keys() - set(besides):
         np.testing.assert_allclose(a[name], b[name], atol=1e-6, rtol=1e-6, err_msg=name)
@@ -122,7 +125,9 @@ def assert_stands(robot, reach=0.8):
     mujoco.mj_kinematics(model, data)
     feet = np.array([data.geom(leg).xpos for leg in LEGS])
     thighs = np.array([data.joint(f"{leg}_thigh").xanchor for leg in LEGS])
-    lengths = np.hypot(robot.offset[:, 2, 0], robot.offset[:, 2, 2]) + np.hypot(robot.foot_offset[:, 0], robot.foot_offset[:, 2])
+    lengths = np.hypot(robot.offset[:, 2, 0], robot.offset[:, 2, 2]) + np.hypot(
+        robot.foot_offset[:, 0], robot.foot_offset[:, 2]
+    )
     np.testing.assert_allclose(feet[:, 0], thighs[:, 0], atol=1e-6)
     np.testing.assert_allclose(thighs[:, 2] - feet[:, 2], reach * lengths, rtol=1e-6)
     assert (feet[:, 2] - robot.foot_radius).min() == pytest.approx(0, abs=1e-6)
@@ -178,8 +183,12 @@ def test_turned_frames_and_fixed_bodies_by_hand(written):
         # 0.5 kg at (0, 0, -0.05), 0.1 kg at (0.02, 0, 0)
         assert thigh.mass == pytest.approx(0.6)
         np.testing.assert_allclose(thigh.com, [0.1 * 0.02 / 0.6, 0, -0.5 * 0.05 / 0.6], atol=1e-8)
-        reduced = 0.5 * 0.1 / 0.6  # two points turn about their centre of mass like one of the reduced mass about the other
-        hand = np.diag([0.00401, 0.00441, 0.00061]) + reduced * (0.0029 * np.eye(3) - np.outer([0.02, 0, 0.05], [0.02, 0, 0.05]))
+        reduced = (
+            0.5 * 0.1 / 0.6
+        )  # two points turn about their centre of mass like one of the reduced mass about the other
+        hand = np.diag([0.00401, 0.00441, 0.00061]) + reduced * (
+            0.0029 * np.eye(3) - np.outer([0.02, 0, 0.05], [0.02, 0, 0.05])
+        )
         np.testing.assert_allclose(thigh.inertia, hand, atol=1e-8)
         # 0.3 kg at -0.1, 0.1 kg at -0.2
         assert calf.mass == pytest.approx(0.4)
@@ -198,17 +207,21 @@ def test_turned_frames_and_fixed_bodies_by_hand(written):
 def test_dynamics_of_the_file_and_of_the_robot_agree(written, seed):
     rng = np.random.default_rng(seed)
     robot = load_robot(written(TURNED))
-    theirs, ours = mujoco.MjModel.from_xml_string(TURNED), mujoco.MjModel.from_xml_string(to_mjcf(robot))
+    theirs = mujoco.MjModel.from_xml_string(TURNED)
+    ours = mujoco.MjModel.from_xml_string(to_mjcf(robot))
     names = [f"{place} {joint}" for place in PLACES for joint in "abc"]
     hinges = [theirs.joint(name).id for name in names]
     dofs = np.concatenate([np.arange(6), theirs.jnt_dofadr[hinges]])
-    base, speeds = rng.normal(size=7), rng.normal(size=18)
+    base = rng.normal(size=7)
+    speeds = rng.normal(size=18)
     angles = rng.uniform(-3, 3, 12)
     base[3:] /= np.linalg.norm(base[3:])
     found = []
     for model, order, places in ((theirs, dofs, theirs.jnt_qposadr[hinges]), (ours, np.arange(18), np.arange(7, 19))):
         data = mujoco.MjData(model)
-        data.qpos[:7], data.qpos[places], data.qvel[order] = base, angles, speeds
+        data.qpos[:7] = base
+        data.qpos[places] = angles
+        data.qvel[order] = speeds
         mujoco.mj_forward(model, data)
         # M's columns by inverse dynamics: M a + bias, less the bias
         columns = []
@@ -226,12 +239,18 @@ def test_angles_count_from_the_joint_s_zero_not_from_its_drawn_position(written,
     calf = 'type="hinge" axis="0 1 0" limited="false" range="-2.818 -0.888"'
     half = f"{math.cos(0.25)} 0 {math.sin(0.25)} 0"
     inertial = 'pos="0 0 -0.213" '
-    turned = edited(go1, (f'<body name="FL_calf" {inertial[:-1]}', f'<body name="FL_calf" {inertial}quat="{half}"'), (calf, calf + ' ref="0.5"'))
+    turned = edited(
+        go1,
+        (f'<body name="FL_calf" {inertial[:-1]}', f'<body name="FL_calf" {inertial}quat="{half}"'),
+        (calf, calf + ' ref="0.5"'),
+    )
     assert_same(load_robot("go1"), load_robot(written(turned)))
 
 
 CALF_FOOT = '<geom name="FL" type="sphere" size="0.023" pos="0 0 -0.213" contype="0" conaffinity="1"/>'
-S, C = math.sin(0.9), math.cos(0.9)  # at home the calf of go1 leans by -0.9 rad; down is (-S, 0, -C) in its frame
+# at home the calf of go1 leans by -0.9 rad; down is (-S, 0, -C) in its frame
+S = math.sin(0.9)
+C = math.cos(0.9)
 
 
 @pytest.mark.parametrize(
@@ -242,11 +261,23 @@ S, C = math.sin(0.9), math.cos(0.9)  # at home the calf of go1 leans by -0.9 rad
         ('type="cylinder" size="0.02 0.1" pos="0 0 -0.1"', [-0.02 + 0.02 * S, 0, -0.2 + 0.02 * C], 0.02),
         ('type="box" size="0.01 0.015 0.1" pos="0 0 -0.1"', [-0.01 + 0.01 * S, 0, -0.2 + 0.01 * C], 0.01),
         # a sphere comes before what reaches a little lower, but not at the knee
-        ('type="sphere" size="0.02" pos="0 0 -0.2"/><geom type="capsule" size="0.015" fromto="0 0 0 0 0 -0.21"', [0, 0, -0.2], 0.02),
+        (
+            'type="sphere" size="0.02" pos="0 0 -0.2"/><geom type="capsule" size="0.015" fromto="0 0 0 0 0 -0.21"',
+            [0, 0, -0.2],
+            0.02,
+        ),
         ('type="sphere" size="0.03"/><geom type="capsule" size="0.015" fromto="0 0 0 0 0 -0.21"', [0, 0, -0.21], 0.015),
-        ('type="sphere" size="0.03" pos="0 0 -0.1"/><geom type="sphere" size="0.02" pos="0 0 -0.2"', [0, 0, -0.2], 0.02),
+        (
+            'type="sphere" size="0.03" pos="0 0 -0.1"/><geom type="sphere" size="0.02" pos="0 0 -0.2"',
+            [0, 0, -0.2],
+            0.02,
+        ),
         # what does not collide is no foot
-        ('type="sphere" size="0.02" pos="0 0 -0.2"/><geom type="sphere" size="0.02" pos="0 0 -0.3" contype="0" conaffinity="0"', [0, 0, -0.2], 0.02),
+        (
+            'type="sphere" size="0.02" pos="0 0 -0.2"/><geom type="sphere" size="0.02" pos="0 0 -0.3" contype="0" conaffinity="0"',
+            [0, 0, -0.2],
+            0.02,
+        ),
     ],
 )
 def test_feet(written, go1, geoms, centre, radius):
@@ -259,7 +290,9 @@ def test_feet(written, go1, geoms, centre, radius):
 def test_a_foot_may_collide_by_a_pair(written, go1):
     lonely = CALF_FOOT.replace('conaffinity="1"', 'conaffinity="0"')
     pair = '<contact><pair geom1="FL" geom2="floor"/></contact>'
-    assert_same(load_robot("go1"), load_robot(written(edited(go1, (CALF_FOOT, lonely), ("<actuator>", pair + "<actuator>")))))
+    assert_same(
+        load_robot("go1"), load_robot(written(edited(go1, (CALF_FOOT, lonely), ("<actuator>", pair + "<actuator>"))))
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,7 +307,9 @@ def test_a_foot_may_collide_by_a_pair(written, go1):
     ],
 )
 def test_neutral_stance(written, go1, calf, knee, reach):
-    bare = edited(go1.replace('range="-2.818 -0.888"', f'range="{calf}"'), (go1[go1.index(KEY) : go1.index("</mujoco>")], ""))
+    bare = edited(
+        go1.replace('range="-2.818 -0.888"', f'range="{calf}"'), (go1[go1.index(KEY) : go1.index("</mujoco>")], "")
+    )
     robot = load_robot(written(bare))
     assert_stands(robot, reach)
     np.testing.assert_allclose(np.sign(np.sin(robot.home_joints[:, 2])), knee)
@@ -296,7 +331,8 @@ def test_neutral_stance_on_the_edge_of_a_box(written, go1):
 
 
 def test_home_keyframes(written, go1):
-    start, end = go1.index(KEY) + len("<keyframe>"), go1.index("</keyframe>")
+    start = go1.index(KEY) + len("<keyframe>")
+    end = go1.index("</keyframe>")
     home = go1[start:end]
     other = home.replace('"home"', '"other"').replace("0.9 -1.8", "1 -2")
     crouched = 2 * 0.213 * math.cos(1) + 0.023
@@ -321,9 +357,17 @@ HIP = '<joint name="FL_hip" type="hinge"'
     ("actuator", "joint", "limit"),
     [
         ('<motor joint="FL_hip" ctrllimited="true" ctrlrange="-1 1" gear="7"/>', "", 7),
-        ('<motor joint="FL_hip" ctrllimited="true" ctrlrange="-9 9" forcelimited="true" forcerange="-5 5" gear="-2"/>', "", 10),
+        (
+            '<motor joint="FL_hip" ctrllimited="true" ctrlrange="-9 9" forcelimited="true" forcerange="-5 5" gear="-2"/>',
+            "",
+            10,
+        ),
         ('<general joint="FL_hip" gainprm="3" ctrllimited="true" ctrlrange="-2 2"/>', "", 6),
-        ('<position joint="FL_hip" kp="40" ctrllimited="true" ctrlrange="-1 1" forcelimited="true" forcerange="-18 18"/>', "", 18),
+        (
+            '<position joint="FL_hip" kp="40" ctrllimited="true" ctrlrange="-1 1" forcelimited="true" forcerange="-18 18"/>',
+            "",
+            18,
+        ),
         ('<position joint="FL_hip" kp="40"/>', 'actuatorfrclimited="true" actuatorfrcrange="-30 30"', 30),
         (MOTOR, 'actuatorfrclimited="true" actuatorfrcrange="-20 20"', 20),
         (MOTOR, 'actuatorfrclimited="true" actuatorfrcrange="-30 30"', 23.7),
@@ -348,7 +392,10 @@ def test_meshes_and_pictures_need_not_be_there(written, go1):
         '<asset><mesh name="m" file="no.stl"/><texture name="t" type="2d" file="no.png"/><material name="p" texture="t"/>'
         '<hfield name="h" file="no.png" size="1 1 1 1"/></asset><worldbody><geom type="hfield" hfield="h"/><light texture="t"/>'
     )
-    geoms = '<geom name="shell" type="mesh" mesh="m" material="p" mass="1"/><site name="s" material="p"/>' + CALF_FOOT.replace("/>", ' material="p"/>')
+    geoms = (
+        '<geom name="shell" type="mesh" mesh="m" material="p" mass="1"/><site name="s" material="p"/>'
+        + CALF_FOOT.replace("/>", ' material="p"/>')
+    )
     references = (
         '<contact><exclude body1="base" body2="FL_hip"/><pair geom1="shell" geom2="floor"/></contact>'
         '<sensor><distance geom1="shell" geom2="floor"/></sensor><actuator>'
@@ -360,12 +407,20 @@ def test_meshes_and_pictures_need_not_be_there(written, go1):
 @pytest.mark.parametrize(
     "edit",
     [
-        ("<actuator>", '<equality><connect body1="FL_calf" body2="FR_calf" anchor="0 0 0" active="false"/></equality><actuator>'),
-        ("<worldbody>", '<asset><mesh name="m" file="no.stl"/></asset><worldbody><geom type="mesh" mesh="m" mass="1"/>'),
+        (
+            "<actuator>",
+            '<equality><connect body1="FL_calf" body2="FR_calf" anchor="0 0 0" active="false"/></equality><actuator>',
+        ),
+        (
+            "<worldbody>",
+            '<asset><mesh name="m" file="no.stl"/></asset><worldbody><geom type="mesh" mesh="m" mass="1"/>',
+        ),
     ],
 )
 def test_what_does_not_make_another_robot(written, go1, edit):
-    assert_same(load_robot("go1"), load_robot(written(edited(go1, ('inertiafromgeom="false"', 'inertiafromgeom="auto"'), edit))))
+    assert_same(
+        load_robot("go1"), load_robot(written(edited(go1, ('inertiafromgeom="false"', 'inertiafromgeom="auto"'), edit)))
+    )
 
 
 @pytest.mark.parametrize("name", ["robot.xml", "robot.mjcf"])
@@ -389,9 +444,17 @@ DUMMY = '<inertial><mass value="1e-6"/><inertia ixx="1e-6" ixy="1e-6" ixz="1e-6"
 )
 def test_urdf_roots(written, root, type_):
     robot = load_robot("go1")
-    joint = f'<joint name="root" type="{type_}"><parent link="{root[12:].split(chr(34))[0]}"/><child link="base"/></joint>' if root else ""
+    joint = (
+        f'<joint name="root" type="{type_}"><parent link="{root[12:].split(chr(34))[0]}"/><child link="base"/></joint>'
+        if root
+        else ""
+    )
     again = load_robot(written(to_urdf(robot, root, joint), "go1.urdf"))
-    assert_same(dataclasses.replace(robot, armature=np.zeros((4, 3))), again, besides=("home_joints", "home_height", "base.mass", "base.com", "base.inertia"))
+    assert_same(
+        dataclasses.replace(robot, armature=np.zeros((4, 3))),
+        again,
+        besides=("home_joints", "home_height", "base.mass", "base.com", "base.inertia"),
+    )
     extra = 1e-6 if DUMMY in root else 0.0
     assert again.base.mass == pytest.approx(robot.base.mass + extra, abs=1e-9)
     np.testing.assert_allclose(again.base.inertia, robot.base.inertia + extra, atol=1e-8)
@@ -410,20 +473,57 @@ LOOSE = '<inertial pos="0 0 0" mass="1" diaginertia="1 1 1"/>'
         ([(HIP + ' axis="1 0 0"', HIP + ' axis="0 1 0"')], "joint 'FL_hip'", "0 1 0"),
         ([(HIP + ' axis="1 0 0"', HIP + ' axis="-1 0 0"')], "joint 'FL_hip'", "-1 0 0; turn"),
         ([(HIP + ' axis="1 0 0"', HIP + ' axis="1 0.01 0"')], "joint 'FL_hip'", "about +x"),
-        ([('name="FL_calf" type="hinge" axis="0 1 0"', 'name="FL_calf" type="hinge" axis="0 -1 0"')], "joint 'FL_calf'", "0 -1 0; turn"),
+        (
+            [('name="FL_calf" type="hinge" axis="0 1 0"', 'name="FL_calf" type="hinge" axis="0 -1 0"')],
+            "joint 'FL_calf'",
+            "0 -1 0; turn",
+        ),
         ([("<freejoint/>", ""), ("0 0 0.2878 1 0 0 0 ", "")], "body 'base'", "free joint"),
-        ([("<freejoint/>", '<joint name="rail" type="slide"/>'), ("0 0 0.2878 1 0 0 0 ", "0 ")], "body 'base'", "free joint"),
+        (
+            [("<freejoint/>", '<joint name="rail" type="slide"/>'), ("0 0 0.2878 1 0 0 0 ", "0 ")],
+            "body 'base'",
+            "free joint",
+        ),
         ([("<freejoint/>", '<joint name="root" type="free" damping="1"/>')], "joint 'root'", "damping"),
         ([("<freejoint/>", f'<freejoint/><body name="arm"><joint/>{LOOSE}</body>')], "body 'base'", "body 'arm'"),
         ([(BODY, f'{BODY}<body name="toe"><joint/>{LOOSE}</body>')], "body 'FL_hip'", "body 'toe'"),
-        ([(CALF_FOOT, f'{CALF_FOOT}<body name="toe"><joint name="ankle"/>{LOOSE}</body>')], "body 'FL_hip'", "4 on 4 bodies"),
+        (
+            [(CALF_FOOT, f'{CALF_FOOT}<body name="toe"><joint name="ankle"/>{LOOSE}</body>')],
+            "body 'FL_hip'",
+            "4 on 4 bodies",
+        ),
         ([(CALF_FOOT, f'{CALF_FOOT}<joint name="twist"/>')], "body 'FL_hip'", "joint 'twist'"),
         ([(BODY, '<body name="FL_hip" pos="0.1881 -0.05 0">')], "body 'base'", "corners"),
-        ([("<worldbody>", f'<worldbody><body name="ball"><freejoint/>{LOOSE}</body>')], "body ", "another body with a joint"),
-        ([("<worldbody>", f'<worldbody><body name="door"><joint/>{LOOSE}</body>')], "body 'door'", "another body with a joint"),
-        ([("<actuator>", '<equality><connect name="loop" body1="FL_calf" body2="FR_calf" anchor="0 0 0"/></equality><actuator>')], LOOP, "tree"),
-        ([("<actuator>", '<equality><joint joint1="FL_calf" joint2="FR_calf"/></equality><actuator>')], "equality constraint 'FL_calf and FR_calf'", "tree"),
-        ([("<actuator>", '<tendon><fixed name="wire"><joint joint="FL_hip" coef="1"/></fixed></tendon><actuator>')], "tendon 'wire'", "tree"),
+        (
+            [("<worldbody>", f'<worldbody><body name="ball"><freejoint/>{LOOSE}</body>')],
+            "body ",
+            "another body with a joint",
+        ),
+        (
+            [("<worldbody>", f'<worldbody><body name="door"><joint/>{LOOSE}</body>')],
+            "body 'door'",
+            "another body with a joint",
+        ),
+        (
+            [
+                (
+                    "<actuator>",
+                    '<equality><connect name="loop" body1="FL_calf" body2="FR_calf" anchor="0 0 0"/></equality><actuator>',
+                )
+            ],
+            LOOP,
+            "tree",
+        ),
+        (
+            [("<actuator>", '<equality><joint joint1="FL_calf" joint2="FR_calf"/></equality><actuator>')],
+            "equality constraint 'FL_calf and FR_calf'",
+            "tree",
+        ),
+        (
+            [("<actuator>", '<tendon><fixed name="wire"><joint joint="FL_hip" coef="1"/></fixed></tendon><actuator>')],
+            "tendon 'wire'",
+            "tree",
+        ),
         ([(HIP, HIP + ' stiffness="3"')], "joint 'FL_hip'", "spring"),
         ([(BODY, BODY.replace(">", ' gravcomp="1">'))], "body 'FL_hip'", "gravity"),
         ([(CALF_FOOT, "")], "body 'FL_calf'", "foot"),
@@ -467,7 +567,11 @@ def assert_refused(message, file, element, reason):
 def test_an_inertia_from_a_mesh_that_is_not_read_is_refused(written, go1):
     start = go1.index('<inertial mass="0.68"')
     bare = go1[:start] + go1[go1.index("/>", start) + 2 :]
-    shell = edited(bare, (BODY, f'{BODY}<geom type="mesh" mesh="m" mass="1"/>'), ("<worldbody>", '<asset><mesh name="m" file="no.stl"/></asset><worldbody>'))
+    shell = edited(
+        bare,
+        (BODY, f'{BODY}<geom type="mesh" mesh="m" mass="1"/>'),
+        ("<worldbody>", '<asset><mesh name="m" file="no.stl"/></asset><worldbody>'),
+    )
     for choice in ("auto", "true"):
         file = written(shell.replace('inertiafromgeom="false"', f'inertiafromgeom="{choice}"'))
         with pytest.raises(RobotError) as error:
@@ -494,7 +598,12 @@ LIMIT = '<limit lower="-0.863" upper="0.863" effort="23.7" velocity="20"/>'
         ('<mass value="0.68"/>', '<mass value="0"/>', "FL_hip", "mass"),
         ('<mass value="0.68"/>', '<mass value="nan"/>', "link 'FL_hip'", "mass value"),
         ('<link name="base">', '<link name="crate"/><link name="base">', "crate", "mass"),
-        ('<link name="base">', f'<link name="crate">{BLOCK}</link><link name="base">', "body 'base'", "another body with a joint"),
+        (
+            '<link name="base">',
+            f'<link name="crate">{BLOCK}</link><link name="base">',
+            "body 'base'",
+            "another body with a joint",
+        ),
         ('<sphere radius="0.023"/>', '<mesh filename="package://robot/foot.stl"/>', "body 'FL_calf'", "foot"),
         ('<child link="FL_hip"/>', '<child link="nothing"/>', "joint", "missing"),
         ("</robot>", "", "", "expected XML"),
@@ -508,7 +617,11 @@ def test_urdf_refusals(written, old, new, element, reason):
 
 
 def test_continuous_joints_go_all_the_way_round(written):
-    text = edited(to_urdf(load_robot("go1")), (REVOLUTE, REVOLUTE.replace("revolute", "continuous")), (LIMIT, '<limit effort="23.7" velocity="20"/>'))
+    text = edited(
+        to_urdf(load_robot("go1")),
+        (REVOLUTE, REVOLUTE.replace("revolute", "continuous")),
+        (LIMIT, '<limit effort="23.7" velocity="20"/>'),
+    )
     robot = load_robot(written(text, "robot.urdf"))
     np.testing.assert_allclose(robot.joint_range[0, 0], [-math.pi, math.pi])
     assert robot.torque_limit[0, 0] == pytest.approx(23.7)

@@ -22,8 +22,12 @@ from training.monitor import Monitor
 from training.presets import preset
 from training.run import Run
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SAMPLES = [dict(zip(monitor.UNITS, values, strict=True)) for values in ((10.0, 1000.0, 40.0), (90.0, 4000.0, 70.0), (20.0, 4000.0, 43.0))]
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+SAMPLES = [
+    dict(zip(monitor.UNITS, values, strict=True))
+    for values in ((10.0, 1000.0, 40.0), (90.0, 4000.0, 70.0), (20.0, 4000.0, 43.0))
+]
 TOLD = "GPU: load 40 % mean, 90 max, 20 median; memory 3000 MB mean, 4000 max, 4000 median; temperature 51 deg C mean, 70 max, 43 median"
 
 
@@ -62,10 +66,16 @@ def watch(samples):
 def test_the_gpu_that_pytorch_uses_is_read(shown, monkeypatch):
     assert monitor.reader(CPU) is None
     asked = []
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: asked.append(device) or types.SimpleNamespace(uuid="b2"))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: asked.append(device) or types.SimpleNamespace(uuid="b2")
+    )
     read = monitor.reader(CUDA)
     shown += [gpu("a1"), gpu("b2", 0.43, 5120.0, 61.0), gpu("c3")]
-    assert asked == [CUDA] and read() == {"gpu_load": pytest.approx(43.0), "gpu_memory": 5120.0, "gpu_temperature": 61.0}
+    assert asked == [CUDA] and read() == {
+        "gpu_load": pytest.approx(43.0),
+        "gpu_memory": 5120.0,
+        "gpu_temperature": 61.0,
+    }
     del shown[1]
     with pytest.raises(LookupError, match="expected GPU b2 among 2 that nvidia-smi shows"):
         read()
@@ -101,7 +111,12 @@ def test_closing_does_not_wait_for_a_sample_that_hangs():
     watching.start()
     start = time.perf_counter()
     watching.close()
-    assert time.perf_counter() - start < 5 and watching._thread.daemon and watching.latest() == {} and watching.describe() == ""
+    assert (
+        time.perf_counter() - start < 5
+        and watching._thread.daemon
+        and watching.latest() == {}
+        and watching.describe() == ""
+    )
     hang.set()
     watching._thread.join(5)
     assert not watching._thread.is_alive()
@@ -119,12 +134,19 @@ def test_closing_ends_the_thread_without_waiting_for_the_next_sample():
 
 def a_run(folder, iterations=3):
     """Return a run and what it says."""
-    changes = {"train.iterations": iterations, "train.num_envs": 16, "train.eval_every": 2, "env.max_episode_seconds": 0.5}
+    changes = {
+        "train.iterations": iterations,
+        "train.num_envs": 16,
+        "train.eval_every": 2,
+        "env.max_episode_seconds": 0.5,
+    }
     cfg = override(preset("cartpole"), changes)
     env = registry.make("cartpole", num_envs=16, cfg=cfg.env)
     engine = TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, CPU)
     said = io.StringIO()
-    return Run(cfg, engine, registry.make("cartpole", num_envs=8, cfg=cfg.env), folder, Console(file=said, width=500)), said
+    return Run(
+        cfg, engine, registry.make("cartpole", num_envs=8, cfg=cfg.env), folder, Console(file=said, width=500)
+    ), said
 
 
 def watchers():
@@ -140,9 +162,12 @@ def test_a_run_logs_the_latest_sample_and_says_one_line_at_the_end(tmp_path, sho
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(uuid="b2"))
     shown += [gpu("a1"), gpu("b2", 0.9, 4000.0, 70.0)]
     asked = []
-    monkeypatch.setattr("training.run.reader", lambda device: asked.append(device) or monitor.reader(CUDA))  # as if the networks were there
+    monkeypatch.setattr(
+        "training.run.reader", lambda device: asked.append(device) or monitor.reader(CUDA)
+    )  # as if the networks were there
     run, said = a_run(tmp_path / "run")
-    iterate, seen = run.engine.iterate, []
+    iterate = run.engine.iterate
+    seen = []
 
     def iterate_watched():
         while not run.monitor.latest():
@@ -156,7 +181,10 @@ def test_a_run_logs_the_latest_sample_and_says_one_line_at_the_end(tmp_path, sho
     rows = rows_of(tmp_path / "run")
     assert len(rows) == 3 and all({name: float(row[name]) for name in SAMPLES[1]} == SAMPLES[1] for row in rows)
     (line,) = [line for line in said.getvalue().splitlines() if line.startswith("GPU:")]
-    assert line == "GPU: load 90 % mean, 90 max, 90 median; memory 4000 MB mean, 4000 max, 4000 median; temperature 70 deg C mean, 70 max, 70 median"
+    assert (
+        line
+        == "GPU: load 90 % mean, 90 max, 90 median; memory 4000 MB mean, 4000 max, 4000 median; temperature 70 deg C mean, 70 max, 70 median"
+    )
 
 
 def test_a_sampler_that_raises_disturbs_no_training(tmp_path, monkeypatch):
@@ -164,7 +192,8 @@ def test_a_sampler_that_raises_disturbs_no_training(tmp_path, monkeypatch):
     run, said = a_run(tmp_path / "run")
     assert not run.go() and not watchers()
     run.finish(tmp_path / "c.pt")
-    rows, failed = rows_of(tmp_path / "run"), run.monitor.failures
+    rows = rows_of(tmp_path / "run")
+    failed = run.monitor.failures
     assert len(rows) == 3 and not any(name.startswith("gpu_") for name in rows[0]) and failed == run.monitor.count >= 1
     assert said.getvalue().count("GPU:") == 1 and f"GPU: {failed} of {failed} samples failed\n" in said.getvalue()
 
@@ -197,7 +226,13 @@ def test_on_a_cpu_there_is_nothing(tmp_path, shown):
 def test_metrics_that_only_some_rows_have_stay_in_their_columns(tmp_path):
     logger = Logger(tmp_path / "run", preset("cartpole"))
     base = [{"iteration": i, "env_steps": 10 * i, "reward": 0.5 * i} for i in range(1, 6)]
-    given = [base[0], base[1] | SAMPLES[0], base[2], base[3] | {"eval_survival": 0.25} | SAMPLES[1], base[4] | {"gpu_load": 3.0}]
+    given = [
+        base[0],
+        base[1] | SAMPLES[0],
+        base[2],
+        base[3] | {"eval_survival": 0.25} | SAMPLES[1],
+        base[4] | {"gpu_load": 3.0},
+    ]
     for row in given:
         logger.log(row)
     logger._board.close()

@@ -16,7 +16,18 @@ from simulate import run
 
 pytestmark = pytest.mark.usefixtures("no_trace")
 FOLDER = Path(__file__).parent / "tasks"
-SMALL = ["--iterations", "2", "--train.num_envs", "32", "--train.eval_every", "2", "--train.eval_episodes", "8", "--env.max_episode_seconds", "0.5"]
+SMALL = [
+    "--iterations",
+    "2",
+    "--train.num_envs",
+    "32",
+    "--train.eval_every",
+    "2",
+    "--train.eval_episodes",
+    "8",
+    "--env.max_episode_seconds",
+    "0.5",
+]
 # What a run's metrics have, and an option of one's own
 SHOWS = {
     "clearance": ("reward_swing_height", ["--reward.swing", "0.1"]),

@@ -42,7 +42,11 @@ def test_the_pendulum_of_the_docs_learns_to_swing_up(tmp_path):
     (tmp_path / "swing_up.py").write_text(SWING_UP)
     before, after = improves(tmp_path, "swing_up:swing-up", 40)
     assert after["task"] == "swing_up:swing-up" and after["survival"] == 1.0 and after["episode_seconds"] == 10.0
-    assert before["angle"] > 1.2 and after["angle"] < 0.7 * before["angle"] and after["mean_return"] > before["mean_return"] + 2
+    assert (
+        before["angle"] > 1.2
+        and after["angle"] < 0.7 * before["angle"]
+        and after["mean_return"] > before["mean_return"] + 2
+    )
     assert (tmp_path / "checkpoints" / "swing-up.pt").exists()
     small = "--env.max_episode_seconds", 0.2, "--render.width", 128, "--render.height", 72
     simulate(tmp_path, "--task", "swing_up:swing-up", "--eval", "--record", "p.gif", *small)

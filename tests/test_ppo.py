@@ -21,7 +21,8 @@ from training.presets import preset
 
 CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=1, head_size=4, encoder=8, lstm=8, critic=8)
-GAMMA, LAMBDA = 0.9, 0.8
+GAMMA = 0.9
+LAMBDA = 0.8
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,9 @@ def column(*values):
 
 def test_advantages_of_an_unbroken_episode_by_hand():
     # values 1, 2, 3 and 4 after the last step
-    advantage = ppo.generalised_advantages(column(1, 0, 2), column(1, 2, 3), column(2, 3, 4), column(0, 0, 0), GAMMA, LAMBDA)
+    advantage = ppo.generalised_advantages(
+        column(1, 0, 2), column(1, 2, 3), column(2, 3, 4), column(0, 0, 0), GAMMA, LAMBDA
+    )
     third = 2 + 0.9 * 4 - 3  # 2.6
     second = 0 + 0.9 * 3 - 2 + 0.72 * third  # 2.572
     first = 1 + 0.9 * 2 - 1 + 0.72 * second
@@ -47,14 +50,19 @@ def test_advantages_of_an_unbroken_episode_by_hand():
 @pytest.mark.parametrize(("next_value", "delta"), [(0.0, 0.0 - 2), (5.0, 0 + 0.9 * 5 - 2)])
 def test_nothing_flows_over_the_end_of_an_episode(next_value, delta):
     # the second step ends it: terminated (nothing follows) or truncated (a final observation worth 5)
-    advantage = ppo.generalised_advantages(column(1, 0, 2), column(1, 2, 3), column(2, next_value, 4), column(0, 1, 0), GAMMA, LAMBDA)
+    advantage = ppo.generalised_advantages(
+        column(1, 0, 2), column(1, 2, 3), column(2, next_value, 4), column(0, 1, 0), GAMMA, LAMBDA
+    )
     torch.testing.assert_close(advantage, column(1 + 0.9 * 2 - 1 + 0.72 * delta, delta, 2.6))
-    other = ppo.generalised_advantages(column(1, 0, 99), column(1, 2, -99), column(2, next_value, 99), column(0, 1, 0), GAMMA, LAMBDA)
+    other = ppo.generalised_advantages(
+        column(1, 0, 99), column(1, 2, -99), column(2, next_value, 99), column(0, 1, 0), GAMMA, LAMBDA
+    )
     torch.testing.assert_close(other[:2], advantage[:2])
 
 
 def test_advantages_without_decay_are_returns_less_values():
-    reward, value = torch.randn(6, 3), torch.randn(7, 3)
+    reward = torch.randn(6, 3)
+    value = torch.randn(7, 3)
     advantage = ppo.generalised_advantages(reward, value[:-1], value[1:], torch.zeros(6, 3), 0.95, 1.0)
     returns = value[-1]
     for t in reversed(range(6)):
@@ -68,7 +76,9 @@ def test_log_probability_divergence_and_entropy_are_those_of_torch():
     old = torch.distributions.Independent(torch.distributions.Normal(old_mean, old_std), 1)
     new = torch.distributions.Independent(torch.distributions.Normal(new_mean, new_std), 1)
     torch.testing.assert_close(ppo.gaussian_log_prob(action, old_mean, old_std), old.log_prob(action))
-    torch.testing.assert_close(ppo.gaussian_kl(old_mean, old_std, new_mean, new_std), torch.distributions.kl_divergence(old, new))
+    torch.testing.assert_close(
+        ppo.gaussian_kl(old_mean, old_std, new_mean, new_std), torch.distributions.kl_divergence(old, new)
+    )
     torch.testing.assert_close(ppo.entropy(old_std), old.entropy()[0])
     assert ppo.gaussian_kl(old_mean, old_std, old_mean, old_std).abs().max() < 1e-6
 
@@ -76,13 +86,22 @@ def test_log_probability_divergence_and_entropy_are_those_of_torch():
 @pytest.mark.parametrize("function", [ppo.policy_loss, ppo.plain_policy_loss])
 @pytest.mark.parametrize(
     ("ratio", "advantage", "loss", "slope"),
-    [(1.1, 2.0, -2.2, True), (1.5, 2.0, -2.4, False), (0.5, 2.0, -1.0, True), (1.5, -2.0, 3.0, True), (0.5, -2.0, 1.6, False)],
+    [
+        (1.1, 2.0, -2.2, True),
+        (1.5, 2.0, -2.4, False),
+        (0.5, 2.0, -1.0, True),
+        (1.5, -2.0, 3.0, True),
+        (0.5, -2.0, 1.6, False),
+    ],
 )
 def test_policy_loss_by_hand(ratio, advantage, loss, slope, function):
     # old mean 0, mean 1/2, deviation 1: the log-probability changes by a/2 - 1/8
     a = 2 * (math.log(ratio) + 0.125)
-    mean, std = torch.full((1, 1, 1), 0.5, requires_grad=True), torch.ones(1, requires_grad=True)
-    ours, clipped, kl = function(mean, std, torch.full((1, 1, 1), a), torch.zeros(1, 1, 1), torch.ones(1), torch.full((1, 1), advantage), 0.2)
+    mean = torch.full((1, 1, 1), 0.5, requires_grad=True)
+    std = torch.ones(1, requires_grad=True)
+    ours, clipped, kl = function(
+        mean, std, torch.full((1, 1, 1), a), torch.zeros(1, 1, 1), torch.ones(1), torch.full((1, 1), advantage), 0.2
+    )
     assert float(ours.detach()) == pytest.approx(loss, rel=1e-5)
     ours.backward()
     # inside the clip, d loss / d log_prob = -ratio * advantage; outside, the better side learns nothing
@@ -100,7 +119,8 @@ def test_learning_rate_follows_the_divergence_within_its_bounds():
     assert ppo.adapt_learning_rate(1e-3, 0.01, cfg) == 1e-3
     low = high = 1e-3
     for _ in range(50):
-        low, high = ppo.adapt_learning_rate(low, 1.0, cfg), ppo.adapt_learning_rate(high, 0.0, cfg)
+        low = ppo.adapt_learning_rate(low, 1.0, cfg)
+        high = ppo.adapt_learning_rate(high, 0.0, cfg)
     assert low == 1e-5
     assert high == 1e-2
     assert ppo.adapt_learning_rate(0.5, 9.0, PPOCfg(target_kl=0.0)) == 0.5
@@ -111,7 +131,10 @@ def test_learning_rate_follows_the_divergence_within_its_bounds():
 
 def engine(n=64, threads=1, precision="float32", **changes):
     """Return an engine whose policy does more than a new one."""
-    cfg = override(dataclasses.replace(preset("quadruped-balance"), network=SMALL), {"env.max_episode_seconds": 0.3, "ppo.rollout": 24, **changes})
+    cfg = override(
+        dataclasses.replace(preset("quadruped-balance"), network=SMALL),
+        {"env.max_episode_seconds": 0.3, "ppo.rollout": 24, **changes},
+    )
     env = registry.make(cfg.task, num_envs=n, cfg=cfg.env, threads=1)
     creature = Creature(env, cfg.network, cfg.world_model)
     creature.use_precision(precision)
@@ -143,11 +166,14 @@ def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
             mean, after = made.belief(r.obs[:-1], r.state.belief, r.starts[:-1])
             torch.testing.assert_close(mean, r.mean, rtol=tolerance, atol=tolerance)
             torch.testing.assert_close(after.cell, worker.infer.memory.cell, rtol=tolerance, atol=tolerance)
-            torch.testing.assert_close((r.action - r.mean).flatten().std(), made.belief.std().detach().mean(), rtol=0.05, atol=0)
+            torch.testing.assert_close(
+                (r.action - r.mean).flatten().std(), made.belief.std().detach().mean(), rtol=0.05, atol=0
+            )
             forgotten = made.belief(r.obs[:-1], r.state.belief, torch.zeros_like(r.starts[:-1]))[0]
             assert (forgotten - r.mean).abs().max() > 1e-3
             worker.estimate()
-            average, spread = worker.experience.advantage.mean(), worker.experience.advantage.std()
+            average = worker.experience.advantage.mean()
+            spread = worker.experience.advantage.std()
             metrics = gradient(made.belief, made.cfg.ppo, worker.experience, made.parameters, average, spread)[1]
             assert float(metrics["kl"]) == pytest.approx(0, abs=tolerance**1.2)
             assert metrics["clip_fraction"] < (1e-6 if precision == "float32" else 0.01)
@@ -180,7 +206,8 @@ def test_ended_episodes_are_followed_by_their_final_value_or_nothing():
     delta = r.reward + made.cfg.ppo.gamma * following - values[:-1]
     ended = r.truncated | r.terminated
     torch.testing.assert_close(worker.experience.advantage[ended], delta[ended], rtol=1e-5, atol=1e-6)
-    expected, last = torch.zeros_like(delta), torch.zeros(64)
+    expected = torch.zeros_like(delta)
+    last = torch.zeros(64)
     for t in reversed(range(24)):
         last = delta[t] + made.cfg.ppo.gamma * made.cfg.ppo.gae_lambda * torch.where(ended[t], 0.0, last)
         expected[t] = last
@@ -209,7 +236,9 @@ def test_first_update_is_no_step_off_the_policy():
     assert metrics["kl"] == pytest.approx(0, abs=1e-5)
     assert metrics["clip_fraction"] == 0
     assert metrics["policy_loss"] == pytest.approx(0, abs=1e-4)
-    assert metrics["learning_rate"] == pytest.approx(min(1.5 * made.cfg.ppo.learning_rate, made.cfg.ppo.max_learning_rate))
+    assert metrics["learning_rate"] == pytest.approx(
+        min(1.5 * made.cfg.ppo.learning_rate, made.cfg.ppo.max_learning_rate)
+    )
 
 
 def joined(whole, parts):
@@ -222,7 +251,8 @@ def joined(whole, parts):
 
 
 def test_shares_learn_together_what_one_learns_from_the_same_rollout():
-    several, one = engine(96, 2, **{"ppo.minibatches": 1}), engine(96, **{"ppo.minibatches": 1})
+    several = engine(96, 2, **{"ppo.minibatches": 1})
+    one = engine(96, **{"ppo.minibatches": 1})
     one.creature.load_state_dict(several.creature.state_dict())
     several.collect_trajectory()
     parts = several.collect_trajectory()
@@ -245,9 +275,12 @@ def test_the_number_of_threads_does_not_change_what_robots_do():
     assert len(parts) == 3
     env = registry.make(made.cfg.task, num_envs=96, cfg=made.cfg.env, threads=1)
     state = env.init_state(made.cfg.seed + 1, staggered=True)
-    memory, starts = made.belief.initial_state(96), torch.ones(96)
+    memory = made.belief.initial_state(96)
+    starts = torch.ones(96)
     for t in range(24):
-        obs, mean, action, reward = (torch.cat([getattr(r, name)[t] for r in parts]) for name in ("obs", "mean", "action", "reward"))
+        obs, mean, action, reward = (
+            torch.cat([getattr(r, name)[t] for r in parts]) for name in ("obs", "mean", "action", "reward")
+        )
         assert torch.equal(torch.from_numpy(state.obs), obs)
         _, ours, memory = made.belief.act(obs, memory, starts)
         assert torch.equal(ours, mean)
@@ -262,7 +295,8 @@ def test_the_number_of_threads_does_not_change_what_robots_do():
 
 
 def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
-    made, seen = engine(80, 2, **{"ppo.minibatches": 7, "ppo.epochs": 3}), {32: [], 48: []}
+    made = engine(80, 2, **{"ppo.minibatches": 7, "ppo.epochs": 3})
+    seen = {32: [], 48: []}
 
     def watched(x, robots):
         seen[x.value.shape[1]].append(robots)
@@ -285,11 +319,14 @@ def test_experience_of_several_shares_is_learned_from_as_that_of_one():
     for worker in made.workers:
         worker.estimate()
     parts = [worker.experience for worker in made.workers]
-    whole, counts = Experience.join(parts), [x.value.shape[1] for x in parts]
+    whole = Experience.join(parts)
+    counts = [x.value.shape[1] for x in parts]
     scale = whole.advantage.mean(), whole.advantage.std()
     together, told = gradient(made.belief, made.cfg.ppo, whole, made.parameters, *scale)
     apart = [gradient(made.belief, made.cfg.ppo, x, made.parameters, *scale) for x in parts]
-    torch.testing.assert_close(sum(n * g for n, (g, _) in zip(counts, apart, strict=True)) / sum(counts), together, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(
+        sum(n * g for n, (g, _) in zip(counts, apart, strict=True)) / sum(counts), together, rtol=1e-3, atol=1e-6
+    )
     losses = [float(metrics["value_loss"]) for _, metrics in apart]
     assert float(told["value_loss"]) == pytest.approx(np.average(losses, weights=counts), rel=1e-4)
     for got, expected in zip(whole.of(slice(counts[0], None)).tensors(), parts[1].tensors(), strict=True):
@@ -320,7 +357,8 @@ def test_inference_over_a_graphs_buffers_is_inference():
     recorded.graph = types.SimpleNamespace(replay=recorded.step)
     starts = torch.zeros(24)
     for i in range(4):
-        obs, noise = torch.randn(24, 37), torch.randn(24, 12)
+        obs = torch.randn(24, 37)
+        noise = torch.randn(24, 12)
         starts[i] = 1.0
         before = recorded.memory.copy()
         for a, b in zip(plain(obs, starts, noise), recorded(obs, starts, noise), strict=True):
@@ -339,7 +377,9 @@ def test_a_graph_does_what_its_steps_do():
     recorded.record()
     assert not recorded.memory.cell.any()
     for _ in range(4):
-        obs, starts, noise = torch.randn(24, 37), (torch.rand(24) < 0.2).float(), torch.randn(24, 12, device=cuda)
+        obs = torch.randn(24, 37)
+        starts = (torch.rand(24) < 0.2).float()
+        noise = torch.randn(24, 12, device=cuda)
         for a, b in zip(plain(obs, starts, noise), recorded(obs, starts, noise), strict=True):
             torch.testing.assert_close(a, b)
 
@@ -347,7 +387,8 @@ def test_a_graph_does_what_its_steps_do():
 def test_broken_gradients_take_no_step():
     made = engine(threads=2)
     made.collect_trajectory()
-    before, reward = weights(made), made.workers[1].rollout.reward
+    before = weights(made)
+    reward = made.workers[1].rollout.reward
     reward[3, 5] = math.nan
     made.train_on_trajectory()
     assert torch.equal(weights(made), before)
@@ -381,18 +422,29 @@ def test_parameters_are_views_of_two_vectors_and_stay_so():
     made.creature.load_state_dict(other.creature.state_dict())
     made.iterate()
     assert torch.equal(weights(made), torch.cat([flat.detach() for flat in flats(made)]))
-    assert {p.untyped_storage().data_ptr() for p in made.parameters} == {flat.untyped_storage().data_ptr() for flat in flats(made)}
+    assert {p.untyped_storage().data_ptr() for p in made.parameters} == {
+        flat.untyped_storage().data_ptr() for flat in flats(made)
+    }
 
 
 def test_levels_grow_from_first_to_last_unless_robots_fall_too_often():
-    made = engine(**{"curriculum.push": (0.5, 1.2), "curriculum.command": (1.0, 1.1), "curriculum.growth": 0.4, "curriculum.falls": 2.0})
+    made = engine(
+        **{
+            "curriculum.push": (0.5, 1.2),
+            "curriculum.command": (1.0, 1.1),
+            "curriculum.growth": 0.4,
+            "curriculum.falls": 2.0,
+        }
+    )
     seen = [made.levels]
     for falls in (2.1, 1.9, 0.0, 9.0, 0.0):
         made.grow(falls)
         seen.append(made.levels)
         settings = [made.env.settings[made.env.composed.settings[name]] for name in ("push_level", "command_level")]
         assert settings == pytest.approx(made.levels)
-    assert seen == [pytest.approx(pair) for pair in [(0.5, 1.0), (0.5, 1.0), (0.9, 1.1), (1.2, 1.1), (1.2, 1.1), (1.2, 1.1)]]
+    assert seen == [
+        pytest.approx(pair) for pair in [(0.5, 1.0), (0.5, 1.0), (0.9, 1.1), (1.2, 1.1), (1.2, 1.1), (1.2, 1.1)]
+    ]
 
 
 def test_training_resumes_from_a_checkpoint_where_it_was(tmp_path):
@@ -414,7 +466,8 @@ def test_training_resumes_from_a_checkpoint_where_it_was(tmp_path):
 
 
 def test_warming_up_leaves_no_trace():
-    made, cold = engine(threads=2), engine(threads=2)
+    made = engine(threads=2)
+    cold = engine(threads=2)
     cold.creature.load_state_dict(made.creature.state_dict())
     made.warm_up()
     for each in (made, cold):

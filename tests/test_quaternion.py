@@ -38,24 +38,43 @@ def matrices(q):
 
 def axis_matrix(axis, angle):
     """Return the matrix of a turn about x, y or z, written out."""
-    s, c = np.sin(angle), np.cos(angle)
-    return np.array({"x": [[1, 0, 0], [0, c, -s], [0, s, c]], "y": [[c, 0, s], [0, 1, 0], [-s, 0, c]], "z": [[c, -s, 0], [s, c, 0], [0, 0, 1]]}[axis])
+    s = np.sin(angle)
+    c = np.cos(angle)
+    return np.array(
+        {
+            "x": [[1, 0, 0], [0, c, -s], [0, s, c]],
+            "y": [[c, 0, s], [0, 1, 0], [-s, 0, c]],
+            "z": [[c, -s, 0], [s, c, 0], [0, 0, 1]],
+        }[axis]
+    )
 
 
 def test_units_multiply_as_hamilton_s():
     one, i, j, k = np.eye(4)
-    for a, b, product in ((i, j, k), (j, k, i), (k, i, j), (j, i, -k), (i, i, -one), (j, j, -one), (k, k, -one), (one, k, k), (k, one, k)):
+    for a, b, product in (
+        (i, j, k),
+        (j, k, i),
+        (k, i, j),
+        (j, i, -k),
+        (i, i, -one),
+        (j, j, -one),
+        (k, k, -one),
+        (one, k, k),
+        (k, one, k),
+    ):
         np.testing.assert_array_equal(multiply(a, b), product)
 
 
 def test_product_is_mujoco_s():
-    a, b = unit(1), unit(2)
+    a = unit(1)
+    b = unit(2)
     np.testing.assert_allclose(multiply(a, b), by_mujoco(mujoco.mju_mulQuat, 4, a, b), atol=1e-15)
     np.testing.assert_allclose(matrices(multiply(a, b)), matrices(a) @ matrices(b), atol=1e-14)
 
 
 def test_vectors_turn_as_mujoco_s_and_as_by_the_matrix():
-    q, v = unit(3), vectors(4)
+    q = unit(3)
+    v = vectors(4)
     np.testing.assert_allclose(rotate_vector(q, v), by_mujoco(mujoco.mju_rotVecQuat, 3, v, q), atol=1e-14)
     np.testing.assert_allclose(rotate_vector(q, v), np.einsum("nij,nj->ni", matrices(q), v), atol=1e-14)
     np.testing.assert_allclose(rotate_inverse(q, v), np.einsum("nji,nj->ni", matrices(q), v), atol=1e-14)
@@ -75,7 +94,8 @@ def by_kernel(q, v):
 
 
 def test_vectors_turn_as_in_the_kernels():
-    q, v = unit(5).astype(np.float32), vectors(6).astype(np.float32)
+    q = unit(5).astype(np.float32)
+    v = vectors(6).astype(np.float32)
     there, back = np.array([by_kernel(*row) for row in zip(q, v, strict=True)]).swapaxes(0, 1)
     np.testing.assert_allclose(rotate_vector(q, v), there, atol=2e-6)
     np.testing.assert_allclose(rotate_inverse(q, v), back, atol=2e-6)
@@ -94,7 +114,8 @@ def test_euler_angles_are_mujoco_s_and_turn_by_roll_first():
 
 def test_euler_angles_alone_are_turns_about_one_axis():
     a = 0.6
-    c, s = np.cos(0.3), np.sin(0.3)
+    c = np.cos(0.3)
+    s = np.sin(0.3)
     np.testing.assert_allclose(from_euler(a, 0, 0), [c, s, 0, 0], atol=1e-16)
     np.testing.assert_allclose(from_euler(0, a, 0), [c, 0, s, 0], atol=1e-16)
     np.testing.assert_allclose(from_euler(0, 0, a), [c, 0, 0, s], atol=1e-16)
@@ -119,7 +140,9 @@ def test_similarity_of_the_same_rotations_has_an_angle():
 
 def test_yaw_is_what_was_turned_last_whatever_roll_and_pitch():
     rng = np.random.default_rng(12)
-    yaw, pitch, roll = rng.uniform(-3.1, 3.1, N), rng.uniform(-1.5, 1.5, N), rng.uniform(-3, 3, N)
+    yaw = rng.uniform(-3.1, 3.1, N)
+    pitch = rng.uniform(-1.5, 1.5, N)
+    roll = rng.uniform(-3, 3, N)
     q = from_euler(roll, pitch, yaw)
     np.testing.assert_allclose(get_yaw(q), yaw, atol=1e-13)
     np.testing.assert_allclose(get_yaw(-3 * q), yaw, atol=1e-13)
@@ -133,7 +156,8 @@ def test_yaw_is_the_heading_of_the_base_s_x_axis():
 
 
 def test_shapes_broadcast():
-    q, v = unit(14, 6).reshape(2, 3, 4), vectors(15, 3)
+    q = unit(14, 6).reshape(2, 3, 4)
+    v = vectors(15, 3)
     assert multiply(q, IDENTITY).shape == multiply(IDENTITY, q).shape == (2, 3, 4)
     np.testing.assert_array_equal(multiply(q, IDENTITY), q)
     for rotate in (rotate_vector, rotate_inverse):
@@ -150,7 +174,9 @@ def test_shapes_broadcast():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_precision_is_kept(dtype):
-    q, v, angle = unit(16).astype(dtype), vectors(17).astype(dtype), vectors(18)[:, 0].astype(dtype)
+    q = unit(16).astype(dtype)
+    v = vectors(17).astype(dtype)
+    angle = vectors(18)[:, 0].astype(dtype)
     for result in (
         multiply(q, q), from_euler(angle, angle, angle), from_euler(0, 0, angle), rotate_vector(q, v), rotate_inverse(q, v), similarity(q, q), get_yaw(q),
     ):  # fmt: skip

@@ -36,7 +36,10 @@ def test_a_task_is_known_by_what_its_decorators_say(fresh):
     registry.env("hop", "numba")(lambda cfg, num_envs, threads: made.append((cfg, num_envs, threads)) or "fast")
     registry.rlcfg("hop")(lambda: {"ppo.gamma": 0.9})
     assert registry.contains("hop") and registry.tasks()["hop"] == "hop about"
-    assert registry.list_registered_envs()["hop"] == ("numpy", "numba") and registry.find_available_sim_backend("hop") == "numpy"
+    assert (
+        registry.list_registered_envs()["hop"] == ("numpy", "numba")
+        and registry.find_available_sim_backend("hop") == "numpy"
+    )
     assert registry.make("hop", None, {"strength": 3.0, "max_episode_seconds": 2.0}, 5, 2) == "slow"
     assert registry.make("hop", sim_backend="numba") == "fast"
     assert made == [(HopCfg(strength=3.0, max_episode_seconds=2.0), 5, 2), (HopCfg(), 1, 0)]
@@ -83,7 +86,12 @@ def test_overrides_that_cannot_be_are_refused_by_field_value_and_what_was_expect
 
 @pytest.mark.parametrize("num_envs", [0, -3, 2.0, True, "4"])
 def test_a_number_of_robots_that_is_none_is_refused(num_envs):
-    says(f"num_envs: expected a whole number of at least 1, got {num_envs!r}", registry.make, "cartpole", num_envs=num_envs)
+    says(
+        f"num_envs: expected a whole number of at least 1, got {num_envs!r}",
+        registry.make,
+        "cartpole",
+        num_envs=num_envs,
+    )
 
 
 def test_a_configuration_of_another_task_is_refused():
@@ -96,7 +104,10 @@ def test_time_is_checked_and_derived():
     assert (cfg.sim_substeps, cfg.max_episode_steps) == (5, 150)
     says("env.sim_dt: expected at most env.ctrl_dt = 0.01 s, got 0.02", EnvCfg(sim_dt=0.02).validate)
     says("env.sim_dt: expected a whole share", EnvCfg(sim_dt=0.006).validate)
-    says("env.max_episode_seconds: expected at least env.ctrl_dt = 0.5 s, got 0.02", EnvCfg(sim_dt=0.5, ctrl_dt=0.5, max_episode_seconds=0.02).validate)
+    says(
+        "env.max_episode_seconds: expected at least env.ctrl_dt = 0.5 s, got 0.02",
+        EnvCfg(sim_dt=0.5, ctrl_dt=0.5, max_episode_seconds=0.02).validate,
+    )
     says("env.model: expected a text, got 3", EnvCfg(model=3).validate)
 
 
@@ -151,7 +162,11 @@ def test_a_task_of_a_module_in_the_current_folder_is_found(fresh, tmp_path, monk
     np.testing.assert_array_equal(env.step(np.array([[1.0], [2.0], [-3.0]])).reward, [-1, -2, -3])
     assert registry.default_rl_cfg("drifting:drift").task == "drifting:drift" and registry.contains("drift")
     says("task: unknown task 'float'; known: .*drift", registry.make, "drifting:float")
-    says("task: expected a module that can be imported from .* or is installed, got 'sinking'", registry.make, "sinking:drift")
+    says(
+        "task: expected a module that can be imported from .* or is installed, got 'sinking'",
+        registry.make,
+        "sinking:drift",
+    )
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")
     says("task: broken cannot be imported: No module named 'nothing_of_that_name'", registry.make, "broken:drift")
     (tmp_path / "typo.py").write_text("def f(:")
@@ -177,7 +192,13 @@ def test_other_packages_make_tasks_known_by_an_entry_point(fresh, tmp_path, monk
 
 
 def state(n=3, **changes):
-    whole = EnvState(np.zeros((n, 2), np.float32), np.zeros(n, np.float32), np.zeros(n, bool), np.zeros(n, bool), {"privileged": np.zeros((n, 1), np.float32)})
+    whole = EnvState(
+        np.zeros((n, 2), np.float32),
+        np.zeros(n, np.float32),
+        np.zeros(n, bool),
+        np.zeros(n, bool),
+        {"privileged": np.zeros((n, 1), np.float32)},
+    )
     return whole.replace(**changes)
 
 
@@ -195,9 +216,15 @@ def test_a_result_is_replaced_in_part():
         ({"reward": np.zeros(2, np.float32)}, r"reward: expected float32 of shape \(3\), got float32 of shape \(2,\)"),
         ({"terminated": np.zeros(3)}, "terminated: expected bool of shape"),
         ({"reward": np.array([0, np.nan, 0], np.float32)}, "reward: expected finite numbers, got nan of robot 1"),
-        ({"obs": np.array([[0, 0], [0, 0], [np.inf, 0]], np.float32)}, r"obs: expected finite numbers, got \[inf, 0.0\] of robot 2"),
+        (
+            {"obs": np.array([[0, 0], [0, 0], [np.inf, 0]], np.float32)},
+            r"obs: expected finite numbers, got \[inf, 0.0\] of robot 2",
+        ),
         ({"info": {"speed": np.zeros(4)}}, "speed: expected a row for each of 3 robots, got 4"),
-        ({"terminated": np.array([0, 1, 0], bool), "truncated": np.array([1, 1, 0], bool)}, "truncated: expected False where terminated, got both for robot 1"),
+        (
+            {"terminated": np.array([0, 1, 0], bool), "truncated": np.array([1, 1, 0], bool)},
+            "truncated: expected False where terminated, got both for robot 1",
+        ),
     ],
 )
 def test_a_result_is_validated(changes, words):
@@ -215,15 +242,27 @@ def test_every_task_keeps_its_contract(task):
     assert (env.observation_space.size, space.size) == (env.num_obs, env.num_actions)
     for call, words in (
         (lambda: env.step(np.zeros((40, env.num_actions))), r"step: expected init_state\(\) before"),
-        (lambda: env.init_state() and env.step(np.zeros((39, env.num_actions))), r"actions: expected shape \(40, \d+\), got \(39, \d+\)"),
-        (lambda: env.step(np.full((40, env.num_actions), np.nan)), "actions: expected finite numbers, got nan in column 0 of robot 0"),
+        (
+            lambda: env.init_state() and env.step(np.zeros((39, env.num_actions))),
+            r"actions: expected shape \(40, \d+\), got \(39, \d+\)",
+        ),
+        (
+            lambda: env.step(np.full((40, env.num_actions), np.nan)),
+            "actions: expected finite numbers, got nan in column 0 of robot 0",
+        ),
     ):
         says(words, call)
-    rng, steps = np.random.default_rng(0), env.cfg.max_episode_steps
+    rng = np.random.default_rng(0)
+    steps = env.cfg.max_episode_steps
     first = env.init_state(3).obs.copy()
-    assert first.std(0).any() and np.array_equal(first, env.init_state(3).obs) and not np.array_equal(first, env.init_state(4).obs)
+    assert (
+        first.std(0).any()
+        and np.array_equal(first, env.init_state(3).obs)
+        and not np.array_equal(first, env.init_state(4).obs)
+    )
     assert first.shape == (40, env.num_obs)
-    total, ended = np.zeros(40), np.zeros(40, bool)
+    total = np.zeros(40)
+    ended = np.zeros(40, bool)
     env.init_state(3)
     for step in range(1, steps + 1):
         before = env.new_state()
@@ -235,11 +274,15 @@ def test_every_task_keeps_its_contract(task):
         np.testing.assert_allclose(s.info["episode_return"][now], total[now], rtol=1e-4, atol=1e-5)
         assert (s.info["episode_steps"][now] == step).all()
         assert not s.truncated[~ended].any() or step == steps
-        assert np.isfinite(s.info["final_obs"][now]).all() and (now.sum() == 0 or not np.array_equal(s.info["final_obs"][now], s.obs[now]))
+        assert np.isfinite(s.info["final_obs"][now]).all() and (
+            now.sum() == 0 or not np.array_equal(s.info["final_obs"][now], s.obs[now])
+        )
         ended |= s.done
         assert all(name in s.info for name in map("episode_{}".format, env.tallies))
     assert ended.all() and s.truncated.any()
-    assert all(error.shape == (40,) for error in env.errors().values()) and set(env.targets) <= set(env.errors()) | set(env.tallies)
+    assert all(error.shape == (40,) for error in env.errors().values()) and set(env.targets) <= set(env.errors()) | set(
+        env.tallies
+    )
 
 
 @pytest.mark.parametrize("task", ["cartpole", "navigation", "bounce-ball"])
@@ -269,12 +312,28 @@ def test_parts_do_what_the_whole_does(task):
         ("def physics(self): pass", "def phisics(self): pass", r"Drift: expected a method physics\(\) or advance\(\)"),
         ("def reward(self)", "def rewards(self)", "drift: expected Drift to define reward"),
         ("[:, None]", "", r"observe: expected shape \(4, 1\) from Drift.observe\(\), got \(4,\)"),
-        ("-np.abs(self.data[\"x\"])", "1.0", r"reward: expected shape \(4,\) from Drift.reward\(\), got \(\)"),
-        ("-np.abs(self.data[\"x\"])", "np.sqrt(-1.0 - self.data[\"x\"] ** 2)", "reward: expected finite numbers, got nan of robot 0, whose episode goes on"),
+        ('-np.abs(self.data["x"])', "1.0", r"reward: expected shape \(4,\) from Drift.reward\(\), got \(\)"),
+        (
+            '-np.abs(self.data["x"])',
+            'np.sqrt(-1.0 - self.data["x"] ** 2)',
+            "reward: expected finite numbers, got nan of robot 0, whose episode goes on",
+        ),
         ("num_obs =", "tallies = ('laps',); num_obs =", "tally: expected laps, which tallies names, got nothing"),
-        ("num_obs =", "targets = {'laps': (1, 2)}; num_obs =", r"targets: expected names of tallies or errors\(\), got laps"),
-        ("return self.data[\"x\"][:, None]", "return 1 / self.data[\"x\"][:, None]", "observe: expected finite numbers, got .inf. of robot 0"),
-        ("    def physics", "    def fallen(self): pass\n    def physics", r"fallen: expected shape \(4,\) from Drift.fallen\(\), got \(\)"),
+        (
+            "num_obs =",
+            "targets = {'laps': (1, 2)}; num_obs =",
+            r"targets: expected names of tallies or errors\(\), got laps",
+        ),
+        (
+            'return self.data["x"][:, None]',
+            'return 1 / self.data["x"][:, None]',
+            "observe: expected finite numbers, got .inf. of robot 0",
+        ),
+        (
+            "    def physics",
+            "    def fallen(self): pass\n    def physics",
+            r"fallen: expected shape \(4,\) from Drift.fallen\(\), got \(\)",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -295,4 +354,8 @@ def test_what_a_task_of_one_s_own_gets_wrong_is_said_by_method(fresh, tmp_path, 
 
 
 def test_a_task_s_module_is_named_as_in_an_import():
-    says("task: expected module:task, the module named as in an import, got './drifting:drift'", registry.make, "./drifting:drift")
+    says(
+        "task: expected module:task, the module named as in an import, got './drifting:drift'",
+        registry.make,
+        "./drifting:drift",
+    )

@@ -80,7 +80,9 @@ def test_skirts_close_the_gaps_between_finenesses():
         step = grid.tile / other
         for side, direction in zip(skirts, ([0, -1, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0]), strict=True):
             normal = np.cross(side[:, 1] - side[:, 0], side[:, 2] - side[:, 1])
-            np.testing.assert_allclose(normal / np.linalg.norm(normal, axis=1, keepdims=True), np.tile(direction, (n, 1)), atol=1e-4)
+            np.testing.assert_allclose(
+                normal / np.linalg.norm(normal, axis=1, keepdims=True), np.tile(direction, (n, 1)), atol=1e-4
+            )
             # Along the edge a neighbour of the other fineness is straight between its own nodes.
             along = 1 if direction[0] else 0
             at = side[:, 1, along]
@@ -107,7 +109,8 @@ def test_edges_are_sharp_and_hills_smooth():
     # on rough ground the quads that share a node have one colour there, but for the chequer
     corners, colours = surface(patch(ROUGH), quads)
     one = slice(0, quads), slice(0, quads)  # a tile
-    left, right = colours[one][:, :-1, 1], colours[one][:, 1:, 0]
+    left = colours[one][:, :-1, 1]
+    right = colours[one][:, 1:, 0]
     np.testing.assert_allclose(left, right, rtol=0.02)
     assert np.ptp(left) > 0.05
 
@@ -123,7 +126,10 @@ def test_level_open_ground_has_the_colours_of_the_floor():
 def test_light_shows_the_relief():
     quads = divide(0.1).quads
     # the walls of a pyramid: towards the sun brighter than away from it
-    towards, away = (patch(terrain.slope(0.5, math.atan2(*(sign * SUN[1::-1])))).colours[: 16 * quads * quads].mean() for sign in (-1, 1))
+    towards, away = (
+        patch(terrain.slope(0.5, math.atan2(*(sign * SUN[1::-1])))).colours[: 16 * quads * quads].mean()
+        for sign in (-1, 1)
+    )
     assert towards > 1.2 * away
     # along x, from a wall of 1 m on the side away from the sun to one on the sun's side
     heights = np.zeros((81, 81))
@@ -134,7 +140,9 @@ def test_light_shows_the_relief():
         corners, colours = surface(patch(walls, i, 0), quads)
         for x, c in zip(corners[8, :, 0, 0], colours[8, :, 0].mean(-1), strict=True):
             brightness[round(float(x), 1)] = float(c)
-    light, dark = brightness[0.0], brightness[0.5]  # tiles of open ground
+    # tiles of open ground
+    light = brightness[0.0]
+    dark = brightness[0.5]
     assert brightness[1.8] < 0.6 * light  # in the shadow of the wall
     assert brightness[1.8] < brightness[1.7] < 0.9 * light
     assert 0.5 * dark < brightness[-1.9] < 0.8 * dark  # in the sun, but half of the sky is hidden
@@ -142,13 +150,17 @@ def test_light_shows_the_relief():
 
 
 def test_the_ground_around_the_camera_is_drawn_whole():
-    grid, target = divide(0.05), np.array([103.7, -48.2])
+    grid = divide(0.05)
+    target = np.array([103.7, -48.2])
     patches = around(grid, target, 12.0)
     where = {(i, j): quads for i, j, quads in patches}
     assert len(where) == len(patches)
     draw = np.random.default_rng(0)
-    angle, distance = draw.uniform(0, 2 * np.pi, 2000), draw.uniform(0, 11.99, 2000)
-    for x, y, d in zip(target[0] + distance * np.cos(angle), target[1] + distance * np.sin(angle), distance, strict=True):
+    angle = draw.uniform(0, 2 * np.pi, 2000)
+    distance = draw.uniform(0, 11.99, 2000)
+    for x, y, d in zip(
+        target[0] + distance * np.cos(angle), target[1] + distance * np.sin(angle), distance, strict=True
+    ):
         quads = where[math.floor(x / grid.chunk), math.floor(y / grid.chunk)]
         assert grid.tile / quads <= max(grid.tile / grid.quads, DETAIL * d) + 1e-9
     assert sum(4 * (CHUNK * quads) ** 2 for quads in where.values()) < 400_000  # vertices
@@ -187,7 +199,8 @@ def test_the_camera_sees_the_target_over_the_ground():
 
 
 def test_the_camera_is_where_it_was_over_level_ground():
-    camera, raised = OrbitCamera(0.5), OrbitCamera(0.5, terrain.flat(3.0))
+    camera = OrbitCamera(0.5)
+    raised = OrbitCamera(0.5, terrain.flat(3.0))
     camera.follow([1.0, 2.0, 0.2], 0.02)
     raised.follow([1.0, 2.0, 3.2], 0.02)
     np.testing.assert_allclose(raised.position - camera.position, [0, 0, 3], atol=1e-6)
@@ -201,7 +214,8 @@ def test_the_camera_rises_steadily():
     heights = np.zeros((81, 81))
     heights[29:32, 48:53] = 0.9  # a post, 1 m to the right of the way along y = 0
     for ground in (STAIRS, terrain.from_array(heights, 0.1)):
-        camera, heights = OrbitCamera(0.5, ground), []
+        camera = OrbitCamera(0.5, ground)
+        heights = []
         for x in np.arange(-3.5, 3.5, 0.02):
             camera.follow([x, 0.0, float(ground.height(x, 0.0)) + 0.2], 0.02)
             heights.append(camera.position[2])
@@ -233,7 +247,9 @@ def test_shade_counts_from_the_ground():
 
 
 def test_shadows_lie_where_the_sun_throws_them():
-    start, end, radius = np.array([[0.0, 0.0, 1.0]]), np.array([[0.0, 0.0, 1.001]]), np.array([0.05])
+    start = np.array([[0.0, 0.0, 1.0]])
+    end = np.array([[0.0, 0.0, 1.001]])
+    radius = np.array([0.05])
     # a ball 0.4 m above the plane, 0.1 m above the ground beneath it
     low, high, opacity = shadow(start, end, radius, np.array([[0.4, 0.4]]), np.array([[0.1, 0.1]]), margin=0.2)
     grid = low + (high - low) * (np.arange(SHADOW_TEXELS)[:, None] + 0.5) / SHADOW_TEXELS
@@ -274,7 +290,14 @@ except RenderError as error:
 @pytest.mark.parametrize("way", ["xvfb", "software"])
 def test_pictures_of_terrain(way, tmp_path):
     target = tmp_path / "pictures.npz"
-    run = subprocess.run([sys.executable, "-c", PICTURES, way, str(target)], cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", PICTURES, way, str(target)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     if run.returncode and "no display to record on" in run.stderr:
         pytest.skip(f"{way}: not installed here")
     assert run.returncode == 0, run.stderr
@@ -286,5 +309,7 @@ def test_pictures_of_terrain(way, tmp_path):
     assert np.abs(pictures["large"] - pictures["none"]).mean() > 4.0
     np.testing.assert_array_equal(pictures["moved"], pictures["large"])  # wherever it was before
     # The walls of the pit are dark.
-    dark = {name: (pictures[name][60:].max(-1) < 0.8 * encode(COLOURS.mean(0)).min()).mean() for name in ("none", "stones")}
+    dark = {
+        name: (pictures[name][60:].max(-1) < 0.8 * encode(COLOURS.mean(0)).min()).mean() for name in ("none", "stones")
+    }
     assert dark["stones"] > dark["none"] + 0.2

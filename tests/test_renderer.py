@@ -21,7 +21,9 @@ from renderer.solids import Solids
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROBOTS = ("go1", "go2", "anymal_c", "spot")
-WIDTH, HEIGHT, FRAMES = 320, 180, 6
+WIDTH = 320
+HEIGHT = 180
+FRAMES = 6
 
 RECORD = f"""
 import dataclasses, sys
@@ -44,14 +46,22 @@ except RenderError as error:
 
 
 def standing(robot, **changes):
-    state = {"base_position": np.array([0, 0, robot.home_height]), "base_quaternion": np.array([1.0, 0, 0, 0]), "joint_position": robot.home_joints.ravel()}
+    state = {
+        "base_position": np.array([0, 0, robot.home_height]),
+        "base_quaternion": np.array([1.0, 0, 0, 0]),
+        "joint_position": robot.home_joints.ravel(),
+    }
     return Snapshot(**{**state, **changes})
 
 
 def turned(snapshot):
     """Return the snapshot at an arbitrary place and attitude, every joint displaced."""
     quaternion = np.array([0.8, 0.3, -0.4, 0.2])
-    return Snapshot(np.array([0.3, -0.7, 0.9]), quaternion / np.linalg.norm(quaternion), snapshot.joint_position + np.linspace(-0.5, 0.6, 12))
+    return Snapshot(
+        np.array([0.3, -0.7, 0.9]),
+        quaternion / np.linalg.norm(quaternion),
+        snapshot.joint_position + np.linspace(-0.5, 0.6, 12),
+    )
 
 
 def test_kinematics_by_hand():
@@ -108,12 +118,16 @@ def test_kinematics_agree_with_mujoco(name):
 def test_solids_face_outwards_and_rest_on_the_ground(name):
     robot = load_robot(name)
     model = Model(robot)
-    corners, normals = model.vertices[model.triangles], model.normals[model.triangles].sum(1)
+    corners = model.vertices[model.triangles]
+    normals = model.normals[model.triangles].sum(1)
     area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     assert (np.einsum("ij,ij->i", area, normals) >= 0).all()
     np.testing.assert_allclose(np.linalg.norm(model.normals, axis=1), 1, atol=1e-3)
     pose = place(model, standing(robot))
-    lowest = min((model.vertices[span] @ pose.shape[g].T + pose.origin[g])[:, 2].min() for g, span in zip(range(GROUPS), model.spans, strict=True))
+    lowest = min(
+        (model.vertices[span] @ pose.shape[g].T + pose.origin[g])[:, 2].min()
+        for g, span in zip(range(GROUPS), model.spans, strict=True)
+    )
     assert abs(lowest) < 0.02
 
 
@@ -123,7 +137,9 @@ def test_markers_appear_only_when_given():
     assert not place(model, standing(robot)).shape[18:].any()
     force = np.zeros((4, 3))
     force[2] = 0, 0, 50.0
-    shown = place(model, standing(robot, foot_contact_force=force, push=np.array([0, 1.0, 0]), goal=np.array([1.0, 0, 0.3])))
+    shown = place(
+        model, standing(robot, foot_contact_force=force, push=np.array([0, 1.0, 0]), goal=np.array([1.0, 0, 0.3]))
+    )
     assert [bool(shown.shape[g].any()) for g in range(18, GROUPS)] == [False, False, True, False, True, True, True]
     np.testing.assert_allclose(shown.rotation[22] @ [0, 0, 1], [0, 1, 0], atol=1e-12)
 
@@ -146,7 +162,14 @@ def test_rotation_is_proper():
 def test_recording_without_a_display(way, tmp_path):
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     target = tmp_path / "walk.mp4"
-    run = subprocess.run([sys.executable, "-c", RECORD, way, str(target)], cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", RECORD, way, str(target)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     if run.returncode and "no display to record on" in run.stderr:
         pytest.skip(f"{way}: not installed here")
     assert run.returncode == 0, run.stderr
@@ -175,7 +198,10 @@ def test_recording_without_a_display(way, tmp_path):
 def test_no_way_to_record_says_what_to_install(monkeypatch):
     monkeypatch.setattr(display.shutil, "which", lambda _: None)
     monkeypatch.setattr(display, "SOFTWARE_FOLDER", pathlib.Path("/nowhere"))
-    with pytest.raises(RenderError, match=r"apt-get install xvfb.*raylib_software") as error, offscreen_display(("xvfb", "software")):
+    with (
+        pytest.raises(RenderError, match=r"apt-get install xvfb.*raylib_software") as error,
+        offscreen_display(("xvfb", "software")),
+    ):
         pass
     assert "\n" not in str(error.value)
 
@@ -228,7 +254,10 @@ def test_interrupted_recording_leaves_the_older_file(tmp_path, ending):
 
 def test_frames_of_the_wrong_shape_are_refused(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
-    with pytest.raises(RenderError, match=r"expected a frame of shape \(64, 64, 3\)"), Recorder(tmp_path / "walk.mp4", 64, 64) as video:
+    with (
+        pytest.raises(RenderError, match=r"expected a frame of shape \(64, 64, 3\)"),
+        Recorder(tmp_path / "walk.mp4", 64, 64) as video,
+    ):
         video.add(np.zeros((64, 32, 3), np.uint8))
 
 
@@ -245,13 +274,17 @@ def scenery(*positions, quaternion=IDENTITY, **changes):
     return Scenery(np.array(positions, float), np.tile(quaternion, (len(positions), 1)), **changes)
 
 
-@pytest.mark.parametrize(("kind", "extent"), [("box", (0.3, 0.1, 0.2)), ("ball", (0.25, 0.25, 0.25)), ("rod", (0.1, 0.1, 0.3)), ("disc", (0.3, 0.3, 0.04))])
+@pytest.mark.parametrize(
+    ("kind", "extent"),
+    [("box", (0.3, 0.1, 0.2)), ("ball", (0.25, 0.25, 0.25)), ("rod", (0.1, 0.1, 0.3)), ("disc", (0.3, 0.3, 0.04))],
+)
 def test_solids_have_their_size_and_face_outwards(kind, extent):
     figure = Solids([solid("ball", 0.1), solid(kind)], 1.0)
     points = figure.vertices[figure.spans[1]]
     np.testing.assert_allclose(points.max(0), extent, rtol=0.02)
     np.testing.assert_allclose(points.min(0), -points.max(0), atol=1e-6)
-    corners, normals = figure.vertices[figure.triangles].astype(float), figure.normals[figure.triangles].sum(1)
+    corners = figure.vertices[figure.triangles].astype(float)
+    normals = figure.normals[figure.triangles].sum(1)
     area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     assert (np.einsum("ij,ij->i", area, normals) > -1e-9).all()
     # A quarter turn about x lays z along -y.
@@ -324,7 +357,8 @@ def hits(kind, size, p_S, ray_S):
 @pytest.mark.parametrize("quaternion", [IDENTITY, SKEW])
 @pytest.mark.parametrize("kind", SOLIDS)
 def test_shadows_are_where_rays_to_the_sun_meet_solids(kind, quaternion):
-    R, centre = rotation(quaternion), np.array([0.4, -0.2, 0.4])
+    R = rotation(quaternion)
+    centre = np.array([0.4, -0.2, 0.4])
     pose = place(Solids([solid(kind)], 1.0), scenery(centre, quaternion=quaternion))
     starts, ends, radii = pose.limbs
     heights = np.stack([starts[:, 2], ends[:, 2]], 1)
@@ -338,7 +372,10 @@ def test_shadows_are_where_rays_to_the_sun_meet_solids(kind, quaternion):
     # Half sunk in the ground, it throws the shadow of its upper half.
     if kind == "box":
         sunk, raised = (
-            shadow(*(np.zeros((0, *n)) for n in ((3,), (3,), (), (2,), (2,))), blocks=[(np.array([0, 0, z]), np.diag([0.2, 0.2, h]))])
+            shadow(
+                *(np.zeros((0, *n)) for n in ((3,), (3,), (), (2,), (2,))),
+                blocks=[(np.array([0, 0, z]), np.diag([0.2, 0.2, h]))],
+            )
             for z, h in ((0, 0.2), (0.1, 0.1))
         )
         for a, b in zip(sunk, raised, strict=True):
@@ -351,13 +388,15 @@ def test_shadows_fade_with_the_distance_from_the_camera_target():
     low, high, opacity = shadow(*none, blocks=[wall], near=(np.array([1.0, 0]), 4.0), texels=128)
     assert -3.5 < low[0] < -2.9  # the wall is longer
     assert 4.9 < high[0] < 5.5
-    x, most = low[0] + (high[0] - low[0]) * (np.arange(128) + 0.5) / 128 - 1.0, opacity.max(0)
+    x = low[0] + (high[0] - low[0]) * (np.arange(128) + 0.5) / 128 - 1.0
+    most = opacity.max(0)
     assert most[abs(x) < 2].min() > 0.9
     assert most[abs(x) > 4].max(initial=0.0) < 0.01
 
 
 def test_the_camera_follows_what_is_large_and_fast():
-    cut, smooth = OrbitCamera(6.0), OrbitCamera(6.0, scale=8.0)
+    cut = OrbitCamera(6.0)
+    smooth = OrbitCamera(6.0, scale=8.0)
     for x in (0.0, 3.0):
         cut.follow([x, 0, 0], 0.02)
         smooth.follow([x, 0, 0], 0.02)
@@ -405,13 +444,25 @@ def seen_at(camera, point, width=320, height=180):
     right /= np.linalg.norm(right)
     away = np.asarray(point, float) - camera[0]
     focal = height / 2 / math.tan(math.radians(FIELD_OF_VIEW / 2))
-    return np.array([width / 2 + focal * (away @ right) / (away @ forward), height / 2 - focal * (away @ np.cross(right, forward)) / (away @ forward)])
+    return np.array(
+        [
+            width / 2 + focal * (away @ right) / (away @ forward),
+            height / 2 - focal * (away @ np.cross(right, forward)) / (away @ forward),
+        ]
+    )
 
 
 @pytest.mark.parametrize("way", ["xvfb", "software"])
 def test_pictures_of_solids(way, tmp_path):
     target = tmp_path / "pictures.npz"
-    run = subprocess.run([sys.executable, "-c", PICTURES, way, str(target)], cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", PICTURES, way, str(target)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     if run.returncode and "no display to record on" in run.stderr:
         pytest.skip(f"{way}: not installed here")
     assert run.returncode == 0, run.stderr

@@ -130,6 +130,8 @@ def test_hold_torques_are_what_mujoco_needs_to_hold_the_home_pose(name):
         mujoco.mj_jac(model, data, j, None, data.geom(leg).xpos, data.body(f"{leg}_calf").id)
         jacobians.append(j[2])
     jacobians = np.array(jacobians)
-    front = np.linalg.lstsq(np.stack([jacobians[:2].sum(0)[[2, 4]], jacobians[2:].sum(0)[[2, 4]]]).T, bias[[2, 4]], rcond=None)[0]
+    front = np.linalg.lstsq(
+        np.stack([jacobians[:2].sum(0)[[2, 4]], jacobians[2:].sum(0)[[2, 4]]]).T, bias[[2, 4]], rcond=None
+    )[0]
     torques = bias[6:] - np.repeat(front, 2) @ jacobians[:, 6:]
     np.testing.assert_allclose(robot.hold_torques().ravel(), torques, atol=0.02 * np.abs(torques).max())

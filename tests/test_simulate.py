@@ -28,7 +28,14 @@ CPU = torch.device("cpu")
 
 
 def simulate(*arguments, cwd=ROOT):
-    done = subprocess.run([sys.executable, str(ROOT / "simulate.py"), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "simulate.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -48,7 +55,15 @@ def test_training_leaves_metrics_events_curve_and_checkpoint(trained):
     folder, out, err = trained
     (run,) = (folder / "runs").iterdir()
     rows = (run / "metrics.csv").read_text().splitlines()
-    assert len(rows) == 5 and {"iteration", "env_steps", "return", "eval_survival", "world_reward", "imagined_kl", "kl"} <= set(rows[0].split(","))
+    assert len(rows) == 5 and {
+        "iteration",
+        "env_steps",
+        "return",
+        "eval_survival",
+        "world_reward",
+        "imagined_kl",
+        "kl",
+    } <= set(rows[0].split(","))
     assert (run / "curve.png").stat().st_size > 5000
     assert list(run.glob("events*")) and json.loads((run / "config.json").read_text())["train"]["iterations"] == 4
     assert (folder / "checkpoints" / "quadruped-balance.pt").exists()
@@ -68,7 +83,11 @@ def test_evaluation_prints_one_json_object(trained):
     code, out, _ = simulate("--eval", "--json", "--episodes", 20, "--checkpoint", path)
     result = json.loads(out)
     assert code == 0 and result["task"] == "quadruped-balance" and result["episodes"] == 20
-    assert 0 <= result["survival"] <= 1 and 0 < result["episode_seconds"] <= 2.0 and {"mean_return", "goal_distance"} <= set(result)
+    assert (
+        0 <= result["survival"] <= 1
+        and 0 < result["episode_seconds"] <= 2.0
+        and {"mean_return", "goal_distance"} <= set(result)
+    )
     assert json.loads(simulate("--eval", "--json", "--episodes", 20, "--checkpoint", path)[1]) == result
 
 
@@ -82,7 +101,11 @@ def test_what_the_world_model_foresees_is_plotted(trained, tmp_path):
 
 def test_a_dream_without_a_world_model_is_refused(tmp_path):
     code, _, err = simulate("--eval", "--dream", "--train.run_dir", tmp_path)
-    assert code == 2 and err.startswith("simulate.py: --dream: expected a checkpoint with a world model") and len(err.splitlines()) == 1
+    assert (
+        code == 2
+        and err.startswith("simulate.py: --dream: expected a checkpoint with a world model")
+        and len(err.splitlines()) == 1
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -96,7 +119,9 @@ def test_resuming_goes_on_and_keeps_the_previous_checkpoint(trained, tmp_path):
     assert code == 0, err
     assert after.progress["iteration"] == before.progress["iteration"] + 2
     assert after.progress["env_steps"] == before.progress["env_steps"] + 2 * 16 * 64
-    assert (tmp_path / "copy.previous.pt").read_bytes() == (folder / "checkpoints" / "quadruped-balance.pt").read_bytes()
+    assert (tmp_path / "copy.previous.pt").read_bytes() == (
+        folder / "checkpoints" / "quadruped-balance.pt"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +136,11 @@ def test_resuming_goes_on_and_keeps_the_previous_checkpoint(trained, tmp_path):
         (["--env.control", "magic"], "env.control: expected one of pd, torque"),
         (["--ppo.rollout", "1"], "ppo.rollout: expected a whole number between 2 and"),
         (["--train.num_envs", "100"], "train.num_envs: expected a multiple of ppo.minibatches = 8, got 100"),
-        pytest.param(["--train.device", "cuda"], "train.device: expected auto or cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")),
+        pytest.param(
+            ["--train.device", "cuda"],
+            "train.device: expected auto or cpu",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU"),
+        ),
         (["--env.sim_dt", "0.003"], "env.sim_dt: expected a whole share of env.ctrl_dt"),
         (["--task", "chess"], "task: unknown task 'chess'"),
         (["--seed", "-1"], "seed: expected a whole number"),
@@ -154,8 +183,15 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
     loaded = checkpoint.load(tmp_path / "c.pt")
     again = loaded.creature(env)
     assert loaded.config == cfg and loaded.progress == {"iteration": 1}
-    assert all(torch.equal(a, b) for a, b in zip(creature.state_dict().values(), again.state_dict().values(), strict=True))
-    results = [evaluate(c, registry.make(cfg.task, num_envs=16, env_cfg_override={"max_episode_seconds": 1.0}, cfg=cfg.env), 5, CPU) for c in (creature, again)]
+    assert all(
+        torch.equal(a, b) for a, b in zip(creature.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    results = [
+        evaluate(
+            c, registry.make(cfg.task, num_envs=16, env_cfg_override={"max_episode_seconds": 1.0}, cfg=cfg.env), 5, CPU
+        )
+        for c in (creature, again)
+    ]
     assert results[0] == results[1]
     engine.load_state(loaded.trainer)
     engine.iterate()
@@ -165,7 +201,11 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
     ("env_changes", "cfg_changes", "words"),
     [
         ({"num_actions": 8, "body": Body((Node("all", (0, 1)),))}, {}, "expected 8 actions, got 12"),
-        ({"num_privileged": 35, "body": Body((Node("all", (0, 1)),))}, {}, "expected 72 observations, privileged ones included, got 74"),
+        (
+            {"num_privileged": 35, "body": Body((Node("all", (0, 1)),))},
+            {},
+            "expected 72 observations, privileged ones included, got 74",
+        ),
         ({}, {"network.lstm": 64}, "expected belief.lstm of shape (2, 128, 64), got (2, 256, 96)"),
         ({}, {"network.recurrent": False}, "expected belief.hidden of shape (2, 64, 32), got none"),
         ({}, {"world_model.role": "imagination"}, "expected world_model.outcome_weight of shape (83, 64), got none"),
@@ -183,9 +223,17 @@ def test_a_checkpoint_of_another_robot_or_network_says_what_differs(env_changes,
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path):
     torch.save({"format": "foal-checkpoint-1"}, tmp_path / "old.pt")
-    with pytest.raises(ConfigError, match=r"old\.pt: expected a checkpoint of Foal, format foal-checkpoint-\d+, got foal-checkpoint-1$"):
+    with pytest.raises(
+        ConfigError, match=r"old\.pt: expected a checkpoint of Foal, format foal-checkpoint-\d+, got foal-checkpoint-1$"
+    ):
         checkpoint.load(tmp_path / "old.pt")
-    data = {"format": checkpoint.FORMAT, "config": {"network": {"layers": 3}}, "weights": {}, "progress": {}, "trainer": {}}
+    data = {
+        "format": checkpoint.FORMAT,
+        "config": {"network": {"layers": 3}},
+        "weights": {},
+        "progress": {},
+        "trainer": {},
+    }
     torch.save(data, tmp_path / "new.pt")
     with pytest.raises(ConfigError, match=r"new\.pt: network\.layers: unknown field"):
         checkpoint.load(tmp_path / "new.pt")
@@ -200,7 +248,7 @@ def test_networks_stay_as_a_checkpoint_has_them(trained):
         (["--world_model.deter", "64"], "world_model.deter: expected 128, which"),
         (["--task", "quadruped-goal"], "--task: expected quadruped-balance, which"),
         (["--env.model", "spot"], "env.model: expected go1, which"),
-            (["--env.control", "torque"], "env.control: expected pd, which"),
+        (["--env.control", "torque"], "env.control: expected pd, which"),
         (["--command.kind", "velocity"], "command.kind: expected stay, which"),
     ):
         for what in (["--eval"], ["--resume"], ["--export", "p.onnx"]):
@@ -213,8 +261,14 @@ def test_networks_stay_as_a_checkpoint_has_them(trained):
 
 def test_help_explains_a_section_and_names_the_nearest_of_one_that_there_is_not():
     cfg = preset("quadruped-balance")
-    assert re.search(r"--push.spin VALUE +angular kick, uniform \+- on each axis \[rad/s\] \(1.0\)", help_text(cfg, "push"))
-    assert all(f"--{name}.{field.name} " in help_text(cfg, "all") for name, section in sections(cfg).items() for field in knobs(section))
+    assert re.search(
+        r"--push.spin VALUE +angular kick, uniform \+- on each axis \[rad/s\] \(1.0\)", help_text(cfg, "push")
+    )
+    assert all(
+        f"--{name}.{field.name} " in help_text(cfg, "all")
+        for name, section in sections(cfg).items()
+        for field in knobs(section)
+    )
     with pytest.raises(ConfigError, match="--help: unknown section 'pish'; did you mean push"):
         help_text(cfg, "pish")
 
@@ -235,20 +289,27 @@ def test_the_default_configuration_is_valid_and_every_knob_is_explained():
 @pytest.mark.parametrize("belief", [False, True])
 def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = ROOT / "checkpoints" / "quadruped-walk-flat-belief.pt" if belief else trained[0] / "checkpoints" / "quadruped-balance.pt"
+    path = (
+        ROOT / "checkpoints" / "quadruped-walk-flat-belief.pt"
+        if belief
+        else trained[0] / "checkpoints" / "quadruped-balance.pt"
+    )
     code, _, err = simulate("--export", tmp_path / "p.onnx", "--checkpoint", path)
     assert code == 0, err
     loaded = checkpoint.load(path)
     env = registry.make(loaded.config.task, num_envs=1, cfg=loaded.config.env)
     creature = loaded.creature(env)
     session = onnxruntime.InferenceSession(str(tmp_path / "p.onnx"))
-    state, memory = env.init_state(3), creature.initial_state(1)
+    state = env.init_state(3)
+    memory = creature.initial_state(1)
     names = ["hidden", "cell", *(["latent", "last_action", "begun"] if belief else [])]
     assert [x.name for x in session.get_inputs()] == ["observation", *names]
     remembered = [np.zeros(x.shape, np.float32) for x in session.get_inputs()[1:]]
     for _ in range(20):
         action, _, memory = creature.act(torch.from_numpy(state.obs), memory)
-        exported, *remembered = session.run(None, {"observation": state.obs} | dict(zip(names, remembered, strict=True)))
+        exported, *remembered = session.run(
+            None, {"observation": state.obs} | dict(zip(names, remembered, strict=True))
+        )
         np.testing.assert_allclose(exported, action.numpy(), atol=1e-4)
         state = env.step(action.numpy())
     code, _, err = simulate("--export", "p.txt", "--checkpoint", path)
@@ -274,6 +335,15 @@ def test_ctrl_c_saves_and_leaves(tmp_path):
 
 
 def test_counts_and_durations_are_short():
-    counts = {0: "0", 512: "512", 999.6: "1.00 k", 14336: "14.3 k", 142_000: "142 k", 999_600: "1.00 M", 3_280_000: "3.28 M", 99_999_999: "100 M"}
+    counts = {
+        0: "0",
+        512: "512",
+        999.6: "1.00 k",
+        14336: "14.3 k",
+        142_000: "142 k",
+        999_600: "1.00 M",
+        3_280_000: "3.28 M",
+        99_999_999: "100 M",
+    }
     assert {n: count_text(n) for n in counts} == counts
     assert [seconds_text(s) for s in (8.4, 65, 7384)] == ["8 s", "1:05", "2:03:04"]

@@ -10,7 +10,18 @@ import pytest
 from oracle import rotation
 
 from environments import registry
-from environments.quadruped import TASKS, Field, command, fields, observation, randomisation, renewal, reward, task, termination
+from environments.quadruped import (
+    TASKS,
+    Field,
+    command,
+    fields,
+    observation,
+    randomisation,
+    renewal,
+    reward,
+    task,
+    termination,
+)
 from environments.quadruped.source import compiled
 from physics import layout as L
 from physics.random import uniform
@@ -19,7 +30,8 @@ from settings import ConfigError
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "terms.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT + (ROOT / "README.md").read_text(), re.DOTALL)
-FLAT, BALANCE = "quadruped-walk-flat", "quadruped-balance"
+FLAT = "quadruped-walk-flat"
+BALANCE = "quadruped-balance"
 _names = itertools.count()
 pytestmark = pytest.mark.usefixtures("no_trace")
 
@@ -63,7 +75,9 @@ def says(pattern, function, *arguments, **named):
 def test_the_documentation_shows_every_kind_of_term(written):
     assert set(written) == {"high-steps", "higher-steps", "walk-seeing-feet", "walk-upright", "walk-worn", "hop"}
     text = "".join(BLOCKS)
-    assert all(f"@{kind}" in text for kind in ("reward", "observation", "termination", "randomisation", "renewal", "metric"))
+    assert all(
+        f"@{kind}" in text for kind in ("reward", "observation", "termination", "randomisation", "renewal", "metric")
+    )
 
 
 def test_the_table_of_fields_is_the_one_in_the_documentation():
@@ -77,13 +91,17 @@ def test_a_reward_term(written):
     height, ground = env_feet(env)
     expected = ((1.0 - ground) * np.maximum(0.05 - height, 0.0) ** 2).sum(1)
     running = ~state.done
-    np.testing.assert_allclose(env.reward_terms()["foot_clearance"][running], (-100.0 * 0.02 * expected)[running], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        env.reward_terms()["foot_clearance"][running], (-100.0 * 0.02 * expected)[running], rtol=1e-3, atol=1e-6
+    )
     assert np.ptp(expected[running]) > 0
     shorter, _ = run(f"{written['higher-steps']}:higher-steps")  # the README's
     np.testing.assert_array_equal(shorter.reward_terms()["foot_clearance"], env.reward_terms()["foot_clearance"])
     changed, _ = run(f"{written['high-steps']}:high-steps", **{"reward.clearance": 0.1, "reward.foot_clearance": -7.0})
     further = ((1.0 - ground) * np.maximum(0.1 - height, 0.0) ** 2).sum(1)
-    np.testing.assert_allclose(changed.reward_terms()["foot_clearance"][running], (-7.0 * 0.02 * further)[running], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        changed.reward_terms()["foot_clearance"][running], (-7.0 * 0.02 * further)[running], rtol=1e-3, atol=1e-6
+    )
     help_text = {f.name: f.metadata for f in type(env.cfg.reward).__dataclass_fields__.values()}
     assert help_text["foot_clearance"]["meaning"] == "Feet in the air below a height: how far, squared [m^2]"
     assert (help_text["clearance"]["meaning"], help_text["clearance"]["unit"]) == ("height that is asked for", "m")
@@ -98,7 +116,9 @@ def env_feet(env):
 def test_observations(written):
     env, state = run(f"{written['walk-seeing-feet']}:walk-seeing-feet")
     assert env.num_obs == 45
-    np.testing.assert_array_equal(state.obs[:, env.columns("heights")], state.info["privileged"][:, env.columns("foot_heights", True)])
+    np.testing.assert_array_equal(
+        state.obs[:, env.columns("heights")], state.info["privileged"][:, env.columns("foot_heights", True)]
+    )
     np.testing.assert_array_equal(state.obs[:, env.columns("flights")], env.field("air_time"))
     legs = [node for node in env.body.nodes if node.kind == "leg"]
     assert [len(node.columns) for node in legs] == [9, 9]
@@ -131,7 +151,9 @@ def test_a_randomisation_acts_in_the_physics_and_is_the_same_for_any_threads(wri
     env, _ = run(name, n=96, steps=1)
     rows = env.engine.model.varied_blocks.reshape(env.engine.num_blocks, -1, 32)
     first = L.VARIED_BASE_ROWS + L.V_FRICTION
-    friction = np.concatenate([rows[:, first + leg * L.VARIED_LEG_ROWS + j] for leg in range(4) for j in range(3)]).reshape(12, -1)[:, :96]
+    friction = np.concatenate(
+        [rows[:, first + leg * L.VARIED_LEG_ROWS + j] for leg in range(4) for j in range(3)]
+    ).reshape(12, -1)[:, :96]
     ratio = friction / env.robot.friction.reshape(12, 1)
     assert 0.5 <= ratio.min() < 0.6 and 2.9 < ratio.max() <= 3.0 * (1 + 1e-6)
     assert np.abs(np.corrcoef(ratio) - np.eye(12)).max() < 0.5  # each joint has its own
@@ -205,8 +227,11 @@ def test_terms_of_a_leg_add_up_and_follow_one_another():
     name = unique()
     task(name, FLAT, rewards={turning: -1e-3}, observations=[thighs_and_calves])
     env, state = run(name)
-    running, found = ~state.done, env.engine.get_state()
-    np.testing.assert_allclose(env.reward_terms()["turning"][running], -2e-5 * (found.joint_velocity**2).sum(1)[running], rtol=1e-4, atol=1e-8)
+    running = ~state.done
+    found = env.engine.get_state()
+    np.testing.assert_allclose(
+        env.reward_terms()["turning"][running], -2e-5 * (found.joint_velocity**2).sum(1)[running], rtol=1e-4, atol=1e-8
+    )
     expected = found.joint_position.reshape(-1, 4, 3)[..., 1:].reshape(-1, 8)
     np.testing.assert_array_equal(state.obs[:, env.columns("thighs_and_calves")], expected)
 
@@ -214,7 +239,9 @@ def test_terms_of_a_leg_add_up_and_follow_one_another():
 def test_the_rewards_floor_is_an_option():
     results = {}
     for floor in (True, False):
-        env = registry.make(BALANCE, num_envs=32, threads=1, env_cfg_override={"reward.alive": -3.0, "reward.floor": floor})
+        env = registry.make(
+            BALANCE, num_envs=32, threads=1, env_cfg_override={"reward.alive": -3.0, "reward.floor": floor}
+        )
         env.init_state(seed=0)
         results[floor] = env.step(np.zeros((32, 12))).reward.copy()
     assert (results[True] == 0).any() and (results[True] >= 0).all()
@@ -226,7 +253,8 @@ def test_sums_of_terms_are_counted_over_the_robots_that_there_are():
     env = registry.make(BALANCE, num_envs=37, threads=2)
     env.init_state(seed=0)
     env.statistics()
-    total, names = {}, []
+    total = {}
+    names = []
     for _ in range(12):
         env.step(np.random.default_rng(0).normal(size=(37, 12)))
         for name, values in env.reward_terms().items():
@@ -268,14 +296,24 @@ def test_what_is_wrong_with_a_term_is_named():
 
     name = unique()
     task(name, FLAT, rewards={misread: 1.0})
-    says(r"reward misread \(.*test_terms.py:\d+\): unknown parameter 'foot_hight'; did you mean foot_height", registry.make, name)
+    says(
+        r"reward misread \(.*test_terms.py:\d+\): unknown parameter 'foot_hight'; did you mean foot_height",
+        registry.make,
+        name,
+    )
 
     @observation(columns=3)
     def unmirrored(base_velocity):
         """No mirror."""
         return base_velocity
 
-    says(r"observation unmirrored \(.*test_terms.py:\d+\): expected mirror", task, unique(), FLAT, observations=[unmirrored])
+    says(
+        r"observation unmirrored \(.*test_terms.py:\d+\): expected mirror",
+        task,
+        unique(),
+        FLAT,
+        observations=[unmirrored],
+    )
 
     @observation(columns=4, mirror="number")
     def too_many(base_velocity):
@@ -284,7 +322,10 @@ def test_what_is_wrong_with_a_term_is_named():
 
     name = unique()
     task(name, FLAT, observations=[too_many])
-    says(r"observation too_many \(.*test_terms.py:\d+\): expected 4 numbers, got 3", lambda: registry.make(name).init_state())
+    says(
+        r"observation too_many \(.*test_terms.py:\d+\): expected 4 numbers, got 3",
+        lambda: registry.make(name).init_state(),
+    )
 
     @reward
     def broken(base_velocity):
@@ -331,7 +372,11 @@ def test_weights_and_terms_belong_together():
 
 
 def test_a_renewals_own_field_begins_as_it_says_and_counts_down():
-    @renewal(sets=("count", "wait"), keeps=(Field("count", 1, "1", "how often", 0.0), Field("wait", 1, "s", "until then", 0.1)), due="wait")
+    @renewal(
+        sets=("count", "wait"),
+        keeps=(Field("count", 1, "1", "how often", 0.0), Field("wait", 1, "s", "until then", 0.1)),
+        due="wait",
+    )
     def tick(count):
         """Count the tenths of a second."""
         return count + 1.0, 0.1
@@ -378,7 +423,8 @@ def test_random_numbers_of_two_terms_differ_and_the_turned_base_does_not_matter(
     name = unique()
     task(name, BALANCE, renewals=[left_draw, right_draw])
     env, _ = run(name, n=2048, steps=2)
-    left, right = env.field("left")[:, 0], env.field("right")[:, 0]
+    left = env.field("left")[:, 0]
+    right = env.field("right")[:, 0]
     assert abs(np.corrcoef(left, right)[0, 1]) < 0.1
     assert 0.45 < left.mean() < 0.55 and 0.27 < left.std() < 0.31
     heading = env.heading_velocity()
@@ -394,7 +440,13 @@ def test_names_that_would_stand_for_two_things_are_refused():
         """The name of a weight as an option."""
         return base_height - height
 
-    says(r"reward low .*: option height: expected a name of its own; there is reward.height", task, unique(), FLAT, rewards={low: 1.0})
+    says(
+        r"reward low .*: option height: expected a name of its own; there is reward.height",
+        task,
+        unique(),
+        FLAT,
+        rewards={low: 1.0},
+    )
 
     @reward
     def near(base_height, swing=0.1):
@@ -406,21 +458,39 @@ def test_names_that_would_stand_for_two_things_are_refused():
         """The same, with another default."""
         return base_height - swing
 
-    says(r"reward far .*: option swing: expected a name of its own; there is one of reward near", task, unique(), FLAT, rewards={near: 1.0, far: 1.0})
+    says(
+        r"reward far .*: option swing: expected a name of its own; there is one of reward near",
+        task,
+        unique(),
+        FLAT,
+        rewards={near: 1.0, far: 1.0},
+    )
 
     @termination
     def tilted(up):
         """A name that there is."""
         return up[2] < 0.0
 
-    says(r"termination tilted .*: expected a name of its own; there is termination tilted", task, unique(), FLAT, terminations=[tilted])
+    says(
+        r"termination tilted .*: expected a name of its own; there is termination tilted",
+        task,
+        unique(),
+        FLAT,
+        terminations=[tilted],
+    )
 
     @reward
     def worded(base_height, swing="a"):
         """A text as default."""
         return base_height
 
-    says(r"reward worded .*: option swing: expected a number, a pair of numbers or a truth value, got 'a'", task, unique(), FLAT, rewards={worded: 1.0})
+    says(
+        r"reward worded .*: option swing: expected a number, a pair of numbers or a truth value, got 'a'",
+        task,
+        unique(),
+        FLAT,
+        rewards={worded: 1.0},
+    )
 
 
 def test_what_a_term_gives_is_checked():
@@ -466,6 +536,10 @@ def test_what_a_term_gives_is_checked():
 def test_files_of_ones_own_that_cannot_be_imported_are_named_in_a_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "divided.py").write_text("x = 1\ny = 1 / 0\n")
-    says(r"task: divided cannot be imported: ZeroDivisionError: division by zero \(.*divided.py:2\)", registry.default_cfg, "divided:x")
+    says(
+        r"task: divided cannot be imported: ZeroDivisionError: division by zero \(.*divided.py:2\)",
+        registry.default_cfg,
+        "divided:x",
+    )
     (tmp_path / "observation.py").write_text("")
     says(r"task: observation.py: expected another name", registry.default_cfg, "observation:x")

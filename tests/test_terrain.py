@@ -26,7 +26,10 @@ def inside(ground, count, seed=0, margin=0.0):
     """Return random points within a field, (count) each, at least a margin of cells from its border."""
     ny, nx = ground.heights.shape
     draw = np.random.default_rng(seed)
-    return tuple(o + ground.cell * draw.uniform(margin, n - 1 - margin, count) for o, n in zip(ground.origin, (nx, ny), strict=True))
+    return tuple(
+        o + ground.cell * draw.uniform(margin, n - 1 - margin, count)
+        for o, n in zip(ground.origin, (nx, ny), strict=True)
+    )
 
 
 def nodes(ground):
@@ -66,7 +69,9 @@ def test_normals_agree_with_finite_differences():
     ground = bumpy()
     x, y = inside(ground, 500)
     e = 1e-6
-    away = np.minimum(*(np.abs((a / ground.cell + 0.5) % 1 - 0.5) for a in (x, y))) > 2 * e / ground.cell  # of the lines between cells
+    away = (
+        np.minimum(*(np.abs((a / ground.cell + 0.5) % 1 - 0.5) for a in (x, y))) > 2 * e / ground.cell
+    )  # of the lines between cells
     dx = (ground.height(x + e, y) - ground.height(x - e, y)) / (2 * e)
     dy = (ground.height(x, y + e) - ground.height(x, y - e)) / (2 * e)
     normal = ground.normal(x, y)
@@ -137,8 +142,12 @@ def test_the_packed_field_is_read_as_documented(cell):
     corner = {}
     for a in (0, 1):
         for b in (0, 1):
-            corner[a, b] = heights[np.clip(iy + b, 0, whole[terrain.NY] - 1) * whole[terrain.NX] + np.clip(ix + a, 0, whole[terrain.NX] - 1)]
-    low, high = corner[0, 0] + s * (corner[1, 0] - corner[0, 0]), corner[0, 1] + s * (corner[1, 1] - corner[0, 1])
+            corner[a, b] = heights[
+                np.clip(iy + b, 0, whole[terrain.NY] - 1) * whole[terrain.NX]
+                + np.clip(ix + a, 0, whole[terrain.NX] - 1)
+            ]
+    low = corner[0, 0] + s * (corner[1, 0] - corner[0, 0])
+    high = corner[0, 1] + s * (corner[1, 1] - corner[0, 1])
     expected = ground.height(*(far + p.astype(float)).T)
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(low + t * (high - low), expected, atol=5e-6)
@@ -160,7 +169,9 @@ def test_planes_are_known():
     np.testing.assert_array_equal(normal, [0, 0, 1])
     ground = terrain.slope(0.4, direction=0.8)
     point, normal = ground.plane()
-    np.testing.assert_allclose(normal, [-math.sin(0.4) * math.cos(0.8), -math.sin(0.4) * math.sin(0.8), math.cos(0.4)], atol=1e-6)
+    np.testing.assert_allclose(
+        normal, [-math.sin(0.4) * math.cos(0.8), -math.sin(0.4) * math.sin(0.8), math.cos(0.4)], atol=1e-6
+    )
     assert ground.height(*point[:2]) == point[2]
     heights = ground.heights.copy()
     heights[40, 50] += 1e-4
@@ -187,9 +198,13 @@ def test_stairs_have_the_stated_steps(up, cell):
     tread = 1.0 + 0.3 * np.arange(10) + cell + 1e-6  # just beyond each riser
     for x, y in ((tread, 0.2), (-tread, 0.2), (0.2, tread), (0.2, -tread), (tread, tread)):
         heights = ground.height(x, y)
-        np.testing.assert_allclose(heights - ground.spawns[0, 0, 2], (1 if up else -1) * 0.12 * np.arange(1, 11), atol=1e-6)
+        np.testing.assert_allclose(
+            heights - ground.spawns[0, 0, 2], (1 if up else -1) * 0.12 * np.arange(1, 11), atol=1e-6
+        )
         reach = (0.3 - cell - 2e-6) * np.sign([np.mean(x), np.mean(y)]) * [np.ndim(x) > 0, np.ndim(y) > 0]
-        np.testing.assert_allclose(ground.height(x + reach[0], y + reach[1]), heights, atol=1e-6)  # level to the foot of the next
+        np.testing.assert_allclose(
+            ground.height(x + reach[0], y + reach[1]), heights, atol=1e-6
+        )  # level to the foot of the next
     edge = np.abs(np.meshgrid(*[np.linspace(-1, 1, 41)] * 2))
     np.testing.assert_allclose(ground.height(*edge), (-1.2 if up else 1.2), atol=1e-6)
     for border in (ground.heights[0], ground.heights[-1], ground.heights[:, 0], ground.heights[:, -1]):
@@ -211,14 +226,24 @@ def spans(line, cell):
     """Return the lengths of the level parts of a line of heights above the pit, and of what lies between them [m]."""
     top = np.flatnonzero(line > -0.3)
     breaks = np.flatnonzero(np.diff(top) > 1)
-    starts, ends = top[np.r_[0, breaks + 1]], top[np.r_[breaks, len(top) - 1]]
-    return (ends - starts) * cell, (starts[1:] - ends[:-1]) * cell, [line[a : b + 1] for a, b in zip(starts, ends, strict=True)]
+    starts = top[np.r_[0, breaks + 1]]
+    ends = top[np.r_[breaks, len(top) - 1]]
+    return (
+        (ends - starts) * cell,
+        (starts[1:] - ends[:-1]) * cell,
+        [line[a : b + 1] for a, b in zip(starts, ends, strict=True)],
+    )
 
 
 def test_stepping_stones_have_the_stated_size_and_gaps():
     ground = terrain.stepping_stones(0.4, 0.2, 0.5, 0.03, seed=2, platform=1.5)
     middle = len(ground.heights) // 2
-    for line in (ground.heights[middle], ground.heights[:, middle], ground.heights[middle + 13], ground.heights[:, middle - 13]):
+    for line in (
+        ground.heights[middle],
+        ground.heights[:, middle],
+        ground.heights[middle + 13],
+        ground.heights[:, middle - 13],
+    ):
         tops, gaps, levels = spans(line, ground.cell)
         np.testing.assert_allclose(gaps, 0.2, atol=1e-9)
         inner = [i for i in range(1, len(tops) - 1) if tops[i] < 1]
@@ -241,7 +266,9 @@ def test_stepping_stones_have_the_stated_size_and_gaps():
 def test_stepping_stones_fit_any_tile(stone, gap):
     ground = terrain.stepping_stones(stone, gap, 0.5, platform=1.0, size=6.0)
     for grid in (ground.heights, ground.heights.T):
-        line = max(grid[26:35], key=lambda line: (line > -0.3).sum())  # across the platform and on stones, not along a gap
+        line = max(
+            grid[26:35], key=lambda line: (line > -0.3).sum()
+        )  # across the platform and on stones, not along a gap
         tops, gaps, _ = spans(line, 0.1)
         np.testing.assert_allclose(gaps, gap, atol=1e-9)
         middle = tops[1:-1]
@@ -297,7 +324,8 @@ def test_a_robot_can_stand_at_every_spawn_of_a_curriculum():
     x, y = np.meshgrid(offset, offset)
     for spawn in ground.spawns.reshape(-1, 3):
         np.testing.assert_array_equal(ground.height(spawn[0] + x, spawn[1] + y), np.full_like(x, spawn[2]))
-    up, down = ground.spawns[1:, KINDS.index("stairs_up"), 2], ground.spawns[1:, KINDS.index("stairs_down"), 2]
+    up = ground.spawns[1:, KINDS.index("stairs_up"), 2]
+    down = ground.spawns[1:, KINDS.index("stairs_down"), 2]
     assert (up < 0).all()
     assert (down > 0).all()
 
@@ -306,7 +334,10 @@ def test_difficulty_rises_along_x():
     ground = terrain.curriculum(5, KINDS, seed=3)
     for row, kind in enumerate(KINDS):
         tiles = [tile_of(ground, level, row, 80).astype(float) for level in range(5)]
-        steep = [np.sqrt((np.diff(tile, axis=0) ** 2).mean() + (np.diff(tile, axis=1) ** 2).mean()) / ground.cell for tile in tiles]
+        steep = [
+            np.sqrt((np.diff(tile, axis=0) ** 2).mean() + (np.diff(tile, axis=1) ** 2).mean()) / ground.cell
+            for tile in tiles
+        ]
         if kind == "flat":
             assert steep == [0.0] * 5
             continue
@@ -320,9 +351,13 @@ def test_curricula_span_the_stated_ranges():
     ground = terrain.curriculum(3, KINDS, seed=0)
     for level, (step, angle) in enumerate([(0.01, 0.02), (0.095, 0.235), (0.18, 0.45)]):
         np.testing.assert_allclose(tile_of(ground, level, 2, 80), terrain.pyramid_slope(angle).heights, atol=1e-7)
-        np.testing.assert_allclose(tile_of(ground, level, 3, 80), terrain.pyramid_slope(angle, up=False).heights, atol=1e-7)
+        np.testing.assert_allclose(
+            tile_of(ground, level, 3, 80), terrain.pyramid_slope(angle, up=False).heights, atol=1e-7
+        )
         np.testing.assert_allclose(tile_of(ground, level, 4, 80), terrain.stairs(step, 0.3).heights, atol=1e-7)
-        np.testing.assert_allclose(tile_of(ground, level, 5, 80), terrain.stairs(step, 0.3, up=False).heights, atol=1e-7)
+        np.testing.assert_allclose(
+            tile_of(ground, level, 5, 80), terrain.stairs(step, 0.3, up=False).heights, atol=1e-7
+        )
     assert 0.004 < np.abs(tile_of(ground, 0, 1, 80)).max() <= 0.005
     assert 0.07 < np.abs(tile_of(ground, 2, 1, 80)).max() <= 0.08
     np.testing.assert_allclose(tile_of(ground, 0, 6, 80), terrain.stepping_stones(0.8, 0.2, 0.02).heights, atol=1e-7)
@@ -354,12 +389,15 @@ def mujoco_model(ground):
 
 def cast(mujoco, model, data, x, y):
     """Return the heights at which rays from above meet the floor."""
-    hit, top = np.zeros(1, np.int32), 120.0
+    hit = np.zeros(1, np.int32)
+    top = 120.0
     world = np.array([1, 0, 0, 0, 0, 0], np.uint8)  # the floor's group, not the robot
     points = np.stack(np.broadcast_arrays(x, y), -1).reshape(-1, 2)
     heights = []
     for point in points:
-        distance = mujoco.mj_ray(model, data, np.array([*point, top]), np.array([0.0, 0.0, -1.0]), world, 1, model.body("base").id, hit)
+        distance = mujoco.mj_ray(
+            model, data, np.array([*point, top]), np.array([0.0, 0.0, -1.0]), world, 1, model.body("base").id, hit
+        )
         assert hit[0] == model.geom("floor").id, point
         heights.append(top - distance)
     return np.array(heights)
@@ -367,7 +405,9 @@ def cast(mujoco, model, data, x, y):
 
 def away_from_feet(data, x, y):
     """Return which points a ray from above reaches without meeting a foot."""
-    return np.array([min(np.hypot(*(geom - p)) for geom in data.geom_xpos[1:, :2]) > 0.05 for p in np.stack([x, y], -1)])
+    return np.array(
+        [min(np.hypot(*(geom - p)) for geom in data.geom_xpos[1:, :2]) > 0.05 for p in np.stack([x, y], -1)]
+    )
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -384,7 +424,8 @@ def test_mujoco_has_the_same_ground(name):
     # Between nodes MuJoCo's cell is two triangles: on the diagonal they leave a bilinear patch by a quarter of its twist.
     x, y = inside(ground, 300, margin=1e-3)
     away = away_from_feet(data, x, y)
-    x, y = x[away], y[away]
+    x = x[away]
+    y = y[away]
     difference = cast(mujoco, model, data, x, y) - ground.height(x, y)
     bound = np.abs(twist(ground, x, y)) / 4
     assert (np.abs(difference) <= bound + 1e-5).all()
@@ -392,7 +433,9 @@ def test_mujoco_has_the_same_ground(name):
     np.testing.assert_allclose(difference, twist(ground, x, y) * np.minimum(s, t) * (1 - np.maximum(s, t)), atol=1e-5)
 
 
-@pytest.mark.parametrize("ground", [terrain.flat(0.4), terrain.slope(0.3, 0.7), terrain.from_array(np.zeros((2, 5)), 0.1, (3.0, 4.0))])
+@pytest.mark.parametrize(
+    "ground", [terrain.flat(0.4), terrain.slope(0.3, 0.7), terrain.from_array(np.zeros((2, 5)), 0.1, (3.0, 4.0))]
+)
 def test_planes_are_planes_in_mujoco(ground):
     mujoco, _, model, data = mujoco_model(ground)
     assert model.nhfield == 0
@@ -419,18 +462,30 @@ def test_the_robot_starts_above_the_first_spawn():
 
 
 ERRORS = {
-    r"heights: expected a shape \(ny, nx\) of at least \(2, 2\), got \(3,\)": lambda: Terrain(np.zeros(3), 0.1, (0, 0), np.zeros((1, 1, 3))),
+    r"heights: expected a shape \(ny, nx\) of at least \(2, 2\), got \(3,\)": lambda: Terrain(
+        np.zeros(3), 0.1, (0, 0), np.zeros((1, 1, 3))
+    ),
     r"heights: expected a shape .* got \(1, 5\)": lambda: terrain.from_array(np.zeros((1, 5)), 0.1, (0, 0)),
-    r"heights: expected finite numbers, got nan at row 1, column 2": lambda: terrain.from_array([[0, 0, 0], [0, 0, math.nan]], 0.1),
-    r"heights: expected finite numbers, got inf at row 0, column 1": lambda: terrain.from_array([[0, 1e300], [0, 0]], 0.1),
-    r"cell: expected a whole share of 16 m, such as 0.05, 0.1 or 0.2, got 0.3": lambda: terrain.from_array(np.zeros((2, 2)), 0.3),
+    r"heights: expected finite numbers, got nan at row 1, column 2": lambda: terrain.from_array(
+        [[0, 0, 0], [0, 0, math.nan]], 0.1
+    ),
+    r"heights: expected finite numbers, got inf at row 0, column 1": lambda: terrain.from_array(
+        [[0, 1e300], [0, 0]], 0.1
+    ),
+    r"cell: expected a whole share of 16 m, such as 0.05, 0.1 or 0.2, got 0.3": lambda: terrain.from_array(
+        np.zeros((2, 2)), 0.3
+    ),
     r"cell: expected a finite number between 0.001 and 16 \[m\], got -0.1": lambda: terrain.stairs(0.1, 0.3, cell=-0.1),
     r"cell: expected a finite number between 0.001 and 16 \[m\], got nan": lambda: terrain.flat(cell=math.nan),
     r"cell: expected a finite number between .* got '0.1'": lambda: terrain.flat(cell="0.1"),
-    r"origin: expected x and y, whole multiples of the cell of 0.1 m, got \[0.05, 0.0\]": lambda: Terrain(HAND, 0.1, (0.05, 0), np.zeros((1, 1, 3))),
+    r"origin: expected x and y, whole multiples of the cell of 0.1 m, got \[0.05, 0.0\]": lambda: Terrain(
+        HAND, 0.1, (0.05, 0), np.zeros((1, 1, 3))
+    ),
     r"origin: expected x and y, .* got \[0.0, inf\]": lambda: Terrain(HAND, 0.1, (0, math.inf), np.zeros((1, 1, 3))),
     r"origin: expected x and y, .* got \[0.0, 0.0, 0.0\]": lambda: Terrain(HAND, 0.1, (0, 0, 0), np.zeros((1, 1, 3))),
-    r"spawns: expected points of shape \(levels, types, 3\), got \(1, 3\)": lambda: Terrain(HAND, 0.1, (0, 0), np.zeros((1, 3))),
+    r"spawns: expected points of shape \(levels, types, 3\), got \(1, 3\)": lambda: Terrain(
+        HAND, 0.1, (0, 0), np.zeros((1, 3))
+    ),
     r"spawns: expected finite numbers, got nan": lambda: Terrain(HAND, 0.1, (0, 0), np.full((1, 1, 3), math.nan)),
     r"height: expected a finite number \[m\], got inf": lambda: terrain.flat(math.inf),
     r"angle: expected a finite number between -1.22173 and 1.22173 \[rad\], got 1.5": lambda: terrain.slope(1.5),
@@ -444,18 +499,30 @@ ERRORS = {
     r"step_height: expected a finite number of at least 0 \[m\], got -0.1": lambda: terrain.stairs(-0.1, 0.3),
     r"step_depth: expected a whole number of cells of 0.1 m, at least 1, got 0.25": lambda: terrain.stairs(0.1, 0.25),
     r"step_depth: expected a whole number of cells of 0.1 m, at least 1, got -0.3": lambda: terrain.stairs(0.1, -0.3),
-    r"step_depth: expected room for a step between the platform of 2 m and the edge of 2.4 m, got 0.3": lambda: terrain.stairs(0.1, 0.3, size=2.4),
+    r"step_depth: expected room for a step between the platform of 2 m and the edge of 2.4 m, got 0.3": lambda: (
+        terrain.stairs(0.1, 0.3, size=2.4)
+    ),
     r"platform: expected a finite number between 0 and 8 \[m\], got -1": lambda: terrain.stairs(0.1, 0.3, platform=-1),
     r"angle: expected a finite number between 0 and 1.22173 \[rad\], got -0.1": lambda: terrain.pyramid_slope(-0.1),
-    r"stone_size: expected a whole number of cells of 0.1 m, at least 1, got 0": lambda: terrain.stepping_stones(0, 0.2, 0.5),
-    r"gap: expected a whole number of cells of 0.1 m, at least 2, got 0.1": lambda: terrain.stepping_stones(0.3, 0.1, 0.5),
+    r"stone_size: expected a whole number of cells of 0.1 m, at least 1, got 0": lambda: terrain.stepping_stones(
+        0, 0.2, 0.5
+    ),
+    r"gap: expected a whole number of cells of 0.1 m, at least 2, got 0.1": lambda: terrain.stepping_stones(
+        0.3, 0.1, 0.5
+    ),
     r"depth: expected a finite number of at least 0 \[m\], got -0.5": lambda: terrain.stepping_stones(0.3, 0.2, -0.5),
-    r"height_noise: expected a finite number of at least 0 \[m\], got -0.1": lambda: terrain.stepping_stones(0.3, 0.2, 0.5, -0.1),
-    r"platform: expected room for a gap between it and the edge of 2 m, got 1.9": lambda: terrain.stepping_stones(0.3, 0.2, 0.5, platform=1.9, size=2.0),
+    r"height_noise: expected a finite number of at least 0 \[m\], got -0.1": lambda: terrain.stepping_stones(
+        0.3, 0.2, 0.5, -0.1
+    ),
+    r"platform: expected room for a gap between it and the edge of 2 m, got 1.9": lambda: terrain.stepping_stones(
+        0.3, 0.2, 0.5, platform=1.9, size=2.0
+    ),
     r"levels: expected a whole number of at least 1, got 0": lambda: terrain.curriculum(0),
     r"kinds: expected names among flat, rough, .* got \('lava',\)": lambda: terrain.curriculum(2, ("lava",)),
     r"kinds: expected names among .* got 'rough'": lambda: terrain.curriculum(2, "rough"),
-    r"difficulty: expected that of the first and the last level, rising within 0 and 1, got \(0, 2\)": lambda: terrain.curriculum(2, difficulty=(0, 2)),
+    r"difficulty: expected that of the first and the last level, rising within 0 and 1, got \(0, 2\)": lambda: (
+        terrain.curriculum(2, difficulty=(0, 2))
+    ),
     r"tile: expected an even number of cells of 0.1 m, got 4.1, which is 41": lambda: terrain.curriculum(2, tile=4.1),
     r"border: expected a whole number of cells of 0.1 m, at least 0, got -4": lambda: terrain.curriculum(2, border=-4),
 }

@@ -78,7 +78,9 @@ def test_kernels_are_as_dm_control_s(sigmoid, dtype):
     for (low, high), margin, value, theirs in rows(sigmoid):
         out[:] = np.nan
         each(x, low, high, margin, value, out)
-        np.testing.assert_allclose(out, theirs, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-12, err_msg=str((low, high, margin, value)))
+        np.testing.assert_allclose(
+            out, theirs, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-12, err_msg=str((low, high, margin, value))
+        )
 
 
 def test_arguments_may_be_left_out_or_named():
@@ -93,7 +95,9 @@ def test_arguments_may_be_left_out_or_named():
 def test_kernels_keep_the_precision():
     for number, precision in ((np.float32(0.3), numba.float32), (np.float64(0.3), numba.float64), (1, numba.float64)):
         written_out(number)
-        returned = {signature[0]: written_out.overloads[signature].signature.return_type for signature in written_out.signatures}
+        returned = {
+            signature[0]: written_out.overloads[signature].signature.return_type for signature in written_out.signatures
+        }
         assert set(returned[numba.typeof(number)].types) == {precision}
 
 
@@ -133,8 +137,16 @@ WRONG = [
     ({"bounds": (INF, -INF)}, "bounds: expected .* got inf and -inf"),
     ({"margin": -0.1}, "margin: expected at least 0, got -0.1"),
     ({"margin": 1.0, "sigmoid": "bell"}, "sigmoid: expected one of gaussian, hyperbolic, .*, tanh_squared, got 'bell'"),
-    *[({"margin": 1.0, "sigmoid": s, "value_at_margin": v}, f"value_at_margin: expected .* for {s}, got {v}") for s in SIGMOIDS for v in (-0.1, 1, 1.5)],
-    *[({"margin": 1.0, "sigmoid": s, "value_at_margin": 0}, rf"\(0, 1\) for {s}, got 0") for s in SIGMOIDS if s not in ENDING],
+    *[
+        ({"margin": 1.0, "sigmoid": s, "value_at_margin": v}, f"value_at_margin: expected .* for {s}, got {v}")
+        for s in SIGMOIDS
+        for v in (-0.1, 1, 1.5)
+    ],
+    *[
+        ({"margin": 1.0, "sigmoid": s, "value_at_margin": 0}, rf"\(0, 1\) for {s}, got 0")
+        for s in SIGMOIDS
+        if s not in ENDING
+    ],
 ]
 
 

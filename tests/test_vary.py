@@ -14,8 +14,10 @@ from physics.robot import Link
 
 MOTOR = MotorCfg(enabled=True, lag=0.004, delay=0.005, rated_speed=10.0, no_load_speed=40.0)
 CFG = PhysicsCfg(body_contact=True, motor=MOTOR, friction_model="coulomb", restitution=0.8, grip_time=0.002)
-N, DT = 32, 0.0025
-KP, KD = 50.0, 1.0
+N = 32
+DT = 0.0025
+KP = 50.0
+KD = 1.0
 EVERYTHING = VaryCfg(
     friction=(0.5, 1.2), restitution=(0.3, 1.0), stiffness=(0.5, 2.0), grip_time=(0.0, 0.02), trunk_mass=(0.8, 1.3), trunk_shift=0.03,
     link_mass=(0.7, 1.4), strength=(0.6, 1.1), kp=(0.8, 1.2), kd=(0.5, 1.5), joint_offset=0.05, delay=(0.0, 0.01), gravity=(0.9, 1.1),
@@ -34,7 +36,8 @@ def leg(engine, row, count=3):
 
 def made(robot=None, cfg=CFG, n=N, threads=1, kp=KP, kd=KD):
     engine = PhysicsEngine(robot or load_robot("go1"), n, DT, threads, cfg, differ=True)
-    engine.model.world[C.KP], engine.model.world[C.KD] = kp, kd
+    engine.model.world[C.KP] = kp
+    engine.model.world[C.KD] = kd
     engine.vary(VaryCfg())
     return engine
 
@@ -109,14 +112,18 @@ def test_a_shifted_centre_of_mass_acts_as_in_a_robot_made_so(neutral):
     ours = moved(engine)
     plain = C.base_constants(GO1).astype(float)
     mass = plain[C.TRUNK]
-    shifts = (base(engine, L.V_FIRST, 3) - plain[C.BASE_FIRST : C.BASE_FIRST + 3] - 0.3 * plain[C.TRUNK + 1 : C.TRUNK + 4]) / (1.3 * mass)
+    shifts = (
+        base(engine, L.V_FIRST, 3) - plain[C.BASE_FIRST : C.BASE_FIRST + 3] - 0.3 * plain[C.TRUNK + 1 : C.TRUNK + 4]
+    ) / (1.3 * mass)
     assert (np.abs(shifts) <= 0.08 + 1e-6).all()
     assert (shifts.std(0) > 0.02).all()
     others = [], []
     for i, shift in enumerate(shifts):
         made_so = dataclasses.replace(GO1, base=scaled(GO1.base, 1.3, shift))
         theirs = C.base_constants(made_so)
-        np.testing.assert_allclose(base(engine, L.V_MASS, 10)[i], theirs[C.BASE_MASS : C.BASE_SECOND + 6], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            base(engine, L.V_MASS, 10)[i], theirs[C.BASE_MASS : C.BASE_SECOND + 6], rtol=1e-4, atol=1e-6
+        )
         if i < 6:
             for values, part in zip(others, moved(made(made_so)), strict=True):
                 values.append(part[i])
@@ -140,7 +147,9 @@ def test_each_motor_has_its_own_strength():
     engine.apply_motor_torques(np.full((N, 12), 1e3))
     engine.step(3)  # the command arrives with the third
     blocks = engine.model.motor_blocks
-    exerted = np.concatenate([engine._lanes(blocks, L.MOTOR_BASE_ROWS + i * L.MOTOR_LEG_ROWS + L.MOTOR, 3) for i in range(4)], 1)
+    exerted = np.concatenate(
+        [engine._lanes(blocks, L.MOTOR_BASE_ROWS + i * L.MOTOR_LEG_ROWS + L.MOTOR, 3) for i in range(4)], 1
+    )
     np.testing.assert_allclose(exerted, limit * (1 - np.exp(-DT / MOTOR.lag)), rtol=1e-5)
     assert np.abs(np.corrcoef((limit / GO1.torque_limit.ravel()).T) - np.eye(12)).max() < 0.8
 
@@ -162,9 +171,13 @@ def test_motors_of_different_delay_obey_at_different_times():
 def test_robots_that_differ_in_nothing_are_alike():
     plain = C.base_constants(GO1)
     engine = made()
-    np.testing.assert_allclose(base(engine, L.V_MASS, 10), np.tile(plain[C.BASE_MASS : C.BASE_SECOND + 6], (N, 1)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        base(engine, L.V_MASS, 10), np.tile(plain[C.BASE_MASS : C.BASE_SECOND + 6], (N, 1)), rtol=1e-5, atol=1e-7
+    )
     np.testing.assert_array_equal(leg(engine, L.V_OFFSET), 0)
-    np.testing.assert_array_equal(leg(engine, L.V_TORQUE_LIMIT), np.tile(GO1.torque_limit.astype(np.float32), (N, 1, 1)))
+    np.testing.assert_array_equal(
+        leg(engine, L.V_TORQUE_LIMIT), np.tile(GO1.torque_limit.astype(np.float32), (N, 1, 1))
+    )
     for row, value in (
         (L.V_GRAVITY, 9.81), (L.V_STIFFNESS, 2e4), (L.V_RESTITUTION, 0.8), (L.V_KINETIC, 0.8), (L.V_STATIC, 0.1), (L.V_KP, 1.0), (L.V_KD, 1.0),
         (L.V_DELAY, 0.005), (L.V_LINK_MASS, 1.0),
@@ -213,7 +226,9 @@ def test_draws_are_uniform_within_their_ranges_and_independent():
 
 
 def test_draws_are_a_robot_s_own():
-    many, few, threaded = made(n=100), made(n=37), made(n=100, threads=2)
+    many = made(n=100)
+    few = made(n=37)
+    threaded = made(n=100, threads=2)
     for engine in (many, few, threaded):
         engine.vary(EVERYTHING, seed=8)
     np.testing.assert_array_equal(threaded.model.varied_blocks, many.model.varied_blocks)

@@ -20,16 +20,33 @@ from physics.jit import LANES, real
 from physics.robot import Link
 from settings import ConfigError
 
-STAY, FLAT, ROBUST, GOAL = "quadruped-balance", "quadruped-walk-flat", "quadruped-walk-robust", "quadruped-goal"
-ALIKE = {f"vary.{field.name}": field.default for field in dataclasses.fields(VaryCfg)} | {f"noise.{field.name}": 0.0 for field in dataclasses.fields(NoiseCfg)}
+STAY = "quadruped-balance"
+FLAT = "quadruped-walk-flat"
+ROBUST = "quadruped-walk-robust"
+GOAL = "quadruped-goal"
+ALIKE = {f"vary.{field.name}": field.default for field in dataclasses.fields(VaryCfg)} | {
+    f"noise.{field.name}": 0.0 for field in dataclasses.fields(NoiseCfg)
+}
 NEVER_FALL = {"fall_tilt": 3.0, "fall_height": 0.0}
 ONE_COMMAND = {"command.interval": (1e5, 1e6)}
-FIELDS = ("base_position", "base_quaternion", "joint_position", "base_linear_velocity", "base_angular_velocity", "joint_velocity")
+FIELDS = (
+    "base_position",
+    "base_quaternion",
+    "joint_position",
+    "base_linear_velocity",
+    "base_angular_velocity",
+    "joint_velocity",
+)
 
 
 def make(task, n, *changes, threads=1):
     """Return an environment of robots that do not differ and are observed without error."""
-    return registry.make(task, num_envs=n, env_cfg_override={key: value for change in (ALIKE, *changes) for key, value in change.items()}, threads=threads)
+    return registry.make(
+        task,
+        num_envs=n,
+        env_cfg_override={key: value for change in (ALIKE, *changes) for key, value in change.items()},
+        threads=threads,
+    )
 
 
 def snapshot(state):
@@ -57,13 +74,20 @@ def symmetric(robot):
         return Link(link.mass, link.com * flip, link.inertia * turn)
 
     base = Link(robot.base.mass, robot.base.com * [1, 0, 1], robot.base.inertia * (1 + turn) / 2)
-    links = tuple(tuple(robot.links[leg]) if leg % 2 == 0 else tuple(image(link) for link in robot.links[leg - 1]) for leg in range(4))
-    offset, foot_offset, home = robot.offset.copy(), robot.foot_offset.copy(), robot.home_joints.copy()
+    links = tuple(
+        tuple(robot.links[leg]) if leg % 2 == 0 else tuple(image(link) for link in robot.links[leg - 1])
+        for leg in range(4)
+    )
+    offset = robot.offset.copy()
+    foot_offset = robot.foot_offset.copy()
+    home = robot.home_joints.copy()
     offset[1::2], foot_offset[1::2], home[1::2] = offset[::2] * flip, foot_offset[::2] * flip, home[::2] * [-1, 1, 1]
     ranges = robot.joint_range.copy()
     ranges[1::2] = ranges[::2]
     ranges[1::2, 0] = -ranges[::2, 0, ::-1]
-    return dataclasses.replace(robot, base=base, links=links, offset=offset, foot_offset=foot_offset, home_joints=home, joint_range=ranges)
+    return dataclasses.replace(
+        robot, base=base, links=links, offset=offset, foot_offset=foot_offset, home_joints=home, joint_range=ranges
+    )
 
 
 @pytest.mark.parametrize("task", [STAY, FLAT, GOAL])
@@ -72,13 +96,21 @@ def test_a_mirrored_robot_does_and_sees_the_mirror_image(task, tmp_path):
     save_robot(symmetric(load_robot("go1")), path)
     n = 32  # and their mirror images
     still = {"push.speed": (0.0, 0.0), "push.spin": 0.0, "goal.interval": (1e5, 1e6), "env.model": str(path)}
-    weights = {"reward.slip": -0.1, "reward.smoothness": -0.01, "reward.feet": 0.1, "reward.alive": 30.0, "reward.air_time": 1.0, "reward.trot": 0.5}
+    weights = {
+        "reward.slip": -0.1,
+        "reward.smoothness": -0.01,
+        "reward.feet": 0.1,
+        "reward.alive": 30.0,
+        "reward.air_time": 1.0,
+        "reward.trot": 0.5,
+    }
     env = make(task, 2 * n, NEVER_FALL, ONE_COMMAND, still, weights)
     body = env.body
     env.init_state(seed=1)
     wander(env, 12, 0.4)
     state = env.engine.get_state()
-    flip, joints = np.array([1, -1, 1]), body.actions
+    flip = np.array([1, -1, 1])
+    joints = body.actions
     images = {
         "base_position": lambda x: x * flip, "base_quaternion": lambda x: x * [1, -1, 1, -1], "base_linear_velocity": lambda x: x * flip,
         "base_angular_velocity": lambda x: -x * flip, "joint_position": lambda x: mirror_image(joints, x), "joint_velocity": lambda x: mirror_image(joints, x),
@@ -91,7 +123,12 @@ def test_a_mirrored_robot_does_and_sees_the_mirror_image(task, tmp_path):
     commands = np.random.default_rng(5).uniform(-1, 1, (n, 3)) * (task != STAY)
     push, kick = np.random.default_rng(7).uniform(-1, 1, (2, n, 3))
     env.set_field("push_in", np.full((2 * n, 1), 2.0))
-    for name, values, sign in (("goal", goals, flip), ("command", commands, [1, -1, -1]), ("next_push", push, flip), ("next_kick", kick, -flip)):
+    for name, values, sign in (
+        ("goal", goals, flip),
+        ("command", commands, [1, -1, -1]),
+        ("next_push", push, flip),
+        ("next_kick", kick, -flip),
+    ):
         env.set_field(name, np.concatenate([values, values * sign]))
     for name in ("action", "last_action", "older_action"):
         old = env.field(name)[:n]
@@ -122,7 +159,11 @@ def test_a_mirrored_robot_does_and_sees_the_mirror_image(task, tmp_path):
 @pytest.mark.parametrize("task", [STAY, FLAT, GOAL])
 def test_mirrors_are_their_own_inverse_and_nodes_read_every_column(task):
     env = registry.make(task, num_envs=1, threads=1)
-    for mirror, size in ((env.body.obs, env.num_obs), (env.body.privileged, env.num_privileged), (env.body.actions, env.num_actions)):
+    for mirror, size in (
+        (env.body.obs, env.num_obs),
+        (env.body.privileged, env.num_privileged),
+        (env.body.actions, env.num_actions),
+    ):
         x = np.arange(1.0, size + 1)
         assert len(mirror.columns) == len(mirror.signs) == size
         assert (mirror_image(mirror, x) != x).any()
@@ -143,9 +184,11 @@ def test_commands_are_drawn_as_configured():
     n = 4000
     env = make(FLAT, n)
     state = env.init_state(seed=1)
-    cfg, command = env.cfg.command, env.field("command")
+    cfg = env.cfg.command
+    command = env.field("command")
     np.testing.assert_allclose(state.obs[:, 34:], command * [2, 2, 1], rtol=1e-6)
-    moves, turns = command[:, :2].any(axis=1), command[:, 2] != 0
+    moves = command[:, :2].any(axis=1)
+    turns = command[:, 2] != 0
     assert np.linalg.norm(command[moves, :2], axis=1).min() >= cfg.least
     assert np.abs(command[turns, 2]).min() >= cfg.least
     slow = np.pi * cfg.least**2 / (2.0 * 1.2)  # the share of even draws that are below the least speed
@@ -153,8 +196,13 @@ def test_commands_are_drawn_as_configured():
     assert moves.mean() == pytest.approx(rest * (1 - slow), abs=0.02)
     assert (~moves & turns).mean() == pytest.approx((1 - cfg.least) * (cfg.turning + rest * slow), abs=0.02)
     assert (~moves & ~turns).mean() == pytest.approx(cfg.standing + cfg.least * (cfg.turning + rest * slow), abs=0.02)
-    even, gap = (0.25, 0.25, 0.25, 0.25), (0.5 / 1.8, 0.4 / 1.8, 0.4 / 1.8, 0.5 / 1.8)
-    for column, (low, high), some, shares in ((0, cfg.forward, moves, even), (1, cfg.sideways, moves, even), (2, cfg.turn, turns, gap)):
+    even = (0.25, 0.25, 0.25, 0.25)
+    gap = (0.5 / 1.8, 0.4 / 1.8, 0.4 / 1.8, 0.5 / 1.8)
+    for column, (low, high), some, shares in (
+        (0, cfg.forward, moves, even),
+        (1, cfg.sideways, moves, even),
+        (2, cfg.turn, turns, gap),
+    ):
         values = command[some, column]
         assert low <= values.min() < 0.98 * low
         assert 0.98 * high < values.max() <= high
@@ -165,7 +213,8 @@ def test_commands_are_drawn_as_configured():
 def test_commands_are_new_now_and_then():
     env = make(FLAT, 64, NEVER_FALL, {"command.interval": (0.2, 0.4), "max_episode_seconds": 1e3})
     env.init_state(seed=2)
-    current, changed = env.field("command"), [[0] for _ in range(64)]
+    current = env.field("command")
+    changed = [[0] for _ in range(64)]
     for step in range(1, 120):
         state = env.step(np.zeros((64, 12)))
         command = env.field("command")
@@ -192,7 +241,8 @@ def test_levels_scale_pushes_and_commands():
         "physics.gravity": 0.0, "reset.joint_position": 0.0, "reset.joint_velocity": 0.0, "reset.tilt": 0.0, "reset.velocity": 0.0, "reset.spin": 0.0,
         "push.interval": (0.02, 0.02), "command.least": 0.0,
     }  # fmt: skip
-    kicks, commands = [], []
+    kicks = []
+    commands = []
     env = make(ROBUST, 96, still)
     for part, levels in ((None, {}), (None, {"push": 0.5}), (1, {"push": 0.25, "command": 0.5}), (None, {})):
         (env if part is None else env.split(3)[part]).set_level(**levels)
@@ -224,8 +274,10 @@ def test_far_goals_are_shown_followed_and_counted():
     n = 256
     env = make(GOAL, n, NEVER_FALL, {"max_episode_seconds": 1e3, "goal.reach": 2.0})
     env.init_state(seed=4)
-    cfg, rng = env.cfg.command, np.random.default_rng(1)
-    counted, drawn = np.zeros(n), []
+    cfg = env.cfg.command
+    rng = np.random.default_rng(1)
+    counted = np.zeros(n)
+    drawn = []
     assert not env.field("arrived").any()
     for _ in range(40):
         before = goal(env)
@@ -248,7 +300,9 @@ def test_far_goals_are_shown_followed_and_counted():
         drawn.extend(np.linalg.norm((goal(env) - com)[moved, :2], axis=1))
         offset = to_heading(env.engine.get_state().base_quaternion, (goal(env) - com)[:, :2])
         length = np.linalg.norm(offset, axis=1)
-        np.testing.assert_allclose(s.obs[:, 34:36], offset * np.minimum(1, 2.0 / length)[:, None] * 1.5 / 2.0, atol=2e-4)
+        np.testing.assert_allclose(
+            s.obs[:, 34:36], offset * np.minimum(1, 2.0 / length)[:, None] * 1.5 / 2.0, atol=2e-4
+        )
         np.testing.assert_allclose(s.obs[:, 36], 5 * (goal(env) - com)[:, 2], atol=1e-4)
         command = env.field("command")
         towards = offset / length[:, None] * np.minimum(cfg.cruise, cfg.gain * length)[:, None]
@@ -310,27 +364,43 @@ def test_goals_stay_on_the_tiles(tile):
 
 def test_a_robot_that_is_to_stand_at_its_goal_is_told_where_and_how_and_when_it_does():
     n = 256
-    env = make("anymal-navigation", n, NEVER_FALL, {"goal.interval": (0.5, 0.6), "goal.reach": 2.0, "command.gain": 1.5})
+    env = make(
+        "anymal-navigation", n, NEVER_FALL, {"goal.interval": (0.5, 0.6), "goal.reach": 2.0, "command.gain": 1.5}
+    )
     env.init_state(seed=4)
-    cfg, reward, rng = env.cfg.command, env.cfg.reward, np.random.default_rng(1)
-    met, arrivals, kept, anew = np.zeros(n, bool), 0, 0, np.zeros(n)
+    cfg = env.cfg.command
+    reward = env.cfg.reward
+    rng = np.random.default_rng(1)
+    met = np.zeros(n, bool)
+    arrivals = 0
+    kept = 0
+    anew = np.zeros(n)
     for _ in range(60):
-        before, facing, waits = goal(env), env.field("heading").astype(float), env.field("goal_in")[:, 0]
+        before = goal(env)
+        facing = env.field("heading").astype(float)
+        waits = env.field("goal_in")[:, 0]
         state = env.engine.get_state()
-        place, turn = state.base_position.copy(), state.base_quaternion.copy()
+        place = state.base_position.copy()
+        turn = state.base_quaternion.copy()
         carried = rng.uniform(size=n) < 0.3
         place[carried, :2] = before[carried, :2] + rng.choice([0.1, 0.6], carried.sum())[:, None] * [0.8, 0.6]
         half = 0.5 * (np.arctan2(facing[:, 1], facing[:, 0]) + rng.choice([0.0, 0.2, -0.4, 2.0], n))
         turn[carried] = np.stack([np.cos(half), 0 * half, 0 * half, np.sin(half)], axis=1)[carried]
         still = rng.uniform(size=(n, 1)) < 0.5
-        env.engine.set_state(base_position=place, base_quaternion=turn, base_linear_velocity=np.where(still, 0, state.base_linear_velocity))
+        env.engine.set_state(
+            base_position=place,
+            base_quaternion=turn,
+            base_linear_velocity=np.where(still, 0, state.base_linear_velocity),
+        )
         env.set_field("goal", before - np.pad(env.engine.rows(L.ORIGIN, 2), ((0, 0), (0, 1))))
         at, was_met, came = (env.field(name)[:, 0] for name in ("at_goal", "met", "arrived"))
         s = env.step(rng.normal(0, 0.1, (n, 12)))
         assert not s.done.any()
-        now, terms = env.engine.get_state(), env.reward_terms()
+        now = env.engine.get_state()
+        terms = env.reward_terms()
         # arrival and standing of the instant before are rewarded
-        speed2, spin = (now.base_linear_velocity[:, :2] ** 2).sum(1), now.base_angular_velocity[:, 2]
+        speed2 = (now.base_linear_velocity[:, :2] ** 2).sum(1)
+        spin = now.base_angular_velocity[:, 2]
         stands = at * (0.4 * np.exp(-speed2 / 0.2**2) + 0.6 * np.exp(-((spin / 0.1) ** 4)))
         np.testing.assert_allclose(terms["stopping"], 0.02 * reward.stopping * stands, atol=2e-5)
         np.testing.assert_allclose(terms["arrival"], reward.arrival * came, atol=1e-6)
@@ -345,7 +415,9 @@ def test_a_robot_that_is_to_stand_at_its_goal_is_told_where_and_how_and_when_it_
         np.testing.assert_allclose(s.obs[sure, 36], error[sure], atol=1e-3)
         offset = to_heading(now.base_quaternion, (goal(env) - com)[:, :2])
         distance = np.linalg.norm(offset, axis=1)
-        np.testing.assert_allclose(s.obs[:, 34:36], offset * np.minimum(1, 2.0 / distance)[:, None] * 1.5 / 2.0, atol=5e-4)
+        np.testing.assert_allclose(
+            s.obs[:, 34:36], offset * np.minimum(1, 2.0 / distance)[:, None] * 1.5 / 2.0, atol=5e-4
+        )
         inside = (distance < cfg.reached) & (np.abs(error) < cfg.facing) & ~new
         sure &= (np.abs(distance - cfg.reached) > 1e-3) & (np.abs(np.abs(error) - cfg.facing) > 1e-3)
         np.testing.assert_array_equal(env.errors()["at_goal"][sure], inside[sure])
@@ -358,8 +430,14 @@ def test_a_robot_that_is_to_stand_at_its_goal_is_told_where_and_how_and_when_it_
         clear = np.abs(distance - 0.5 * cfg.reached) > 1e-3
         np.testing.assert_allclose(command[clear, :2], (offset / distance[:, None] * pace[:, None])[clear], atol=1e-3)
         clear = sure & (np.abs(np.abs(error) - cfg.still) > 1e-3)
-        np.testing.assert_allclose(command[clear, 2], np.where(np.abs(error) > cfg.still, np.clip(cfg.gain * error, -1, 1), 0)[clear], atol=2e-3)
-        arrivals, kept, anew = arrivals + arrived.sum(), kept + (inside & (at > 0)).sum(), anew + new
+        np.testing.assert_allclose(
+            command[clear, 2],
+            np.where(np.abs(error) > cfg.still, np.clip(cfg.gain * error, -1, 1), 0)[clear],
+            atol=2e-3,
+        )
+        arrivals = arrivals + arrived.sum()
+        kept = kept + (inside & (at > 0)).sum()
+        anew = anew + new
     assert arrivals > 200 and kept > 200 and 1 <= anew.min() <= anew.max() <= 3
     assert {"goal_distance", "heading_error", "at_goal", "goals_per_minute"} <= set(env.errors())
 
@@ -377,7 +455,9 @@ ALL_WEIGHTS = {
 @pytest.mark.parametrize("robot", ["go1", "spot"])
 def test_every_reward_term_is_what_it_says(robot):
     weights = {f"reward.{name}": weight for name, weight in ALL_WEIGHTS.items()}
-    soft = {"kp": 40.0, "kd": 1.0} if robot == "go1" else {"kp": 6.0, "kd": 0.15}  # so that legs reach the ends of their ranges
+    soft = (
+        {"kp": 40.0, "kd": 1.0} if robot == "go1" else {"kp": 6.0, "kd": 0.15}
+    )  # so that legs reach the ends of their ranges
     shape = {"reward.sharp": 9.0, "reward.wide": 0.5, "command.standing": 0.3}
     env = make(FLAT, 48, NEVER_FALL, ONE_COMMAND, weights, shape, soft, {"env.model": robot})
     assert {name: getattr(env.cfg.reward, name) for name in rewards.LIBRARY} == ALL_WEIGHTS
@@ -393,10 +473,14 @@ def test_every_reward_term_is_what_it_says(robot):
         s = env.step(actions[0])
         running = ~s.done
         if step >= 3:
-            expected, ours, total = reward_terms(env, actions), env.reward_terms(), 0
+            expected = reward_terms(env, actions)
+            ours = env.reward_terms()
+            total = 0
             for name, values in expected.items():
                 share = ALL_WEIGHTS[name] * (1.0 if name == "air_time" else 0.02)
-                np.testing.assert_allclose(ours[name][running], share * values[running], rtol=5e-4, atol=2e-5, err_msg=name)
+                np.testing.assert_allclose(
+                    ours[name][running], share * values[running], rtol=5e-4, atol=2e-5, err_msg=name
+                )
                 seen[name] += np.count_nonzero(np.abs(values[running]) > 1e-3)
                 total = total + share * values
             np.testing.assert_allclose(s.reward[running], np.maximum(total, 0)[running], rtol=1e-3, atol=1e-4)
@@ -414,16 +498,20 @@ def test_terms_of_weight_zero_are_as_if_they_were_not():
     env = make(FLAT, 64, NEVER_FALL, ONE_COMMAND, zero)
     env.init_state(seed=7)
     s = wander(env, 20, 1.0)
-    running, terms = ~s.done, env.reward_terms()
+    running = ~s.done
+    terms = env.reward_terms()
     assert running.sum() > 30
     assert set(terms) == {"velocity", "alive"}
     np.testing.assert_allclose(s.reward[running], (terms["velocity"] + terms["alive"])[running], rtol=1e-6)
 
 
 def test_flights_are_timed_and_paid_at_touchdown_once():
-    env = make(FLAT, 64, NEVER_FALL, ONE_COMMAND, {"command.standing": 0.3, "reward.air_time": 2.0, "max_episode_seconds": 2.0})
+    env = make(
+        FLAT, 64, NEVER_FALL, ONE_COMMAND, {"command.standing": 0.3, "reward.air_time": 2.0, "max_episode_seconds": 2.0}
+    )
     env.init_state(seed=8)
-    air, landings = np.zeros((64, 4)), 0
+    air = np.zeros((64, 4))
+    landings = 0
     rng = np.random.default_rng(2)
     for _ in range(99):
         moving = env.field("command").any(axis=1)
@@ -448,10 +536,16 @@ def test_flights_are_timed_and_paid_at_touchdown_once():
 # Parts
 
 
-@pytest.mark.parametrize(("task", "changes"), [(ROBUST, {}), (GOAL, {"motor.enabled": True, "terrain.kinds": "rough stairs_up", "terrain.levels": 2})])
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [(ROBUST, {}), (GOAL, {"motor.enabled": True, "terrain.kinds": "rough stairs_up", "terrain.levels": 2})],
+)
 def test_parts_stepped_at_the_same_time_do_what_the_whole_does(task, changes):
     n = 150  # the last block is not full
-    env, whole = (registry.make(task, num_envs=n, env_cfg_override={"max_episode_seconds": 0.6, **changes}, threads=threads) for threads in (1, 2))
+    env, whole = (
+        registry.make(task, num_envs=n, env_cfg_override={"max_episode_seconds": 0.6, **changes}, threads=threads)
+        for threads in (1, 2)
+    )
     parts = env.split(2)
     sizes = [part.num_envs for part in parts]
     assert sum(sizes) == n
@@ -465,7 +559,9 @@ def test_parts_stepped_at_the_same_time_do_what_the_whole_does(task, changes):
         records[i].append(snapshot(part.init_state(seed=9, staggered=True)))
         for a in actions:
             s = part.step(a[starts[i] : starts[i + 1]])
-            records[i].append([*snapshot(s), s.info["final_obs"][s.done].copy(), s.info["episode_return"][s.done].copy()])
+            records[i].append(
+                [*snapshot(s), s.info["final_obs"][s.done].copy(), s.info["episode_return"][s.done].copy()]
+            )
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
     for thread in threads:
@@ -503,7 +599,8 @@ def test_there_are_no_more_parts_than_blocks():
 
 def test_parts_of_an_engine_share_its_robots():
     engine, again = (PhysicsEngine(load_robot("go1"), 80, threads=1, differ=True) for _ in range(2))
-    ranges, torques = VaryCfg(trunk_mass=(0.8, 1.2), strength=(0.5, 1.0)), np.random.default_rng(1).uniform(-5, 5, (80, 12))
+    ranges = VaryCfg(trunk_mass=(0.8, 1.2), strength=(0.5, 1.0))
+    torques = np.random.default_rng(1).uniform(-5, 5, (80, 12))
     for part, mine in ((engine.part(0, 1), slice(32)), (engine.part(1, 3), slice(32, 80))):
         part.vary(ranges, seed=3)
         part.apply_motor_torques(torques[mine])
@@ -523,14 +620,20 @@ def test_velocity_errors_are_against_the_command():
     env = make(FLAT, 64, ONE_COMMAND)
     env.init_state(seed=10)
     wander(env, 10, 0.3)
-    state, command, errors = env.engine.get_state(), env.field("command"), env.errors()
+    state = env.engine.get_state()
+    command = env.field("command")
+    errors = env.errors()
     missed = to_heading(state.base_quaternion, state.base_linear_velocity) - command[:, :2]
     np.testing.assert_allclose(errors["velocity_error"], np.linalg.norm(missed, axis=1), atol=1e-5)
-    np.testing.assert_allclose(errors["yaw_rate_error"], np.abs(state.base_angular_velocity[:, 2] - command[:, 2]), atol=1e-5)
+    np.testing.assert_allclose(
+        errors["yaw_rate_error"], np.abs(state.base_angular_velocity[:, 2] - command[:, 2]), atol=1e-5
+    )
     np.testing.assert_allclose(errors["speed"], np.hypot(*state.base_linear_velocity[:, :2].T), atol=1e-6)
     view = env.view(3)
     np.testing.assert_array_equal(view["command"], command[3])
-    assert np.linalg.norm((view["velocity"] - view["command"])[:2]) == pytest.approx(errors["velocity_error"][3], abs=1e-5)
+    assert np.linalg.norm((view["velocity"] - view["command"])[:2]) == pytest.approx(
+        errors["velocity_error"][3], abs=1e-5
+    )
     assert view["goal"] is None
 
 
@@ -546,7 +649,11 @@ def test_headings_are_those_of_the_base():
 
 
 def test_tasks_have_their_errors():
-    names = {STAY: ["goal_distance", "speed"], FLAT: ["velocity_error", "yaw_rate_error", "speed"], GOAL: ["goal_distance", "goals_per_minute", "speed"]}
+    names = {
+        STAY: ["goal_distance", "speed"],
+        FLAT: ["velocity_error", "yaw_rate_error", "speed"],
+        GOAL: ["goal_distance", "goals_per_minute", "speed"],
+    }
     for task, errors in names.items():
         env = make(task, 3)
         env.init_state()
@@ -577,10 +684,13 @@ def test_mujoco_s_robots_see_and_err_as_ours(task):
     state = env.engine.get_state()
     for i, data in enumerate(twin.datas):
         data.qpos[:] = np.concatenate([state.base_position[i], state.base_quaternion[i], state.joint_position[i]])
-        data.qvel[:] = np.concatenate([state.base_linear_velocity[i], state.base_angular_velocity[i], state.joint_velocity[i]])
+        data.qvel[:] = np.concatenate(
+            [state.base_linear_velocity[i], state.base_angular_velocity[i], state.joint_velocity[i]]
+        )
         mujoco.mj_kinematics(twin.model, data)
         mujoco.mj_comPos(twin.model, data)
-    twin.goal[:], twin.contact[:] = goal(env), s.obs[:, 24:28]
+    twin.goal[:] = goal(env)
+    twin.contact[:] = s.obs[:, 24:28]
     if task == GOAL:
         twin._new_commands()
         np.testing.assert_allclose(twin.command, env.field("command"), atol=2e-3)
@@ -598,10 +708,13 @@ def test_mujoco_s_robots_are_asked_the_same():
     env.init_state(seed=12)
     obs = twin.init_state(seed=12).obs
     np.testing.assert_allclose(obs[:, 34:], twin.command * [2, 2, 1], rtol=1e-6)
-    ours, theirs = env.field("command"), twin.command
+    ours = env.field("command")
+    theirs = twin.command
     for command in (ours, theirs):
         assert (~command.any(axis=1)).mean() == pytest.approx(0.16, abs=0.07)
-    np.testing.assert_allclose(np.quantile(ours, (0.05, 0.5, 0.95), axis=0), np.quantile(theirs, (0.05, 0.5, 0.95), axis=0), atol=0.15)
+    np.testing.assert_allclose(
+        np.quantile(ours, (0.05, 0.5, 0.95), axis=0), np.quantile(theirs, (0.05, 0.5, 0.95), axis=0), atol=0.15
+    )
 
 
 def test_mujoco_s_robots_go_on_to_the_next_goal():
@@ -624,7 +737,8 @@ def test_mujoco_s_robots_are_an_environment():
     with pytest.raises(ValueError, match="staggered"):
         twin.init_state(seed=1, staggered=True)
     twin.init_state(seed=1)
-    kept, last = twin.new_state(), twin.new_state()
+    kept = twin.new_state()
+    last = twin.new_state()
     for out, ended in ((kept, False), (last, True)):
         assert twin.step(np.zeros((3, 12)), out) is out
         out.validate()
@@ -648,7 +762,8 @@ def test_angles_of_vectors_are_accurate():
 
     angle = np.linspace(-np.pi, np.pi, 100001)[1:-1]
     for length in (1e-3, 1.0, 300.0):
-        x, y = (length * np.cos(angle)).astype(real), (length * np.sin(angle)).astype(real)
+        x = (length * np.cos(angle)).astype(real)
+        y = (length * np.sin(angle)).astype(real)
         out = np.empty(len(x), real)
         many(y, x, out)
         np.testing.assert_allclose(out, np.arctan2(y.astype(float), x.astype(float)), atol=1e-6)

@@ -56,7 +56,14 @@ def sequences(m, steps=6, robots=7, seed=1):
 
     keep = (torch.rand(steps, robots, generator=g) > 0.2).float()
     terminated = (1.0 - keep) * (torch.rand(steps, robots, generator=g) > 0.3)
-    return Sequences(m.initial_latent(robots), normal(steps, robots, m.num_actions), normal(steps, robots, m.num_all), normal(steps, robots), terminated, keep)
+    return Sequences(
+        m.initial_latent(robots),
+        normal(steps, robots, m.num_actions),
+        normal(steps, robots, m.num_all),
+        normal(steps, robots),
+        terminated,
+        keep,
+    )
 
 
 def course(m, s, noise=None):
@@ -105,9 +112,12 @@ def test_samples_are_one_hot_as_frequent_as_probable_and_gradients_go_straight_t
     torch.testing.assert_close(z.mean(-1), probs[..., 0], rtol=0, atol=0.02)
     likeliest = sample(probs, None).unflatten(1, (4, 8))[..., 0]
     assert torch.equal(likeliest.argmax(2), probs[..., 0].argmax(2)) and float(likeliest.sum()) == 4
-    leaf, weights = logits.clone().requires_grad_(), torch.randn(1, 32, 1)
+    leaf = logits.clone().requires_grad_()
+    weights = torch.randn(1, 32, 1)
     through = torch.autograd.grad((sample(probabilities(leaf, 4), torch.rand(1, 4, 1)) * weights).sum(), leaf)[0]
-    torch.testing.assert_close(through, torch.autograd.grad((probabilities(leaf, 4).flatten(1, 2) * weights).sum(), leaf)[0])
+    torch.testing.assert_close(
+        through, torch.autograd.grad((probabilities(leaf, 4).flatten(1, 2) * weights).sum(), leaf)[0]
+    )
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -131,7 +141,12 @@ def test_divergences_are_those_of_categorical_variables_and_teach_one_side_each(
         weights = torch.randn(37)
         gradients = torch.autograd.grad((loss * weights).sum(), (taught, left), allow_unused=True, retain_graph=True)
         assert gradients[1] is None or not gradients[1].any()
-        torch.testing.assert_close(gradients[0], torch.autograd.grad((expected * weights * teaches).sum(), taught, retain_graph=True)[0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            gradients[0],
+            torch.autograd.grad((expected * weights * teaches).sum(), taught, retain_graph=True)[0],
+            rtol=1e-4,
+            atol=1e-6,
+        )
 
 
 # The model
@@ -139,12 +154,24 @@ def test_divergences_are_those_of_categorical_variables_and_teach_one_side_each(
 
 def test_shapes_and_single_questions():
     m = model()
-    obs, action = torch.randn(9, 5), torch.randn(9, 3)
-    shapes = {"latent": (9, 48), "reconstruction": (9, 5), "next_latent": (9, 48), "next_obs": (9, 5), "reward": (9,), "done": (9,)}
+    obs = torch.randn(9, 5)
+    action = torch.randn(9, 3)
+    shapes = {
+        "latent": (9, 48),
+        "reconstruction": (9, 5),
+        "next_latent": (9, 48),
+        "next_obs": (9, 5),
+        "reward": (9,),
+        "done": (9,),
+    }
     assert {name: tuple(x.shape) for name, x in m(obs, action).items()} == shapes
     latent = m.encode(obs)
-    assert torch.equal(latent[:, :16], torch.zeros(9, 16)) and torch.equal(latent[:, 16:].sum(-1), torch.full((9,), 4.0))
-    assert m.decode_all(m.columns(latent)).shape == (9, 7) and torch.equal(m.decode_all(m.columns(latent))[:, :5], m.decode(latent))
+    assert torch.equal(latent[:, :16], torch.zeros(9, 16)) and torch.equal(
+        latent[:, 16:].sum(-1), torch.full((9,), 4.0)
+    )
+    assert m.decode_all(m.columns(latent)).shape == (9, 7) and torch.equal(
+        m.decode_all(m.columns(latent))[:, :5], m.decode(latent)
+    )
     assert m.encode(obs, latent, action).shape == latent.shape
     assert m.predict_reward(latent, action).shape == m.predict_done(latent, action).shape == (9,)
     assert of_quadruped()(torch.randn(9, 37), torch.randn(9, 12))["next_obs"].shape == (9, 37)
@@ -181,9 +208,12 @@ def test_an_episode_begins_with_its_observation_and_nothing_remembered():
 def test_what_it_expects_in_the_mirror_is_the_mirror_image_of_what_it_expects():
     m = of_quadruped()
     s = sequences(m)._replace(latent=torch.randn(2, m.deter + m.stoch, 7))
-    image = s._replace(action=m.of_actions(s.action), obs=m.of_all(s.obs), latent=s.latent * torch.tensor([1.0, -1.0])[:, None, None])
+    image = s._replace(
+        action=m.of_actions(s.action), obs=m.of_all(s.obs), latent=s.latent * torch.tensor([1.0, -1.0])[:, None, None]
+    )
     noise = m.noise(42)
-    ours, theirs = course(m, s, noise), course(m, image, noise.flip(0))
+    ours = course(m, s, noise)
+    theirs = course(m, image, noise.flip(0))
     torch.testing.assert_close(m.decode_all(theirs.latents), m.of_all(m.decode_all(ours.latents)), rtol=1e-4, atol=1e-4)
     for a, b in zip(m.judge(ours.follows), m.judge(theirs.follows), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -226,7 +256,9 @@ def test_sizes_that_two_sides_cannot_share_are_refused(name):
 
 
 def test_sizes_that_compiled_code_cannot_take_are_computed_without():
-    m = of_quadruped(override(Config(world_model=SMALL), {"world_model.deter": 6, "world_model.hidden": 10}).world_model)
+    m = of_quadruped(
+        override(Config(world_model=SMALL), {"world_model.deter": 6, "world_model.hidden": 10}).world_model
+    )
     s = sequences(m)
     loss, _, _ = world_model_loss(m, s, Chance(CPU, 0))
     loss.backward()
@@ -246,21 +278,26 @@ def test_overshooting_predicts_from_every_kth_latent_within_an_episode():
     m = of_quadruped()
     s = sequences(m, steps=7)
     target = m.both_sides(m.standardise(s.obs.flatten(0, 1)))
-    lived, weights = course(m, s, m.noise(49)), overshooting_weights(3, 0.5)
+    lived = course(m, s, m.noise(49))
+    weights = overshooting_weights(3, 0.5)
     ours = overshooting_loss(m, s, lived, target, weights, Chance(CPU, 3))
     noise = Chance(CPU, 3).draw(2, m.groups, 3 * 14).unflatten(-1, (3, 14))
     of = lambda x, t: x.unflatten(-1, (7, 7))[..., t, :]  # noqa: E731  a step of all robots
-    expected, latent = torch.zeros(14), torch.cat([of(lived.latents, t) for t in (0, 3)], dim=-1)
+    expected = torch.zeros(14)
+    latent = torch.cat([of(lived.latents, t) for t in (0, 3)], dim=-1)
     alive = torch.ones(14)
     for j in range(3):
         at = (1 + j, 4 + j)
-        action, keep, reward, terminated = (torch.cat([x[t] for t in at]) for x in (s.action, s.keep, s.reward, s.terminated))
+        action, keep, reward, terminated = (
+            torch.cat([x[t] for t in at]) for x in (s.action, s.keep, s.reward, s.terminated)
+        )
         ahead = m.run(latent, action, torch.ones(1, 14), noise[..., j, :])
         came = sum(outcome_losses(m, ahead.follows, reward, terminated).values())
         seen = observation_loss(m, ahead.latents, torch.cat([of(target, t) for t in at], dim=-1))
         surprise = latent_losses(m, ahead.logits, torch.cat([of(lived.logits, t) for t in at], dim=-1))[0]
         expected = expected + weights[j] * (alive * came + alive * keep * (seen + surprise))
-        alive, latent = alive * keep, ahead.last
+        alive = alive * keep
+        latent = ahead.last
     torch.testing.assert_close(ours, expected.mean())
     assert overshooting_loss(m, sequences(m, steps=3), lived, target, weights, None) == 0
 
@@ -273,7 +310,9 @@ def test_losses_of_a_fixed_batch_fall(changes, mirrored):
     s = sequences(m, 4, 48)
     s = s._replace(reward=s.action[..., 0].abs().clamp(max=1) / cfg.reward_scale)
     weights = overshooting_weights(cfg.overshoot, 0.9) if cfg.overshoot else None
-    optimizer, history, chance = torch.optim.Adam(m.parameters(), lr=3e-3), [], Chance(CPU, 1)
+    optimizer = torch.optim.Adam(m.parameters(), lr=3e-3)
+    history = []
+    chance = Chance(CPU, 1)
     for _ in range(80):
         loss, metrics, latents = world_model_loss(m, s, chance, weights)
         optimizer.zero_grad()
@@ -281,7 +320,13 @@ def test_losses_of_a_fixed_batch_fall(changes, mirrored):
         optimizer.step()
         history.append({"loss": float(loss.detach())} | {name: float(x) for name, x in metrics.items()})
     assert latents.shape == (m.sides, 48 // m.sides, 4 * 48) and not latents.requires_grad
-    for name in ("loss", "world_decode", "world_reward", "world_done", *(("world_overshoot",) if weights is not None else ())):
+    for name in (
+        "loss",
+        "world_decode",
+        "world_reward",
+        "world_done",
+        *(("world_overshoot",) if weights is not None else ()),
+    ):
         assert history[-1][name] < 0.9 * history[0][name], name
     parts = sum(value for name, value in history[0].items() if name not in ("loss", "world_surprise"))
     assert history[0]["loss"] == pytest.approx(parts, rel=1e-5)
@@ -290,7 +335,8 @@ def test_losses_of_a_fixed_batch_fall(changes, mirrored):
 def test_compiled_losses_and_gradients_are_the_plain_ones(monkeypatch):
     cfg = override(Config(world_model=SMALL), {"world_model.overshoot": 2, "world_model.mask": 0.5}).world_model
     m = of_quadruped(cfg)
-    s, found = sequences(m, 5, 33), []
+    s = sequences(m, 5, 33)
+    found = []
     for compiled in (True, False):
         if not compiled:
             m.use_fused = False
@@ -342,7 +388,10 @@ def rollouts(made, count):
     for _ in range(count):
         rs = made.collect_trajectory()
         made.replay.add(rs, torch.randn(made.replay.latent.shape[1:]))
-        lived = [[r.action, torch.cat((r.obs[1:], r.privileged[1:]), dim=-1), r.reward, r.terminated.float(), 1.0 - r.done()] for r in rs]
+        lived = [
+            [r.action, torch.cat((r.obs[1:], r.privileged[1:]), dim=-1), r.reward, r.terminated.float(), 1.0 - r.done()]
+            for r in rs
+        ]
         stored.append([torch.cat(x, dim=1) for x in zip(*lived, strict=True)])
     return stored
 
@@ -350,7 +399,8 @@ def rollouts(made, count):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_replay_returns_whole_sequences_of_one_robot_also_across_its_end(threads):
     made = engine(64, threads, **{"env.max_episode_seconds": 0.3, "env.fall_tilt": 0.15})
-    stored, replay = rollouts(made, 6), made.replay
+    stored = rollouts(made, 6)
+    replay = made.replay
     assert replay.count == 6 and replay.capacity == 4
     places = replay.draw(500, torch.Generator().manual_seed(0))
     assert set(places[:, 0].tolist()) == {2, 3, 4} and set(places[:, 1].tolist()) == set(range(64))
@@ -360,7 +410,9 @@ def test_replay_returns_whole_sequences_of_one_robot_also_across_its_end(threads
     for b in range(0, 500, 7):
         first, robot = places[b].tolist()
         for number, ours in enumerate((s.action, s.obs, s.reward, s.terminated, s.keep)):
-            assert torch.equal(ours[:, b], torch.cat([stored[first][number][:, robot], stored[first + 1][number][:, robot]]))
+            assert torch.equal(
+                ours[:, b], torch.cat([stored[first][number][:, robot], stored[first + 1][number][:, robot]])
+            )
         assert torch.equal(s.latent[..., b], replay.latent[first % 4, ..., robot])
 
 
@@ -373,9 +425,13 @@ def test_latents_before_rollouts_are_stored_anew():
     latents = torch.randn(2, 24, 16 * 2)
     replay.refresh(places, latents)
     at = latents.unflatten(-1, (16, 2))
-    assert torch.equal(replay.latent[1, ..., 4], at[..., 7, 0]) and torch.equal(replay.latent[2, ..., 4], at[..., 15, 0])
+    assert torch.equal(replay.latent[1, ..., 4], at[..., 7, 0]) and torch.equal(
+        replay.latent[2, ..., 4], at[..., 15, 0]
+    )
     assert torch.equal(replay.latent[2, ..., 9], at[..., 7, 1])
-    assert (replay.latent != before).any(1).any(1).sum() == 3  # the latent before a rollout that is not there yet has no place
+    assert (replay.latent != before).any(1).any(
+        1
+    ).sum() == 3  # the latent before a rollout that is not there yet has no place
 
 
 def test_sequences_are_shorter_while_there_are_no_more():
@@ -392,13 +448,15 @@ def test_sequences_are_shorter_while_there_are_no_more():
 def test_equal_observations_and_broken_losses_are_borne(threads):
     made = engine(32)
     rollouts(made, 2)
-    replay, m = made.replay, of_quadruped()
+    replay = made.replay
+    m = of_quadruped()
     m.normaliser.count.zero_()
     replay.obs.fill_(0.3)
     m.normaliser.update(replay.obs[0].flatten(0, 1))
     trainer = WorldModelTrainer(m, replay, 0, threads)
     assert all(math.isfinite(x) for x in trainer.train().values())
-    before, latent = [p.detach().clone() for p in m.parameters()], replay.latent.clone()
+    before = [p.detach().clone() for p in m.parameters()]
+    latent = replay.latent.clone()
     replay.reward.fill_(math.nan)
     assert trainer.train()["world_skipped"] == 2
     assert all(torch.equal(a, b) for a, b in zip(before, m.parameters(), strict=True))
@@ -431,7 +489,9 @@ def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
     r = made.workers[0].rollout
     t, n = torch.nonzero((r.obs[1:, :, None] == x.obs[0, 5]).all(-1)[..., 0])[0].tolist()
     _, after = made.belief(r.obs[: t + 1], r.state.belief, r.starts[: t + 1])
-    torch.testing.assert_close(after.cell[..., n] * (1 - r.starts[t + 1, n]), x.memory.cell[..., 5], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        after.cell[..., n] * (1 - r.starts[t + 1, n]), x.memory.cell[..., 5], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_dream_that_begins_an_episode_remembers_nothing():
@@ -456,7 +516,9 @@ def test_imagined_steps_count_as_far_as_they_are_probable(monkeypatch):
     torch.testing.assert_close(x.reached, torch.tensor([1, 0.5, 0.25, 0.125, 0.0625])[:, None].expand(5, 48))
     with torch.no_grad():
         values = made.belief.value(d.obs[..., :37], d.obs[..., 37:])
-    gamma, lam, last = made.cfg.ppo.gamma, made.cfg.ppo.gae_lambda, torch.zeros(48)
+    gamma = made.cfg.ppo.gamma
+    lam = made.cfg.ppo.gae_lambda
+    last = torch.zeros(48)
     for t in reversed(range(5)):
         last = d.reward[t] + gamma * 0.5 * values[t + 1] - values[t] + gamma * lam * 0.5 * last
         torch.testing.assert_close(x.advantage[t], last, rtol=1e-4, atol=1e-5)
@@ -465,7 +527,8 @@ def test_imagined_steps_count_as_far_as_they_are_probable(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_imagination_begins_after_a_while_and_is_learned_from(threads):
     made = engine(64, threads)
-    first, second = made.iterate(), made.iterate()
+    first = made.iterate()
+    second = made.iterate()
     assert "imagined_kl" not in first and {"imagined_kl", "imagined_value_loss", "world_decode", "kl"} <= set(second)
     assert all(math.isfinite(x) for metrics in (first, second) for x in metrics.values())
     again = engine(64, threads)  # the same seed, whichever thread is first
@@ -488,11 +551,20 @@ def test_lived_and_imagined_experience_weigh_what_they_are_asked_to():
 
 def test_imagination_has_a_preset_of_few_robots():
     cfg = preset("quadruped-walk-flat", "imagination")
-    assert (cfg.world_model.role, cfg.train.num_envs, cfg.ppo.gamma) == ("imagination", 16, preset("quadruped-walk-flat").ppo.gamma)
-    assert preset("quadruped-balance").world_model.role == "off" and preset("quadruped-balance", "belief").world_model.role == "belief"
+    assert (cfg.world_model.role, cfg.train.num_envs, cfg.ppo.gamma) == (
+        "imagination",
+        16,
+        preset("quadruped-walk-flat").ppo.gamma,
+    )
+    assert (
+        preset("quadruped-balance").world_model.role == "off"
+        and preset("quadruped-balance", "belief").world_model.role == "belief"
+    )
 
 
-@pytest.mark.parametrize(("size", "deter", "features"), [("small", 128, 384), ("medium", 512, 1024), ("large", 1024, 2048)])
+@pytest.mark.parametrize(
+    ("size", "deter", "features"), [("small", 128, 384), ("medium", 512, 1024), ("large", 1024, 2048)]
+)
 def test_sizes_come_by_name(size, deter, features):
     cfg = preset("quadruped-balance", "belief", size)
     m = of_quadruped(cfg.world_model)
@@ -502,7 +574,8 @@ def test_sizes_come_by_name(size, deter, features):
 
 
 def test_a_rollout_is_learned_from_several_times_each_with_other_dreams(monkeypatch):
-    made, dreams = engine(64, 1, **{"world_model.passes": 3}), []
+    made = engine(64, 1, **{"world_model.passes": 3})
+    dreams = []
     made.iterate()
     real = made.learn_behaviour
     monkeypatch.setattr(made, "learn_behaviour", lambda sources: (dreams.append(sources), real(sources))[1])
@@ -512,7 +585,8 @@ def test_a_rollout_is_learned_from_several_times_each_with_other_dreams(monkeypa
 
 
 def test_the_learning_rate_follows_what_was_imagined_by_the_policy_of_this_instant(monkeypatch):
-    made, seen = engine(64, 1), []
+    made = engine(64, 1)
+    seen = []
     made.iterate()
     monkeypatch.setattr("training.engine.ppo.adapt_learning_rate", lambda rate, kl, cfg: seen.append(kl) or rate)
     metrics = made.iterate()
@@ -559,10 +633,12 @@ def test_latents_before_rollouts_are_those_the_policy_read():
 
 def test_a_creature_carries_its_latent_from_step_to_step_and_does_the_same_again():
     made = engine(32, **{"world_model.role": "belief"})
-    creature, obs = made.creature, torch.randn(5, 32, 37)
+    creature = made.creature
+    obs = torch.randn(5, 32, 37)
     runs = []
     for _ in range(2):
-        memory, actions = creature.initial_state(32), []
+        memory = creature.initial_state(32)
+        actions = []
         for o in obs:
             action, _, memory = creature.act(o, memory)
             actions.append(action)
@@ -573,7 +649,9 @@ def test_a_creature_carries_its_latent_from_step_to_step_and_does_the_same_again
     keep[0] = 0.0
     before = torch.cat((torch.zeros(1, 32, 12), runs[0][:-1]))
     with torch.no_grad():
-        whole = m.run(m.initial_latent(32), before.flatten(0, 1), keep, None, m.encode_seen(m.standardise(obs.flatten(0, 1))))
+        whole = m.run(
+            m.initial_latent(32), before.flatten(0, 1), keep, None, m.encode_seen(m.standardise(obs.flatten(0, 1)))
+        )
     torch.testing.assert_close(memory.latent, whole.last)
     # a start forgets
     _, _, again = creature.act(obs[0], memory, starts=torch.ones(32))
@@ -593,8 +671,11 @@ def test_a_belief_that_could_not_be_read_is_refused(changes, message):
 
 
 def test_advantages_of_a_certain_future_are_the_ordinary_ones():
-    reward, value = torch.randn(6, 3), torch.randn(7, 3)
+    reward = torch.randn(6, 3)
+    value = torch.randn(7, 3)
     certain = ppo.generalised_advantages(reward, value[:-1], value[1:], torch.zeros(6, 3), 0.9, 0.8)
     half = ppo.generalised_advantages(reward, value[:-1], 0.5 * value[1:], torch.full((6, 3), 0.5), 0.9, 0.8)
-    torch.testing.assert_close(half, ppo.generalised_advantages(reward, value[:-1], 0.5 * value[1:], torch.zeros(6, 3), 0.9, 0.4))
+    torch.testing.assert_close(
+        half, ppo.generalised_advantages(reward, value[:-1], 0.5 * value[1:], torch.zeros(6, 3), 0.9, 0.4)
+    )
     assert not torch.allclose(half, certain)

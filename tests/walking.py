@@ -29,7 +29,8 @@ def mirror_image(mirror, x):
 def contact_velocity(env, state):
     """Return (N, 4, 3) the velocity of the feet's lowest points, world frame [m/s], by differences of positions and the calves' turning."""
     h = 1e-5
-    q, w = state.base_quaternion.astype(float), state.base_angular_velocity.astype(float)
+    q = state.base_quaternion.astype(float)
+    w = state.base_angular_velocity.astype(float)
     rate = 0.5 * np.stack([
         -q[:, 1] * w[:, 0] - q[:, 2] * w[:, 1] - q[:, 3] * w[:, 2], q[:, 0] * w[:, 0] + q[:, 2] * w[:, 2] - q[:, 3] * w[:, 1],
         q[:, 0] * w[:, 1] + q[:, 3] * w[:, 0] - q[:, 1] * w[:, 2], q[:, 0] * w[:, 2] + q[:, 1] * w[:, 1] - q[:, 2] * w[:, 0],
@@ -46,7 +47,9 @@ def contact_velocity(env, state):
     # the calf's angular velocity: the base's, the hip's about x, thigh's and calf's about the hip link's y
     angles, speeds = (x.reshape(-1, 4, 3).astype(float) for x in (state.joint_position, state.joint_velocity))
     turn = speeds[..., 1] + speeds[..., 2]
-    spin_B = w[:, None] + np.stack([speeds[..., 0], turn * np.cos(angles[..., 0]), turn * np.sin(angles[..., 0])], axis=-1)
+    spin_B = w[:, None] + np.stack(
+        [speeds[..., 0], turn * np.cos(angles[..., 0]), turn * np.sin(angles[..., 0])], axis=-1
+    )
     spin = np.einsum("nij,nlj->nli", rotation(q), spin_B)
     return centres + np.cross(spin, env.robot.foot_radius[:, None] * np.array([0.0, 0.0, -1.0]))
 
@@ -56,8 +59,12 @@ def reward_terms(env, actions):
 
     actions: the latest (N, 12), the one before, and the one before that.
     """
-    cfg, robot, state = env.cfg, env.robot, env.engine.get_state()
-    R, v, w = rotation(state.base_quaternion), state.base_linear_velocity.astype(np.float64), state.base_angular_velocity.astype(np.float64)
+    cfg = env.cfg
+    robot = env.robot
+    state = env.engine.get_state()
+    R = rotation(state.base_quaternion)
+    v = state.base_linear_velocity.astype(np.float64)
+    w = state.base_angular_velocity.astype(np.float64)
     home = robot.home_joints.ravel()
     low, high = robot.joint_range.reshape(12, 2).T
     target = np.clip(home + cfg.action_scale * actions[0], low, high)
@@ -71,7 +78,9 @@ def reward_terms(env, actions):
     contact = np.linalg.norm(state.foot_contact_force, axis=2) > 1.0
     slip2 = (contact_velocity(env, state)[..., :2] ** 2).sum(2)
     pose2 = ((state.joint_position - home) ** 2).sum(1)
-    beyond = np.maximum(np.maximum(low + 0.1 * (high - low) - state.joint_position, state.joint_position - high + 0.1 * (high - low)), 0)
+    beyond = np.maximum(
+        np.maximum(low + 0.1 * (high - low) - state.joint_position, state.joint_position - high + 0.1 * (high - low)), 0
+    )
     fl, fr, rl, rr = contact.T
     agree = ((fl == rr).astype(float) + (fr == rl)) / 2
     flight = env.field("landed")

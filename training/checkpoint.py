@@ -40,11 +40,23 @@ class Checkpoint:
         return creature
 
 
-def save(path: str | os.PathLike, creature: Creature, config: Config, progress: dict[str, Any], trainer: dict[str, Any] | None = None) -> None:
+def save(
+    path: str | os.PathLike,
+    creature: Creature,
+    config: Config,
+    progress: dict[str, Any],
+    trainer: dict[str, Any] | None = None,
+) -> None:
     """Write a checkpoint in one move, so that an interruption leaves the old one or the new one, whole."""
     path = pathlib.Path(path)
     partial = path.with_suffix(".partial")
-    data = {"format": FORMAT, "config": dataclasses.asdict(config), "weights": creature.state_dict(), "progress": progress, "trainer": trainer or {}}
+    data = {
+        "format": FORMAT,
+        "config": dataclasses.asdict(config),
+        "weights": creature.state_dict(),
+        "progress": progress,
+        "trainer": trainer or {},
+    }
     torch.save(data, partial)
     os.replace(partial, path)
 
@@ -65,8 +77,12 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpo
         raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal, format {FORMAT}{found}")
     try:
         task = data["config"].get("task", Config().task)
-        config = override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), flat(data["config"]))
-        folders = {name: getattr(Config().train, name) for name in ("run_dir", "checkpoint_dir")}  # of whoever trained it, elsewhere
+        config = override(
+            dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), flat(data["config"])
+        )
+        folders = {
+            name: getattr(Config().train, name) for name in ("run_dir", "checkpoint_dir")
+        }  # of whoever trained it, elsewhere
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, **folders))
     except ConfigError as error:
         raise ConfigError(f"checkpoint: {path}: {error}") from None
@@ -76,7 +92,10 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpo
 def _difference(expected: dict[str, Any], got: dict[str, Any]) -> str:
     """Return in words where weights are not those expected: the robot's numbers, else the first shape that differs."""
     shapes, found = ({name: tuple(x.shape) for name, x in weights.items()} for weights in (expected, got))
-    for what, name, axes in (("actions", "belief.policy", slice(2)), ("observations, privileged ones included", "belief.normaliser.mean", slice(1))):
+    for what, name, axes in (
+        ("actions", "belief.policy", slice(2)),
+        ("observations, privileged ones included", "belief.normaliser.mean", slice(1)),
+    ):
         sizes = [math.prod(s.get(name, ())[axes]) for s in (shapes, found)]
         if name in found and sizes[0] != sizes[1]:
             return f"expected {sizes[0]} {what}, got {sizes[1]}"

@@ -36,10 +36,14 @@ class Display:
     """Shows iteration, speed, return, survival, what else evaluations are judged by, and time left while training."""
 
     def __init__(self, iterations: int, console: Console, targets: tuple[str, ...] = ()) -> None:
-        self.iterations, self.console, self.targets = iterations, console, targets
+        self.iterations = iterations
+        self.console = console
+        self.targets = targets
         self._values: dict[str, Any] = {}
         self._last_line = -1e9
-        self._live = Live(self._panel(), console=console, refresh_per_second=8, transient=False) if console.is_terminal else None
+        self._live = (
+            Live(self._panel(), console=console, refresh_per_second=8, transient=False) if console.is_terminal else None
+        )
         if self._live:
             self._live.start()
 
@@ -50,7 +54,9 @@ class Display:
             self._live.update(self._panel())
         elif time.monotonic() - self._last_line > 5.0 or "eval_survival" in values:
             self._last_line = time.monotonic()
-            self.console.print("  ".join(f"{label} {text}" for label, text in self._rows()), highlight=False, soft_wrap=True)
+            self.console.print(
+                "  ".join(f"{label} {text}" for label, text in self._rows()), highlight=False, soft_wrap=True
+            )
 
     def close(self) -> None:
         """Leave the last picture standing."""
@@ -82,6 +88,11 @@ class Display:
         rows = self._rows()
         for label, text in rows:
             grid.add_row(Text(label, style="dim"), Text(text, style="bold"))
-        bar = ProgressBar(total=self.iterations, completed=self._values.get("iteration", 0), complete_style="cyan", finished_style="green")
+        bar = ProgressBar(
+            total=self.iterations,
+            completed=self._values.get("iteration", 0),
+            complete_style="cyan",
+            finished_style="green",
+        )
         body = Group(bar, Text(), grid) if rows else Group(bar, Text("first iteration", style="dim"))
         return Panel(body, title="Foal", title_align="left", width=56, border_style="cyan")

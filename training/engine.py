@@ -40,25 +40,38 @@ class TrainingEngine:
     """
 
     def __init__(self, env: ABEnv, creature: Creature, cfg: Config, device: torch.device, threads: int = 1) -> None:
-        self.env, self.creature, self.cfg, self.device = env, creature.to(device), cfg, device
+        self.env = env
+        self.creature = creature.to(device)
+        self.cfg = cfg
+        self.device = device
         self.belief = creature.belief
         named = list(self.belief.named_parameters())
-        policy, critic = ([p for name, p in named if name.startswith("value_") == of_critic] for of_critic in (False, True))
+        policy, critic = (
+            [p for name, p in named if name.startswith("value_") == of_critic] for of_critic in (False, True)
+        )
         self.parameters = policy + critic
-        self.optimizer = torch.optim.Adam([{"params": [flatten(part)]} for part in (policy, critic)], eps=1e-5, fused=True)
+        self.optimizer = torch.optim.Adam(
+            [{"params": [flatten(part)]} for part in (policy, critic)], eps=1e-5, fused=True
+        )
         self.learning_rate = cfg.ppo.learning_rate
         self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
         self.workers = [Worker(part, creature, cfg, device, i) for i, part in enumerate(parts)]
-        model, world = creature.world_model, cfg.world_model
-        self.world_model, self.dreamer = None, None
+        model = creature.world_model
+        world = cfg.world_model
+        self.world_model = None
+        self.dreamer = None
         if model:
             self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, device)
             self.world_model = WorldModelTrainer(model, self.replay, cfg.seed, threads)
         if world.role == "imagination":
             self.dreamer = Dreamer(creature, env.num_envs, cfg, device, threads)
-        self.env_steps, self.seconds = 0, 0.0  # taken so far, spent on them
-        self.spent = dict.fromkeys(("gradient", *(("world",) if model else ()), *(("follow", "imagine") if self.dreamer else ())), 0.0)  # of these
+        # taken so far, spent on them
+        self.env_steps = 0
+        self.seconds = 0.0
+        self.spent = dict.fromkeys(
+            ("gradient", *(("world",) if model else ()), *(("follow", "imagine") if self.dreamer else ())), 0.0
+        )  # of these
         self.skipped = 0  # gradients that were not finite
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
         env.set_level(*self.levels)
@@ -68,7 +81,9 @@ class TrainingEngine:
         """Have everything compiled, leaving no trace: an update of a rollout of nothing, with no step taken."""
         n = min(16, self.env.num_envs)
         obs = torch.zeros(1, n, self.env.num_obs, device=self.device)
-        mean, _ = self.belief(obs, self.belief.initial_state(n), context=self.creature.context([self.creature.initial_state(n)]))
+        mean, _ = self.belief(
+            obs, self.belief.initial_state(n), context=self.creature.context([self.creature.initial_state(n)])
+        )
         value = self.belief.value(obs, torch.zeros(1, n, self.env.num_privileged, device=self.device))
         torch.autograd.grad(mean.sum() + value.sum(), self.parameters, allow_unused=True)
         if self.world_model:
@@ -102,7 +117,8 @@ class TrainingEngine:
     def train_on_trajectory(self) -> dict[str, float]:
         """Update the creature from the latest rollout; return the metrics' means over minibatches, of the last update if there are several."""
         side_by_side(Worker.estimate, self.workers)
-        sources, more = {"": [worker.experience for worker in self.workers]}, {}
+        sources = {"": [worker.experience for worker in self.workers]}
+        more = {}
         if self.world_model:
             lived, more = self.learn_world()
             if self.dreamer:
@@ -118,7 +134,9 @@ class TrainingEngine:
         """Train the world model on this rollout and earlier ones; return this one and the metrics."""
         start = time.perf_counter()
         rollouts = [worker.rollout for worker in self.workers]
-        lived = self.replay.add(rollouts, self.dreamer.latent if self.dreamer else Memory.join([r.state for r in rollouts]).latent)
+        lived = self.replay.add(
+            rollouts, self.dreamer.latent if self.dreamer else Memory.join([r.state for r in rollouts]).latent
+        )
         if self.replay.count <= self.replay.capacity:  # from then on what the networks were taught keeps its meaning
             self.creature.world_model.normaliser.update(lived.obs.flatten(0, 1))
         metrics = self.world_model.train()
@@ -139,7 +157,8 @@ class TrainingEngine:
         """Imagine how the rollout might go on, a part of it in every thread."""
         if not self.dreams():
             return {}
-        start, dreamer = time.perf_counter(), self.dreamer
+        start = time.perf_counter()
+        dreamer = self.dreamer
         count = max(1, self.cfg.world_model.imagined // len(dreamer.generators))
         imagined = side_by_side(lambda generator: dreamer.imagine(count, generator), dreamer.generators)
         self.spent["imagine"] += time.perf_counter() - start
@@ -150,22 +169,31 @@ class TrainingEngine:
 
         The learning rate heeds the divergence from the policy of this instant, which imagined what was imagined.
         """
-        cfg, start = self.cfg.ppo, time.perf_counter()
+        cfg = self.cfg.ppo
+        start = time.perf_counter()
         if self.device.type == "cuda":  # one stream of work: parts of it would wait for one another
             sources = {name: [Experience.join(source)] for name, source in sources.items()}
         minibatches = min(cfg.minibatches, *(x.value.shape[1] for source in sources.values() for x in source))
         imagined = self.cfg.world_model.weight if len(sources) > 1 else 0.0
-        statistics = {name: torch.std_mean(torch.cat([x.advantage.flatten() for x in source]), correction=0) for name, source in sources.items()}
+        statistics = {
+            name: torch.std_mean(torch.cat([x.advantage.flatten() for x in source]), correction=0)
+            for name, source in sources.items()
+        }
         sums: dict[str, float] = {}
         for _ in range(cfg.epochs):
             for m in torch.randperm(minibatches, generator=self.generator).tolist():
-                total, kl = 0.0, 0.0
+                total = 0.0
+                kl = 0.0
                 for name, source in sources.items():
                     robots = [x.value.shape[1] for x in source]
-                    work = [x.of(slice(n * m // minibatches, n * (m + 1) // minibatches)) for x, n in zip(source, robots, strict=True)]
+                    work = [
+                        x.of(slice(n * m // minibatches, n * (m + 1) // minibatches))
+                        for x, n in zip(source, robots, strict=True)
+                    ]
                     std, mean = statistics[name]
                     results = side_by_side(lambda x: self.gradients(x, mean, std), work)  # noqa: B023
-                    weights, part = [n / sum(robots) for n in robots], imagined if name else 1.0 - imagined
+                    weights = [n / sum(robots) for n in robots]
+                    part = imagined if name else 1.0 - imagined
                     total = total + part * sum(w * g for w, (g, _) in zip(weights, results, strict=True))
                     for key in results[0][1]:
                         x = sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True))
@@ -178,7 +206,10 @@ class TrainingEngine:
 
     def profile(self) -> dict[str, float]:
         """Return the seconds that went into each part so far; gradient: with the optimiser; rest: waiting and book-keeping; of collecting the workers' mean."""
-        parts = {name: sum(worker.seconds[name] for worker in self.workers) / len(self.workers) for name in self.workers[0].seconds} | self.spent
+        parts = {
+            name: sum(worker.seconds[name] for worker in self.workers) / len(self.workers)
+            for name in self.workers[0].seconds
+        } | self.spent
         return parts | {"rest": self.seconds - sum(parts.values())}
 
     def step(self, gradient: Tensor) -> None:
@@ -190,7 +221,8 @@ class TrainingEngine:
         if not torch.isfinite(gradient).all():  # a step along a broken gradient would end the run
             self.skipped += 1
             return
-        cfg, groups = self.cfg.ppo, self.optimizer.param_groups
+        cfg = self.cfg.ppo
+        groups = self.optimizer.param_groups
         parts = gradient.split([group["params"][0].numel() for group in groups])
         for group, part, times in zip(groups, parts, (1.0, cfg.critic_rate), strict=True):
             group["params"][0].grad = part * (cfg.max_gradient_norm / part.norm().clamp(min=cfg.max_gradient_norm))
@@ -201,7 +233,10 @@ class TrainingEngine:
         """Take the curriculum a step on unless robots fall too often; falls: per 1000 control steps."""
         cfg = self.cfg.curriculum
         if falls <= cfg.falls:
-            self.levels = tuple(min(level + cfg.growth, last) for level, (_, last) in zip(self.levels, (cfg.push, cfg.command), strict=True))
+            self.levels = tuple(
+                min(level + cfg.growth, last)
+                for level, (_, last) in zip(self.levels, (cfg.push, cfg.command), strict=True)
+            )
             self.env.set_level(*self.levels)
 
     def statistics(self) -> dict[str, float]:
@@ -212,7 +247,10 @@ class TrainingEngine:
                 sums[name] = sums.get(name, 0.0) + value
         seconds = self.cfg.ppo.rollout * self.env.num_envs * self.cfg.env.ctrl_dt
         ends = sum(value for name, value in sums.items() if name.startswith("end_"))
-        return {name: value / seconds if name.startswith("reward_") else value / max(ends, 1.0) for name, value in sums.items()}
+        return {
+            name: value / seconds if name.startswith("reward_") else value / max(ends, 1.0)
+            for name, value in sums.items()
+        }
 
     def iterate(self) -> dict[str, float]:
         """Collect and learn once; return metrics, with the seconds of both."""
@@ -223,7 +261,13 @@ class TrainingEngine:
         end = time.perf_counter()
         reward, terminated, ended, returns, steps = (
             torch.cat([x(r).flatten() for r in rollouts])
-            for x in (lambda r: r.reward, lambda r: r.terminated, lambda r: r.done().bool(), lambda r: r.episode_return, lambda r: r.episode_steps)
+            for x in (
+                lambda r: r.reward,
+                lambda r: r.terminated,
+                lambda r: r.done().bool(),
+                lambda r: r.episode_return,
+                lambda r: r.episode_steps,
+            )
         )
         self.grow(1000.0 * float(terminated.float().mean()))
         metrics |= self.statistics()

@@ -23,18 +23,27 @@ def nearness(result: dict[str, float], survival: float, targets: dict[str, tuple
     shares = [result["survival"] / max(survival, 1e-9)]
     for name, (low, high) in targets.items():
         value = result[name]
-        shares.append(value / low if value < low and low > 0 else high / value if value > high > 0 else float(low <= value <= high))
+        shares.append(
+            value / low
+            if value < low and low > 0
+            else high / value
+            if value > high > 0
+            else float(low <= value <= high)
+        )
     return min(1.0, *shares)
 
 
 def target(survival: float, targets: dict[str, tuple[float, float]]) -> str:
     """Return what reaches() asks, in words."""
+
     def bound(low: float, high: float) -> str:
         if high == math.inf:
             return f"at least {low:g}"
         return f"at most {high:g}" if low in (0.0, -math.inf) else f"between {low:g} and {high:g}"
 
-    return f"{survival:.0%} survival" + "".join(f", {name.replace('_', ' ')} {bound(*bounds)}" for name, bounds in targets.items())
+    return f"{survival:.0%} survival" + "".join(
+        f", {name.replace('_', ' ')} {bound(*bounds)}" for name, bounds in targets.items()
+    )
 
 
 def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1) -> dict[str, float]:
@@ -48,7 +57,10 @@ def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, th
     """
     parts = env.split(threads) if threads > 1 else [env]
     episodes = side_by_side(lambda part: run_episodes(creature, part, seed, device), parts)
-    survived, returns, steps = (np.concatenate(arrays) for arrays in zip(*((e["survived"], e["returns"], e["steps"]) for e in episodes), strict=True))
+    survived, returns, steps = (
+        np.concatenate(arrays)
+        for arrays in zip(*((e["survived"], e["returns"], e["steps"]) for e in episodes), strict=True)
+    )
     instants = max(float(steps.sum()) - env.num_envs, 1.0)
     result = {"episodes": env.num_envs, "survival": float(survived.mean()), "mean_return": float(returns.mean())}
     result["episode_seconds"] = float(steps.mean() * env.cfg.ctrl_dt)
@@ -63,7 +75,8 @@ def run_episodes(creature: Creature, env: ABEnv, seed: int, device: torch.device
     memory = creature.initial_state(env.num_envs)
     running = np.ones(env.num_envs, bool)
     survived = np.zeros(env.num_envs, bool)
-    returns, steps = np.zeros(env.num_envs), np.zeros(env.num_envs)
+    returns = np.zeros(env.num_envs)
+    steps = np.zeros(env.num_envs)
     tallies = {name: np.zeros(env.num_envs) for name in env.tallies}
     sums: dict[str, float] = {}
     while running.any():

@@ -30,7 +30,8 @@ class Experience(NamedTuple):
     def of(self, robots: slice) -> "Experience":
         """Return what some of the robots lived through, as views."""
         obs, starts, action, mean, value, advantage, reached = (
-            y if y is None else y[:, robots] for y in (self.obs, self.starts, self.action, self.mean, self.value, self.advantage, self.reached)
+            y if y is None else y[:, robots]
+            for y in (self.obs, self.starts, self.action, self.mean, self.value, self.advantage, self.reached)
         )
         memory = BeliefState(*(y[..., robots] for y in self.memory))
         features, context = (y if y is None else y[..., robots] for y in (self.features, self.context))
@@ -42,7 +43,16 @@ class Experience(NamedTuple):
 
     def to(self, device: torch.device) -> "Experience":
         """Return it on a device."""
-        return Experience(*(BeliefState(*(z.to(device) for z in y)) if isinstance(y, BeliefState) else y if y is None else y.to(device) for y in self))
+        return Experience(
+            *(
+                BeliefState(*(z.to(device) for z in y))
+                if isinstance(y, BeliefState)
+                else y
+                if y is None
+                else y.to(device)
+                for y in self
+            )
+        )
 
     @staticmethod
     def join(parts: "list[Experience]") -> "Experience":
@@ -54,9 +64,13 @@ class Experience(NamedTuple):
         def cat(name: str, axis: int) -> Tensor | None:
             return None if getattr(x, name) is None else torch.cat([getattr(part, name) for part in parts], dim=axis)
 
-        memory = BeliefState(*(torch.cat(states, dim=-1) for states in zip(*(part.memory for part in parts), strict=True)))
+        memory = BeliefState(
+            *(torch.cat(states, dim=-1) for states in zip(*(part.memory for part in parts), strict=True))
+        )
         by_robot = {name: cat(name, 1) for name in ("obs", "starts", "action", "mean", "value", "advantage", "reached")}
-        return Experience(**by_robot, memory=memory, std=x.std, **{name: cat(name, -1) for name in ("features", "context")})
+        return Experience(
+            **by_robot, memory=memory, std=x.std, **{name: cat(name, -1) for name in ("features", "context")}
+        )
 
 
 def values(belief: EntityBelief, everything: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,16 +80,20 @@ def values(belief: EntityBelief, everything: Tensor) -> tuple[Tensor, Tensor]:
     return features.unflatten(-1, everything.shape[:2])[:, :, :-1], found
 
 
-def gradient(belief: EntityBelief, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def gradient(
+    belief: EntityBelief, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss's gradient, one vector, and metrics; advantages are normalised by mean and std."""
-    returns, advantage = x.value + x.advantage, (x.advantage - mean) / (std + 1e-8)
+    returns = x.value + x.advantage
+    advantage = (x.advantage - mean) / (std + 1e-8)
     if x.reached is not None:
         advantage = advantage * x.reached
     new_mean, _ = belief(x.obs, x.memory, x.starts, x.context)
     new_value = belief.value_of(x.features.flatten(2)).view_as(returns)
     new_std = belief.std()
     actor, clipped, kl = ppo.policy_loss(new_mean, new_std, x.action, x.mean, x.std, advantage, cfg.clip)
-    critic, bonus = 0.5 * (new_value - returns).square().mean(), ppo.entropy(new_std)
+    critic = 0.5 * (new_value - returns).square().mean()
+    bonus = ppo.entropy(new_std)
     loss = actor + critic - cfg.entropy_coefficient * bonus
     vector = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
     metrics = {"policy_loss": actor, "value_loss": critic, "entropy": bonus, "clip_fraction": clipped, "kl": kl}
@@ -85,9 +103,15 @@ def gradient(belief: EntityBelief, cfg: PPOCfg, x: Experience, parameters: list[
 class GradientGraph:
     """gradient() of minibatches of one shape on a GPU, as one CUDA graph: replaying a sequence launches a thousand kernels of microseconds."""
 
-    def __init__(self, belief: EntityBelief, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor) -> None:
-        copied = (BeliefState(*(z.clone() for z in y)) if isinstance(y, BeliefState) else y if y is None else y.clone() for y in x)
-        self.x, self.scale = Experience(*copied), (mean.clone(), std.clone())
+    def __init__(
+        self, belief: EntityBelief, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor
+    ) -> None:
+        copied = (
+            BeliefState(*(z.clone() for z in y)) if isinstance(y, BeliefState) else y if y is None else y.clone()
+            for y in x
+        )
+        self.x = Experience(*copied)
+        self.scale = (mean.clone(), std.clone())
 
         def compute() -> None:
             self.result = gradient(belief, cfg, self.x, parameters, *self.scale)
@@ -106,7 +130,9 @@ class Gradients:
     """gradient() of one policy: as it is on the CPU, by a graph for each shape of minibatch on a GPU."""
 
     def __init__(self, belief: EntityBelief, cfg: PPOCfg, parameters: list[Tensor]) -> None:
-        self.belief, self.cfg, self.parameters = belief, cfg, parameters
+        self.belief = belief
+        self.cfg = cfg
+        self.parameters = parameters
         self._graphs: dict[tuple, GradientGraph] = {}
 
     def __call__(self, x: Experience, mean: Tensor, std: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

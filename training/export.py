@@ -22,7 +22,9 @@ class _Policy(nn.Module):
 
     def forward(self, observation: Tensor, *remembered: Tensor) -> tuple[Tensor, ...]:
         memory = self.creature.initial_state(1)
-        memory = memory._replace(**{name: x.view(getattr(memory, name).shape) for name, x in zip(self.names, remembered, strict=True)})
+        memory = memory._replace(
+            **{name: x.view(getattr(memory, name).shape) for name, x in zip(self.names, remembered, strict=True)}
+        )
         action, _, memory = self.creature.act(observation, memory)
         return action, *(getattr(memory, name).view(1, -1) for name in self.names)
 

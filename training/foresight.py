@@ -22,9 +22,16 @@ class Foresight:
 
     def __init__(self, creature: Creature, env: ABEnv, device: torch.device, ahead: int = AHEAD) -> None:
         if creature.world_model is None:
-            raise ConfigError("--dream: expected a checkpoint with a world model, as of --world_model.role belief, got one of role off")
-        self.model, self.env, self.device, self.ahead = creature.world_model, env, device, ahead
-        self.history: list[tuple[np.ndarray, np.ndarray, bool]] = []  # of this episode: what came, what was foreseen, whether it looked
+            raise ConfigError(
+                "--dream: expected a checkpoint with a world model, as of --world_model.role belief, got one of role off"
+            )
+        self.model = creature.world_model
+        self.env = env
+        self.device = device
+        self.ahead = ahead
+        self.history: list[
+            tuple[np.ndarray, np.ndarray, bool]
+        ] = []  # of this episode: what came, what was foreseen, whether it looked
 
     def begin(self, state: Any) -> None:
         """Begin with the first observation of an episode."""
@@ -38,7 +45,9 @@ class Foresight:
         model = self.model
         came = torch.from_numpy(np.concatenate((state.obs, state.info["privileged"]), axis=-1)).to(self.device)
         kept = torch.full((1, 1), keep, device=self.device)
-        self.latent = model.run(self.latent, action, kept, None, model.encode_seen(model.standardise(came[:, : model.seen_features.size]))).last
+        self.latent = model.run(
+            self.latent, action, kept, None, model.encode_seen(model.standardise(came[:, : model.seen_features.size]))
+        ).last
         looks = not keep or len(self.history) % self.ahead == 0
         self.unseen = self.latent if looks else model.run(self.unseen, action, kept, None).last
         self.history.append((came[0].cpu().numpy().copy(), model.decode_all(self.unseen)[0].cpu().numpy(), looks))
@@ -50,24 +59,31 @@ class Foresight:
 
     def _move(self, looks: bool) -> None:
         """Move the ghost as is foreseen; where the robot is and heads to is no part of an observation, so it is told that with every look."""
-        m, dt = self.env.motion(self.history[-1][1][None]), self.env.cfg.ctrl_dt
+        m = self.env.motion(self.history[-1][1][None])
+        dt = self.env.cfg.ctrl_dt
         up = -m["gravity"][0] / max(float(np.linalg.norm(m["gravity"][0])), 1e-6)
-        roll, pitch = np.arctan2(up[1], up[2]), np.arctan2(-up[0], np.hypot(up[1], up[2]))
+        roll = np.arctan2(up[1], up[2])
+        pitch = np.arctan2(-up[0], np.hypot(up[1], up[2]))
         if looks:
             view = self.env.view()
             w, x, y, z = view["base_quaternion"]
-            self.yaw, self.place = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)), np.array(view["base_position"], float)
+            self.yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+            self.place = np.array(view["base_position"], float)
         else:
             self.yaw += dt * m["spin"][0, 2]
-        c, s = (np.cos([roll / 2, pitch / 2, self.yaw / 2]), np.sin([roll / 2, pitch / 2, self.yaw / 2]))
+        c = np.cos([roll / 2, pitch / 2, self.yaw / 2])
+        s = np.sin([roll / 2, pitch / 2, self.yaw / 2])
         self.quaternion = np.array([
             c[0] * c[1] * c[2] + s[0] * s[1] * s[2], s[0] * c[1] * c[2] - c[0] * s[1] * s[2],
             c[0] * s[1] * c[2] + s[0] * c[1] * s[2], c[0] * c[1] * s[2] - s[0] * s[1] * c[2],
         ])  # fmt: skip
         if not looks:
             v = m["velocity"][0]
-            ahead = np.array([np.cos(pitch) * v[0] + np.sin(pitch) * v[2], v[1]])  # in the heading frame, small rolls neglected
-            cos, sin = np.cos(self.yaw), np.sin(self.yaw)
+            ahead = np.array(
+                [np.cos(pitch) * v[0] + np.sin(pitch) * v[2], v[1]]
+            )  # in the heading frame, small rolls neglected
+            cos = np.cos(self.yaw)
+            sin = np.sin(self.yaw)
             self.place[:2] += dt * np.array([cos * ahead[0] - sin * ahead[1], sin * ahead[0] + cos * ahead[1]])
             ground = float(self.env.terrain.height(*self.place[:2])) if self.env.terrain else 0.0
             self.place[2] = ground + m["height"][0]
@@ -93,7 +109,13 @@ class Foresight:
             axis.plot(times, of(came), color="0.55", linewidth=1.2, label="what came")
             for first, last in zip([*looks], [*looks[1:], np.inf], strict=True):
                 now = (times >= first) & (times < last)
-                axis.plot(times[now], of(foreseen)[now], color="tab:blue", linewidth=1.4, label="foreseen since the last look" if first == looks[0] else None)
+                axis.plot(
+                    times[now],
+                    of(foreseen)[now],
+                    color="tab:blue",
+                    linewidth=1.4,
+                    label="foreseen since the last look" if first == looks[0] else None,
+                )
             for look in looks:
                 axis.axvline(look, color="0.85", linewidth=0.8, zorder=0)
             axis.set_ylabel(label)

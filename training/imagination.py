@@ -26,18 +26,36 @@ class Dream(NamedTuple):
 
 
 @torch.no_grad()
-def imagine(model: WorldModel, belief: EntityBelief, latent: Tensor, obs: Tensor, memory: BeliefState, steps: int, generator: torch.Generator) -> Dream:
+def imagine(
+    model: WorldModel,
+    belief: EntityBelief,
+    latent: Tensor,
+    obs: Tensor,
+    memory: BeliefState,
+    steps: int,
+    generator: torch.Generator,
+) -> Dream:
     """Let the policy act for some steps.
 
     latent: (sides, D + Z, M), of instants at which obs (M, O + P) was observed; memory: the policy's before it saw that.
     """
-    start, m, device = memory, len(obs), obs.device
-    observed, actions, means, deters = [obs], [], [], []
+    start = memory
+    m = len(obs)
+    device = obs.device
+    observed = [obs]
+    actions = []
+    means = []
+    deters = []
     for _ in range(steps):
         noise = torch.randn(m, model.num_actions, generator=generator, device=device)
         action, mean, memory = belief.act(observed[-1][:, : model.num_obs], memory, noise=noise)
         latent = model.predict(latent, action, model.noise(m, generator))
-        for kept, new in ((observed, model.decode_all(latent)), (actions, action), (means, mean), (deters, latent[:, : model.deter])):
+        for kept, new in (
+            (observed, model.decode_all(latent)),
+            (actions, action),
+            (means, mean),
+            (deters, latent[:, : model.deter]),
+        ):
             kept.append(new)
     outcome = model.judge(torch.cat(deters, dim=-1))
     reward, goes_on = (x.view(steps, m) for x in (model.reward(outcome), outcome.goes_on.sigmoid()))
@@ -48,20 +66,27 @@ class Dreamer:
     """Follows the robots with the world model, rollout by rollout, and imagines how they might go on."""
 
     def __init__(self, creature: Creature, num_envs: int, cfg: Config, device: torch.device, threads: int) -> None:
-        self.model, self.belief, self.cfg = creature.world_model, creature.belief, cfg
+        self.model = creature.world_model
+        self.belief = creature.belief
+        self.cfg = cfg
         self.generators = [torch.Generator(device=device).manual_seed(cfg.seed + 7919 * i + 1) for i in range(threads)]
         self.latent = self.model.initial_latent(num_envs)  # before the next rollout
 
     @torch.no_grad()
     def follow(self, lived: Sequences, workers: list[Worker]) -> None:
         """Find the latents of a rollout."""
-        self.experience, model = lived, self.model
+        self.experience = lived
+        model = self.model
         seen = model.encode_seen(model.standardise(lived.obs.flatten(0, 1)))
         noise = model.noise(lived.reward.numel(), self.generators[0])
         course = model.run(self.latent, lived.action.flatten(0, 1), lived.keep, noise, seen)
-        self.latents, self.latent = course.latents, course.last
+        self.latents = course.latents
+        self.latent = course.last
         # the policy's, (T, sides, H, N), before it saw the observation after each step: where an episode begins, nothing
-        hidden, cell = zip(*(Memory.join(step).belief for step in zip(*(worker.memories for worker in workers), strict=True)), strict=True)
+        hidden, cell = zip(
+            *(Memory.join(step).belief for step in zip(*(worker.memories for worker in workers), strict=True)),
+            strict=True,
+        )
         self.memories = BeliefState(*(torch.stack(x) * lived.keep[:, None, None] for x in (hidden, cell)))
         self.std = workers[0].experience.std
 
@@ -77,11 +102,35 @@ class Dreamer:
         """
         steps, robots = self.experience.reward.shape
         at = torch.randint(steps * robots, (count,), generator=generator, device=self.latent.device)
-        t, n, cfg = at // robots, at % robots, self.cfg.ppo
+        t = at // robots
+        n = at % robots
+        cfg = self.cfg.ppo
         memory = BeliefState(*(x[t, :, :, n].permute(1, 2, 0).contiguous() for x in self.memories))
-        d = imagine(self.model, self.belief, self.latents[..., at].float(), self.experience.obs[t, n], memory, self.cfg.world_model.horizon, generator)
+        d = imagine(
+            self.model,
+            self.belief,
+            self.latents[..., at].float(),
+            self.experience.obs[t, n],
+            memory,
+            self.cfg.world_model.horizon,
+            generator,
+        )
         features, value = values(self.belief, d.obs)
-        advantage = ppo.generalised_advantages(cfg.reward_scale * d.reward, value[:-1], d.goes_on * value[1:], 1.0 - d.goes_on, cfg.gamma, cfg.gae_lambda)
+        advantage = ppo.generalised_advantages(
+            cfg.reward_scale * d.reward, value[:-1], d.goes_on * value[1:], 1.0 - d.goes_on, cfg.gamma, cfg.gae_lambda
+        )
         reached = torch.cat((torch.ones_like(d.goes_on[:1]), d.goes_on[:-1])).cumprod(0)
         obs = d.obs[:-1, :, : self.model.num_obs].contiguous()
-        return Experience(obs, torch.zeros_like(d.reward), d.memory, d.action, d.mean, self.std, features, value[:-1], advantage, None, reached)
+        return Experience(
+            obs,
+            torch.zeros_like(d.reward),
+            d.memory,
+            d.action,
+            d.mean,
+            self.std,
+            features,
+            value[:-1],
+            advantage,
+            None,
+            reached,
+        )

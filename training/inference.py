@@ -15,7 +15,8 @@ class Inference:
     """
 
     def __init__(self, creature: Creature, num_envs: int, num_obs: int, device: torch.device) -> None:
-        self.creature, self.device = creature, device
+        self.creature = creature
+        self.device = device
         self.memory = creature.initial_state(num_envs)
         shapes = (num_envs, num_obs), (num_envs,), (num_envs, creature.belief.num_actions)
         self.inputs = [torch.zeros(*shape, device=device) for shape in shapes]
@@ -33,7 +34,8 @@ class Inference:
         With a graph both are overwritten by the next call.
         """
         if self.graph is None:
-            obs, starts = obs.to(self.device, non_blocking=True), starts.to(self.device, non_blocking=True)
+            obs = obs.to(self.device, non_blocking=True)
+            starts = starts.to(self.device, non_blocking=True)
             action, mean, self.memory = self.creature.act(obs, self.memory, starts, noise)
             return action, mean
         for buffer, x in zip(self.inputs, (obs, starts, noise), strict=True):

@@ -9,7 +9,12 @@ from typing import Any
 from config import Config
 
 GROUPS = "eval", "reward", "end"  # metrics of these beginnings are shown together
-COMMON = {"eval_survival", "eval_mean_return", "eval_episodes", "eval_episode_seconds"}  # what evaluations of every task tell
+COMMON = {
+    "eval_survival",
+    "eval_mean_return",
+    "eval_episodes",
+    "eval_episode_seconds",
+}  # what evaluations of every task tell
 
 
 class Logger:
@@ -45,7 +50,9 @@ class Logger:
         for key, value in metrics.items():
             if key not in ("iteration", "env_steps"):
                 group, _, name = key.partition("_")
-                self._board.add_scalar(f"{group}/{name}" if group in GROUPS and name else key, value, metrics["env_steps"])
+                self._board.add_scalar(
+                    f"{group}/{name}" if group in GROUPS and name else key, value, metrics["env_steps"]
+                )
 
     def close(self) -> pathlib.Path | None:
         """Finish the files and draw the learning curve; return its path, None if nothing was evaluated."""
@@ -67,13 +74,30 @@ def plot_curve(rows: list[dict[str, Any]], path: pathlib.Path) -> bool:
     errors = [key for key in points[0] if key.startswith("eval_") and key not in COMMON]
     seconds = [row["train_seconds"] for row in points]
     heights = [3, *(1 for _ in errors)]
-    figure, axes = plt.subplots(len(heights), 1, figsize=(8, 4.5 + 1.3 * len(errors)), dpi=120, sharex=True, squeeze=False, height_ratios=heights)
+    figure, axes = plt.subplots(
+        len(heights),
+        1,
+        figsize=(8, 4.5 + 1.3 * len(errors)),
+        dpi=120,
+        sharex=True,
+        squeeze=False,
+        height_ratios=heights,
+    )
     left = axes[0, 0]
-    left.plot(seconds, [100 * row["eval_survival"] for row in points], color="#1f6f8b", marker="o", markersize=3, label="survival")
+    left.plot(
+        seconds,
+        [100 * row["eval_survival"] for row in points],
+        color="#1f6f8b",
+        marker="o",
+        markersize=3,
+        label="survival",
+    )
     left.set(ylabel="survived evaluation episodes [%]", ylim=(0, 102), xlim=(0, None))
     left.axhline(95, color="#1f6f8b", linewidth=0.8, linestyle=":")
     right = left.twinx()
-    right.plot(seconds, [row["eval_mean_return"] for row in points], color="#d97b29", marker="s", markersize=3, label="return")
+    right.plot(
+        seconds, [row["eval_mean_return"] for row in points], color="#d97b29", marker="s", markersize=3, label="return"
+    )
     right.set(ylabel="mean return", ylim=(0, None))
     lines = left.get_lines()[:1] + right.get_lines()
     left.legend(lines, [line.get_label() for line in lines], loc="lower right", frameon=False)

@@ -39,7 +39,9 @@ def read(uuid: str) -> dict[str, float]:
     if not found:
         raise LookupError(f"expected GPU {uuid} among {len(gpus)} that nvidia-smi shows")
     values = dict(zip(UNITS, (100.0 * found[0].load, found[0].memoryUsed, found[0].temperature), strict=True))
-    return {name: float(value) for name, value in values.items() if math.isfinite(value)}  # what a GPU does not tell is nan
+    return {
+        name: float(value) for name, value in values.items() if math.isfinite(value)
+    }  # what a GPU does not tell is nan
 
 
 class Monitor:
@@ -49,9 +51,11 @@ class Monitor:
     """
 
     def __init__(self, read: Callable[[], dict[str, float]] | None, period: float = 1.0) -> None:
-        self.read, self.period = read, period
+        self.read = read
+        self.period = period
         self.samples: dict[str, list[float]] = {name: [] for name in UNITS}
-        self.count, self.failures = 0, 0
+        self.count = 0
+        self.failures = 0
         self._latest: dict[str, float] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="gpu-monitor", daemon=True)
@@ -76,8 +80,12 @@ class Monitor:
         parts = []
         for name, values in self.samples.items():
             if values:
-                mean, most, median = statistics.fmean(values), max(values), statistics.median(values)
-                parts.append(f"{name.removeprefix('gpu_')} {mean:.0f} {UNITS[name]} mean, {most:.0f} max, {median:.0f} median")
+                mean = statistics.fmean(values)
+                most = max(values)
+                median = statistics.median(values)
+                parts.append(
+                    f"{name.removeprefix('gpu_')} {mean:.0f} {UNITS[name]} mean, {most:.0f} max, {median:.0f} median"
+                )
         if self.failures:
             parts.append(f"{self.failures} of {self.count} samples failed")
         return "GPU: " + "; ".join(parts) if parts else ""
@@ -90,6 +98,7 @@ class Monitor:
                 sample = {}
             for name, value in sample.items():
                 self.samples[name].append(value)
-            self.count, self.failures = self.count + 1, self.failures + (not sample)
+            self.count = self.count + 1
+            self.failures = self.failures + (not sample)
             self._latest = sample
             self._end.wait(self.period)

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-Item, Result = TypeVar("Item", bound=Any), TypeVar("Result", bound=Any)
+Item = TypeVar("Item", bound=Any)
+Result = TypeVar("Result", bound=Any)
 
 _pool: concurrent.futures.ThreadPoolExecutor | None = None
 _size = 0

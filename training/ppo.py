@@ -9,7 +9,9 @@ import fused
 from config import PPOCfg
 
 
-def generalised_advantages(reward: Tensor, value: Tensor, next_value: Tensor, done: Tensor, gamma: float, lam: float) -> Tensor:
+def generalised_advantages(
+    reward: Tensor, value: Tensor, next_value: Tensor, done: Tensor, gamma: float, lam: float
+) -> Tensor:
     """Return advantages (T, N) by generalised advantage estimation (Schulman et al., 2016, eq. 16).
 
     reward, value, done: (T, N); next_value: (T, N), the value of the observation that followed, 0
@@ -40,7 +42,9 @@ def gaussian_kl(mean: Tensor, std: Tensor, new_mean: Tensor, new_std: Tensor) ->
     return 0.5 * (ratio * ratio + z * z - 1.0 - 2.0 * ratio.log()).sum(-1)
 
 
-def policy_loss(mean: Tensor, std: Tensor, action: Tensor, old_mean: Tensor, old_std: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Tensor, Tensor]:
+def policy_loss(
+    mean: Tensor, std: Tensor, action: Tensor, old_mean: Tensor, old_std: Tensor, advantage: Tensor, clip: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the clipped surrogate loss (Schulman et al., 2017, eq. 7), negated, the share of clipped ratios, and the divergence.
 
     mean, action, old_mean: (T, N, A); std, old_std: (A); advantage: (T, N).

@@ -17,7 +17,12 @@ _ROLES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 _SIZES: dict[str, dict[str, int]] = {
     "medium": {"world_model.deter": 512, "world_model.groups": 32, "world_model.hidden": 256},
-    "large": {"world_model.deter": 1024, "world_model.groups": 32, "world_model.classes": 32, "world_model.hidden": 512},
+    "large": {
+        "world_model.deter": 1024,
+        "world_model.groups": 32,
+        "world_model.classes": 32,
+        "world_model.hidden": 512,
+    },
 }
 
 
@@ -26,4 +31,7 @@ def preset(task: str, role: str = "off", size: str = "small") -> Config:
 
     role, size: of the world model.
     """
-    return override(registry.default_rl_cfg(task), {"world_model.role": role, "world_model.size": size} | _ROLES.get(role, {}) | _SIZES.get(size, {}))
+    return override(
+        registry.default_rl_cfg(task),
+        {"world_model.role": role, "world_model.size": size} | _ROLES.get(role, {}) | _SIZES.get(size, {}),
+    )

@@ -30,8 +30,14 @@ class Replay:
     capacity: rollouts in the ring, of ``steps`` each; length: rollouts in a sequence.
     """
 
-    def __init__(self, env: ABEnv, model: WorldModel, capacity: int, steps: int, length: int, device: torch.device) -> None:
-        self.capacity, self.steps, self.length, self.robots, self.device = capacity, steps, length, env.num_envs, device
+    def __init__(
+        self, env: ABEnv, model: WorldModel, capacity: int, steps: int, length: int, device: torch.device
+    ) -> None:
+        self.capacity = capacity
+        self.steps = steps
+        self.length = length
+        self.robots = env.num_envs
+        self.device = device
         self.count = 0  # rollouts so far
         shape = capacity, steps, self.robots
         self.latent = torch.zeros(capacity, *model.initial_latent(self.robots).shape, device=device)
@@ -42,7 +48,8 @@ class Replay:
     @torch.no_grad()
     def add(self, rollouts: list[Rollout], latent: Tensor) -> Sequences:
         """Take in a rollout of groups of robots and the latents (sides, D + Z, N) before it; return it as sequences, which the ring will overwrite."""
-        i, first = self.count % self.capacity, 0
+        i = self.count % self.capacity
+        first = 0
         self.count += 1
         self.latent[i] = latent
         seen = rollouts[0].obs.shape[-1]
@@ -51,15 +58,26 @@ class Replay:
             first = n.stop
             self.obs[i, :, n, :seen].copy_(r.obs[1:], non_blocking=True)
             self.obs[i, :, n, seen:].copy_(r.privileged[1:], non_blocking=True)
-            for x, new in ((self.action, r.action), (self.reward, r.reward), (self.terminated, r.terminated), (self.keep, 1.0 - r.starts[1:])):
+            for x, new in (
+                (self.action, r.action),
+                (self.reward, r.reward),
+                (self.terminated, r.terminated),
+                (self.keep, 1.0 - r.starts[1:]),
+            ):
                 x[i, :, n].copy_(new, non_blocking=True)
-        return Sequences(self.latent[i], *(x[i] for x in (self.action, self.obs, self.reward, self.terminated, self.keep)))
+        return Sequences(
+            self.latent[i], *(x[i] for x in (self.action, self.obs, self.reward, self.terminated, self.keep))
+        )
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return the places of sequences, (B, 2): number of the first rollout, and robot."""
         stored = min(self.count, self.capacity)
-        starts = torch.randint(self.count - stored, self.count - self.drawn() + 1, (batch,), generator=generator, device=self.device)
-        return torch.stack((starts, torch.randint(self.robots, (batch,), generator=generator, device=self.device)), dim=1)
+        starts = torch.randint(
+            self.count - stored, self.count - self.drawn() + 1, (batch,), generator=generator, device=self.device
+        )
+        return torch.stack(
+            (starts, torch.randint(self.robots, (batch,), generator=generator, device=self.device)), dim=1
+        )
 
     def drawn(self) -> int:
         """Return the rollouts of a sequence: fewer at first, when there are no more."""
@@ -78,7 +96,11 @@ class Replay:
 
     def refresh(self, places: Tensor, latents: Tensor) -> None:
         """Store the latents (sides, D + Z, T B) of sequences as those before the rollouts that follow."""
-        for j, latent in enumerate(latents.unflatten(-1, (-1, len(places))).unbind(2)[self.steps - 1 :: self.steps], start=1):
+        for j, latent in enumerate(
+            latents.unflatten(-1, (-1, len(places))).unbind(2)[self.steps - 1 :: self.steps], start=1
+        ):
             rollouts = places[:, 0] + j
             there = rollouts < self.count
-            self.latent[rollouts[there] % self.capacity, :, :, places[there, 1]] = latent[..., there].permute(2, 0, 1).float()
+            self.latent[rollouts[there] % self.capacity, :, :, places[there, 1]] = (
+                latent[..., there].permute(2, 0, 1).float()
+            )

@@ -49,7 +49,9 @@ def detect(cfg: Config) -> Resources:
         wanted //= 2
     precision = cfg.train.precision if cfg.train.precision != "auto" else fastest_precision(device)
     wanted = max(wanted - wanted % cfg.ppo.minibatches, cfg.ppo.minibatches)
-    return Resources(cores, memory, _gpu_name() if cuda else "", device, precision, threads, cfg.train.num_envs or wanted)
+    return Resources(
+        cores, memory, _gpu_name() if cuda else "", device, precision, threads, cfg.train.num_envs or wanted
+    )
 
 
 def fastest_precision(device: torch.device) -> str:
@@ -58,7 +60,8 @@ def fastest_precision(device: torch.device) -> str:
     if cpu and not fused.HAS_PAIRS:
         return "float32"  # compiled code would have to take the pairs apart
     layer = fused.Dense.apply if cpu else dense
-    weight, bias = torch.ones(2, 64, 64, device=device), torch.ones(64, device=device)
+    weight = torch.ones(2, 64, 64, device=device)
+    bias = torch.ones(64, device=device)
     inputs = {dtype: torch.ones(2, 64, 2048, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16)}
     seconds = dict.fromkeys(inputs, math.inf)
     for _ in range(10):  # in turn and the best of ten, as other work on the machine slows some of them

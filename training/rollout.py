@@ -52,9 +52,13 @@ class Rollout:
     def begin(self, env_state: EnvState | None) -> None:
         """Make the last observation the first one; env_state: of fresh episodes, None to go on with the last rollout's."""
         if env_state is None:
-            self.obs[0], self.privileged[0], self.starts[0] = self.obs[-1], self.privileged[-1], self.starts[-1]
+            self.obs[0] = self.obs[-1]
+            self.privileged[0] = self.privileged[-1]
+            self.starts[0] = self.starts[-1]
         else:
-            self.obs[0], self.privileged[0], self.starts[0] = torch.from_numpy(env_state.obs), torch.from_numpy(env_state.info["privileged"]), 1.0
+            self.obs[0] = torch.from_numpy(env_state.obs)
+            self.privileged[0] = torch.from_numpy(env_state.info["privileged"])
+            self.starts[0] = 1.0
 
     def done(self) -> Tensor:
         """Return (T, N) float, 1 where an episode ended."""

@@ -30,10 +30,18 @@ def script() -> str:
 class Run:
     """One training run: iterations, evaluations, the best creature so far."""
 
-    def __init__(self, cfg: Config, engine: TrainingEngine, judge: ABEnv, folder: pathlib.Path, console: Console) -> None:
-        self.cfg, self.engine, self.judge, self.folder, self.console = cfg, engine, judge, folder, console
-        self.logger, self.monitor = Logger(folder, self.cfg), Monitor(None)
-        self.iteration, self.train_seconds = 0, 0.0
+    def __init__(
+        self, cfg: Config, engine: TrainingEngine, judge: ABEnv, folder: pathlib.Path, console: Console
+    ) -> None:
+        self.cfg = cfg
+        self.engine = engine
+        self.judge = judge
+        self.folder = folder
+        self.console = console
+        self.logger = Logger(folder, self.cfg)
+        self.monitor = Monitor(None)
+        self.iteration = 0
+        self.train_seconds = 0.0
         self.first_step = 0  # env steps that others took before this run
         self.best: dict[str, Any] = {}
         self.rank = 0.0, 0.0  # the best one's
@@ -43,12 +51,14 @@ class Run:
     def resume(self, loaded: checkpoints.Checkpoint) -> None:
         """Go on where a checkpoint was saved."""
         self.engine.load_state(loaded.trainer)
-        self.iteration, self.train_seconds = loaded.progress["iteration"], loaded.progress["train_seconds"]
+        self.iteration = loaded.progress["iteration"]
+        self.train_seconds = loaded.progress["train_seconds"]
         self.engine.env_steps = self.first_step = loaded.progress["env_steps"]
 
     def go(self) -> bool:
         """Iterate to the end or until Ctrl-C; return whether it was interrupted."""
-        cfg, engine = self.cfg.train, self.engine
+        cfg = self.cfg.train
+        engine = self.engine
         last = self.iteration + cfg.iterations
         display = Display(last, self.console, tuple(self.judge.targets))
         previous = signal.signal(signal.SIGINT, self._interrupt)
@@ -63,7 +73,12 @@ class Run:
                 self.train_seconds += recent[-1]
                 self.iteration += 1
                 rate = self.cfg.ppo.rollout * engine.env.num_envs * len(recent) / sum(recent)
-                metrics |= {"iteration": self.iteration, "env_steps": engine.env_steps, "train_seconds": self.train_seconds, "rate": rate}
+                metrics |= {
+                    "iteration": self.iteration,
+                    "env_steps": engine.env_steps,
+                    "train_seconds": self.train_seconds,
+                    "rate": rate,
+                }
                 metrics |= self.monitor.latest()
                 if cfg.eval_every and (self.iteration % cfg.eval_every == 0 or self.iteration == last):
                     metrics |= self.judge_now()
@@ -81,21 +96,32 @@ class Run:
         # as hard as training becomes: of policies that pass the task as it is, this tells the robust ones
         hardest = self.cfg.curriculum.push[1], self.cfg.curriculum.command[1]
         hard = result if hardest == (1.0, 1.0) else self.examine(*hardest)
-        progress = {"iteration": self.iteration, "env_steps": self.engine.env_steps, "train_seconds": self.train_seconds} | result
+        progress = {
+            "iteration": self.iteration,
+            "env_steps": self.engine.env_steps,
+            "train_seconds": self.train_seconds,
+        } | result
         least = self.cfg.train.target_survival
         if self.arrival is None and reaches(result, least, self.judge.targets):
             self.arrival = self.train_seconds, self.engine.env_steps
         # among those that do what is asked the return tells: who stands still survives, too
         rank = nearness(hard, least, self.judge.targets), hard["mean_return"]
         if not self.best or rank >= self.rank:
-            self.best, self.rank = progress, rank
+            self.best = progress
+            self.rank = rank
             self.save("best.pt", progress)
         return {f"eval_{key}": value for key, value in result.items()}
 
     def examine(self, push: float, command: float) -> dict[str, float]:
         """Return an evaluation with pushes and commands at some level; see ABEnv.set_level."""
         self.judge.set_level(push, command)
-        return evaluate(self.engine.creature, self.judge, EVALUATION_SEED + self.iteration, self.engine.device, len(self.engine.workers))
+        return evaluate(
+            self.engine.creature,
+            self.judge,
+            EVALUATION_SEED + self.iteration,
+            self.engine.device,
+            len(self.engine.workers),
+        )
 
     def save(self, name: str, progress: dict[str, Any]) -> None:
         """Write a checkpoint of this instant to the run's folder."""
@@ -110,7 +136,11 @@ class Run:
 
         path: of the checkpoint; what it held before is kept as NAME.previous.pt.
         """
-        progress = {"iteration": self.iteration, "env_steps": self.engine.env_steps, "train_seconds": self.train_seconds}
+        progress = {
+            "iteration": self.iteration,
+            "env_steps": self.engine.env_steps,
+            "train_seconds": self.train_seconds,
+        }
         self.save("latest.pt", progress)
         curve = self.logger.close()
         trained = self.folder / ("best.pt" if self.best else "latest.pt")
@@ -118,7 +148,9 @@ class Run:
             os.replace(path, path.with_suffix(".previous.pt"))
         shutil.copyfile(trained, path)
         rate = self.engine.env_steps / max(self.train_seconds, 1e-9)
-        self.say(f"trained {count_text(self.engine.env_steps)} env steps in {seconds_text(self.train_seconds)}, {count_text(rate)} per second")
+        self.say(
+            f"trained {count_text(self.engine.env_steps)} env steps in {seconds_text(self.train_seconds)}, {count_text(rate)} per second"
+        )
         wanted = target(self.cfg.train.target_survival, self.judge.targets)
         if self.arrival:
             self.say(f"{wanted} after {self.arrival[0]:.1f} s of training, {count_text(self.arrival[1])} env steps")
@@ -132,12 +164,16 @@ class Run:
             )
         if busy := self.monitor.describe():
             self.say(busy)
-        self.say(f"peak memory {peak_memory() / 2**30:.2f} GB; logs in {self.folder}" + (f", learning curve {curve}" if curve else ""))
+        self.say(
+            f"peak memory {peak_memory() / 2**30:.2f} GB; logs in {self.folder}"
+            + (f", learning curve {curve}" if curve else "")
+        )
         self.say(f"checkpoint {path}; watch it: python {script()} --eval --render --checkpoint {path}")
 
     def say_profile(self) -> None:
         """Say where the time of training went."""
-        steps, profile = self.engine.env_steps - self.first_step, self.engine.profile()
+        steps = self.engine.env_steps - self.first_step
+        profile = self.engine.profile()
         total = sum(profile.values())
         for name, seconds in profile.items():
             self.say(f"{name:>10}  {100 * seconds / total:5.1f} %  {1e6 * seconds / steps:7.3f} us per env step")

@@ -17,7 +17,11 @@ class Worker:
     """Robots that a thread moves, thinks for and judges, with a rollout of their own."""
 
     def __init__(self, env: ABEnv, creature: Creature, cfg: Config, device: torch.device, number: int) -> None:
-        self.env, self.creature, self.belief, self.cfg, self.device = env, creature, creature.belief, cfg, device
+        self.env = env
+        self.creature = creature
+        self.belief = creature.belief
+        self.cfg = cfg
+        self.device = device
         self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda")
         self.infer = Inference(creature, env.num_envs, env.num_obs, device)
         self.begun = False
@@ -28,12 +32,15 @@ class Worker:
     @torch.no_grad()
     def collect(self) -> None:
         """Act for a rollout, every robot with its own noise."""
-        r, device = self.rollout, self.device
+        r = self.rollout
+        device = self.device
         r.begin(None if self.begun else self.env.init_state(self.cfg.seed + 1, staggered=True))
-        self.begun, r.state = True, self.infer.remembered()
+        self.begun = True
+        r.state = self.infer.remembered()
         r.std.copy_(self.belief.std())
         noise = torch.randn(r.action.shape, generator=self.generator, device=device)
-        memories, start = [], time.perf_counter()
+        memories = []
+        start = time.perf_counter()
         for t in range(r.steps):
             r.action[t], r.mean[t] = self.infer(r.obs[t], r.starts[t], noise[t])  # from a GPU: waits for it
             if self.creature.world_model:
@@ -54,15 +61,31 @@ class Worker:
         An episode ended by time goes on in truth: its last reward is followed by the value of its
         final observation. One that ended in a fall is followed by nothing.
         """
-        r, cfg, device, start = self.rollout, self.cfg.ppo, self.device, time.perf_counter()
-        obs, starts, action, mean, std = (x.to(device, non_blocking=True) for x in (r.obs, r.starts, r.action, r.mean, r.std))
+        r = self.rollout
+        cfg = self.cfg.ppo
+        device = self.device
+        start = time.perf_counter()
+        obs, starts, action, mean, std = (
+            x.to(device, non_blocking=True) for x in (r.obs, r.starts, r.action, r.mean, r.std)
+        )
         features, value = values(self.belief, torch.cat((obs, r.privileged.to(device, non_blocking=True)), dim=-1))
         next_value = value[1:].clone()
         cut = r.truncated
         if cut.any():
-            next_value[cut.to(device)] = self.belief.value(r.final_obs[cut].to(device), r.final_privileged[cut].to(device))
+            next_value[cut.to(device)] = self.belief.value(
+                r.final_obs[cut].to(device), r.final_privileged[cut].to(device)
+            )
         next_value[r.terminated.to(device)] = 0.0
-        advantage = ppo.generalised_advantages(cfg.reward_scale * r.reward.to(device), value[:-1], next_value, r.done().to(device), cfg.gamma, cfg.gae_lambda)
+        advantage = ppo.generalised_advantages(
+            cfg.reward_scale * r.reward.to(device),
+            value[:-1],
+            next_value,
+            r.done().to(device),
+            cfg.gamma,
+            cfg.gae_lambda,
+        )
         context = self.creature.context(self.memories)
-        self.experience = Experience(obs[:-1], starts[:-1], r.state.belief, action, mean, std, features, value[:-1], advantage, context)
+        self.experience = Experience(
+            obs[:-1], starts[:-1], r.state.belief, action, mean, std, features, value[:-1], advantage, context
+        )
         self.seconds["value"] += time.perf_counter() - start

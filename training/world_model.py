@@ -32,7 +32,11 @@ def latent_losses(model: WorldModel, prior: Tensor, posterior: Tensor) -> tuple[
         return tuple(x[:n] for x in fused.LatentLosses.apply(*padded, model.groups, free))
     prior, posterior = (probabilities(x, model.groups) for x in (prior, posterior))
     kl = divergence(posterior, prior)
-    return divergence(posterior.detach(), prior).clamp(min=free), divergence(posterior, prior.detach()).clamp(min=free), kl.detach()
+    return (
+        divergence(posterior.detach(), prior).clamp(min=free),
+        divergence(posterior, prior.detach()).clamp(min=free),
+        kl.detach(),
+    )
 
 
 def overshooting_weights(steps: int, decay: float) -> Tensor:
@@ -71,12 +75,15 @@ class Chance:
         return self.memory[:size].uniform_(generator=self.generator).view(shape)
 
 
-def world_model_loss(model: WorldModel, s: Sequences, chance: Chance, weights: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+def world_model_loss(
+    model: WorldModel, s: Sequences, chance: Chance, weights: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Return the loss, metrics and the latents (sides, D + Z, S) of sequences.
 
     weights: (K) of predictions over 1, 2, ... K steps, by overshooting_weights.
     """
-    cfg, columns = model.cfg, s.reward.numel()
+    cfg = model.cfg
+    columns = s.reward.numel()
     obs = model.standardise(s.obs.flatten(0, 1))
     target = model.both_sides(obs)
     shown = chance.draw(columns) >= cfg.mask
@@ -91,12 +98,19 @@ def world_model_loss(model: WorldModel, s: Sequences, chance: Chance, weights: T
     if weights is not None:
         parts["overshoot"] = overshooting_loss(model, s, course, target, weights, chance)
     loss = torch.stack(list(parts.values())).sum()
-    return loss, {f"world_{name}": x.detach() for name, x in parts.items()} | {"world_surprise": surprise.mean()}, course.latents.detach()
+    return (
+        loss,
+        {f"world_{name}": x.detach() for name, x in parts.items()} | {"world_surprise": surprise.mean()},
+        course.latents.detach(),
+    )
 
 
-def overshooting_loss(model: WorldModel, s: Sequences, course: Course, target: Tensor, weights: Tensor, chance: Chance) -> Tensor:
+def overshooting_loss(
+    model: WorldModel, s: Sequences, course: Course, target: Tensor, weights: Tensor, chance: Chance
+) -> Tensor:
     """Return what predictions over K steps lose, unseen, starting from every K-th latent (Hafner et al., 2019, section 4)."""
-    k, (steps, robots) = len(weights), s.reward.shape
+    k = len(weights)
+    (steps, robots) = s.reward.shape
     starts = (steps - 1) // k
     if not starts:
         return target.new_zeros(())
@@ -109,7 +123,12 @@ def overshooting_loss(model: WorldModel, s: Sequences, course: Course, target: T
     keep, reward, terminated = (following(x.flatten()) for x in (s.keep, s.reward, s.terminated))
     together = keep.view(k, -1).cumprod(0)  # still in the same episode
     lived = torch.cat((torch.ones_like(together[:1]), together[:-1]))  # up to the action
-    ahead = model.run(begin, following(s.action.flatten(0, 1).T).T, torch.ones_like(together), chance.draw(model.sides, model.groups, keep.numel()))
+    ahead = model.run(
+        begin,
+        following(s.action.flatten(0, 1).T).T,
+        torch.ones_like(together),
+        chance.draw(model.sides, model.groups, keep.numel()),
+    )
     dynamics, _, _ = latent_losses(model, ahead.logits, following(course.logits).detach())
     seen = model.cfg.dynamics * dynamics + observation_loss(model, ahead.latents, following(target))
     came = sum(outcome_losses(model, ahead.follows, reward, terminated).values())
@@ -120,17 +139,24 @@ class WorldModelTrainer:
     """Fits a WorldModel to sequences from a replay buffer, a part of a batch in every thread."""
 
     def __init__(self, model: WorldModel, replay: Replay, seed: int, threads: int = 1) -> None:
-        self.model, self.cfg, self.replay = model, model.cfg, replay
+        self.model = model
+        self.cfg = model.cfg
+        self.replay = replay
         self.parameters = list(model.parameters())
         self.flat = flatten(self.parameters)
         self.optimizer = torch.optim.Adam([self.flat], lr=self.cfg.learning_rate, eps=1e-5, fused=True)
         self.chances = [Chance(replay.device, seed + 7919 * i) for i in range(min(threads, self.cfg.batch))]
-        self.weights = overshooting_weights(self.cfg.overshoot, self.cfg.overshoot_decay).to(replay.device) if self.cfg.overshoot else None
+        self.weights = (
+            overshooting_weights(self.cfg.overshoot, self.cfg.overshoot_decay).to(replay.device)
+            if self.cfg.overshoot
+            else None
+        )
         self.skipped = 0  # updates whose gradient was not finite
 
     def warm_up(self) -> None:
         """Have everything compiled, leaving no trace."""
-        m, device = self.model, self.replay.device
+        m = self.model
+        device = self.replay.device
         sizes = (m.num_actions,), (m.num_all,), (), (), ()
         nothing = Sequences(m.initial_latent(1), *(torch.zeros(2, 1, *size, device=device) for size in sizes))
         torch.autograd.grad(world_model_loss(m, nothing, Chance(device, 0), self.weights)[0], self.parameters)

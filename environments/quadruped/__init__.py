@@ -18,7 +18,16 @@ from environments.quadruped.compose import Terms
 from environments.quadruped.env import QuadrupedEnv, torque_ratio
 from environments.quadruped.fields import Field, derived
 from environments.quadruped.tasks import TASKS, task
-from environments.quadruped.terms import command, event, metric, observation, randomisation, renewal, reward, termination
+from environments.quadruped.terms import (
+    command,
+    event,
+    metric,
+    observation,
+    randomisation,
+    renewal,
+    reward,
+    termination,
+)
 
 __all__ = [
     "TASKS", "WALKING", "Field", "QuadrupedEnv", "Terms", "command", "commands", "derived", "event", "metric", "observation", "randomisation", "renewal",

@@ -22,7 +22,18 @@ import numpy as np
 from environments.quadruped.fields import BODY, DERIVED, KEPT, LEGS, MEASURED, VARIED, VARIED_LEGS, Field, K, M
 from environments.quadruped.source import Function
 from environments.quadruped.step import SHARED
-from environments.quadruped.terms import Command, Event, Metric, Observation, Randomisation, Renewal, Reward, Term, Termination, Update
+from environments.quadruped.terms import (
+    Command,
+    Event,
+    Metric,
+    Observation,
+    Randomisation,
+    Renewal,
+    Reward,
+    Term,
+    Termination,
+    Update,
+)
 from physics.jit import real
 from settings import ConfigError, suggest
 
@@ -109,7 +120,10 @@ class Composer:
 
     def __init__(self, terms: Terms, values: dict[str, Any], options: dict[str, dict[str, Any]], noise: bool) -> None:
         """values: what the configuration and the robot set, by name: numbers and pairs; options: of terms, by section."""
-        self.terms, self.values, self.options, self.noise = terms, values, options, noise
+        self.terms = terms
+        self.values = values
+        self.options = options
+        self.noise = noise
         self.settings: dict[str, int] = {}
         for name in (*SHARED, *values):  # all there are, so that a term more moves none
             self.setting(name, values[name])
@@ -127,14 +141,18 @@ class Composer:
         self.ends_row = self.sums_row + len(terms.rewards)
         self.out_row = self.ends_row + len(terms.terminations) + 1
         self.work_rows = self.out_row + sum(o.columns for o in (*terms.columns, *terms.privileged))
-        self.fields = {f.name: ("extra", getattr(M, f.name), f.size) for f in MEASURED} | {name: ("task", *x) for name, x in self.rows.items()}
+        self.fields = {f.name: ("extra", getattr(M, f.name), f.size) for f in MEASURED} | {
+            name: ("task", *x) for name, x in self.rows.items()
+        }
         self.physics = {f.name: f for group in (BODY, VARIED) for f in group}
         self.legs = {f.name: f for group in (LEGS, VARIED_LEGS) for f in group}
 
     @property
     def varied(self) -> set[str]:
         """What randomisations set of that in which the physics lets robots differ."""
-        return {f.name for f in (*VARIED, *VARIED_LEGS)} & {name for term in self.terms.randomisations for name in term.sets}
+        return {f.name for f in (*VARIED, *VARIED_LEGS)} & {
+            name for term in self.terms.randomisations for name in term.sets
+        }
 
     # loading
 
@@ -172,7 +190,9 @@ class Composer:
         if name in self.values:
             return self.setting(name, self.values[name])
         known = [*self.fields, *self.physics, *self.legs, *DERIVED, *self.values]
-        raise ConfigError(f"{term.where}: unknown parameter {name!r}; {suggest(name, known, 'docs/terms.md lists the fields')}")
+        raise ConfigError(
+            f"{term.where}: unknown parameter {name!r}; {suggest(name, known, 'docs/terms.md lists the fields')}"
+        )
 
     def imported(self, function: Function, kind: str) -> str:
         """Return the name that a function has in the module."""
@@ -201,20 +221,29 @@ class Composer:
                 loop.append(f"    # {term.name}")
                 if "key" in term.function.parameters:
                     salt = zlib.crc32(f"{type(term).__name__} {term.name}".encode())
-                    loop.append(f"    key = mix(robot_key(seed, clock, number + lane) + np.uint32({salt}){' + np.uint32(leg)' if of_a_leg else ''})")
+                    loop.append(
+                        f"    key = mix(robot_key(seed, clock, number + lane) + np.uint32({salt}){' + np.uint32(leg)' if of_a_leg else ''})"
+                    )
                 loop += ["    " + line for line in body]
             if of_a_leg:
-                loop = ["for leg in range(4):", "    rows, leg_constants = L.leg_rows(work, leg), model.legs[leg]", *("    " + line for line in loop)]
+                loop = [
+                    "for leg in range(4):",
+                    "    rows, leg_constants = L.leg_rows(work, leg), model.legs[leg]",
+                    *("    " + line for line in loop),
+                ]
             lines += loop
         return lines
 
     def store(self, name: str, value: str, term: Update, where: str = "") -> list[str]:
         """Return how a field is set; where: a condition that a lane must meet."""
         if name in self.rows:
-            array, row, size = "task", str(self.rows[name][0]), self.rows[name][1]
+            array = "task"
+            row = str(self.rows[name][0])
+            size = self.rows[name][1]
         elif name in (may := self.settable(term)):
             f = self.physics.get(name) or self.legs[name]
-            (array, row), size = f.row.split(", "), f.size
+            (array, row) = f.row.split(", ")
+            size = f.size
         else:
             near = suggest(name, [*self.rows, *may], "fields of one's own are named by keeps=Field(...)")
             raise ConfigError(f"{term.where}: cannot set {name!r}; {near}")
@@ -251,9 +280,16 @@ class Composer:
                 lines += self.loops(self.update(term, where) for term in group)
                 continue
             if self.rows.get(due, (0, 0))[1] != 1:
-                raise ConfigError(f"{group[0].where}: expected as due a field of one number that is kept, as keeps=Field(...) names them, got {due!r}")
+                raise ConfigError(
+                    f"{group[0].where}: expected as due a field of one number that is kept, as keeps=Field(...) names them, got {due!r}"
+                )
             timer = f"task[{self.rows[due][0]} * LANES + lane]"
-            lines += ["due = 0", "for lane in range(LANES):", f"    due += 1 if {timer} <= real(0.0) else 0", "if due > 0:"]
+            lines += [
+                "due = 0",
+                "for lane in range(LANES):",
+                f"    due += 1 if {timer} <= real(0.0) else 0",
+                "if due > 0:",
+            ]
             for term in group:
                 term, body = self.update(term, "now")
                 lines += ["    " + line for line in self.loops([(term, [f"now = {timer} <= real(0.0)", *body])])]
@@ -261,14 +297,18 @@ class Composer:
 
     def observe(self, terms: Iterable[Observation]) -> list[str]:
         """Return the loops of observations, one after another."""
-        bodies, row, draw = [], 0, DRAW_NOISE
+        bodies = []
+        row = 0
+        draw = DRAW_NOISE
         for term in terms:
             count = term.columns // 4 if term.of_a_leg else term.columns
             if term.of_a_leg and term.columns % 4:
                 raise ConfigError(f"{term.where}: expected columns of four legs, a multiple of 4, got {term.columns}")
             if term.noise and term.noise not in self.values:
                 known = [name for name in self.values if name.startswith("noise_")]
-                raise ConfigError(f"{term.where}: unknown noise {term.noise!r}; {suggest(term.noise, known, 'known: ' + ', '.join(known))}")
+                raise ConfigError(
+                    f"{term.where}: unknown noise {term.noise!r}; {suggest(term.noise, known, 'known: ' + ', '.join(known))}"
+                )
             noisy = self.noise and term.noise
             parts = [f"value{k}" for k in range(count)]
             body = [f"{', '.join(parts)} = {self.called(term)}"]
@@ -276,18 +316,23 @@ class Composer:
             for k in range(count):
                 if noisy and k % 3 == 0:
                     number = f"{draw + k // 3}" + (f" + {-(-count // 3)} * leg" if term.of_a_leg else "")
-                    body += [f"error = errors3(robot_key(seed, clock, number + lane), {number}, {self.setting(term.noise, self.values[term.noise])})"]
+                    body += [
+                        f"error = errors3(robot_key(seed, clock, number + lane), {number}, {self.setting(term.noise, self.values[term.noise])})"
+                    ]
                 x = f"value{k}"
                 x = f"({x} + error[{k % 3}])" if noisy else x
                 scale = "" if term.scale == 1.0 else f"real({term.scale!r}) * "
                 body.append(f"out[({first} + {k}) * LANES + lane] = real({scale}{x})")
             bodies.append((term, body))
-            row, draw = row + term.columns, draw + -(-term.columns // 3) + 4
+            row = row + term.columns
+            draw = draw + -(-term.columns // 3) + 4
         return self.loops(bodies)
 
     def rewards(self) -> list[str]:
         """Return the loops of the rewards' terms, weighted."""
-        weights, zeros, bodies = [], [], []
+        weights = []
+        zeros = []
+        bodies = []
         for k, term in enumerate(self.terms.rewards):
             weight = self.setting(f"reward_{term.name}", 0.0)
             weights.append(f"weight{k} = {weight}" + ("" if term.once else f" * settings[{self.settings['ctrl_dt']}]"))
@@ -300,19 +345,29 @@ class Composer:
     def events(self) -> list[str]:
         """Return the loops of what happens before the physics; first what counts down does so."""
         timers = dict.fromkeys(term.due for term in self.terms.every() if isinstance(term, Update) and term.due)
-        lines = [f"    task[{self.rows[name][0]} * LANES + lane] -= settings[{self.settings['ctrl_dt']}]" for name in timers if name in self.rows]
+        lines = [
+            f"    task[{self.rows[name][0]} * LANES + lane] -= settings[{self.settings['ctrl_dt']}]"
+            for name in timers
+            if name in self.rows
+        ]
         return [*(["for lane in range(LANES):", *lines] if lines else []), *self.updates(self.terms.events)]
 
     def total(self) -> list[str]:
         """Return the loop that adds the terms up: those of a state that is not finite count as 0; sums are of robots that there are."""
         floor = self.setting("reward_floor", 0.0)
         lines = ["for lane in range(LANES):", "    total = real(0.0)", "    more = real(0.0)"]
-        lines += [f"    finite = extra[{M.finite} * LANES + lane] > real(0.0)", "    counts = real(1.0) if lane < count else real(0.0)"]
+        lines += [
+            f"    finite = extra[{M.finite} * LANES + lane] > real(0.0)",
+            "    counts = real(1.0) if lane < count else real(0.0)",
+        ]
         for k, term in enumerate(self.terms.rewards):
             target, x = ("total", "x if finite else real(0.0)") if term.floored else ("more", "x")
             lines += [f"    x = terms[{k} * LANES + lane]", f"    x = {x}", f"    terms[{k} * LANES + lane] = x"]
             lines += [f"    sums[{k} * LANES + lane] += counts * x", f"    {target} += x"]
-        return [*lines, f"    extra[{M.total} * LANES + lane] = (max(total, real(0.0)) if {floor} > real(0.0) else total) + more"]
+        return [
+            *lines,
+            f"    extra[{M.total} * LANES + lane] = (max(total, real(0.0)) if {floor} > real(0.0) else total) + more",
+        ]
 
     def terminate(self) -> list[str]:
         """Return the loops that find which episodes ended, and count how."""
@@ -322,14 +377,22 @@ class Composer:
             f"    task[{K.age} * LANES + lane] = age",
             f"    extra[{M.ended} * LANES + lane] = real(1.0) if age >= settings[{self.settings['max_episode_steps']}] else real(0.0)",
         ]
-        target, bodies = f"extra[{M.ended} * LANES + lane]", []
+        target = f"extra[{M.ended} * LANES + lane]"
+        bodies = []
         for k, term in reversed([*enumerate(self.terms.terminations)]):  # the first that holds has the last word
             if term.of_a_leg:
                 raise ConfigError(f"{term.where}: expected fields of the whole robot, got one of a leg")
             bodies.append((term, [f"{target} = real({k + 2}.0) if ({self.called(term)}) & True else {target}"]))
-        lines += [*self.loops(bodies), "for lane in range(LANES):", f"    ended = {target} if lane < count else real(0.0)"]
+        lines += [
+            *self.loops(bodies),
+            "for lane in range(LANES):",
+            f"    ended = {target} if lane < count else real(0.0)",
+        ]
         counts = range(len(self.terms.terminations) + 1)
-        return [*lines, *(f"    ends[{k} * LANES + lane] += real(1.0) if ended == real({k + 1}.0) else real(0.0)" for k in counts)]
+        return [
+            *lines,
+            *(f"    ends[{k} * LANES + lane] += real(1.0) if ended == real({k + 1}.0) else real(0.0)" for k in counts),
+        ]
 
     def begin(self) -> list[str]:
         """Return the loops that give episodes what they begin with."""
@@ -344,8 +407,12 @@ class Composer:
     def metrics(self) -> list[str]:
         """Return the loops of the metrics."""
         metrics = self.terms.all_metrics
-        lines = [f"for lane in range(count):\n        for k in range({len(metrics)}):\n            out[first + lane, k] = real(0.0)"]
-        return lines + self.loops((t, [f"if lane < count: out[first + lane, {k}] += real({self.called(t)})"]) for k, t in enumerate(metrics))
+        lines = [
+            f"for lane in range(count):\n        for k in range({len(metrics)}):\n            out[first + lane, k] = real(0.0)"
+        ]
+        return lines + self.loops(
+            (t, [f"if lane < count: out[first + lane, {k}] += real({self.called(t)})"]) for k, t in enumerate(metrics)
+        )
 
     def compose(self) -> Composed:
         """Write the stages' modules, as far as they are new, and import them."""
@@ -366,9 +433,20 @@ class Composer:
             signature = ", ".join(("task", "work", "extra", "settings", "model", *more))
             text = "\n".join([f"@stage\ndef {name}({signature}):", *("    " + line for line in lines), ""])
             stages[name] = getattr(self.module(name, text), name)
-            self.stage_terms[name] = [term for term in t.every() if any(f is term.function for f in self.imports.values())]
+            self.stage_terms[name] = [
+                term for term in t.every() if any(f is term.function for f in self.imports.values())
+            ]
         return Composed(
-            self.blame, stages, dict(self.settings), self.rows, self.terms_row, self.task_rows, self.sums_row, self.ends_row, self.out_row, self.work_rows
+            self.blame,
+            stages,
+            dict(self.settings),
+            self.rows,
+            self.terms_row,
+            self.task_rows,
+            self.sums_row,
+            self.ends_row,
+            self.out_row,
+            self.work_rows,
         )
 
     def size(self, name: str, term: Term) -> int:
@@ -392,7 +470,9 @@ class Composer:
             kinds = []
             for name in (*term.function.parameters, *term.function.options):
                 count = self.size(name, term)
-                kinds.append(numba.uint32 if name == "key" else number if count == 1 else numba.types.UniTuple(number, count))
+                kinds.append(
+                    numba.uint32 if name == "key" else number if count == 1 else numba.types.UniTuple(number, count)
+                )
             try:
                 term.function.inline.compile(tuple(kinds))
                 given = term.function.inline.overloads[tuple(kinds)].signature.return_type
@@ -404,14 +484,19 @@ class Composer:
                 if given != numba.types.boolean:
                     return ConfigError(f"{term.where}: expected a truth value, such as angle > 0.5, got {given}")
                 continue
-            expected = [self.rows[name][1] if name in self.rows else (self.physics | self.legs)[name].size for name in getattr(term, "sets", ())]
+            expected = [
+                self.rows[name][1] if name in self.rows else (self.physics | self.legs)[name].size
+                for name in getattr(term, "sets", ())
+            ]
             count = term.columns // (4 if term.of_a_leg else 1) if isinstance(term, Observation) else 1
             whole = len(expected) > 1 and isinstance(given, numba.types.BaseTuple) and len(given) == len(expected)
             for part, size in zip(given if whole else [given], expected or [count], strict=False):
                 got = len(part) if isinstance(part, numba.types.BaseTuple) else 1
                 wanted = size if whole or len(expected) < 2 else len(expected)
                 if got != wanted:
-                    return ConfigError(f"{term.where}: expected {wanted} number{'s' * (wanted > 1)}{' of each leg' * term.of_a_leg}, got {got}")
+                    return ConfigError(
+                        f"{term.where}: expected {wanted} number{'s' * (wanted > 1)}{' of each leg' * term.of_a_leg}, got {got}"
+                    )
         return ConfigError(f"{stage}: {reason(error)}")
 
     def module(self, stage: str, text: str) -> Any:
@@ -446,7 +531,7 @@ def reason(error: Exception) -> str:
     return f"cannot be compiled: {lines[0] if lines else type(error).__name__}"
 
 
-HEAD = '''import numpy as np
+HEAD = """import numpy as np
 
 from environments.quadruped.step import foot_forces, friction_ratio, joint_reading, trunk_mass_ratio
 from physics import constants as C
@@ -454,4 +539,4 @@ from physics import layout as L
 from physics.jit import LANES, real, stage
 from physics.leg import constant3
 from physics.random import errors3, mix, robot_key
-'''
+"""

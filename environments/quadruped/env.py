@@ -29,7 +29,18 @@ PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 HUD_TERMS = 3  # of the reward that a picture tells, the largest
 GO1 = 12.743448 * 0.2878  # weight and height of the robot that gains and torques are given for [kg m]
 ANYWHERE = 1e9  # a bound beyond every place [m]
-STAGES = "advance", "act", "events", "measure", "terminate", "reward", "restart", "begin", "renew", "observe"  # as control_step() takes them
+STAGES = (
+    "advance",
+    "act",
+    "events",
+    "measure",
+    "terminate",
+    "reward",
+    "restart",
+    "begin",
+    "renew",
+    "observe",
+)  # as control_step() takes them
 COMPOSED_SECTIONS = "reward", "observation", "termination", "event", "randomisation"  # whose knobs are of terms alone
 ACTIONS = Mirror(*MIRRORS["joints"])
 
@@ -47,11 +58,14 @@ def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str
             value = getattr(section, knob.name)
             if not isinstance(value, str) and name not in COMPOSED_SECTIONS:
                 found[knob.name if name == "env" else f"{name}_{knob.name}"] = value
-    torque, ratio = cfg.control == "torque", torque_ratio(robot)
-    low, high = (-ANYWHERE, -ANYWHERE), (ANYWHERE, ANYWHERE)
+    torque = cfg.control == "torque"
+    ratio = torque_ratio(robot)
+    low = (-ANYWHERE, -ANYWHERE)
+    high = (ANYWHERE, ANYWHERE)
     if terrain:
         middles = terrain.spawns[..., :2].reshape(-1, 2)
-        low, high = tuple(middles.min(0) - cfg.terrain.tile / 2), tuple(middles.max(0) + cfg.terrain.tile / 2)
+        low = tuple(middles.min(0) - cfg.terrain.tile / 2)
+        high = tuple(middles.max(0) + cfg.terrain.tile / 2)
     return found | {
         "max_episode_steps": cfg.max_episode_steps,
         "action_scale": 0.0 if torque else cfg.action_scale,
@@ -72,16 +86,20 @@ def make_terrain(cfg: TerrainCfg) -> Terrain | None:
         return None
     try:
         border = cfg.cell * math.ceil(BORDER / cfg.cell - 1e-6)
-        return curriculum(cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty, min(PLATFORM, cfg.tile / 4), border)
+        return curriculum(
+            cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty, min(PLATFORM, cfg.tile / 4), border
+        )
     except ValueError as error:
         raise ConfigError(f"terrain.{error}") from None
 
 
 def mirror(terms: tuple[Observation, ...]) -> Mirror:
     """Return the mirror image of the columns of several terms."""
-    columns, signs = [], []
+    columns = []
+    signs = []
     for term in terms:
-        image, first = term.image(), len(columns)
+        image = term.image()
+        first = len(columns)
         columns += [first + column for column in image.columns]
         signs += image.signs
     return Mirror(tuple(columns), tuple(map(float, signs)))
@@ -89,7 +107,9 @@ def mirror(terms: tuple[Observation, ...]) -> Mirror:
 
 def body(terms: Terms) -> Body:
     """Return trunk and left legs, and how the robot looks in a mirror."""
-    trunk, legs, at = [], {0: [], 2: []}, 0
+    trunk = []
+    legs = {0: [], 2: []}
+    at = 0
     for term in terms.columns:
         if term.node == "legs":
             if term.columns % 4:
@@ -128,31 +148,54 @@ class QuadrupedEnv(ABEnv):
     The robot looks alike from left and right, nearly: ``body`` holds the mirrors of observations and actions.
     """
 
-    num_actions, kernel = 12, "control_step"
+    num_actions = 12
+    kernel = "control_step"
 
     def __init__(self, terms: Terms, cfg: QuadrupedCfg, num_envs: int = 1, threads: int = 0) -> None:
         if cfg.command.kind not in COMMANDS:
             raise ConfigError(f"command.kind: expected one of {', '.join(COMMANDS)}, got {cfg.command.kind!r}")
         if missing := [term.name for term in terms.rewards if not hasattr(cfg.reward, term.name)]:
-            raise ConfigError(f"reward: expected a task's own configuration, with weights of {', '.join(missing)}; registry.default_cfg() returns it")
+            raise ConfigError(
+                f"reward: expected a task's own configuration, with weights of {', '.join(missing)}; registry.default_cfg() returns it"
+            )
         active = tuple(term for term in terms.rewards if getattr(cfg.reward, term.name))
-        noise, differ = cfg.noise != NoiseCfg(), cfg.vary != VaryCfg()
+        noise = cfg.noise != NoiseCfg()
+        differ = cfg.vary != VaryCfg()
         self.terms = terms = dataclasses.replace(terms, rewards=active, command=COMMANDS[cfg.command.kind])
-        self.cfg, self.num_envs, self.body = cfg, num_envs, body(terms)
-        self.num_obs, self.num_privileged = (sum(o.columns for o in group) for group in (terms.columns, terms.privileged))
+        self.cfg = cfg
+        self.num_envs = num_envs
+        self.body = body(terms)
+        self.num_obs, self.num_privileged = (
+            sum(o.columns for o in group) for group in (terms.columns, terms.privileged)
+        )
         self.targets = terms.command.targets
         self.robot = load_robot(cfg.model)
         self.terrain = make_terrain(cfg.terrain)
-        options = {name: {k.name: getattr(section, k.name) for k in knobs(section)} for name, section in sections(cfg, "env").items()}
+        options = {
+            name: {k.name: getattr(section, k.name) for k in knobs(section)}
+            for name, section in sections(cfg, "env").items()
+        }
         given = values(cfg, self.robot, self.terrain)
         composer = Composer(terms, given, options, noise)
         varied = composer.varied
         differ = differ or bool(varied)
-        resist = (cfg.vary.joint_friction, cfg.vary.joint_damping) != ((1.0, 1.0), (1.0, 1.0)) or not varied.isdisjoint(("joint_friction", "joint_damping"))
+        resist = (cfg.vary.joint_friction, cfg.vary.joint_damping) != ((1.0, 1.0), (1.0, 1.0)) or not varied.isdisjoint(
+            ("joint_friction", "joint_damping")
+        )
         self.composed: Composed = composer.compose()
         self.settings = np.array([number(name, given, options) for name in self.composed.settings], real)
         self.engine = PhysicsEngine(
-            self.robot, num_envs, cfg.sim_dt, threads, cfg.physics, self.terrain, differ, resist, False, self.composed.task_rows, self.composed.work_rows
+            self.robot,
+            num_envs,
+            cfg.sim_dt,
+            threads,
+            cfg.physics,
+            self.terrain,
+            differ,
+            resist,
+            False,
+            self.composed.task_rows,
+            self.composed.work_rows,
         )
         if differ:
             self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
@@ -162,7 +205,9 @@ class QuadrupedEnv(ABEnv):
         if self.terrain:
             spawns = self.terrain.spawns.reshape(-1, 3)
             self.set_spawns(spawns[np.arange(num_envs) % len(spawns), :2])
-        self.seed, self.clock, self.started = 0, 0, False
+        self.seed = 0
+        self.clock = 0
+        self.started = False
         self._state = self.new_state()
 
     @cached_property
@@ -170,13 +215,26 @@ class QuadrupedEnv(ABEnv):
         """The types of what stages are called with, by name."""
         array = typeof(self.engine.work[0])
         arrays = dict.fromkeys(("task", "work", "extra", "terms", "sums", "ends"), array)
-        whole = dict.fromkeys(("seed", "clock", "number", "count", "first", "substeps", "after_physics", "at_draw"), types.int64)
-        more = {"settings": typeof(self.settings), "model": typeof(self.engine.model), "ranges": typeof(self._ranges), "staggered": types.boolean}
+        whole = dict.fromkeys(
+            ("seed", "clock", "number", "count", "first", "substeps", "after_physics", "at_draw"), types.int64
+        )
+        more = {
+            "settings": typeof(self.settings),
+            "model": typeof(self.engine.model),
+            "ranges": typeof(self._ranges),
+            "staggered": types.boolean,
+        }
         return arrays | whole | more | {"out": array, "actions": typeof(self._state.obs)}
 
     def stage_address(self, stage: Any, **kinds: Any) -> int:
         """Return the address of a stage compiled for this environment; kinds: types of arguments that differ."""
-        return address(stage, *((self._types | kinds)[name] for name in stage.py_func.__code__.co_varnames[: stage.py_func.__code__.co_argcount]))
+        return address(
+            stage,
+            *(
+                (self._types | kinds)[name]
+                for name in stage.py_func.__code__.co_varnames[: stage.py_func.__code__.co_argcount]
+            ),
+        )
 
     @cached_property
     def stage_functions(self) -> dict[str, Any]:
@@ -213,10 +271,14 @@ class QuadrupedEnv(ABEnv):
 
     def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
         """Start every episode; see ABEnv."""
-        self.seed, self.clock, self.started = seed, 0, True
+        self.seed = seed
+        self.clock = 0
+        self.started = True
         s = self._state
         self._run(np.zeros((self.num_envs, self.num_actions), real), s, 0, staggered)
-        s.reward[:], s.terminated[:], s.truncated[:] = 0, False, False
+        s.reward[:] = 0
+        s.terminated[:] = False
+        s.truncated[:] = False
         return s
 
     def step(self, actions: np.ndarray, out: EnvState | None = None) -> EnvState:
@@ -301,28 +363,41 @@ class QuadrupedEnv(ABEnv):
 
     def statistics(self) -> dict[str, float]:
         """Return what happened since the last call: reward terms' sums and counts of how episodes ended, over all robots, by name."""
-        start, count = L.WORK_ROWS + self.composed.sums_row, len(self.terms.rewards) + 1 + len(self.terms.terminations)
+        start = L.WORK_ROWS + self.composed.sums_row
+        count = len(self.terms.rewards) + 1 + len(self.terms.terminations)
         sums = np.zeros(count)
         for work in self.engine.work:
             rows = work.reshape(-1, LANES)[start : start + count]
             sums += rows.sum(1, dtype=np.float64)
             rows[:] = 0.0
-        names = [*(f"reward_{term.name}" for term in self.terms.rewards), "end_time", *(f"end_{term.name}" for term in self.terms.terminations)]
+        names = [
+            *(f"reward_{term.name}" for term in self.terms.rewards),
+            "end_time",
+            *(f"end_{term.name}" for term in self.terms.terminations),
+        ]
         return dict(zip(names, sums.tolist(), strict=True))
 
     def errors(self) -> dict[str, np.ndarray]:
         """Return the task's metrics of this instant, (N) each, by name."""
         metrics = self.terms.all_metrics
         out = np.zeros((self.num_envs, len(metrics)), real)
-        self.engine.run(S.metrics_step, self.addresses, self.address_of("metrics", self.composed.stages["metrics"], out=typeof(out)), self.settings, out)
+        self.engine.run(
+            S.metrics_step,
+            self.addresses,
+            self.address_of("metrics", self.composed.stages["metrics"], out=typeof(out)),
+            self.settings,
+            out,
+        )
         return {term.name: out[:, k] for k, term in enumerate(metrics)}
 
     def heading_velocity(self) -> np.ndarray:
         """Return (N, 3): forward and sideways velocity of the base, heading frame [m/s], and yaw rate [rad/s], as a command asks for them."""
         w, x, y, z = self.engine.rows(L.QUATERNION, 4).T
-        ahead, aside = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z)
+        ahead = 1 - 2 * (y * y + z * z)
+        aside = 2 * (x * y + w * z)
         length = np.sqrt(ahead * ahead + aside * aside + 1e-12)
-        c, s = ahead / length, aside / length
+        c = ahead / length
+        s = aside / length
         vx, vy = self.engine.rows(L.VELOCITY, 2).T
         return np.stack([c * vx + s * vy, c * vy - s * vx, self.engine.rows(L.SPIN + 2, 1)[:, 0]], axis=1)
 
@@ -349,7 +424,8 @@ class QuadrupedEnv(ABEnv):
         frame; height: (N) of the base above the ground [m].
         """
         x = np.asarray(everything, float)
-        obs, privileged = x[:, : self.num_obs], x[:, self.num_obs :]
+        obs = x[:, : self.num_obs]
+        privileged = x[:, self.num_obs :]
         return {
             "joint_position": obs[:, self.columns("joint_angles")] + self.robot.home_joints.ravel(),
             "gravity": obs[:, self.columns("gravity_direction")],
@@ -360,8 +436,14 @@ class QuadrupedEnv(ABEnv):
 
     def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
         """Return what a picture tells of a robot; see ABEnv."""
-        kind, view, errors = self.cfg.command.kind, self.view(robot), {name: float(error[robot]) for name, error in self.errors().items()}
-        moves = {name: "{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*view[name]) for name in ("command", "velocity") if view[name] is not None}
+        kind = self.cfg.command.kind
+        view = self.view(robot)
+        errors = {name: float(error[robot]) for name, error in self.errors().items()}
+        moves = {
+            name: "{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*view[name])
+            for name in ("command", "velocity")
+            if view[name] is not None
+        }
         if kind == "stay":
             rows = {"goal distance": f"{100 * errors['goal_distance']:.1f} cm", "speed": f"{errors['speed']:.2f} m/s"}
         elif kind == "velocity":
@@ -384,7 +466,8 @@ class QuadrupedEnv(ABEnv):
         velocity (3), forward, sideways [m/s] and yaw rate [rad/s], command None where none is asked for; goals,
         how many it has reached.
         """
-        state, kind = self.engine.get_state(), self.cfg.command.kind
+        state = self.engine.get_state()
+        kind = self.cfg.command.kind
         goal = self.field("goal")[robot].astype(np.float64)
         goal[:2] += self.engine.rows(L.ORIGIN, 2)[robot]
         below = goal[:2] if kind in ("goal", "pose") else state.base_position[robot, :2]

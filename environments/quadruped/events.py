@@ -21,7 +21,11 @@ def draw_push(key, push_speed, push_spin, push_interval):
     """Decide on the next push once the last is over: ahead of time, so that the critic can know of it."""
     s, c = sincos(uniform(key, 0, 0.0, 6.2831853))
     speed = uniform(key, 1, push_speed[0], push_speed[1])
-    kick = uniform(key, 2, -push_spin, push_spin), uniform(key, 3, -push_spin, push_spin), uniform(key, 4, -push_spin, push_spin)
+    kick = (
+        uniform(key, 2, -push_spin, push_spin),
+        uniform(key, 3, -push_spin, push_spin),
+        uniform(key, 4, -push_spin, push_spin),
+    )
     return (speed * c, speed * s, 0.0), kick, uniform(key, 5, push_interval[0], push_interval[1])
 
 

@@ -62,7 +62,9 @@ MEASURED = (
     Field("torque_squared", 1, "N^2 m^2", "motor torques squared, summed over the joints"),
     Field("joint_speed_squared", 1, "rad^2/s^2", "joint velocities squared, summed"),
     Field("pose_squared", 1, "rad^2", "joint angles less home angles, squared, summed"),
-    Field("knee_squared", 1, "rad^2", "how far thighs and calves are in the outer tenths of their ranges, squared, summed"),
+    Field(
+        "knee_squared", 1, "rad^2", "how far thighs and calves are in the outer tenths of their ranges, squared, summed"
+    ),
     Field("feet_share", 1, "1", "share of feet on the ground"),
     Field("slip_squared", 1, "m^2/s^2", "horizontal velocity of the feet on the ground, squared, summed"),
     Field("action_rate_squared", 1, "1", "latest action less the one before, squared, summed"),
@@ -72,7 +74,9 @@ MEASURED = (
     Field("per_weight", 1, "1/N", "one over the robot's weight"),
     Field("finite", 1, "1", "1 while the state is finite, else 0"),
     Field("total", 1, "1", "reward of this step"),
-    Field("ended", 1, "1", "0 while the episode goes on, 1 when its time is up, 2, 3, ... by which termination it ended"),
+    Field(
+        "ended", 1, "1", "0 while the episode goes on, 1 when its time is up, 2, 3, ... by which termination it ended"
+    ),
 )
 
 BODY = (
@@ -88,8 +92,20 @@ BODY = (
     Field("home_height", 1, "m", "of the base in the home pose", load="model.base[C.HOME_HEIGHT]"),
     Field("trunk_size", 3, "m", "half extents of the trunk", load="constant3(model.base, C.TRUNK_SIZE)"),
     Field("foot_force", 4, "N", "vertical contact force on each foot", load="foot_forces(work, lane)"),
-    Field("friction_ratio", 1, "1", "foot friction, times the model's", load="friction_ratio(model.varied_blocks, work, model.world, lane)"),
-    Field("trunk_mass_ratio", 1, "1", "trunk mass, times the model's", load="trunk_mass_ratio(model.varied_blocks, work, model.base, lane)"),
+    Field(
+        "friction_ratio",
+        1,
+        "1",
+        "foot friction, times the model's",
+        load="friction_ratio(model.varied_blocks, work, model.world, lane)",
+    ),
+    Field(
+        "trunk_mass_ratio",
+        1,
+        "1",
+        "trunk mass, times the model's",
+        load="trunk_mass_ratio(model.varied_blocks, work, model.base, lane)",
+    ),
     Field("key", 1, "1", "what random numbers are drawn by: uniform(key, 0, low, high)", load="key"),
 )
 
@@ -97,14 +113,24 @@ BODY = (
 LEGS = (
     Field("joint_position", 3, "rad", "of hip, thigh, calf", row="rows, L.JOINT"),
     Field("joint_velocity", 3, "rad/s", "the same", row="rows, L.JOINT_SPEED"),
-    Field("joint_reading", 3, "rad", "joint_position as this robot measures it", load="joint_reading(model.varied_blocks, rows, lane)"),
+    Field(
+        "joint_reading",
+        3,
+        "rad",
+        "joint_position as this robot measures it",
+        load="joint_reading(model.varied_blocks, rows, lane)",
+    ),
     Field("joint_target", 3, "rad", "of the PD law", row="rows, L.TARGET"),
     Field("contact_force", 3, "N", "on the foot", row="rows, L.FORCE"),
     Field("joint_home", 3, "rad", "in the home pose", load="constant3(leg_constants, C.HOME)"),
     Field("joint_low", 3, "rad", "lowest angle", load="constant3(leg_constants, C.LOW)"),
     Field("joint_high", 3, "rad", "highest angle", load="constant3(leg_constants, C.HIGH)"),
-    Field("nominal_torque_limit", 3, "N m", "of the motors, by the model", load="constant3(leg_constants, C.TORQUE_LIMIT)"),
-    Field("nominal_joint_friction", 3, "N m", "dry friction, by the model", load="constant3(leg_constants, C.FRICTION)"),
+    Field(
+        "nominal_torque_limit", 3, "N m", "of the motors, by the model", load="constant3(leg_constants, C.TORQUE_LIMIT)"
+    ),
+    Field(
+        "nominal_joint_friction", 3, "N m", "dry friction, by the model", load="constant3(leg_constants, C.FRICTION)"
+    ),
     Field("nominal_joint_damping", 3, "N m s/rad", "by the model", load="constant3(leg_constants, C.DAMPING)"),
 )
 
@@ -129,7 +155,9 @@ VARIED_LEGS = (
 
 def rows(fields: Iterable[Field], name: str) -> Any:
     """Return the first row of every field, by its name, and the number of rows as ``size``: a tuple that compiled code takes for constants."""
-    names, starts, at = [], [], 0
+    names = []
+    starts = []
+    at = 0
     for field in fields:
         names.append(field.name)
         starts.append(at)
@@ -225,7 +253,8 @@ def table() -> str:
     lines = ["| field | numbers | unit | meaning |", "|---|---|---|---|"]
     for title, fields in TABLE.items():
         lines += [f"| **{title}** | | | |", *(f"| `{f.name}` | {f.size} | {f.unit} | {f.meaning} |" for f in fields)]
-    lines += ["| **derived** | | | |", *(f"| `{name}` | {d.size} | {d.unit} | {d.meaning} |" for name, d in DERIVED.items())]
+    lines += [
+        "| **derived** | | | |",
+        *(f"| `{name}` | {d.size} | {d.unit} | {d.meaning} |" for name, d in DERIVED.items()),
+    ]
     return "\n".join(lines)
-
-

@@ -90,7 +90,12 @@ def air_times(air_time):
 @observation(columns=4, mirror="feet")
 def foot_loads(foot_force, per_weight):
     """Vertical contact force on each foot over the robot's weight."""
-    return per_weight * foot_force[0], per_weight * foot_force[1], per_weight * foot_force[2], per_weight * foot_force[3]
+    return (
+        per_weight * foot_force[0],
+        per_weight * foot_force[1],
+        per_weight * foot_force[2],
+        per_weight * foot_force[3],
+    )
 
 
 @observation(columns=3, mirror="vector")

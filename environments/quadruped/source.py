@@ -54,9 +54,14 @@ class Function:
     @cached_property
     def identity(self) -> bytes:
         """What compiled code that calls it depends on: the file that it is in, which function there, what it closes over."""
-        path, code = inspect.getsourcefile(self.plain), self.plain.__code__
+        path = inspect.getsourcefile(self.plain)
+        code = self.plain.__code__
         source = pathlib.Path(path).read_bytes() if path and pathlib.Path(path).exists() else code.co_code
-        inside = {k: v for k, v in inspect.getclosurevars(self.plain).nonlocals.items() if isinstance(v, (bool, int, float, str, tuple))}
+        inside = {
+            k: v
+            for k, v in inspect.getclosurevars(self.plain).nonlocals.items()
+            if isinstance(v, (bool, int, float, str, tuple))
+        }
         return source + f"{code.co_firstlineno} {inside!r}".encode()
 
     @cached_property
@@ -71,14 +76,19 @@ class Function:
     def __call__(self, *values: Any) -> Any:
         """Return what the compiled function gives for numbers and tuples of numbers: one robot's fields, in the order of its parameters."""
         given = (*values, *list(self.options.values())[len(values) - len(self.parameters) :])
-        return self._callable(tuple(tuple(map(real, v)) if isinstance(v, (tuple, list)) or getattr(v, "ndim", 0) else real(v) for v in given))
+        return self._callable(
+            tuple(
+                tuple(map(real, v)) if isinstance(v, (tuple, list)) or getattr(v, "ndim", 0) else real(v) for v in given
+            )
+        )
 
 
 def compiled(function: Callable) -> Function:
     """Return a plain function as a Function; raise ConfigError, naming function and file, for a signature that none can have."""
     if isinstance(function, Function):
         return function
-    fields, options = [], {}
+    fields = []
+    options = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigError(f"{describe(function)}: expected parameters that name fields, got {parameter}")
@@ -88,7 +98,13 @@ def compiled(function: Callable) -> Function:
             options[name] = parameter.default
     text = inspect.getdoc(function) or ""
     of_option = dict(re.findall(r"^(\w+): (.+)$", text, re.MULTILINE))
-    return Function(function, tuple(fields), options, text.split("\n")[0].rstrip("."), {name: x for name, x in of_option.items() if name in options})
+    return Function(
+        function,
+        tuple(fields),
+        options,
+        text.split("\n")[0].rstrip("."),
+        {name: x for name, x in of_option.items() if name in options},
+    )
 
 
 def describe(function: Callable) -> str:
@@ -144,18 +160,33 @@ def _compile(function: Callable) -> Any:
     (definition,) = tree.body
     if not isinstance(definition, ast.FunctionDef):
         raise ConfigError(f"{describe(function)}: expected a function that def defines")
-    definition.decorator_list, definition.args.defaults, definition.args.kw_defaults = [], [], []
+    definition.decorator_list = []
+    definition.args.defaults = []
+    definition.args.kw_defaults = []
     definition.args.args += definition.args.kwonlyargs
-    definition.args.kwonlyargs, definition.returns = [], None
+    definition.args.kwonlyargs = []
+    definition.returns = None
     for argument in definition.args.args:
         argument.annotation = None
     closure = inspect.getclosurevars(function)
-    space = function.__globals__ | closure.nonlocals | {"real": real} | {f"_fast_{name}": made for name, made in _FAST.items()}
-    words = (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) for statement in definition.body)
+    space = (
+        function.__globals__
+        | closure.nonlocals
+        | {"real": real}
+        | {f"_fast_{name}": made for name, made in _FAST.items()}
+    )
+    words = (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) for statement in definition.body
+    )
     reals = _Reals(space)
-    definition.body = [reals.visit(statement) for statement, is_word in zip(definition.body, words, strict=True) if not is_word]
+    definition.body = [
+        reals.visit(statement) for statement, is_word in zip(definition.body, words, strict=True) if not is_word
+    ]
     ast.increment_lineno(ast.fix_missing_locations(tree), first - 1)
-    for name in space.keys() & {*function.__code__.co_names, *function.__code__.co_freevars}:  # not what a parameter or a variable shadows
+    for name in space.keys() & {
+        *function.__code__.co_names,
+        *function.__code__.co_freevars,
+    }:  # not what a parameter or a variable shadows
         space[name] = _constant(space[name])
     exec(compile(tree, function.__code__.co_filename, "exec"), space)
     return inline(space[function.__name__])

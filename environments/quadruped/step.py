@@ -22,7 +22,9 @@ from physics.simulation_step import leg_ground
 from physics.spatial import add, cross, dot, rotate, scale, sincos, unrotate, x_rotate, x_unrotate
 from physics.vary import motor_delay
 
-DRAW_RESET, DRAW_AGE = 32, 96  # draws of a robot's key; physics/vary.py draws from 256 on
+# draws of a robot's key; physics/vary.py draws from 256 on
+DRAW_RESET = 32
+DRAW_AGE = 96
 
 
 # What these stages read of the settings, which are the first of them
@@ -38,7 +40,10 @@ def act(task, work, settings, model, actions, first, count):
     """Take the actions of a block: as joint targets about the home pose, or as torques about those that hold it."""
     action_scale, torque_scale, hold_share = settings[S.action_scale], settings[S.torque_scale], settings[S.hold_share]
     keep_command(model.motor_blocks, model.varied_blocks, work, motor_delay(model.motors))
-    latest, last = task[K.action * LANES : (K.action + 12) * LANES], task[K.last_action * LANES : (K.last_action + 12) * LANES]
+    latest, last = (
+        task[K.action * LANES : (K.action + 12) * LANES],
+        task[K.last_action * LANES : (K.last_action + 12) * LANES],
+    )
     older = task[K.older_action * LANES : (K.older_action + 12) * LANES]
     for i in range(12 * LANES):
         older[i] = last[i]
@@ -49,12 +54,21 @@ def act(task, work, settings, model, actions, first, count):
             latest[k * LANES + lane] = a if abs(a) < real(100.0) else real(0.0)
     for leg in range(4):
         leg_rows, mine = L.leg_rows(work, leg), latest[3 * leg * LANES : (3 * leg + 3) * LANES]
-        low, high, home = constant3(model.legs[leg], C.LOW), constant3(model.legs[leg], C.HIGH), constant3(model.legs[leg], C.HOME)
+        low, high, home = (
+            constant3(model.legs[leg], C.LOW),
+            constant3(model.legs[leg], C.HIGH),
+            constant3(model.legs[leg], C.HOME),
+        )
         hold = scale(hold_share, constant3(model.legs[leg], C.HOLD))
         for lane in range(LANES):
             a = load3(mine, 0, lane)
             x, y, z = add(home, scale(action_scale, a))
-            store3(leg_rows, L.TARGET, lane, (min(max(x, low[0]), high[0]), min(max(y, low[1]), high[1]), min(max(z, low[2]), high[2])))
+            store3(
+                leg_rows,
+                L.TARGET,
+                lane,
+                (min(max(x, low[0]), high[0]), min(max(y, low[1]), high[1]), min(max(z, low[2]), high[2])),
+            )
             store3(leg_rows, L.TORQUE, lane, add(hold, scale(torque_scale, a)))
 
 
@@ -72,7 +86,10 @@ def feel_ground(task, work, dt):
     zero = real(0.0)
     for leg in range(4):
         leg_rows = L.leg_rows(work, leg)
-        air, landed = task[(K.air_time + leg) * LANES : (K.air_time + leg + 1) * LANES], task[(K.landed + leg) * LANES : (K.landed + leg + 1) * LANES]
+        air, landed = (
+            task[(K.air_time + leg) * LANES : (K.air_time + leg + 1) * LANES],
+            task[(K.landed + leg) * LANES : (K.landed + leg + 1) * LANES],
+        )
         for lane in range(LANES):
             force = load3(leg_rows, L.FORCE, lane)
             touches = dot(force, force) > real(CONTACT_THRESHOLD**2)
@@ -135,7 +152,11 @@ def find_feet_and_mass(task, work, extra, model):
             q, qd = load3(rows, L.JOINT, lane), load3(rows, L.JOINT_SPEED, lane)
             ((s1, c1), (s2, c2), (s3, c3)), knee, foot = pose(q, shape)
             # the trunk carries all mass, links only moments: physics/constants.py
-            first = c2 * thigh_x + s2 * thigh_z + c3 * calf_x + s3 * calf_z, hip_y, hip_z + c2 * thigh_z - s2 * thigh_x + c3 * calf_z - s3 * calf_x
+            first = (
+                c2 * thigh_x + s2 * thigh_z + c3 * calf_x + s3 * calf_z,
+                hip_y,
+                hip_z + c2 * thigh_z - s2 * thigh_x + c3 * calf_z - s3 * calf_x,
+            )
             first = scale(vary(varied, work, L.VARIED_BASE + L.V_LINK_MASS, lane, real(1.0)), x_rotate(s1, c1, first))
             store3(extra, M.first_moment, lane, add(load3(extra, M.first_moment, lane), first))
             centre = foot_in_hip(shape, knee, foot)
@@ -168,7 +189,9 @@ def find_feet_and_mass(task, work, extra, model):
     ground(work, extra, terrain)
     for lane in range(LANES):
         m = vary(varied, work, L.VARIED_BASE + L.V_MASS, lane, mass)
-        extra[M.per_weight * LANES + lane] = one / max(m * vary(varied, work, L.VARIED_BASE + L.V_GRAVITY, lane, gravity), one)
+        extra[M.per_weight * LANES + lane] = one / max(
+            m * vary(varied, work, L.VARIED_BASE + L.V_GRAVITY, lane, gravity), one
+        )
         com = rotate(load_rotation(work, lane), scale(real(1.0) / m, load3(extra, M.first_moment, lane)))
         x, y, z = add(load3(work, L.POSITION, lane), com)
         store3(task, K.com, lane, (x, y, z - extra[M.ground * LANES + lane]))
@@ -225,7 +248,11 @@ def shift_in(extra, row, lane, value):
 @inline
 def swing(qd, point, arm, rise):
     """Return how fast a point of the calf moves with the joints (3), hip frame [m/s]; point: from the hip's, arm: from the knee's origin."""
-    return qd[1] * (point[2] - rise) + qd[2] * arm[2], -qd[0] * point[2], qd[0] * point[1] - qd[1] * point[0] - qd[2] * arm[0]
+    return (
+        qd[1] * (point[2] - rise) + qd[2] * arm[2],
+        -qd[0] * point[2],
+        qd[0] * point[1] - qd[1] * point[0] - qd[2] * arm[0],
+    )
 
 
 @inline
@@ -278,15 +305,29 @@ def restart(task, work, extra, settings, model, at_draw, ranges, seed, clock, nu
         sr, cr = sincos(real(0.5) * uniform(key, DRAW_RESET + 2, -tilt, tilt))
         i = L.QUATERNION * LANES + lane
         work[i] = cr * cp * cy + sr * sp * sy if now else work[i]
-        choose3(work, L.QUATERNION + 1, lane, now, (sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy, cr * cp * sy - sr * sp * cy))
+        choose3(
+            work,
+            L.QUATERNION + 1,
+            lane,
+            now,
+            (sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy, cr * cp * sy - sr * sp * cy),
+        )
         v = uniform(key, DRAW_RESET + 3, -velocity, velocity), uniform(key, DRAW_RESET + 4, -velocity, velocity), zero
-        w = uniform(key, DRAW_RESET + 5, -turn, turn), uniform(key, DRAW_RESET + 6, -turn, turn), uniform(key, DRAW_RESET + 7, -turn, turn)
+        w = (
+            uniform(key, DRAW_RESET + 5, -turn, turn),
+            uniform(key, DRAW_RESET + 6, -turn, turn),
+            uniform(key, DRAW_RESET + 7, -turn, turn),
+        )
         choose3(work, L.VELOCITY, lane, now, v)
         choose3(work, L.SPIN, lane, now, w)
         for axis in range(2):
-            work[(L.POSITION + axis) * LANES + lane] = task[(K.spawn + axis) * LANES + lane] if now else work[(L.POSITION + axis) * LANES + lane]
+            work[(L.POSITION + axis) * LANES + lane] = (
+                task[(K.spawn + axis) * LANES + lane] if now else work[(L.POSITION + axis) * LANES + lane]
+            )
             work[(L.ORIGIN + axis) * LANES + lane] = zero if now else work[(L.ORIGIN + axis) * LANES + lane]
-        task[K.age * LANES + lane] = np.floor(uniform(key, DRAW_AGE, zero, oldest)) if now else task[K.age * LANES + lane]
+        task[K.age * LANES + lane] = (
+            np.floor(uniform(key, DRAW_AGE, zero, oldest)) if now else task[K.age * LANES + lane]
+        )
     stay_in_cell(task, work)
     for leg in range(4):
         leg_rows = L.leg_rows(work, leg)
@@ -295,8 +336,16 @@ def restart(task, work, extra, settings, model, at_draw, ranges, seed, clock, nu
             key = robot_key(seed, clock, number + lane)
             now = marks[lane] > zero
             draw = DRAW_RESET + 16 + 6 * leg
-            q = uniform(key, draw, -spread, spread), uniform(key, draw + 1, -spread, spread), uniform(key, draw + 2, -spread, spread)
-            qd = uniform(key, draw + 3, -speed, speed), uniform(key, draw + 4, -speed, speed), uniform(key, draw + 5, -speed, speed)
+            q = (
+                uniform(key, draw, -spread, spread),
+                uniform(key, draw + 1, -spread, spread),
+                uniform(key, draw + 2, -spread, spread),
+            )
+            qd = (
+                uniform(key, draw + 3, -speed, speed),
+                uniform(key, draw + 4, -speed, speed),
+                uniform(key, draw + 5, -speed, speed),
+            )
             choose3(leg_rows, L.JOINT, lane, now, add(home, q))
             choose3(leg_rows, L.JOINT_SPEED, lane, now, qd)
             choose3(leg_rows, L.TARGET, lane, now, home)
@@ -371,7 +420,9 @@ def control_step(
     first, by which robots draw; staggered: start at random ages; actions: (N, 12). Written: obs (N, O), privileged (N, P), the same of the ended
     episodes' last instant in final_*, reward, terminated, truncated (N), return and length of the episodes that ended (N).
     """
-    at_advance, at_act, at_events, at_measure, at_terminate, at_reward, at_restart, at_begin, at_renew, at_observe = addresses
+    at_advance, at_act, at_events, at_measure, at_terminate, at_reward, at_restart, at_begin, at_renew, at_observe = (
+        addresses
+    )
     at_terms, at_sums, at_ends, at_out = rows
     extra = work[L.WORK_ROWS * LANES :]
     sums, ends, out = extra[at_sums * LANES :], extra[at_ends * LANES :], extra[at_out * LANES :]

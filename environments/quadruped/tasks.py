@@ -18,7 +18,18 @@ from environments.quadruped.events import draw_push, pushes, sensor_biases
 from environments.quadruped.observations import PRIVILEGED, SENSED
 from environments.quadruped.rewards import LIBRARY
 from environments.quadruped.terminations import FALLS
-from environments.quadruped.terms import COMMANDS, Command, Event, Metric, Observation, Randomisation, Renewal, Reward, Term, Termination
+from environments.quadruped.terms import (
+    COMMANDS,
+    Command,
+    Event,
+    Metric,
+    Observation,
+    Randomisation,
+    Renewal,
+    Reward,
+    Term,
+    Termination,
+)
 from settings import ConfigError, override, with_knobs
 
 
@@ -60,19 +71,29 @@ def _checked(terms: Iterable[Any], kind: type, what: str) -> tuple:
 
 def _section(section: Any, terms: Iterable[Term], weights: bool = False) -> Any:
     """Return a section of the configuration with the options of terms, and if asked their weights, as knobs."""
-    known, more, owners = {f.name for f in dataclasses.fields(section)}, {}, {}
+    known = {f.name for f in dataclasses.fields(section)}
+    more = {}
+    owners = {}
     terms = tuple(terms)
-    taken = {f.name for f in dataclasses.fields(getattr(config, type(section).__name__))} | ({term.name for term in terms} if weights else set())
+    taken = {f.name for f in dataclasses.fields(getattr(config, type(section).__name__))} | (
+        {term.name for term in terms} if weights else set()
+    )
     for term in terms:
         if weights and term.name not in known:
             more[term.name] = (0.0, term.function.meaning, "")
         for name, default in term.function.options.items():
             pair = isinstance(default, tuple) and len(default) == 2
             if not all(isinstance(x, (bool, int, float)) for x in (default if pair else (default,))):
-                raise ConfigError(f"{term.where}: option {name}: expected a number, a pair of numbers or a truth value, got {default!r}")
+                raise ConfigError(
+                    f"{term.where}: option {name}: expected a number, a pair of numbers or a truth value, got {default!r}"
+                )
             other, given = owners.setdefault(name, (term, default))
             if name in taken or given != default:
-                whose = f"there is one of {other.where}, with {given!r}" if name not in taken else f"there is {term.section}.{name}"
+                whose = (
+                    f"there is one of {other.where}, with {given!r}"
+                    if name not in taken
+                    else f"there is {term.section}.{name}"
+                )
                 raise ConfigError(f"{term.where}: option {name}: expected a name of its own; {whose}")
             meaning, _, unit = term.function.of_option.get(name, f"of {term.name}").partition(" [")
             if name not in known:
@@ -114,7 +135,9 @@ def task(
         raise ConfigError(f"task {name}: expected a new name; there is a task of that name")
     old = TASKS[base]
     if not isinstance(rewards or {}, dict):
-        raise ConfigError(f"task {name}: rewards: expected a weight for each term, as {{term: weight}}, got {rewards!r}")
+        raise ConfigError(
+            f"task {name}: rewards: expected a weight for each term, as {{term: weight}}, got {rewards!r}"
+        )
     known = {term.name: term for term in old.terms.rewards}
     given: dict[str, float] = {}
     for term, weight in (rewards or {}).items():
@@ -128,8 +151,11 @@ def task(
         if not isinstance(weight, (int, float)):
             raise ConfigError(f"task {name}: {term.where}: expected a number as its weight, got {weight!r}")
         if known.get(term.name, term) != term:
-            raise ConfigError(f"task {name}: {term.where}: expected a name of its own; there is {known[term.name].where}")
-        known[term.name], given[term.name] = term, float(weight)
+            raise ConfigError(
+                f"task {name}: {term.where}: expected a name of its own; there is {known[term.name].where}"
+            )
+        known[term.name] = term
+        given[term.name] = float(weight)
     of = f"task {name}: "
     terms = dataclasses.replace(
         old.terms,
@@ -146,7 +172,9 @@ def task(
         first: dict[str, Term] = {}
         for term in terms.columns if kind == "observations" else getattr(terms, kind):
             if first.setdefault(term.name, term) is not term:
-                raise ConfigError(f"task {name}: {term.where}: expected a name of its own; there is {first[term.name].where}")
+                raise ConfigError(
+                    f"task {name}: {term.where}: expected a name of its own; there is {first[term.name].where}"
+                )
     cfg = old.cfg
     if command is not None:
         kind = command.name if isinstance(command, Command) else command
@@ -204,4 +232,10 @@ task(
         "goal.interval": (15.0, 20.0),
     },
 )  # fmt: skip
-task("quadruped-goal", "quadruped-walk-flat", "go from goal to goal, 1 to 5 m apart", command="goal", changes={"goal.reach": 3.0})
+task(
+    "quadruped-goal",
+    "quadruped-walk-flat",
+    "go from goal to goal, 1 to 5 m apart",
+    command="goal",
+    changes={"goal.reach": 3.0},
+)

@@ -91,9 +91,13 @@ class Observation(Term):
             times = self.columns if self.mirror == "number" else 1
             image = Mirror(tuple(range(self.columns)) if self.mirror == "number" else columns, signs * times)
         else:
-            raise ConfigError(f"{self.where}: expected mirror, how it looks when left and right are swapped: {known} or a Mirror; got {self.mirror!r}")
+            raise ConfigError(
+                f"{self.where}: expected mirror, how it looks when left and right are swapped: {known} or a Mirror; got {self.mirror!r}"
+            )
         if sorted(image.columns) != list(range(self.columns)) or len(image.signs) != self.columns:
-            raise ConfigError(f"{self.where}: expected a mirror of {self.columns} columns, got {self.mirror!r} of {len(image.columns)}")
+            raise ConfigError(
+                f"{self.where}: expected a mirror of {self.columns} columns, got {self.mirror!r} of {len(image.columns)}"
+            )
         return image
 
 
@@ -162,7 +166,13 @@ class Command:
 COMMANDS: dict[str, Command] = {}
 
 
-def command(name: str, updates: Iterable[Renewal], observation: Observation, metrics: Iterable[Metric] = (), targets: dict | None = None) -> Command:
+def command(
+    name: str,
+    updates: Iterable[Renewal],
+    observation: Observation,
+    metrics: Iterable[Metric] = (),
+    targets: dict | None = None,
+) -> Command:
     """Make a command known by its name; see Command.
 
     Raises ConfigError if the name is taken.
@@ -170,14 +180,24 @@ def command(name: str, updates: Iterable[Renewal], observation: Observation, met
     if name in COMMANDS:
         raise ConfigError(f"command {name}: expected a new name; known: {', '.join(COMMANDS)}")
     updates, metrics = ((given,) if isinstance(given, Term) else tuple(given) for given in (updates, metrics))
-    for what, given, kind in (("renewals", updates, Renewal), ("observation", (observation,), Observation), ("metrics", metrics, Metric)):
+    for what, given, kind in (
+        ("renewals", updates, Renewal),
+        ("observation", (observation,), Observation),
+        ("metrics", metrics, Metric),
+    ):
         if wrong := next((term for term in given if not isinstance(term, kind)), None):
-            raise ConfigError(f"command {name}: {what}: expected functions under @{kind.__name__.lower()}, got {getattr(wrong, 'where', wrong)}")
+            raise ConfigError(
+                f"command {name}: {what}: expected functions under @{kind.__name__.lower()}, got {getattr(wrong, 'where', wrong)}"
+            )
     for metric_name, bounds in (targets or {}).items():
         if metric_name not in {term.name for term in metrics}:
-            raise ConfigError(f"command {name}: targets: unknown metric {metric_name!r}; known: {', '.join(term.name for term in metrics)}")
+            raise ConfigError(
+                f"command {name}: targets: unknown metric {metric_name!r}; known: {', '.join(term.name for term in metrics)}"
+            )
         if not (isinstance(bounds, tuple) and len(bounds) == 2):
-            raise ConfigError(f"command {name}: targets: expected the least and the most of {metric_name}, as (0.0, 0.1), got {bounds!r}")
+            raise ConfigError(
+                f"command {name}: targets: expected the least and the most of {metric_name}, as (0.0, 0.1), got {bounds!r}"
+            )
     COMMANDS[name] = Command(name, updates, observation, metrics, targets or {})
     return COMMANDS[name]
 
@@ -188,7 +208,10 @@ def _decorator(kind: type[Term]) -> Callable:
     def decorate(function: Callable | None = None, **how: Any) -> Any:
         if function is None:
             return lambda function: decorate(function, **how)
-        how = {name: (value,) if name in ("sets", "keeps") and isinstance(value, (str, Field)) else value for name, value in how.items()}
+        how = {
+            name: (value,) if name in ("sets", "keeps") and isinstance(value, (str, Field)) else value
+            for name, value in how.items()
+        }
         made = kind(compiled(function), **how)
         if isinstance(made, Update) and not made.sets:
             raise ConfigError(f"{made.where}: expected sets, the names of what it sets")

@@ -30,14 +30,19 @@ def training():
 class Lander(ArrayEnv):
     """N rockets. State: x, z [m], tilt [rad], rates. Push: m/s^2, rad/s^2. Phase: 0 flying, 1 landed, 2 crashed."""
 
-    num_obs, num_actions, action_limit, tallies, targets = 7, 2, 1.0, ("landed",), {"landed": (0.95, np.inf)}
+    num_obs = 7
+    num_actions = 2
+    action_limit = 1.0
+    tallies = ("landed",)
+    targets = {"landed": (0.95, np.inf)}
 
     def create(self, n):
         return {"state": np.zeros((n, 6), np.float32), "push": np.zeros((n, 2), np.float32), "phase": np.zeros(n, int)}
 
     def reset(self, who, random):
         self.data["state"][who] = random.uniform(-1.0, 1.0, 6) * [4.0, 1.0, 0.6, 1.5, 1.5, 0.5] + [0, 7, 0, 0, 0, 0]
-        self.data["push"][who], self.data["phase"][who] = 0.0, 0
+        self.data["push"][who] = 0.0
+        self.data["phase"][who] = 0
 
     def act(self, actions):
         push = (np.clip(actions, -1.0, 1.0) + [1.0, 0.0]) * [4.5, 4.0]
@@ -56,7 +61,9 @@ class Lander(ArrayEnv):
         return np.column_stack([self.data["state"] * [0.25, 0.25, 1.0, 0.5, 0.5, 0.5], self.data["phase"] == 1])
 
     def reward(self):
-        missed = self.data["state"][:, 3:5] + self.data["state"][:, :2] * [0.6, 0.5] + [0.0, 0.3]  # m/s: slower when near
+        missed = (
+            self.data["state"][:, 3:5] + self.data["state"][:, :2] * [0.6, 0.5] + [0.0, 0.3]
+        )  # m/s: slower when near
         return self.cfg.ctrl_dt * np.choose(self.data["phase"], [0.5 / (1.0 + (missed**2).sum(axis=1)), 1.0, -10.0])
 
     def fallen(self):
@@ -66,14 +73,19 @@ class Lander(ArrayEnv):
         return {"landed": self.data["phase"] == 1}
 
     def solids(self):
-        leg, flame = Solid("rod", (0.07, 0.5), "#4A5560"), Solid("rod", (0.18, 0.35), "#F28C28")
-        hull, pad = Solid("box", (0.42, 0.42, 0.5), "#D8DCE0"), Solid("disc", (self.cfg.pad, 0.03), "#5E9E5A")
+        leg = Solid("rod", (0.07, 0.5), "#4A5560")
+        flame = Solid("rod", (0.18, 0.35), "#F28C28")
+        hull = Solid("box", (0.42, 0.42, 0.5), "#D8DCE0")
+        pad = Solid("disc", (self.cfg.pad, 0.03), "#5E9E5A")
         return hull, Solid("ball", (0.42,), "#2F6DB5"), leg, leg, flame, pad
 
     def view(self, robot=0):
-        (x, z, tilt), thrust = self.data["state"][robot, :3], self.data["push"][robot, 0]
+        (x, z, tilt) = self.data["state"][robot, :3]
+        thrust = self.data["push"][robot, 0]
         parts = np.array([0.0, 0.5, -0.56 - 0.56j, -0.56 + 0.56j, -0.15 - 0.1 * thrust])  # m: up + 1j * right
         spots = np.append(z + 1.05 + 1j * x + parts * np.exp(1j * tilt), 0.0)
-        half, none = 0.5 * np.array([tilt, tilt, tilt + 0.4, tilt - 0.4, tilt, 0.0]), np.zeros(6)
-        places, turns = [spots.imag, none, spots.real], [np.cos(half), none, np.sin(half), none]
+        half = 0.5 * np.array([tilt, tilt, tilt + 0.4, tilt - 0.4, tilt, 0.0])
+        none = np.zeros(6)
+        places = [spots.imag, none, spots.real]
+        turns = [np.cos(half), none, np.sin(half), none]
         return {"position": np.stack(places, 1), "quaternion": np.stack(turns, 1), "target": np.array([0.0, 0.0, 4.5])}

@@ -1,4 +1,5 @@
 """Lift the feet while walking."""
+
 from environments.quadruped import reward, task
 
 

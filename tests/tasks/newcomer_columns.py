@@ -1,4 +1,5 @@
 """Walk, seeing foot heights and the torque-ish PD lag of the thighs."""
+
 from environments.quadruped import observation, task
 
 

@@ -1,4 +1,5 @@
 """Motors whose friction differs from robot to robot."""
+
 from environments.quadruped import randomisation, task
 from physics.random import uniform
 

@@ -1,4 +1,5 @@
 """Hop: reach a height that is asked for now and then."""
+
 from environments.quadruped import Field, command, metric, observation, renewal, reward, task
 from physics.random import uniform
 

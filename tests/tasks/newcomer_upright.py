@@ -1,4 +1,5 @@
 """An episode ends when the trunk rolls more than 0.5 rad."""
+
 from environments.quadruped import task, termination
 from physics.spatial import atan2
 

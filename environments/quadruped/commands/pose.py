@@ -2,7 +2,14 @@
 
 import math
 
-from environments.quadruped.commands.places import angle_to, goal_distance, goals_per_minute, heading_offset, place, speed
+from environments.quadruped.commands.places import (
+    angle_to,
+    goal_distance,
+    goals_per_minute,
+    heading_offset,
+    place,
+    speed,
+)
 from environments.quadruped.observations import GOAL_SPAN, clipped
 from environments.quadruped.terms import command, metric, observation, renewal
 from physics.random import uniform
@@ -12,10 +19,15 @@ ARRIVING = {"at_goal": (0.5, math.inf)}  # what counts as learnt: share of time
 
 
 @renewal(sets=("goal", "heading", "met", "goal_in"), due="goal_in")
-def next_pose(com, position, cell, feet, base_height, home_height, key, command_distance, goal_interval, terrain_low, terrain_high):
+def next_pose(
+    com, position, cell, feet, base_height, home_height, key, command_distance, goal_interval, terrain_low, terrain_high
+):
     """A new place and heading when the time for the last is over."""
     start = position[0] + feet[0], position[1] + feet[1]
-    low, high = (terrain_low[0] - cell[0], terrain_low[1] - cell[1]), (terrain_high[0] - cell[0], terrain_high[1] - cell[1])
+    low, high = (
+        (terrain_low[0] - cell[0], terrain_low[1] - cell[1]),
+        (terrain_high[0] - cell[0], terrain_high[1] - cell[1]),
+    )
     new = place(key, start, com[2], base_height, home_height, command_distance[0], command_distance[1], 0.0, low, high)
     s, c = sincos(uniform(key, 4, -3.1415927, 3.1415927))
     return new, (c, s), 0.0, uniform(key, 3, goal_interval[0], goal_interval[1])
@@ -32,7 +44,17 @@ def arrive(goal_offset, heading, met, goals, ahead, command_reached, command_fac
 
 
 @renewal(sets=("command",))
-def lead_to_pose(goal_offset, ahead, heading_error, command_level, command_cruise, command_gain, command_turn, command_reached, command_still):
+def lead_to_pose(
+    goal_offset,
+    ahead,
+    heading_error,
+    command_level,
+    command_cruise,
+    command_gain,
+    command_turn,
+    command_reached,
+    command_still,
+):
     """A velocity straight to the goal, none near it, and a yaw rate that turns to the heading asked for on the way; not observed."""
     x, y = heading_offset(goal_offset, ahead)
     distance = math.sqrt(x * x + y * y + 1e-12)
@@ -63,4 +85,10 @@ def at_goal(at_goal):
     return at_goal
 
 
-pose = command("pose", [next_pose, arrive, lead_to_pose], pose_asked, [goal_distance, heading_error, at_goal, goals_per_minute, speed], ARRIVING)
+pose = command(
+    "pose",
+    [next_pose, arrive, lead_to_pose],
+    pose_asked,
+    [goal_distance, heading_error, at_goal, goals_per_minute, speed],
+    ARRIVING,
+)

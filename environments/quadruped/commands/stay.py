@@ -7,10 +7,26 @@ from physics.random import uniform
 
 
 @renewal(sets=("goal", "goal_in"), due="goal_in")
-def goal_nearby(com, position, cell, feet, base_height, home_height, key, goal_radius, goal_height, goal_interval, terrain_low, terrain_high):
+def goal_nearby(
+    com,
+    position,
+    cell,
+    feet,
+    base_height,
+    home_height,
+    key,
+    goal_radius,
+    goal_height,
+    goal_interval,
+    terrain_low,
+    terrain_high,
+):
     """A new goal about the middle of the feet when its time has come."""
     start = position[0] + feet[0], position[1] + feet[1]
-    low, high = (terrain_low[0] - cell[0], terrain_low[1] - cell[1]), (terrain_high[0] - cell[0], terrain_high[1] - cell[1])
+    low, high = (
+        (terrain_low[0] - cell[0], terrain_low[1] - cell[1]),
+        (terrain_high[0] - cell[0], terrain_high[1] - cell[1]),
+    )
     new = place(key, start, com[2], base_height, home_height, 0.0, goal_radius, goal_height, low, high)
     return new, uniform(key, 3, goal_interval[0], goal_interval[1])
 

@@ -7,12 +7,23 @@ from environments.quadruped.terms import command, metric, observation, renewal
 from physics.random import uniform
 
 COMMAND_SCALE = 2.0  # of a commanded velocity in the observation; its yaw rate is as it is
-WALKING = {"velocity_error": (-math.inf, 0.15), "yaw_rate_error": (-math.inf, 0.15)}  # what counts as learnt [m/s], [rad/s]
+WALKING = {
+    "velocity_error": (-math.inf, 0.15),
+    "yaw_rate_error": (-math.inf, 0.15),
+}  # what counts as learnt [m/s], [rad/s]
 
 
 @renewal(sets=("command", "command_in"), due="command_in")
 def draw_velocity(
-    key, command_level, command_forward, command_sideways, command_turn, command_interval, command_standing, command_turning, command_least
+    key,
+    command_level,
+    command_forward,
+    command_sideways,
+    command_turn,
+    command_interval,
+    command_standing,
+    command_turning,
+    command_least,
 ):
     """A new velocity when its time has come; some are to stand, some to turn on the spot."""
     kind = uniform(key, 0, 0.0, 1.0)
@@ -21,7 +32,9 @@ def draw_velocity(
     turn = command_level * uniform(key, 3, command_turn[0], command_turn[1])
     moves = (kind >= command_standing + command_turning) & (vx * vx + vy * vy >= command_least * command_least)
     turns = (kind >= command_standing) & (abs(turn) >= command_least)
-    return (vx if moves else 0.0, vy if moves else 0.0, turn if turns else 0.0), uniform(key, 4, command_interval[0], command_interval[1])
+    return (vx if moves else 0.0, vy if moves else 0.0, turn if turns else 0.0), uniform(
+        key, 4, command_interval[0], command_interval[1]
+    )
 
 
 @observation(columns=3, mirror="command")
