@@ -15,7 +15,7 @@ ROBOTS = ("go1", "go2", "anymal_c", "spot")
 
 
 def fresh_environment(**variables: str) -> dict[str, str]:
-    """Return the environment of a process that imports Foal anew; its kernels are kept in a folder of its own choice."""
+    """Return the environment of a process that imports Foal anew, its kernels in a folder of its own choice."""
     return {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"} | variables
 
 
@@ -96,7 +96,7 @@ def foot_positions(robot: Robot, state: State) -> np.ndarray:
 
 
 def random_state(robot: Robot, n: int, seed: int, height: float = 2.0, speed: float = 1.0) -> dict[str, np.ndarray]:
-    """Return arguments of set_state: any attitude, joints within their ranges (at most a turn), velocities of any direction."""
+    """Return arguments of set_state: any attitude and velocities, joints within their ranges (at most a turn)."""
     rng = np.random.default_rng(seed)
     low, high = np.clip(robot.joint_range.reshape(12, 2), -np.pi, np.pi).T
     q = rng.normal(size=(n, 4))

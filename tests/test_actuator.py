@@ -15,7 +15,7 @@ IDEAL = MotorCfg(enabled=True, lag=0.0, delay=0.0, rated_speed=5e3, no_load_spee
 
 
 def engine_of(motor, n=1, dt=0.002, robot=None, **changes):
-    """Return an engine whose kernel is that of other tests too: knees and trunk touch, and robots may differ and do not."""
+    """Return an engine whose kernel other tests have too: knees and trunk touch, robots may differ and do not."""
     cfg = PhysicsCfg(body_contact=True, motor=motor, **changes)
     engine = PhysicsEngine(robot or load_robot("go1"), n, dt, 1, cfg, differ=True)
     engine.set_state(base_position=np.tile([0, 0, 50.0], (n, 1)))

@@ -55,15 +55,8 @@ def short(monkeypatch):
 def table(out):
     """Return the rows of the table, by task."""
     lines = out.split("\n\n")[1].splitlines()
-    assert re.split(r"\s{2,}", lines[0]) == [
-        "task",
-        "robot",
-        "device",
-        "env steps/s",
-        "mean return",
-        "seconds",
-        "result",
-    ]
+    columns = ["task", "robot", "device", "env steps/s", "mean return", "seconds", "result"]
+    assert re.split(r"\s{2,}", lines[0]) == columns
     return {row[0]: row for row in (re.split(r"\s{2,}", line) for line in lines[1:])}
 
 
@@ -103,23 +96,8 @@ def test_what_fails_is_told_of_and_the_others_run(short, capsys):
 
 
 def test_ctrl_c_ends_it_with_what_there_is(short, capsys):
-    assert (
-        main(
-            [
-                "--tasks",
-                "short-CartPoleEnv",
-                "short-Interrupted",
-                "cartpole",
-                "--devices",
-                "cpu",
-                "--iterations",
-                "1",
-                "--num-envs",
-                "16",
-            ]
-        )
-        == 130
-    )
+    tasks = ["short-CartPoleEnv", "short-Interrupted", "cartpole"]
+    assert main(["--tasks", *tasks, "--devices", "cpu", "--iterations", "1", "--num-envs", "16"]) == 130
     assert list(table(capsys.readouterr().out)) == ["short-CartPoleEnv"]
 
 

@@ -1,4 +1,4 @@
-"""Knees and trunk on the ground: falls come to rest, no deeper than the springs allow, as in MuJoCo, and without gaining energy."""
+"""Knees and trunk on the ground: falls end no deeper than springs allow, as in MuJoCo, and gain no energy."""
 
 import itertools
 
@@ -14,8 +14,8 @@ from physics.robot import LEGS
 # one kernel for all: motors as good as none, robots that may differ and do not
 CFG = PhysicsCfg(body_contact=True, motor=MotorCfg(enabled=True, lag=0.0, rated_speed=1e3, no_load_speed=1e4))
 POSES = {
-    "back": [0.0, 1.0, 0.0, 0.0], "left side": [0.7071, -0.7071, 0, 0], "right side": [0.7071, 0.7071, 0, 0], "belly": [1.0, 0, 0, 0],
-    "nose": [0.7, 0.1, 0.7, 0],
+    "back": [0.0, 1.0, 0.0, 0.0], "left side": [0.7071, -0.7071, 0, 0], "right side": [0.7071, 0.7071, 0, 0],
+    "belly": [1.0, 0, 0, 0], "nose": [0.7, 0.1, 0.7, 0],
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The balance task under conditions: terrain, knees and trunk on the ground, motors, robots that differ and sensors that err, all at once."""
+"""The balance task with terrain, knees and trunk that touch, motors, robots that differ, sensors that err, at once."""
 
 import dataclasses
 
@@ -16,16 +16,17 @@ from physics.jit import LANES
 # All tests have all of it on, lest each compile a kernel of its own; what a test is not about is next to nothing.
 SILENT = {f"noise.{field.name}": 0.0 for field in dataclasses.fields(NoiseCfg)} | {"noise.gravity_bias": 1e-12}
 ALIKE = {
-    "vary.friction": (1.0, 1.0), "vary.stiffness": (1.0, 1.0), "vary.trunk_mass": (1.0, 1.0), "vary.trunk_shift": 0.0, "vary.link_mass": (1.0, 1.0),
-    "vary.strength": (1.0, 1.0), "vary.kp": (1.0, 1.0), "vary.kd": (1.0, 1.0), "vary.joint_offset": 0.0, "vary.gravity": (1.0, 1.001),
+    "vary.friction": (1.0, 1.0), "vary.stiffness": (1.0, 1.0), "vary.trunk_mass": (1.0, 1.0), "vary.trunk_shift": 0.0,
+    "vary.link_mass": (1.0, 1.0), "vary.strength": (1.0, 1.0), "vary.kp": (1.0, 1.0), "vary.kd": (1.0, 1.0),
+    "vary.joint_offset": 0.0, "vary.gravity": (1.0, 1.001),
 }  # fmt: skip
 FULL = {
     "physics.body_contact": True, "motor.enabled": True, "motor.lag": 0.005, "motor.delay": 0.008, "terrain.levels": 4,
     "terrain.kinds": "rough slope_up slope_down stairs_up stairs_down stones",
 }  # fmt: skip
 CALM = {
-    "push.speed": (0.0, 0.0), "push.spin": 0.0, "reset.joint_position": 0.0, "reset.joint_velocity": 0.0, "reset.tilt": 0.0, "reset.velocity": 0.0,
-    "reset.spin": 0.0,
+    "push.speed": (0.0, 0.0), "push.spin": 0.0, "reset.joint_position": 0.0, "reset.joint_velocity": 0.0,
+    "reset.tilt": 0.0, "reset.velocity": 0.0, "reset.spin": 0.0,
 }  # fmt: skip
 NEVER_FALL = {"fall_tilt": 3.0, "fall_height": 0.0}
 STATE = L.STATE_ROWS * LANES
@@ -82,8 +83,8 @@ def test_episodes_start_with_a_foot_on_the_ground_wherever_that_is():
 @pytest.mark.parametrize(
     ("height", "axis", "tilt", "falls"),
     [
-        (1.0, (1, 0, 0), 0.95, False), (1.0, (0, -1, 0), 1.05, True), (0.165, (0, 0, 1), 0.0, False), (0.135, (0, 0, 1), 0.0, True),
-        (0.24, (0, 1, 0), 0.9, False), (0.16, (0, 1, 0), 0.9, True),
+        (1.0, (1, 0, 0), 0.95, False), (1.0, (0, -1, 0), 1.05, True), (0.165, (0, 0, 1), 0.0, False),
+        (0.135, (0, 0, 1), 0.0, True), (0.24, (0, 1, 0), 0.9, False), (0.16, (0, 1, 0), 0.9, True),
     ],
 )  # fmt: skip
 def test_falls_count_from_the_ground(height, axis, tilt, falls):
@@ -145,7 +146,7 @@ NOISE = {"noise.joint_position": 0.03, "noise.joint_velocity": 0.8, "noise.spin"
 
 
 def deviations(env, silent, steps, seed=3, scale=0.3):
-    """Return (steps, N, 37) by how much observations differ from silent sensors', and done (steps, N), of the same motion."""
+    """Return by how much observations (steps, N, 37) of a motion differ from silent sensors', and done (steps, N)."""
     off = [env.init_state(seed).obs - silent.init_state(seed).obs]
     done = [np.zeros(env.num_envs, bool)]
     rng = np.random.default_rng(4)

@@ -18,7 +18,7 @@ def turn(axis, angle):
 
 
 def given(robot, i, q):
-    """Return foot centre and (mass, first moment, second moment) of a leg about the base origin, from the robot's own numbers."""
+    """Return a leg's foot centre and (mass, first, second moment) about the base origin, by the robot's own numbers."""
     origin = np.zeros(3)
     frame = np.eye(3)
     mass = 0.0

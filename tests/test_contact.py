@@ -1,4 +1,4 @@
-"""The law of contact by itself; feet on the ground: weight, friction, stiffness, energy, and MuJoCo's opinion of a landing."""
+"""The law of contact by itself; feet on the ground: weight, friction, stiffness, energy, and landings in MuJoCo."""
 
 import itertools
 
@@ -14,8 +14,8 @@ from physics.robot import LEGS
 
 GAINS = {"go1": (60.0, 1.0), "go2": (60.0, 1.0), "anymal_c": (400.0, 6.0), "spot": (400.0, 6.0)}
 LAW = {
-    "stiffness": 2e4, "damping": 100.0, "restitution": 1.0, "kinetic": 0.6, "static": 0.3, "stribeck": 0.1, "viscous": 20.0, "slip": 0.02,
-    "grip": 0.0, "mass": 0.2,
+    "stiffness": 2e4, "damping": 100.0, "restitution": 1.0, "kinetic": 0.6, "static": 0.3, "stribeck": 0.1,
+    "viscous": 20.0, "slip": 0.02, "grip": 0.0, "mass": 0.2,
 }  # fmt: skip
 contact_force = contact.contact_force
 STANDING_TORQUES = (0.0, -1.0, 12.0)  # of go1's hip, thigh and calf: a knee that carries more than the weight [N m]
@@ -283,17 +283,18 @@ GROUNDS = {
     "everything": (
         {"terrain": terrain.rough(0.15, 0.4, seed=1), "differ": True},
         {
-            "friction_model": "coulomb+viscous",
-            "viscous_friction": 30.0,
-            "body_contact": True,
+            "friction_model": "coulomb+viscous", "viscous_friction": 30.0, "body_contact": True,
             "motor": MotorCfg(enabled=True),
         },
     ),
-}
+}  # fmt: skip
 
 
 def law_at_the_end(cfg, dt, gap, normal, v0, v1):
-    """Return a contact's force at the end of a step, given its speed before and after, and how much of it a m/s changes; None without contact."""
+    """Return a contact's force at the end of a step, and how much of it a m/s changes; None without contact.
+
+    v0, v1: its speed before and after the step.
+    """
     static, viscous = (0, 0) if cfg.friction_model == "simple" else (cfg.static_friction - cfg.foot_friction, 0)
     viscous = cfg.viscous_friction if cfg.friction_model == "coulomb+viscous" else viscous
     vn = v0 @ normal

@@ -82,24 +82,11 @@ def test_accelerations_agree_with_mujoco(name):
 def test_accelerations_agree_closer_in_double_precision():
     if real == np.float64:
         pytest.skip("this is double precision")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"{__file__}::test_accelerations_agree_with_mujoco",
-    ]
+    test = f"{__file__}::test_accelerations_agree_with_mujoco"
     run = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=fresh_environment(FOAL_REAL="float64"),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test], cwd=ROOT,
+        env=fresh_environment(FOAL_REAL="float64"), check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
     assert run.returncode == 0, run.stdout
     assert f"{len(ROBOTS) + 1} passed" in run.stdout
 

@@ -21,13 +21,9 @@ from physics.contact import largest_timestep
 from physics.jit import LANES
 
 NAMES = (
-    "base_position",
-    "base_quaternion",
-    "joint_position",
-    "base_linear_velocity",
-    "base_angular_velocity",
-    "joint_velocity",
-)
+    "base_position", "base_quaternion", "joint_position",
+    "base_linear_velocity", "base_angular_velocity", "joint_velocity",
+)  # fmt: skip
 # Of the step, and of a loop in whose way nothing stands: how wide the compiler makes vectors for this processor
 ASSEMBLY = """
 import json, sys
@@ -390,10 +386,9 @@ def test_a_time_step_too_large_for_the_stiffness_is_warned_of():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             PhysicsEngine(robot, 1, 0.99 * limit, 1, cfg)
-        with pytest.warns(
-            UserWarning,
-            match=rf"^timestep [\d.]+ ms: contacts of {re.escape(f'{stiffness:g}')} N/m .* beyond {1e3 * limit:.2g} ms$",
-        ) as warned:
+        contacts = re.escape(f"contacts of {stiffness:g} N/m ")
+        words = rf"^timestep [\d.]+ ms: {contacts}.* beyond {1e3 * limit:.2g} ms$"
+        with pytest.warns(UserWarning, match=words) as warned:
             PhysicsEngine(robot, 1, 1.01 * limit, 1, cfg)
         assert len(warned) == 1
         assert warned[0].filename == __file__
@@ -408,13 +403,8 @@ def assembly(tmp_path_factory, request):
     environment = fresh_environment(NUMBA_CACHE_DIR=str(tmp_path_factory.mktemp("cache")), PYTHONPATH=str(ROOT))
     run = subprocess.run(
         [sys.executable, "-c", ASSEMBLY, request.param],
-        cwd=ROOT,
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+        cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 

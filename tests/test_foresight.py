@@ -13,8 +13,8 @@ from training.presets import preset
 
 CPU = torch.device("cpu")
 SMALL = {
-    "world_model.role": "belief", "world_model.deter": 16, "world_model.groups": 4, "world_model.classes": 8, "world_model.hidden": 24,
-    "env.max_episode_seconds": 1.0,
+    "world_model.role": "belief", "world_model.deter": 16, "world_model.groups": 4, "world_model.classes": 8,
+    "world_model.hidden": 24, "env.max_episode_seconds": 1.0,
 }  # fmt: skip
 
 
@@ -58,8 +58,9 @@ def test_it_looks_every_so_often_and_knows_only_actions_in_between():
 
 
 def test_a_ghost_that_foresees_what_comes_is_where_the_robot_is():
-    ghost, env, state = following(ahead=1000, **{"noise.joint_position": 0.0, "noise.gravity": 0.0, "noise.spin": 0.0, "noise.spin_bias": 0.0,
-                                                 "noise.gravity_bias": 0.0, "vary.joint_offset": 0.0, "push.interval": (100.0, 100.0)})  # fmt: skip
+    noises = "noise.joint_position", "noise.gravity", "noise.spin", "noise.spin_bias", "noise.gravity_bias"
+    exact = dict.fromkeys((*noises, "vary.joint_offset"), 0.0)
+    ghost, env, state = following(ahead=1000, **exact, **{"push.interval": (100.0, 100.0)})
     truth = []
     ghost.model.decode_all = lambda latents: torch.from_numpy(
         np.concatenate((state.obs, state.info["privileged"]), axis=-1)

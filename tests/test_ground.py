@@ -1,4 +1,4 @@
-"""Terrain under robots: what the kernel reads of it, standing and sliding on it, the same problem turned, and MuJoCo's opinion."""
+"""Terrain under robots: what the kernel reads of it, standing and sliding on it, the same turned, and as in MuJoCo."""
 
 import numba
 import numpy as np
@@ -17,7 +17,7 @@ surface = contact.surface
 
 @numba.njit
 def read(ground, cells, work, point):
-    """Set BIAS's rows to how far the point of every lane is above the ground, along the normal, and the normal, base frame."""
+    """Set BIAS's rows to how far the point of every lane is above the ground along the normal, and this, base frame."""
     heights, (whole, _) = ground
     for lane in range(LANES):
         find_patch(whole, cells, work, L.PATCH, lane, point)
@@ -25,15 +25,13 @@ def read(ground, cells, work, point):
     for lane in range(LANES):
         gap, n = surface(ground, cells, work, L.PATCH, lane, point)
         work[L.BIAS * LANES + lane] = gap
-        work[(L.BIAS + 1) * LANES + lane], work[(L.BIAS + 2) * LANES + lane], work[(L.BIAS + 3) * LANES + lane] = (
-            n[0],
-            n[1],
-            n[2],
-        )
+        work[(L.BIAS + 1) * LANES + lane] = n[0]
+        work[(L.BIAS + 2) * LANES + lane] = n[1]
+        work[(L.BIAS + 3) * LANES + lane] = n[2]
 
 
 def seen(field, position, quaternion, point):
-    """Return gap (LANES) and normal (LANES, 3), world frame, that the kernel sees at a point of the base of robots at a position (LANES, 3)."""
+    """Return the gap (LANES) and normal (LANES, 3), world frame, that the kernel sees at a point of robots' bases."""
     work = np.zeros((L.WORK_ROWS, LANES), real)
     origin = L.CELL * np.floor(position[:, :2] / L.CELL + 0.5)
     work[L.POSITION : L.POSITION + 2] = (position[:, :2] - origin).T

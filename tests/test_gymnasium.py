@@ -409,5 +409,8 @@ def test_what_is_asked_wrongly_is_said():
 
 
 def test_tasks_do_not_need_gymnasium():
-    code = "import sys; sys.modules['gymnasium'] = None; from environments import registry; registry.make('quadruped-balance')"
+    code = (
+        "import sys; sys.modules['gymnasium'] = None; from environments import registry; "
+        "registry.make('quadruped-balance')"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

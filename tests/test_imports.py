@@ -51,7 +51,10 @@ def test_imports_point_down(place):
 
 
 def test_the_search_finds_every_way_to_import():
-    source = "import torch.nn as nn\ndef f():\n    from renderer.window import Window\n    import_module('training.ppo')\nfrom . import entity\n"
+    source = (
+        "import torch.nn as nn\ndef f():\n    from renderer.window import Window\n"
+        "    import_module('training.ppo')\nfrom . import entity\n"
+    )
     assert imported(source) == {"torch", "renderer", "training"}
 
 

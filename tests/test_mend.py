@@ -15,15 +15,17 @@ CFG = PhysicsCfg(body_contact=True, motor=MotorCfg(enabled=True, delay=0.004))
 N = 45
 SICK = 37
 STATE = {
-    "position x": L.POSITION, "position z": L.POSITION + 2, "quaternion w": L.QUATERNION, "quaternion z": L.QUATERNION + 3, "velocity": L.VELOCITY + 1,
-    "spin": L.SPIN + 2, "origin": L.ORIGIN, "joint": L.BASE_ROWS + 2 * L.LEG_ROWS + L.JOINT + 1, "joint speed": L.BASE_ROWS + 3 * L.LEG_ROWS + L.JOINT_SPEED,
+    "position x": L.POSITION, "position z": L.POSITION + 2, "quaternion w": L.QUATERNION,
+    "quaternion z": L.QUATERNION + 3, "velocity": L.VELOCITY + 1, "spin": L.SPIN + 2, "origin": L.ORIGIN,
+    "joint": L.BASE_ROWS + 2 * L.LEG_ROWS + L.JOINT + 1,
+    "joint speed": L.BASE_ROWS + 3 * L.LEG_ROWS + L.JOINT_SPEED,
 }  # fmt: skip
 VALUES = (np.nan, np.inf, -np.inf, 1e9, -1e9)  # of an origin, the last two are just far away
 GROUNDS = ("flat", "terrain")
 
 
 def engine_on(ground, threads=1):
-    """Return an engine of robots in motion above the ground: of the plain kernel, or of the one that does everything."""
+    """Return an engine of robots in motion above the ground, of the plain kernel or of the one that does everything."""
     if ground == "flat":
         engine = PhysicsEngine(ROBOT, N, 0.002, threads)
         heights = 0.0
@@ -81,14 +83,9 @@ def test_a_broken_robot_stands_at_home_and_its_neighbours_do_not_notice(ground, 
         assert np.abs(state.base_position[SICK, :2] - healthy.base_position[SICK, :2]).max() <= 8.1  # in its cell
     others = np.arange(N) != SICK
     for name in (
-        "base_position",
-        "base_quaternion",
-        "joint_position",
-        "base_linear_velocity",
-        "base_angular_velocity",
-        "joint_velocity",
-        "foot_contact_force",
-    ):
+        "base_position", "base_quaternion", "joint_position",
+        "base_linear_velocity", "base_angular_velocity", "joint_velocity", "foot_contact_force",
+    ):  # fmt: skip
         np.testing.assert_array_equal(getattr(state, name)[others], getattr(healthy, name)[others])
     assert np.isfinite(engine.blocks).all()
     # and so it goes on

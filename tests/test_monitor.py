@@ -28,7 +28,10 @@ SAMPLES = [
     dict(zip(monitor.UNITS, values, strict=True))
     for values in ((10.0, 1000.0, 40.0), (90.0, 4000.0, 70.0), (20.0, 4000.0, 43.0))
 ]
-TOLD = "GPU: load 40 % mean, 90 max, 20 median; memory 3000 MB mean, 4000 max, 4000 median; temperature 51 deg C mean, 70 max, 43 median"
+TOLD = (
+    "GPU: load 40 % mean, 90 max, 20 median; memory 3000 MB mean, 4000 max, 4000 median; "
+    "temperature 51 deg C mean, 70 max, 43 median"
+)
 
 
 def gpu(uuid, load=0.5, memory=100.0, heat=30.0):
@@ -181,9 +184,9 @@ def test_a_run_logs_the_latest_sample_and_says_one_line_at_the_end(tmp_path, sho
     rows = rows_of(tmp_path / "run")
     assert len(rows) == 3 and all({name: float(row[name]) for name in SAMPLES[1]} == SAMPLES[1] for row in rows)
     (line,) = [line for line in said.getvalue().splitlines() if line.startswith("GPU:")]
-    assert (
-        line
-        == "GPU: load 90 % mean, 90 max, 90 median; memory 4000 MB mean, 4000 max, 4000 median; temperature 70 deg C mean, 70 max, 70 median"
+    assert line == (
+        "GPU: load 90 % mean, 90 max, 90 median; memory 4000 MB mean, 4000 max, 4000 median; "
+        "temperature 70 deg C mean, 70 max, 70 median"
     )
 
 

@@ -1,6 +1,7 @@
-"""Six first-day changes, each a file that somebody wrote who had read the README and docs/terms.md alone: they train, and act as they say.
+"""Six first-day changes, written by who had read the README and docs/terms.md alone: they train, and act as they say.
 
-Minutes that each took, training and looking at it included: clearance 1.2, columns 0.5, upright 0.5, friction 1.8, hopper 2.8, memoryless 0.4.
+Minutes that each took, training and looking at it included: clearance 1.2, columns 0.5, upright 0.5, friction 1.8,
+hopper 2.8, memoryless 0.4.
 """
 
 import csv
@@ -17,17 +18,9 @@ from simulate import run
 pytestmark = pytest.mark.usefixtures("no_trace")
 FOLDER = Path(__file__).parent / "tasks"
 SMALL = [
-    "--iterations",
-    "2",
-    "--train.num_envs",
-    "32",
-    "--train.eval_every",
-    "2",
-    "--train.eval_episodes",
-    "8",
-    "--env.max_episode_seconds",
-    "0.5",
-]
+    "--iterations", "2", "--train.num_envs", "32", "--train.eval_every", "2", "--train.eval_episodes", "8",
+    "--env.max_episode_seconds", "0.5",
+]  # fmt: skip
 # What a run's metrics have, and an option of one's own
 SHOWS = {
     "clearance": ("reward_swing_height", ["--reward.swing", "0.1"]),

@@ -52,16 +52,8 @@ def axis_matrix(axis, angle):
 def test_units_multiply_as_hamilton_s():
     one, i, j, k = np.eye(4)
     for a, b, product in (
-        (i, j, k),
-        (j, k, i),
-        (k, i, j),
-        (j, i, -k),
-        (i, i, -one),
-        (j, j, -one),
-        (k, k, -one),
-        (one, k, k),
-        (k, one, k),
-    ):
+        (i, j, k), (j, k, i), (k, i, j), (j, i, -k), (i, i, -one), (j, j, -one), (k, k, -one), (one, k, k), (k, one, k),
+    ):  # fmt: skip
         np.testing.assert_array_equal(multiply(a, b), product)
 
 
@@ -178,6 +170,7 @@ def test_precision_is_kept(dtype):
     v = vectors(17).astype(dtype)
     angle = vectors(18)[:, 0].astype(dtype)
     for result in (
-        multiply(q, q), from_euler(angle, angle, angle), from_euler(0, 0, angle), rotate_vector(q, v), rotate_inverse(q, v), similarity(q, q), get_yaw(q),
+        multiply(q, q), from_euler(angle, angle, angle), from_euler(0, 0, angle),
+        rotate_vector(q, v), rotate_inverse(q, v), similarity(q, q), get_yaw(q),
     ):  # fmt: skip
         assert result.dtype == dtype

@@ -1,4 +1,4 @@
-"""Terrain in the picture: the mesh against the ground itself, its light, the camera over it, and pictures without a display."""
+"""Terrain in the picture: the mesh against the ground itself, its light, the camera, and pictures without a display."""
 
 import itertools
 import math
@@ -273,15 +273,17 @@ robot = load_robot("go1")
 def shot(ground, *places):
     with Window(robot, 320, 180, visible=False, terrain=ground) as window:
         for place in places:
-            window.draw(Snapshot(np.array(place) + [0, 0, robot.home_height], np.array([1.0, 0, 0, 0]), robot.home_joints.ravel()))
+            position = np.array(place) + [0, 0, robot.home_height]
+            window.draw(Snapshot(position, np.array([1.0, 0, 0, 0]), robot.home_joints.ravel()))
         return window.capture()
 
 stones = terrain.stepping_stones(0.4, 0.2, 0.5, platform=1.0)
 large = terrain.rough(0.08, 0.4, size=99.8)
 try:
     with offscreen_display((sys.argv[1],)):
-        np.savez(sys.argv[2], none=shot(None, (0, 0, 0)), level=shot(terrain.flat(0.0, 0.25), (0, 0, 0)), raised=shot(terrain.flat(7.0, 0.25), (0, 0, 7)),
-                 stones=shot(stones, stones.spawns[0, 0]), large=shot(large, (-47, 30, 0)), moved=shot(large, (-45, 36, 0), (-47, 30, 0)))
+        np.savez(sys.argv[2], none=shot(None, (0, 0, 0)), level=shot(terrain.flat(0.0, 0.25), (0, 0, 0)),
+                 raised=shot(terrain.flat(7.0, 0.25), (0, 0, 7)), stones=shot(stones, stones.spawns[0, 0]),
+                 large=shot(large, (-47, 30, 0)), moved=shot(large, (-45, 36, 0), (-47, 30, 0)))
 except RenderError as error:
     sys.exit(str(error))
 """
@@ -292,12 +294,8 @@ def test_pictures_of_terrain(way, tmp_path):
     target = tmp_path / "pictures.npz"
     run = subprocess.run(
         [sys.executable, "-c", PICTURES, way, str(target)],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
     if run.returncode and "no display to record on" in run.stderr:
         pytest.skip(f"{way}: not installed here")
     assert run.returncode == 0, run.stderr

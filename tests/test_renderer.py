@@ -1,4 +1,4 @@
-"""The renderer: its kinematics against hand arithmetic and MuJoCo, solids and their shadows against rays, pictures without a display."""
+"""The renderer: its kinematics by hand and in MuJoCo, solids and shadows by rays, and pictures without a display."""
 
 import itertools
 import math
@@ -32,13 +32,15 @@ from physics import load_robot
 from renderer import Recorder, Snapshot, Window, offscreen_display, RenderError
 
 robot = load_robot("go1")
-snapshot = Snapshot(np.array([0, 0, robot.home_height]), np.array([1.0, 0, 0, 0]), robot.home_joints.ravel(), hud=(("Speed", "0.5 m/s"),))
+place = np.array([0, 0, robot.home_height])
+home = Snapshot(place, np.array([1.0, 0, 0, 0]), robot.home_joints.ravel(), hud=(("Speed", "0.5 m/s"),))
 try:
-    with offscreen_display((sys.argv[1],)), Window(robot, {WIDTH}, {HEIGHT}, visible=False) as window, Recorder(sys.argv[2], {WIDTH}, {HEIGHT}, 25) as video:
+    with (offscreen_display((sys.argv[1],)), Window(robot, {WIDTH}, {HEIGHT}, visible=False) as window,
+          Recorder(sys.argv[2], {WIDTH}, {HEIGHT}, 25) as video):
         for i in range({FRAMES}):
-            joints = snapshot.joint_position + 0.1 * i
-            ghost = dataclasses.replace(snapshot, base_position=snapshot.base_position + [0, 0.35, 0]) if i == 1 else None
-            window.draw(dataclasses.replace(snapshot, joint_position=joints if i > 1 else snapshot.joint_position, ghost=ghost, time=0.04 * i))
+            joints = home.joint_position + (0.1 * i if i > 1 else 0)
+            ghost = dataclasses.replace(home, base_position=place + [0, 0.35, 0]) if i == 1 else None
+            window.draw(dataclasses.replace(home, joint_position=joints, ghost=ghost, time=0.04 * i))
             video.add(window.capture())
 except RenderError as error:
     sys.exit(str(error))
@@ -94,13 +96,14 @@ def test_kinematics_agree_with_mujoco(name):
     mujoco = pytest.importorskip("mujoco")
     robot = load_robot(name)
     snapshot = turned(standing(robot))
+    inertial = '<inertial pos="0 0 0" mass="1" diaginertia="1 1 1"/>'
     legs = ""
     for leg in range(4):
         for joint, axis in enumerate(("1 0 0", "0 1 0", "0 1 0")):
             offset = " ".join(map(str, robot.offset[leg, joint]))
-            legs += f'<body name="l{leg}{joint}" pos="{offset}"><inertial pos="0 0 0" mass="1" diaginertia="1 1 1"/><joint axis="{axis}"/>'
+            legs += f'<body name="l{leg}{joint}" pos="{offset}">{inertial}<joint axis="{axis}"/>'
         legs += f'<site name="f{leg}" pos="{" ".join(map(str, robot.foot_offset[leg]))}"/>' + "</body>" * 3
-    trunk = f'<body><freejoint/><inertial pos="0 0 0" mass="1" diaginertia="1 1 1"/>{legs}</body>'
+    trunk = f"<body><freejoint/>{inertial}{legs}</body>"
     xml = f'<mujoco><compiler angle="radian"/><worldbody>{trunk}</worldbody></mujoco>'
     model = mujoco.MjModel.from_xml_string(xml)
     data = mujoco.MjData(model)
@@ -164,12 +167,8 @@ def test_recording_without_a_display(way, tmp_path):
     target = tmp_path / "walk.mp4"
     run = subprocess.run(
         [sys.executable, "-c", RECORD, way, str(target)],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
     if run.returncode and "no display to record on" in run.stderr:
         pytest.skip(f"{way}: not installed here")
     assert run.returncode == 0, run.stderr
@@ -418,7 +417,8 @@ def shot(solids, positions, scale=1.0, **changes):
     solids = [solid(s.kind, *(scale * np.array(s.size)), colour=s.colour) for s in solids]
     position = scale * np.array(positions, float)
     with Window(solids, 320, 180, visible=False, reach=scale * 0.7, view=(-60.0, 30.0)) as window:
-        window.draw(Scenery(position, np.tile([1.0, 0, 0, 0], (len(solids), 1)), target=scale * np.array([0, 0, 0.2]), **changes))
+        upright = np.tile([1.0, 0, 0, 0], (len(solids), 1))
+        window.draw(Scenery(position, upright, target=scale * np.array([0, 0, 0.2]), **changes))
         camera = np.array([window.camera.position, window.camera.target])
         return window.capture(), camera
 
@@ -437,7 +437,7 @@ except RenderError as error:
 
 
 def seen_at(camera, point, width=320, height=180):
-    """Return the column and row of the pixel at which a point (3) is seen; camera: (2, 3) where it is and what it looks at."""
+    """Return the column and row of the pixel of a point (3); camera: (2, 3) where it is and what it looks at."""
     forward = camera[1] - camera[0]
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, [0, 0, 1])
@@ -457,12 +457,8 @@ def test_pictures_of_solids(way, tmp_path):
     target = tmp_path / "pictures.npz"
     run = subprocess.run(
         [sys.executable, "-c", PICTURES, way, str(target)],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
     if run.returncode and "no display to record on" in run.stderr:
         pytest.skip(f"{way}: not installed here")
     assert run.returncode == 0, run.stderr

@@ -30,12 +30,8 @@ CPU = torch.device("cpu")
 def simulate(*arguments, cwd=ROOT):
     done = subprocess.run(
         [sys.executable, str(ROOT / "simulate.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-        check=False,
-    )
+        capture_output=True, text=True, cwd=cwd, timeout=300, check=False,
+    )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
 
@@ -43,9 +39,10 @@ def simulate(*arguments, cwd=ROOT):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     code, out, err = simulate(
-        "--iterations", 4, "--train.num_envs", 64, "--train.eval_every", 2, "--train.eval_episodes", 16, "--env.max_episode_seconds", 2,
+        "--iterations", 4, "--train.num_envs", 64, "--train.eval_every", 2, "--train.eval_episodes", 16,
         "--train.run_dir", folder / "runs", "--train.checkpoint_dir", folder / "checkpoints", "--profile",
-        "--world_model.role", "imagination", "--world_model.patience", 2, "--world_model.updates", 2, "--world_model.imagined", 64,
+        "--env.max_episode_seconds", 2, "--world_model.role", "imagination", "--world_model.patience", 2,
+        "--world_model.updates", 2, "--world_model.imagined", 64,
     )  # fmt: skip
     assert code == 0, err
     return folder, out, err
@@ -55,15 +52,8 @@ def test_training_leaves_metrics_events_curve_and_checkpoint(trained):
     folder, out, err = trained
     (run,) = (folder / "runs").iterdir()
     rows = (run / "metrics.csv").read_text().splitlines()
-    assert len(rows) == 5 and {
-        "iteration",
-        "env_steps",
-        "return",
-        "eval_survival",
-        "world_reward",
-        "imagined_kl",
-        "kl",
-    } <= set(rows[0].split(","))
+    names = {"iteration", "env_steps", "return", "eval_survival", "world_reward", "imagined_kl", "kl"}
+    assert len(rows) == 5 and names <= set(rows[0].split(","))
     assert (run / "curve.png").stat().st_size > 5000
     assert list(run.glob("events*")) and json.loads((run / "config.json").read_text())["train"]["iterations"] == 4
     assert (folder / "checkpoints" / "quadruped-balance.pt").exists()
@@ -318,8 +308,8 @@ def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_pat
 
 def test_ctrl_c_saves_and_leaves(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "simulate.py"), "--iterations", "100000", "--train.num_envs", "64", "--train.eval_every", "0",
-         "--train.run_dir", "runs", "--train.checkpoint_dir", "checkpoints"],
+        [sys.executable, str(ROOT / "simulate.py"), "--iterations", "100000", "--train.num_envs", "64",
+         "--train.eval_every", "0", "--train.run_dir", "runs", "--train.checkpoint_dir", "checkpoints"],
         stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     lines = []
@@ -336,14 +326,8 @@ def test_ctrl_c_saves_and_leaves(tmp_path):
 
 def test_counts_and_durations_are_short():
     counts = {
-        0: "0",
-        512: "512",
-        999.6: "1.00 k",
-        14336: "14.3 k",
-        142_000: "142 k",
-        999_600: "1.00 M",
-        3_280_000: "3.28 M",
-        99_999_999: "100 M",
-    }
+        0: "0", 512: "512", 999.6: "1.00 k", 14336: "14.3 k", 142_000: "142 k", 999_600: "1.00 M",
+        3_280_000: "3.28 M", 99_999_999: "100 M",
+    }  # fmt: skip
     assert {n: count_text(n) for n in counts} == counts
     assert [seconds_text(s) for s in (8.4, 65, 7384)] == ["8 s", "1:05", "2:03:04"]

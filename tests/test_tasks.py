@@ -1,4 +1,4 @@
-"""Cart-pole, navigation and bounce-ball: what moves, what is seen, rewarded and ended; and the random numbers of tasks in NumPy."""
+"""Cart-pole, navigation and bounce-ball: what moves, is seen, rewarded and ended; random numbers of tasks in NumPy."""
 
 import mujoco
 import numpy as np
@@ -41,9 +41,11 @@ def test_draws_are_a_robot_s_own_and_uniform():
 
 CARTPOLE = """
 <mujoco><compiler angle="radian" inertiafromgeom="false"/><option timestep="0.001" integrator="RK4"/><worldbody>
-<body name="cart"><inertial pos="0 0 0" mass="10" diaginertia="1 1 1"/><joint name="rail" type="slide" axis="1 0 0" damping="1"/>
-<body name="pole"><inertial pos="0 0 0.3" mass="5" diaginertia="0.15 0.15 0.001"/><joint type="hinge" axis="0 1 0" damping="1.5"/></body></body>
-</worldbody><actuator><motor joint="rail"/></actuator></mujoco>"""
+<body name="cart"><inertial pos="0 0 0" mass="10" diaginertia="1 1 1"/>
+<joint name="rail" type="slide" axis="1 0 0" damping="1"/>
+<body name="pole"><inertial pos="0 0 0.3" mass="5" diaginertia="0.15 0.15 0.001"/>
+<joint type="hinge" axis="0 1 0" damping="1.5"/></body></body></worldbody>
+<actuator><motor joint="rail"/></actuator></mujoco>"""
 
 
 @pytest.mark.parametrize(("dt", "tolerance"), [(0.005, 0.03), (0.0005, 0.003)])

@@ -35,8 +35,9 @@ def compiled(sigmoid):
 @kernel
 def written_out(x):
     return (
-        tolerance(x), tolerance(x, (-0.5, 0.75)), tolerance(x, (0.25, INF), 2), tolerance(x, margin=2.0, sigmoid="hyperbolic"),
-        tolerance(x, (0, 0), 1.5, "cosine", 0), tolerance(x, value_at_margin=0.3, margin=4.0, sigmoid="reciprocal", bounds=(-1, 0.0)),
+        tolerance(x), tolerance(x, (-0.5, 0.75)), tolerance(x, (0.25, INF), 2),
+        tolerance(x, margin=2.0, sigmoid="hyperbolic"), tolerance(x, (0, 0), 1.5, "cosine", 0),
+        tolerance(x, value_at_margin=0.3, margin=4.0, sigmoid="reciprocal", bounds=(-1, 0.0)),
     )  # fmt: skip
 
 
@@ -124,8 +125,9 @@ def test_the_value_at_the_margin_is_that_asked_for(sigmoid):
 def test_formulas_by_hand():
     # at half a margin
     half = {
-        "gaussian": 0.1**0.25, "hyperbolic": 1 / np.cosh(0.5 * np.arccosh(10)), "long_tail": 1 / (1 + 9 / 4), "reciprocal": 1 / (1 + 9 / 2),
-        "cosine": 0.5 + 0.5 * np.cos(0.5 * np.arccos(-0.8)), "linear": 0.55, "quadratic": 1 - 0.9 / 4,
+        "gaussian": 0.1**0.25, "hyperbolic": 1 / np.cosh(0.5 * np.arccosh(10)), "long_tail": 1 / (1 + 9 / 4),
+        "reciprocal": 1 / (1 + 9 / 2), "cosine": 0.5 + 0.5 * np.cos(0.5 * np.arccos(-0.8)), "linear": 0.55,
+        "quadratic": 1 - 0.9 / 4,
         "tanh_squared": 1 - np.tanh(0.5 * np.arctanh(np.sqrt(0.9))) ** 2,
     }  # fmt: skip
     for sigmoid, value in half.items():

@@ -1,4 +1,4 @@
-"""Robots that differ: each drawn number moves a robot as the same change of its constants does; draws are uniform and a robot's own."""
+"""Robots that differ: drawn numbers move one as the same change of constants does; they are uniform and its own."""
 
 import dataclasses
 
@@ -19,8 +19,9 @@ DT = 0.0025
 KP = 50.0
 KD = 1.0
 EVERYTHING = VaryCfg(
-    friction=(0.5, 1.2), restitution=(0.3, 1.0), stiffness=(0.5, 2.0), grip_time=(0.0, 0.02), trunk_mass=(0.8, 1.3), trunk_shift=0.03,
-    link_mass=(0.7, 1.4), strength=(0.6, 1.1), kp=(0.8, 1.2), kd=(0.5, 1.5), joint_offset=0.05, delay=(0.0, 0.01), gravity=(0.9, 1.1),
+    friction=(0.5, 1.2), restitution=(0.3, 1.0), stiffness=(0.5, 2.0), grip_time=(0.0, 0.02), trunk_mass=(0.8, 1.3),
+    trunk_shift=0.03, link_mass=(0.7, 1.4), strength=(0.6, 1.1), kp=(0.8, 1.2), kd=(0.5, 1.5), joint_offset=0.05,
+    delay=(0.0, 0.01), gravity=(0.9, 1.1),
 )  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def made(robot=None, cfg=CFG, n=N, threads=1, kp=KP, kd=KD):
 
 
 def moved(engine, offset=0.0):
-    """Return (N, 18) the velocities of robots that land on feet, knees and trunks, driven, and their joint angles (N, 12)."""
+    """Return velocities (N, 18) and joint angles (N, 12) of driven robots that land on feet, knees and trunks."""
     state = random_state(engine.robot, engine.num_envs, 1, height=0.0, speed=0.5)
     state["base_position"][:, 2] = 0.26
     upright = np.arange(engine.num_envs) % 2 == 0
@@ -93,7 +94,9 @@ CHANGES = {
     "strength": ({"strength": (0.3, 0.3)}, {"robot": dataclasses.replace(GO1, torque_limit=0.3 * GO1.torque_limit)}),
     "kp": ({"kp": (1.5, 1.5)}, {"kp": 1.5 * KP}),
     "kd": ({"kd": (3.0, 3.0)}, {"kd": 3.0 * KD}),
-    "delay": ({"delay": (0.005, 0.005)}, {"cfg": dataclasses.replace(CFG, motor=dataclasses.replace(MOTOR, delay=0.01))}),
+    "delay": (
+        {"delay": (0.005, 0.005)}, {"cfg": dataclasses.replace(CFG, motor=dataclasses.replace(MOTOR, delay=0.01))},
+    ),
     "gravity": ({"gravity": (0.2, 0.2)}, {"cfg": dataclasses.replace(CFG, gravity=0.2 * 9.81)}),
 }  # fmt: skip
 
@@ -179,14 +182,14 @@ def test_robots_that_differ_in_nothing_are_alike():
         leg(engine, L.V_TORQUE_LIMIT), np.tile(GO1.torque_limit.astype(np.float32), (N, 1, 1))
     )
     for row, value in (
-        (L.V_GRAVITY, 9.81), (L.V_STIFFNESS, 2e4), (L.V_RESTITUTION, 0.8), (L.V_KINETIC, 0.8), (L.V_STATIC, 0.1), (L.V_KP, 1.0), (L.V_KD, 1.0),
-        (L.V_DELAY, 0.005), (L.V_LINK_MASS, 1.0),
+        (L.V_GRAVITY, 9.81), (L.V_STIFFNESS, 2e4), (L.V_RESTITUTION, 0.8), (L.V_KINETIC, 0.8), (L.V_STATIC, 0.1),
+        (L.V_KP, 1.0), (L.V_KD, 1.0), (L.V_DELAY, 0.005), (L.V_LINK_MASS, 1.0),
     ):  # fmt: skip
         np.testing.assert_allclose(base(engine, row), value, rtol=1e-6)
 
 
 def drawn(engine):
-    """Return (N, 37) everything that was drawn, as shares of the ranges, 0 to 1; of the trunk's second moments nothing."""
+    """Return (N, 37) all that was drawn but the trunk's second moments, as shares of the ranges, 0 to 1."""
     plain = C.base_constants(GO1).astype(float)
     mass = plain[C.TRUNK]
     links = base(engine, L.V_LINK_MASS)
@@ -195,8 +198,10 @@ def drawn(engine):
     shift = (base(engine, L.V_FIRST, 3) - links * legs) / (trunk * mass) - plain[C.TRUNK + 1 : C.TRUNK + 4] / mass
     e = EVERYTHING
     columns = [
-        (base(engine, L.V_KINETIC) / CFG.foot_friction, e.friction), (base(engine, L.V_RESTITUTION) / CFG.restitution, e.restitution),
-        (base(engine, L.V_STIFFNESS) / CFG.contact_stiffness, e.stiffness), (base(engine, L.V_KP), e.kp), (base(engine, L.V_KD), e.kd),
+        (base(engine, L.V_KINETIC) / CFG.foot_friction, e.friction),
+        (base(engine, L.V_RESTITUTION) / CFG.restitution, e.restitution),
+        (base(engine, L.V_STIFFNESS) / CFG.contact_stiffness, e.stiffness),
+        (base(engine, L.V_KP), e.kp), (base(engine, L.V_KD), e.kd),
         (base(engine, L.V_DELAY) - MOTOR.delay, e.delay), (base(engine, L.V_GRAVITY) / CFG.gravity, e.gravity),
         (base(engine, L.V_GRIP_TIME) - CFG.grip_time, e.grip_time),
         (links, e.link_mass), (trunk, e.trunk_mass), (shift, (-e.trunk_shift, e.trunk_shift)),
