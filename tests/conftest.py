@@ -11,6 +11,44 @@ import pytest
 from environments import registry
 from environments.quadruped.tasks import TASKS
 from environments.quadruped.terms import COMMANDS
+from physics import load_robot
+from physics.mjcf import to_mjcf
+
+
+@pytest.fixture
+def seeded():
+    """Begin torch's random numbers anew; tests of physics alone do not wait for torch."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def threads_as_before():
+    """Leave the number of torch's threads as it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Return a function that writes a text to a file and returns the file."""
+
+    def write(text, name="robot.xml"):
+        file = tmp_path / name
+        file.write_text(text)
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def go1():
+    """Return the robot as MJCF."""
+    return to_mjcf(load_robot("go1"))
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ import sys
 
 import commands
 import pytest
-import torch
 from commands import ROOT, called
+from robot_files import to_urdf
 from small import BENCHMARKS, EXAMPLES, NEEDS, installed, run_benchmark, run_example
-from test_mjcf import to_urdf
 
 import simulate
 from environments import registry
@@ -37,15 +36,13 @@ CHECKPOINTS = sorted(path.stem for path in (ROOT / "checkpoints").glob("*.pt"))
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
+def workplace(tmp_path, monkeypatch, threads_as_before):
     """A folder with the shipped checkpoints, to be in."""
     shutil.copytree(ROOT / "checkpoints", tmp_path / "checkpoints")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
-    before = torch.get_num_threads()
-    yield tmp_path
-    torch.set_num_threads(before)
+    return tmp_path
 
 
 def spelt_out(command):

@@ -32,11 +32,7 @@ VARIANTS = [
     for recurrent in (True, False)
     for symmetric in (True, False)
 ]
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def belief(changes=None, body=BODY, sizes=SIZES):

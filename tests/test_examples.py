@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("stable_baselines3")
 
 import gymnasium
+import torch
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import VecMonitor
 
@@ -21,12 +22,8 @@ N = 40  # more than a block, not a multiple of one
 
 
 @pytest.fixture(autouse=True)
-def threads_as_before():
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
+def one_thread(threads_as_before):
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def adapter(staggered=True):

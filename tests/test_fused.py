@@ -1,6 +1,5 @@
-"""Compiled vectors, products, layers, heads and losses against NumPy in float64 and the same equations in plain PyTorch."""
+"""Compiled layers, heads and losses against the same equations in plain PyTorch."""
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -9,32 +8,11 @@ import fused
 from config import NetworkCfg
 from entity import BodyEncoder, Reflection, dense, lstm_sequence, policy_head, value_head
 from environments.contracts import Body, Mirror, Node
-from fused import layers, product, vectors
-from fused.vectors import WIDTH, exponential, fma, largest, load, over_samples, store, store_sums, total
-from physics.jit import kernel
 from training import ppo
 from world_model import linear, normed, state_space_sequence
 
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def bits(x):
-    """Return a tensor's memory as a flat array: float32 as it is, bfloat16 as its 16 bits."""
-    return (x.view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.numpy()).reshape(-1)
-
-
-def pairs(x):
-    """Return weights as products take them: float32, or two bfloat16 numbers to an int32."""
-    return (x.view(torch.int32) if x.dtype == torch.bfloat16 else x).numpy().reshape(-1)
-
-
-def panel(inner):
-    return np.zeros(inner * product.REGISTERS * WIDTH, np.float32)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def apart(a, b):
@@ -47,7 +25,7 @@ def parameter(*shape, scale=1.0):
 
 
 def results(function, inputs, directions):
-    """Return outputs of a function, and the gradients of inputs that have one, of the outputs' products with directions."""
+    """Return a function's outputs, and gradients, of inputs that have one, of their products with directions."""
     for x in inputs:
         x.grad = None
     out = function()
@@ -61,207 +39,6 @@ def assert_alike(fast, plain, tolerance):
         assert a.shape == b.shape
         assert b.norm() > 0
         assert apart(a, b) < tolerance
-
-
-# Vectors
-
-
-@kernel
-def combine(a, b, out):
-    x, y, one = load(a, 0, 2), load(b, 0, 2), load(b, 0, 1)
-    store(out, 0, x + y)
-    store(out, 32, x - y)
-    store(out, 64, x * y)
-    store(out, 96, x / y)
-    store(out, 128, one - x)
-    store(out, 160, np.float32(2) * x)
-    store(out, 192, fma(x, one, np.float32(0.5)))
-
-
-def test_arithmetic_works_element_by_element_and_with_single_numbers():
-    rng = np.random.default_rng(0)
-    a, b = rng.uniform(-2, 2, (2, 2, WIDTH)).astype(np.float32)
-    out = np.zeros((7, 2, WIDTH), np.float32)
-    combine(a.ravel(), b.ravel(), out.reshape(-1))
-    expected = a + b, a - b, a * b, a / b, b[0] - a, 2 * a, a.astype(float) * b[0] + 0.5
-    for y, e in zip(out, expected, strict=True):
-        np.testing.assert_allclose(y, e, rtol=3e-7, atol=1e-7)
-
-
-@kernel
-def copy(x, out, count):
-    for i in range(0, count, 2 * WIDTH):
-        store(out, i, load(x, i, 2))
-
-
-def test_bfloat16_is_rounded_to_the_nearest_and_ties_to_even():
-    rng = np.random.default_rng(0)
-    high = rng.integers(0, 0x7F00, 1024, np.uint32) | (rng.integers(0, 2, 1024, np.uint32) << 15)
-    low = rng.choice([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], 1024).astype(np.uint32)
-    special = np.array([0.0, -0.0, np.inf, -np.inf, 3.4028235e38, 1e-45, 1.0], np.float32)
-    x = np.concatenate([(high << 16 | low).view(np.float32), np.resize(special, 32)])
-    narrow = np.zeros(len(x), np.uint16)
-    wide = np.zeros(len(x), np.float32)
-    copy(x, narrow, len(x))
-    expected = torch.from_numpy(x).bfloat16()
-    np.testing.assert_array_equal(narrow, bits(expected))
-    assert (low == 0x8000).sum() > 100
-    copy(narrow, wide, len(x))
-    np.testing.assert_array_equal(wide, expected.float().numpy())
-    copy(np.full(32, np.nan, np.float32), narrow, 32)
-    copy(narrow, wide, 32)
-    assert np.isnan(wide[:32]).all()
-
-
-@kernel
-def reduce(x, out):
-    v = load(x, 0, 5)
-    store(out, 0, total(v))
-    store(out, WIDTH, largest(v))
-    out[2 * WIDTH] = over_samples(load(x, 0, 1))
-
-
-def test_sums_and_largest_of_numbers_and_samples():
-    x = np.random.default_rng(0).normal(size=(5, WIDTH)).astype(np.float32)
-    out = np.zeros(2 * WIDTH + 1, np.float32)
-    reduce(x.ravel(), out)
-    np.testing.assert_allclose(out[:WIDTH], x.sum(0), atol=1e-6)
-    np.testing.assert_array_equal(out[WIDTH:-1], x.max(0))
-    np.testing.assert_allclose(out[-1], x[0].sum(), atol=1e-6)
-
-
-@kernel
-def sums_of_four(x, out, start, stride):
-    store_sums(out, start, stride, load(x, 0, 16), 4)
-
-
-@kernel
-def sums_of_eight(x, out, start, stride):
-    store_sums(out, start, stride, load(x, 0, 16), 8)
-
-
-@pytest.mark.parametrize(("function", "count"), [(sums_of_four, 4), (sums_of_eight, 8)])
-def test_sums_over_samples_are_stored_row_by_row(function, count):
-    x = np.random.default_rng(0).integers(-50, 50, (16, WIDTH)).astype(np.float32)
-    out = np.full(60, -1e6, np.float32)
-    expected = out.copy()
-    for i, value in enumerate(x.sum(1)):
-        expected[3 + i // count * 11 + i % count] = value
-    function(x.ravel(), out, 3, 11)
-    np.testing.assert_array_equal(out, expected)
-
-
-def pointwise(function):
-    """Return a function of one vector as a kernel over arrays."""
-
-    @numba.njit(error_model="numpy")
-    def run(x, out):
-        for i in range(0, len(x), WIDTH):
-            store(out, i, function(load(x, i, 1)))
-
-    return run
-
-
-def values(function, x):
-    x = np.pad(x.astype(np.float32), (0, -len(x) % WIDTH))
-    out = np.zeros_like(x)
-    pointwise(function)(x, out)
-    return x.astype(np.float64), out
-
-
-def test_exponential_is_accurate_and_bounded():
-    x, y = values(
-        exponential, np.concatenate([np.linspace(-87, 88, 20001), np.random.default_rng(0).normal(size=10000)])
-    )
-    np.testing.assert_allclose(y, np.exp(x), rtol=2e-7)
-    np.testing.assert_allclose(
-        values(exponential, np.array([-1e3, -np.inf, 1e3, np.inf]))[1][:4], np.exp([-87.0, -87, 88, 88]), rtol=2e-7
-    )
-
-
-@kernel
-def logarithms(x, out):
-    for i in range(0, len(x), 16):
-        store(out, i, vectors.logarithm(load(x, i, 1)))
-        store(out, len(x) + i, vectors.square_root(load(x, i, 1)))
-
-
-def test_logarithm_and_square_root_are_accurate():
-    x = np.concatenate((np.geomspace(1e-30, 1e30, 960), np.linspace(0.5, 2, 64))).astype(np.float32)
-    out = np.zeros(2048, np.float32)
-    logarithms(x, out)
-    np.testing.assert_allclose(out[:1024], np.log(x.astype(float)), rtol=3e-7, atol=1e-7)
-    np.testing.assert_allclose(out[1024:], np.sqrt(x.astype(float)), rtol=3e-7)
-
-
-def test_tanh_and_sigmoid_are_accurate():
-    around = np.concatenate(
-        [np.linspace(-30, 30, 20001), np.random.default_rng(0).normal(scale=0.01, size=5000), [-np.inf, np.inf, 1e30]]
-    )
-    x, y = values(layers.tanh, around)
-    np.testing.assert_allclose(y, np.tanh(x), rtol=5e-7)
-    x, y = values(layers.sigmoid, around)
-    np.testing.assert_allclose(y, 1 / (1 + np.exp(-x)), atol=2e-7)
-
-
-# Products
-
-
-def widened(x):
-    return x.float().double().numpy()
-
-
-@kernel
-def multiply(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
-    product.product(rows, inner, weight, x, x_stride, y, y_stride, columns, panel)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("rows", "inner", "columns"), [(4, 4, 16), (8, 12, 64), (12, 28, 80), (20, 64, 48), (256, 96, 160)]
-)
-def test_products_are_numpys(rows, inner, columns, dtype):
-    weight = torch.randn(rows, inner).to(dtype)
-    x = torch.randn(inner, columns + 32).to(dtype)
-    y = torch.full((rows, columns + 16), 7.0, dtype=dtype)
-    multiply(rows, inner, pairs(weight), bits(x), columns + 32, bits(y), columns + 16, columns, panel(inner))
-    a = widened(weight)
-    b = widened(x[:, :columns])
-    error = np.abs(widened(y)[:, :columns] - a @ b)
-    rounding = 2.0**-8 * np.abs(a @ b) if dtype == torch.bfloat16 else 0.0
-    assert (error <= inner * 2.0**-23 * (np.abs(a) @ np.abs(b)) + 1.01 * rounding).all()
-    assert (y[:, columns:] == 7).all()
-
-
-@kernel
-def outer(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
-    product.weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(4, 4, 32), (8, 12, 96), (32, 20, 224)])
-def test_weight_gradients_are_numpys(rows, inner, columns, dtype):
-    dy = torch.randn(rows, columns + 16).to(dtype)
-    x = torch.randn(inner, columns + 32).to(dtype)
-    dweight = torch.zeros(rows, inner)
-    outer(rows, inner, bits(dy), columns + 16, bits(x), columns + 32, columns, bits(dweight))
-    a = widened(dy[:, :columns])
-    b = widened(x[:, :columns]).T
-    assert (np.abs(dweight.double().numpy() - a @ b) <= columns * 2.0**-23 * (np.abs(a) @ np.abs(b))).all()
-
-
-@pytest.mark.parametrize("has_pairs", [False, vectors.HAS_PAIRS])
-def test_pairs_are_multiplied_with_and_without_the_instruction(has_pairs, monkeypatch):
-    monkeypatch.setattr(vectors, "HAS_PAIRS", has_pairs)
-    run = numba.njit(product.product.py_func)  # compiled anew
-    weight = torch.randn(8, 36).bfloat16()
-    x = torch.randn(36, 80).bfloat16()
-    y = torch.zeros(8, 80)
-    run(8, 36, pairs(weight), bits(x), 80, bits(y), 80, 80, panel(36))
-    assert ("dpbf16ps" in next(iter(run.inspect_llvm().values()))) == has_pairs
-    a = widened(weight)
-    b = widened(x)
-    assert (np.abs(y.double().numpy() - a @ b) <= 36 * 2.0**-23 * (np.abs(a) @ np.abs(b))).all()
 
 
 # Layers

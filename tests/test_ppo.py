@@ -1,4 +1,4 @@
-"""Proximal policy optimisation against arithmetic by hand and torch.distributions; the engine, with one share of the robots or several."""
+"""Proximal policy optimisation against arithmetic by hand; the engine, with one share of the robots or several."""
 
 import dataclasses
 import math
@@ -23,11 +23,7 @@ CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=1, head_size=4, encoder=8, lstm=8, critic=8)
 GAMMA = 0.9
 LAMBDA = 0.8
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def column(*values):
@@ -336,8 +332,8 @@ def test_experience_of_several_shares_is_learned_from_as_that_of_one():
 @pytest.mark.parametrize(
     ("n", "threads", "changes"),
     [
-        (37, 1, {"ppo.minibatches": 5}), (50, 2, {"ppo.minibatches": 64}), (3, 4, {}), (40, 1, {"ppo.rollout": 2}), (1, 1, {"ppo.rollout": 2}),
-        (33, 2, {"ppo.minibatches": 1, "ppo.epochs": 2}),
+        (37, 1, {"ppo.minibatches": 5}), (50, 2, {"ppo.minibatches": 64}), (3, 4, {}), (40, 1, {"ppo.rollout": 2}),
+        (1, 1, {"ppo.rollout": 2}), (33, 2, {"ppo.minibatches": 1, "ppo.epochs": 2}),
     ],
 )  # fmt: skip
 def test_odd_numbers_of_robots_minibatches_and_steps_are_learned_from(n, threads, changes):

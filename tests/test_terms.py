@@ -1,6 +1,5 @@
-"""Terms of one's own: from the documentation's files, composed into the step, at the numbers that NumPy gives; what is wrong is named."""
+"""Terms of one's own: from the documentation's files, composed into the step, at the numbers that NumPy gives."""
 
-import itertools
 import re
 import sys
 from pathlib import Path
@@ -8,42 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oracle import rotation
+from own_terms import BALANCE, FLAT, says, unique
 
 from environments import registry
-from environments.quadruped import (
-    TASKS,
-    Field,
-    command,
-    fields,
-    observation,
-    randomisation,
-    renewal,
-    reward,
-    task,
-    termination,
-)
+from environments.quadruped import TASKS, Field, fields, observation, randomisation, renewal, reward, task, termination
 from environments.quadruped.source import compiled
 from physics import layout as L
 from physics.random import uniform
-from settings import ConfigError
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "terms.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT + (ROOT / "README.md").read_text(), re.DOTALL)
-FLAT = "quadruped-walk-flat"
-BALANCE = "quadruped-balance"
-_names = itertools.count()
 pytestmark = pytest.mark.usefixtures("no_trace")
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory, no_trace):
-    """Return the modules of the documentation's code, each in a file of its own outside the repository, by the task that it makes."""
+def documented(tmp_path_factory, no_trace):
+    """Return the modules of the documentation's code, each a file outside the repository, by the task that it makes."""
     folder = tmp_path_factory.mktemp("documented")
     sys.path.insert(0, str(folder))
     modules = {}
-    for block in BLOCKS:
-        name = f"documented_{next(_names)}"
+    for number, block in enumerate(BLOCKS):
+        name = f"documented_{number}"
         (folder / f"{name}.py").write_text(block)
         for made in re.findall(r'^task\("([^"]+)"', block, re.MULTILINE):
             modules[made] = name
@@ -61,19 +46,8 @@ def run(name, n=64, steps=40, scale=0.3, **changes):
     return env, state
 
 
-def unique():
-    """Return a name that no task has."""
-    return f"test-terms-{next(_names)}"
-
-
-def says(pattern, function, *arguments, **named):
-    with pytest.raises(ConfigError, match=pattern) as caught:
-        function(*arguments, **named)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_documentation_shows_every_kind_of_term(written):
-    assert set(written) == {"high-steps", "higher-steps", "walk-seeing-feet", "walk-upright", "walk-worn", "hop"}
+def test_the_documentation_shows_every_kind_of_term(documented):
+    assert set(documented) == {"high-steps", "higher-steps", "walk-seeing-feet", "walk-upright", "walk-worn", "hop"}
     text = "".join(BLOCKS)
     assert all(
         f"@{kind}" in text for kind in ("reward", "observation", "termination", "randomisation", "renewal", "metric")
@@ -84,8 +58,8 @@ def test_the_table_of_fields_is_the_one_in_the_documentation():
     assert fields.table() in DOCUMENT
 
 
-def test_a_reward_term(written):
-    env, state = run(f"{written['high-steps']}:high-steps")
+def test_a_reward_term(documented):
+    env, state = run(f"{documented['high-steps']}:high-steps")
     feet = env.engine.get_state().base_position  # where an episode ended, the robot is elsewhere already
     assert feet.shape == (64, 3)
     height, ground = env_feet(env)
@@ -95,9 +69,11 @@ def test_a_reward_term(written):
         env.reward_terms()["foot_clearance"][running], (-100.0 * 0.02 * expected)[running], rtol=1e-3, atol=1e-6
     )
     assert np.ptp(expected[running]) > 0
-    shorter, _ = run(f"{written['higher-steps']}:higher-steps")  # the README's
+    shorter, _ = run(f"{documented['higher-steps']}:higher-steps")  # the README's
     np.testing.assert_array_equal(shorter.reward_terms()["foot_clearance"], env.reward_terms()["foot_clearance"])
-    changed, _ = run(f"{written['high-steps']}:high-steps", **{"reward.clearance": 0.1, "reward.foot_clearance": -7.0})
+    changed, _ = run(
+        f"{documented['high-steps']}:high-steps", **{"reward.clearance": 0.1, "reward.foot_clearance": -7.0}
+    )
     further = ((1.0 - ground) * np.maximum(0.1 - height, 0.0) ** 2).sum(1)
     np.testing.assert_allclose(
         changed.reward_terms()["foot_clearance"][running], (-7.0 * 0.02 * further)[running], rtol=1e-3, atol=1e-6
@@ -113,8 +89,8 @@ def env_feet(env):
     return state.info["privileged"][:, env.columns("foot_heights", True)] / 10.0, state.obs[:, env.columns("contacts")]
 
 
-def test_observations(written):
-    env, state = run(f"{written['walk-seeing-feet']}:walk-seeing-feet")
+def test_observations(documented):
+    env, state = run(f"{documented['walk-seeing-feet']}:walk-seeing-feet")
     assert env.num_obs == 45
     np.testing.assert_array_equal(
         state.obs[:, env.columns("heights")], state.info["privileged"][:, env.columns("foot_heights", True)]
@@ -128,14 +104,15 @@ def test_observations(written):
     np.testing.assert_array_equal(plain._state.obs, state.obs[:, :37])  # the others are as they were
 
 
-def test_a_termination(written):
-    env, _ = run(f"{written['walk-upright']}:walk-upright", n=256, steps=1, fall_tilt=3.0, fall_height=0.0)
+def test_a_termination(documented):
+    env, _ = run(f"{documented['walk-upright']}:walk-upright", n=256, steps=1, fall_tilt=3.0, fall_height=0.0)
     state = env.engine.get_state()
     roll = np.linspace(-0.9, 0.9, 256)
     env.engine.set_state(
-        base_quaternion=np.stack([np.cos(roll / 2), np.sin(roll / 2), 0 * roll, 0 * roll], 1), base_position=state.base_position + [0, 0, 1.0],
+        base_quaternion=np.stack([np.cos(roll / 2), np.sin(roll / 2), 0 * roll, 0 * roll], 1),
+        base_position=state.base_position + [0, 0, 1.0],
         base_angular_velocity=0 * state.base_angular_velocity,
-    )  # fmt: skip
+    )
     env.statistics()
     done = env.step(np.zeros((256, 12))).terminated
     away = np.abs(np.abs(roll) - 0.5) > 0.05  # a step turns it a little
@@ -146,8 +123,8 @@ def test_a_termination(written):
     assert env.statistics()["end_rolled"] == 0
 
 
-def test_a_randomisation_acts_in_the_physics_and_is_the_same_for_any_threads(written):
-    name = f"{written['walk-worn']}:walk-worn"
+def test_a_randomisation_acts_in_the_physics_and_is_the_same_for_any_threads(documented):
+    name = f"{documented['walk-worn']}:walk-worn"
     env, _ = run(name, n=96, steps=1)
     rows = env.engine.model.varied_blocks.reshape(env.engine.num_blocks, -1, 32)
     first = L.VARIED_BASE_ROWS + L.V_FRICTION
@@ -187,8 +164,8 @@ def test_joints_that_grip_harder_turn_less():
     assert turned[0] < 0.1 * turned[1]
 
 
-def test_a_command(written):
-    env, state = run(f"{written['hop']}:hop", n=128, steps=150, scale=0.05)
+def test_a_command(documented):
+    env, state = run(f"{documented['hop']}:hop", n=128, steps=150, scale=0.05)
     assert env.num_obs == 34 + 1
     height = env.engine.get_state().base_position[:, 2]
     asked = env.field("hop")[:, 0]
@@ -201,7 +178,7 @@ def test_a_command(written):
     for _ in range(50):
         env.step(np.zeros((128, 12)))
     assert (env.field("hop")[:, 0] != before).mean() > 0.3
-    calm, _ = run(f"{written['hop']}:hop", **{"command.height": (0.05, 0.05)})
+    calm, _ = run(f"{documented['hop']}:hop", **{"command.height": (0.05, 0.05)})
     np.testing.assert_allclose(calm.field("hop")[:, 0], env.robot.home_height + 0.05, rtol=1e-6)
 
 
@@ -254,7 +231,6 @@ def test_sums_of_terms_are_counted_over_the_robots_that_there_are():
     env.init_state(seed=0)
     env.statistics()
     total = {}
-    names = []
     for _ in range(12):
         env.step(np.random.default_rng(0).normal(size=(37, 12)))
         for name, values in env.reward_terms().items():
@@ -286,89 +262,6 @@ def test_plain_functions_compile_to_real_numbers_alone():
     (signature,) = made.inline.signatures
     assert [str(kind) for kind in signature] == [str(np.dtype(real))] * 2
     assert str(made.inline.overloads[signature].signature.return_type) == str(np.dtype(real))
-
-
-def test_what_is_wrong_with_a_term_is_named():
-    @reward
-    def misread(foot_hight):
-        """A field that there is not."""
-        return foot_hight[0]
-
-    name = unique()
-    task(name, FLAT, rewards={misread: 1.0})
-    says(
-        r"reward misread \(.*test_terms.py:\d+\): unknown parameter 'foot_hight'; did you mean foot_height",
-        registry.make,
-        name,
-    )
-
-    @observation(columns=3)
-    def unmirrored(base_velocity):
-        """No mirror."""
-        return base_velocity
-
-    says(
-        r"observation unmirrored \(.*test_terms.py:\d+\): expected mirror",
-        task,
-        unique(),
-        FLAT,
-        observations=[unmirrored],
-    )
-
-    @observation(columns=4, mirror="number")
-    def too_many(base_velocity):
-        """Three numbers for four columns."""
-        return base_velocity
-
-    name = unique()
-    task(name, FLAT, observations=[too_many])
-    says(
-        r"observation too_many \(.*test_terms.py:\d+\): expected 4 numbers, got 3",
-        lambda: registry.make(name).init_state(),
-    )
-
-    @reward
-    def broken(base_velocity):
-        """An error of types."""
-        return base_velocity + "m/s"
-
-    name = unique()
-    task(name, FLAT, rewards={broken: 1.0})
-    says(r"reward broken \(.*test_terms.py:\d+\): ", lambda: registry.make(name).init_state())
-
-    @renewal(sets="nowhere")
-    def lost(ctrl_dt):
-        """Sets what there is not."""
-        return ctrl_dt
-
-    name = unique()
-    task(name, FLAT, renewals=[lost])
-    says(r"renewal lost \(.*test_terms.py:\d+\): cannot set 'nowhere'", registry.make, name)
-
-
-def test_weights_and_terms_belong_together():
-    @reward
-    def good(base_height):
-        """Fine."""
-        return base_height
-
-    def bare(base_height):
-        return base_height
-
-    says(r"rewards: expected a weight for each term", task, unique(), FLAT, rewards=[good])
-    says(r"rewards: unknown term 'goood'", task, unique(), FLAT, rewards={"goood": 1.0})
-    says(r"expected functions under @reward, got bare", task, unique(), FLAT, rewards={bare: 1.0})
-    says(r"expected functions under @termination, got reward good", task, unique(), FLAT, terminations=[good])
-    says(r"reward good .*: expected a number as its weight, got '1'", task, unique(), FLAT, rewards={good: "1"})
-    says(r"unknown base 'walk'", task, unique(), "walk")
-    says(r"expected a new name", task, FLAT, FLAT)
-
-    @reward
-    def goal(base_height):
-        """A name that there is."""
-        return base_height
-
-    says(r"reward goal .*: expected a name of its own", task, unique(), FLAT, rewards={goal: 1.0})
 
 
 def test_a_renewals_own_field_begins_as_it_says_and_counts_down():
@@ -432,114 +325,3 @@ def test_random_numbers_of_two_terms_differ_and_the_turned_base_does_not_matter(
     R = rotation(state.base_quaternion)
     ahead = R[:, :2, 0] / np.linalg.norm(R[:, :2, 0], axis=1, keepdims=True)
     np.testing.assert_allclose(heading[:, 0], (ahead * state.base_linear_velocity[:, :2]).sum(1), atol=1e-5)
-
-
-def test_names_that_would_stand_for_two_things_are_refused():
-    @reward
-    def low(base_height, height=0.1):
-        """The name of a weight as an option."""
-        return base_height - height
-
-    says(
-        r"reward low .*: option height: expected a name of its own; there is reward.height",
-        task,
-        unique(),
-        FLAT,
-        rewards={low: 1.0},
-    )
-
-    @reward
-    def near(base_height, swing=0.1):
-        """An option."""
-        return base_height - swing
-
-    @reward
-    def far(base_height, swing=0.2):
-        """The same, with another default."""
-        return base_height - swing
-
-    says(
-        r"reward far .*: option swing: expected a name of its own; there is one of reward near",
-        task,
-        unique(),
-        FLAT,
-        rewards={near: 1.0, far: 1.0},
-    )
-
-    @termination
-    def tilted(up):
-        """A name that there is."""
-        return up[2] < 0.0
-
-    says(
-        r"termination tilted .*: expected a name of its own; there is termination tilted",
-        task,
-        unique(),
-        FLAT,
-        terminations=[tilted],
-    )
-
-    @reward
-    def worded(base_height, swing="a"):
-        """A text as default."""
-        return base_height
-
-    says(
-        r"reward worded .*: option swing: expected a number, a pair of numbers or a truth value, got 'a'",
-        task,
-        unique(),
-        FLAT,
-        rewards={worded: 1.0},
-    )
-
-
-def test_what_a_term_gives_is_checked():
-    @termination
-    def angle(up):
-        """An angle, not whether it is too large."""
-        return up[2]
-
-    name = unique()
-    task(name, FLAT, terminations=angle)
-    says(r"termination angle .*: expected a truth value, such as angle > 0.5", lambda: registry.make(name).init_state())
-
-    @reward
-    def forgetful(base_height):
-        """No return."""
-        base_height + 1.0
-
-    name = unique()
-    task(name, FLAT, rewards={forgetful: 1.0})
-    says(r"reward forgetful .*: returns nothing", lambda: registry.make(name).init_state())
-
-    @randomisation(sets="up")
-    def turned(up):
-        """What belongs to the physics."""
-        return up
-
-    name = unique()
-    task(name, FLAT, randomisations=[turned])
-    says(r"randomisation turned .*: cannot set 'up'", registry.make, name)
-
-    @observation(mirror="number", noise="noise_foot_height")
-    def noisy(base_height):
-        """Noise that there is not."""
-        return base_height
-
-    name = unique()
-    task(name, FLAT, observations=[noisy])
-    says(r"observation noisy .*: unknown noise 'noise_foot_height'", registry.make, name)
-    says(r"expected sets, the names of what it sets", randomisation, lambda key: key)
-    says(r"command .*: targets: unknown metric 'hop_eror'", command, unique(), [], noisy, [], {"hop_eror": (0.0, 1.0)})
-
-
-def test_files_of_ones_own_that_cannot_be_imported_are_named_in_a_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "divided.py").write_text("x = 1\ny = 1 / 0\n")
-    says(
-        r"task: divided cannot be imported: ZeroDivisionError: division by zero \(.*divided.py:2\)",
-        registry.default_cfg,
-        "divided:x",
-    )
-    (tmp_path / "observation.py").write_text("")
-    says(r"task: observation.py: expected another name", registry.default_cfg, "observation:x")

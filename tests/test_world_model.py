@@ -1,24 +1,18 @@
-"""World model: its arithmetic against hand calculations, what it learns from, what the policy imagines with it."""
+"""World model: its arithmetic against hand calculations, what it expects, and what it learns."""
 
-import dataclasses
 import math
 
 import pytest
 import torch
+from small_world_model import CPU, SMALL, model, of_quadruped
 from torch.distributions import Categorical, kl_divergence
 
-from config import Config, WorldModelCfg
-from entity import Creature
-from environments import registry
+from config import Config
 from settings import ConfigError, override
-from training import ppo
-from training.engine import TrainingEngine
-from training.imagination import imagine
 from training.presets import preset
-from training.replay import Replay, Sequences
+from training.replay import Sequences
 from training.world_model import (
     Chance,
-    WorldModelTrainer,
     divergence,
     latent_losses,
     observation_loss,
@@ -27,25 +21,7 @@ from training.world_model import (
     overshooting_weights,
     world_model_loss,
 )
-from world_model import TwoHot, WorldModel, probabilities, sample, symexp, symlog
-
-CPU = torch.device("cpu")
-SMALL = WorldModelCfg(
-    role="imagination", deter=16, groups=4, classes=8, hidden=24, updates=2, batch=8, sequence=2, capacity=4, passes=1, imagined=64, horizon=5, patience=1,
-)  # fmt: skip
-QUADRUPED = registry.make("quadruped-balance", num_envs=1)
-
-
-def model(cfg=SMALL, obs=5, actions=3, privileged=2, body=None):
-    torch.manual_seed(0)
-    return WorldModel(obs, actions, cfg, privileged, body)
-
-
-def of_quadruped(cfg=SMALL):
-    """Return a world model of a body with a mirror image, whose normaliser knows something."""
-    m = model(cfg, 37, 12, QUADRUPED.num_privileged, QUADRUPED.body)
-    m.normaliser.update(torch.randn(200, m.num_all) * torch.linspace(0.5, 2, m.num_all) + 0.3)
-    return m
+from world_model import TwoHot, probabilities, sample, symexp, symlog
 
 
 def sequences(m, steps=6, robots=7, seed=1):
@@ -69,14 +45,6 @@ def sequences(m, steps=6, robots=7, seed=1):
 def course(m, s, noise=None):
     """Return what a model takes sequences for."""
     return m.run(s.latent, s.action.flatten(0, 1), s.keep, noise, m.encode_seen(m.standardise(s.obs.flatten(0, 1))))
-
-
-def engine(n=64, threads=1, seed=0, world=SMALL, **changes):
-    base = dataclasses.replace(preset("quadruped-balance"), seed=seed, world_model=world)
-    cfg = override(base, {"ppo.rollout": 8, "network.lstm": 32, "network.critic": 32, **changes})
-    env = registry.make(cfg.task, num_envs=n, cfg=cfg.env, threads=1)
-    torch.manual_seed(seed)
-    return TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, CPU, threads)
 
 
 # Arithmetic
@@ -157,13 +125,9 @@ def test_shapes_and_single_questions():
     obs = torch.randn(9, 5)
     action = torch.randn(9, 3)
     shapes = {
-        "latent": (9, 48),
-        "reconstruction": (9, 5),
-        "next_latent": (9, 48),
-        "next_obs": (9, 5),
-        "reward": (9,),
+        "latent": (9, 48), "reconstruction": (9, 5), "next_latent": (9, 48), "next_obs": (9, 5), "reward": (9,),
         "done": (9,),
-    }
+    }  # fmt: skip
     assert {name: tuple(x.shape) for name, x in m(obs, action).items()} == shapes
     latent = m.encode(obs)
     assert torch.equal(latent[:, :16], torch.zeros(9, 16)) and torch.equal(
@@ -320,13 +284,8 @@ def test_losses_of_a_fixed_batch_fall(changes, mirrored):
         optimizer.step()
         history.append({"loss": float(loss.detach())} | {name: float(x) for name, x in metrics.items()})
     assert latents.shape == (m.sides, 48 // m.sides, 4 * 48) and not latents.requires_grad
-    for name in (
-        "loss",
-        "world_decode",
-        "world_reward",
-        "world_done",
-        *(("world_overshoot",) if weights is not None else ()),
-    ):
+    ahead = ("world_overshoot",) if weights is not None else ()
+    for name in ("loss", "world_decode", "world_reward", "world_done", *ahead):
         assert history[-1][name] < 0.9 * history[0][name], name
     parts = sum(value for name, value in history[0].items() if name not in ("loss", "world_surprise"))
     assert history[0]["loss"] == pytest.approx(parts, rel=1e-5)
@@ -379,189 +338,6 @@ def test_a_fall_costs_what_it_cost():
     assert float(m.reward(m.judge(follows)).detach().mean()) == pytest.approx(float(reward.mean()), rel=0.1)
 
 
-# What it learns from
-
-
-def rollouts(made, count):
-    """Return copies of what each of some rollouts should leave in the replay buffer: actions, observations after them, rewards, falls."""
-    stored = []
-    for _ in range(count):
-        rs = made.collect_trajectory()
-        made.replay.add(rs, torch.randn(made.replay.latent.shape[1:]))
-        lived = [
-            [r.action, torch.cat((r.obs[1:], r.privileged[1:]), dim=-1), r.reward, r.terminated.float(), 1.0 - r.done()]
-            for r in rs
-        ]
-        stored.append([torch.cat(x, dim=1) for x in zip(*lived, strict=True)])
-    return stored
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_replay_returns_whole_sequences_of_one_robot_also_across_its_end(threads):
-    made = engine(64, threads, **{"env.max_episode_seconds": 0.3, "env.fall_tilt": 0.15})
-    stored = rollouts(made, 6)
-    replay = made.replay
-    assert replay.count == 6 and replay.capacity == 4
-    places = replay.draw(500, torch.Generator().manual_seed(0))
-    assert set(places[:, 0].tolist()) == {2, 3, 4} and set(places[:, 1].tolist()) == set(range(64))
-    s = replay.read(places)
-    assert s.action.shape == (16, 500, 12)
-    assert (s.keep == 0).any() and s.terminated.any()
-    for b in range(0, 500, 7):
-        first, robot = places[b].tolist()
-        for number, ours in enumerate((s.action, s.obs, s.reward, s.terminated, s.keep)):
-            assert torch.equal(
-                ours[:, b], torch.cat([stored[first][number][:, robot], stored[first + 1][number][:, robot]])
-            )
-        assert torch.equal(s.latent[..., b], replay.latent[first % 4, ..., robot])
-
-
-def test_latents_before_rollouts_are_stored_anew():
-    made = engine(32)
-    rollouts(made, 3)
-    replay = made.replay
-    before = replay.latent.clone()
-    places = torch.tensor([[0, 4], [1, 9]])
-    latents = torch.randn(2, 24, 16 * 2)
-    replay.refresh(places, latents)
-    at = latents.unflatten(-1, (16, 2))
-    assert torch.equal(replay.latent[1, ..., 4], at[..., 7, 0]) and torch.equal(
-        replay.latent[2, ..., 4], at[..., 15, 0]
-    )
-    assert torch.equal(replay.latent[2, ..., 9], at[..., 7, 1])
-    assert (replay.latent != before).any(1).any(
-        1
-    ).sum() == 3  # the latent before a rollout that is not there yet has no place
-
-
-def test_sequences_are_shorter_while_there_are_no_more():
-    env = registry.make("quadruped-balance", num_envs=16, threads=1)
-    replay = Replay(env, of_quadruped(), 4, 8, 3, CPU)
-    made = engine(16)
-    for count, length in ((1, 8), (2, 16), (3, 24), (4, 24), (9, 24)):
-        while replay.count < count:
-            replay.add(made.collect_trajectory(), torch.zeros(2, 24, 16))
-        assert replay.read(replay.draw(5, torch.Generator())).action.shape[:2] == (length, 5)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_equal_observations_and_broken_losses_are_borne(threads):
-    made = engine(32)
-    rollouts(made, 2)
-    replay = made.replay
-    m = of_quadruped()
-    m.normaliser.count.zero_()
-    replay.obs.fill_(0.3)
-    m.normaliser.update(replay.obs[0].flatten(0, 1))
-    trainer = WorldModelTrainer(m, replay, 0, threads)
-    assert all(math.isfinite(x) for x in trainer.train().values())
-    before = [p.detach().clone() for p in m.parameters()]
-    latent = replay.latent.clone()
-    replay.reward.fill_(math.nan)
-    assert trainer.train()["world_skipped"] == 2
-    assert all(torch.equal(a, b) for a, b in zip(before, m.parameters(), strict=True))
-    assert torch.equal(replay.latent, latent)
-
-
-# Imagination
-
-
-def about_to_imagine():
-    """Return an engine whose world model has followed a second rollout, and its dreamer."""
-    made = engine(32)
-    made.iterate()
-    made.collect_trajectory()
-    made.workers[0].estimate()
-    made.follow(made.learn_world()[0])
-    return made, made.dreamer
-
-
-def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
-    made, dreamer = about_to_imagine()
-    x = dreamer.imagine(400, torch.Generator().manual_seed(0))
-    assert x.obs.shape == (5, 400, 37) and x.action.shape == (5, 400, 12) and x.features.shape[2:] == (5, 400)
-    mean, _ = made.belief(x.obs, x.memory)
-    torch.testing.assert_close(mean, x.mean, rtol=1e-4, atol=1e-5)
-    spread = ((x.action - x.mean) / made.belief.std().detach()).std()
-    assert float(spread) == pytest.approx(1, abs=0.05)
-    assert torch.equal(x.reached[0], torch.ones(400)) and float(x.reached.min()) >= 0 and float(x.reached.max()) <= 1
-    # it begins at instants of the rollout, with the memory of that instant
-    r = made.workers[0].rollout
-    t, n = torch.nonzero((r.obs[1:, :, None] == x.obs[0, 5]).all(-1)[..., 0])[0].tolist()
-    _, after = made.belief(r.obs[: t + 1], r.state.belief, r.starts[: t + 1])
-    torch.testing.assert_close(
-        after.cell[..., n] * (1 - r.starts[t + 1, n]), x.memory.cell[..., 5], rtol=1e-4, atol=1e-5
-    )
-
-
-def test_a_dream_that_begins_an_episode_remembers_nothing():
-    made, dreamer = about_to_imagine()
-    lived = dreamer.experience._replace(keep=torch.zeros_like(dreamer.experience.keep))
-    dreamer.follow(lived, made.workers)
-    x = dreamer.imagine(8, torch.Generator().manual_seed(0))
-    assert not any(y.any() for y in x.memory) and not dreamer.latents[:, : dreamer.model.deter].any()
-
-
-def test_imagined_steps_count_as_far_as_they_are_probable(monkeypatch):
-    made, dreamer = about_to_imagine()
-    dreams = []
-
-    def uncertain(*rest):
-        dreams.append(imagine(*rest)._replace(goes_on=torch.full((5, 48), 0.5)))
-        return dreams[-1]
-
-    monkeypatch.setattr("training.imagination.imagine", uncertain)
-    x = dreamer.imagine(48, torch.Generator().manual_seed(0))
-    (d,) = dreams
-    torch.testing.assert_close(x.reached, torch.tensor([1, 0.5, 0.25, 0.125, 0.0625])[:, None].expand(5, 48))
-    with torch.no_grad():
-        values = made.belief.value(d.obs[..., :37], d.obs[..., 37:])
-    gamma = made.cfg.ppo.gamma
-    lam = made.cfg.ppo.gae_lambda
-    last = torch.zeros(48)
-    for t in reversed(range(5)):
-        last = d.reward[t] + gamma * 0.5 * values[t + 1] - values[t] + gamma * lam * 0.5 * last
-        torch.testing.assert_close(x.advantage[t], last, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_imagination_begins_after_a_while_and_is_learned_from(threads):
-    made = engine(64, threads)
-    first = made.iterate()
-    second = made.iterate()
-    assert "imagined_kl" not in first and {"imagined_kl", "imagined_value_loss", "world_decode", "kl"} <= set(second)
-    assert all(math.isfinite(x) for metrics in (first, second) for x in metrics.values())
-    again = engine(64, threads)  # the same seed, whichever thread is first
-    for metrics in (first, second):
-        repeated = again.iterate()
-        assert all(repeated[name] == x for name, x in metrics.items() if not name.endswith("seconds"))
-
-
-def test_lived_and_imagined_experience_weigh_what_they_are_asked_to():
-    gradients = []
-    for weight in (0.0, 0.25, 1.0):
-        made = engine(64, 2, **{"ppo.minibatches": 1, "world_model.weight": weight})
-        made.iterate()
-        made.step = gradients.append
-        made.iterate()
-    lived, mixed, imagined = gradients
-    assert (lived - imagined).norm() > 0.1 * lived.norm() > 0
-    torch.testing.assert_close(mixed, 0.75 * lived + 0.25 * imagined, rtol=1e-4, atol=1e-6)
-
-
-def test_imagination_has_a_preset_of_few_robots():
-    cfg = preset("quadruped-walk-flat", "imagination")
-    assert (cfg.world_model.role, cfg.train.num_envs, cfg.ppo.gamma) == (
-        "imagination",
-        16,
-        preset("quadruped-walk-flat").ppo.gamma,
-    )
-    assert (
-        preset("quadruped-balance").world_model.role == "off"
-        and preset("quadruped-balance", "belief").world_model.role == "belief"
-    )
-
-
 @pytest.mark.parametrize(
     ("size", "deter", "features"), [("small", 128, 384), ("medium", 512, 1024), ("large", 1024, 2048)]
 )
@@ -571,111 +347,3 @@ def test_sizes_come_by_name(size, deter, features):
     assert cfg.world_model.deter == deter and m.size == features
     loss, _, _ = world_model_loss(m, sequences(m, 3, 5), Chance(CPU, 0))
     assert math.isfinite(float(loss.detach()))
-
-
-def test_a_rollout_is_learned_from_several_times_each_with_other_dreams(monkeypatch):
-    made = engine(64, 1, **{"world_model.passes": 3})
-    dreams = []
-    made.iterate()
-    real = made.learn_behaviour
-    monkeypatch.setattr(made, "learn_behaviour", lambda sources: (dreams.append(sources), real(sources))[1])
-    made.iterate()
-    assert len(dreams) == 3 and all(sources[""] is dreams[0][""] for sources in dreams)
-    assert not torch.equal(dreams[0]["imagined_"][0].obs, dreams[1]["imagined_"][0].obs)
-
-
-def test_the_learning_rate_follows_what_was_imagined_by_the_policy_of_this_instant(monkeypatch):
-    made = engine(64, 1)
-    seen = []
-    made.iterate()
-    monkeypatch.setattr("training.engine.ppo.adapt_learning_rate", lambda rate, kl, cfg: seen.append(kl) or rate)
-    metrics = made.iterate()
-    assert sum(seen) / len(seen) == pytest.approx(metrics["imagined_kl"]) != pytest.approx(metrics["kl"])
-
-
-def test_episodes_of_one_step_are_lived_through_and_imagined_from():
-    made = engine(32)
-    made.iterate()
-    made.collect_trajectory()
-    r = made.workers[0].rollout
-    r.terminated.fill_(True)
-    r.starts[1:] = 1.0
-    metrics = made.train_on_trajectory()
-    assert made.dreams() and all(math.isfinite(x) for x in metrics.values())
-    assert "imagined_kl" in made.iterate()
-
-
-# What the policy reads
-
-
-def test_a_belief_reads_what_it_read_when_it_is_learned_from():
-    made = engine(64, 2, **{"world_model.role": "belief", "ppo.minibatches": 1, "env.max_episode_seconds": 0.3})
-    made.iterate()
-    for r, worker in zip(made.collect_trajectory(), made.workers, strict=True):
-        worker.estimate()
-        x = worker.experience
-        assert r.starts[1:].any() and x.context.shape == (2, 8, 8, 32) and x.context.abs().max() > 0.01
-        assert not x.context[:, :, r.starts[:-1] > 0].any()  # nothing is remembered as an episode begins
-        mean, _ = made.belief(x.obs, x.memory, x.starts, x.context)
-        torch.testing.assert_close(mean, r.mean, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(worker.memories[-1].latent, worker.infer.memory.latent)
-
-
-def test_latents_before_rollouts_are_those_the_policy_read():
-    made = engine(64, 2, **{"world_model.role": "belief"})
-    made.iterate()
-    before = torch.cat([worker.infer.memory.latent for worker in made.workers], dim=-1)
-    made.collect_trajectory()
-    made.world_model.train = dict
-    lived, _ = made.learn_world()
-    assert torch.equal(lived.latent, before) and before.any()
-
-
-def test_a_creature_carries_its_latent_from_step_to_step_and_does_the_same_again():
-    made = engine(32, **{"world_model.role": "belief"})
-    creature = made.creature
-    obs = torch.randn(5, 32, 37)
-    runs = []
-    for _ in range(2):
-        memory = creature.initial_state(32)
-        actions = []
-        for o in obs:
-            action, _, memory = creature.act(o, memory)
-            actions.append(action)
-        runs.append(torch.stack(actions))
-    assert torch.equal(*runs)
-    m = creature.world_model
-    keep = torch.ones(5, 32)
-    keep[0] = 0.0
-    before = torch.cat((torch.zeros(1, 32, 12), runs[0][:-1]))
-    with torch.no_grad():
-        whole = m.run(
-            m.initial_latent(32), before.flatten(0, 1), keep, None, m.encode_seen(m.standardise(obs.flatten(0, 1)))
-        )
-    torch.testing.assert_close(memory.latent, whole.last)
-    # a start forgets
-    _, _, again = creature.act(obs[0], memory, starts=torch.ones(32))
-    torch.testing.assert_close(again.latent, creature.act(obs[0], creature.initial_state(32))[2].latent)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"world_model.privileged": True}, "world_model.privileged: expected false in role belief"),
-        ({"network.symmetric": False}, "network.symmetric: expected true"),
-    ],
-)
-def test_a_belief_that_could_not_be_read_is_refused(changes, message):
-    with pytest.raises(ConfigError, match=message):
-        engine(32, **{"world_model.role": "belief", **changes})
-
-
-def test_advantages_of_a_certain_future_are_the_ordinary_ones():
-    reward = torch.randn(6, 3)
-    value = torch.randn(7, 3)
-    certain = ppo.generalised_advantages(reward, value[:-1], value[1:], torch.zeros(6, 3), 0.9, 0.8)
-    half = ppo.generalised_advantages(reward, value[:-1], 0.5 * value[1:], torch.full((6, 3), 0.5), 0.9, 0.8)
-    torch.testing.assert_close(
-        half, ppo.generalised_advantages(reward, value[:-1], 0.5 * value[1:], torch.zeros(6, 3), 0.9, 0.4)
-    )
-    assert not torch.allclose(half, certain)

@@ -1,12 +1,46 @@
-"""The quadruped's tasks a second time, in plain NumPy: what tests compare with."""
+"""The quadruped's tasks as tests make them, and a second time in plain NumPy: what tests compare with."""
 
 import dataclasses
 
 import numpy as np
 from oracle import centre_of_mass, foot_positions, rotation
 
+from config import NoiseCfg, VaryCfg
+from environments import registry
 from environments.quadruped import torque_ratio
 from physics import layout as L
+
+STAY = "quadruped-balance"
+FLAT = "quadruped-walk-flat"
+ROBUST = "quadruped-walk-robust"
+GOAL = "quadruped-goal"
+ALIKE = {f"vary.{field.name}": field.default for field in dataclasses.fields(VaryCfg)} | {
+    f"noise.{field.name}": 0.0 for field in dataclasses.fields(NoiseCfg)
+}
+NEVER_FALL = {"fall_tilt": 3.0, "fall_height": 0.0}
+ONE_COMMAND = {"command.interval": (1e5, 1e6)}
+FIELDS = (
+    "base_position", "base_quaternion", "joint_position",
+    "base_linear_velocity", "base_angular_velocity", "joint_velocity",
+)  # fmt: skip
+
+
+def make(task, n, *changes, threads=1):
+    """Return an environment of robots that do not differ and are observed without error."""
+    return registry.make(
+        task,
+        num_envs=n,
+        env_cfg_override={key: value for change in (ALIKE, *changes) for key, value in change.items()},
+        threads=threads,
+    )
+
+
+def wander(env, steps, scale=0.5, seed=0):
+    """Take random actions; return the last state."""
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        state = env.step(rng.normal(0, scale, (env.num_envs, 12)).astype(np.float32))
+    return state
 
 
 def goal(env):
@@ -27,13 +61,18 @@ def mirror_image(mirror, x):
 
 
 def contact_velocity(env, state):
-    """Return (N, 4, 3) the velocity of the feet's lowest points, world frame [m/s], by differences of positions and the calves' turning."""
+    """Return (N, 4, 3) the velocity of the feet's lowest points, world frame [m/s].
+
+    By differences of the feet's positions, and the calves' turning.
+    """
     h = 1e-5
     q = state.base_quaternion.astype(float)
     w = state.base_angular_velocity.astype(float)
     rate = 0.5 * np.stack([
-        -q[:, 1] * w[:, 0] - q[:, 2] * w[:, 1] - q[:, 3] * w[:, 2], q[:, 0] * w[:, 0] + q[:, 2] * w[:, 2] - q[:, 3] * w[:, 1],
-        q[:, 0] * w[:, 1] + q[:, 3] * w[:, 0] - q[:, 1] * w[:, 2], q[:, 0] * w[:, 2] + q[:, 1] * w[:, 1] - q[:, 2] * w[:, 0],
+        -q[:, 1] * w[:, 0] - q[:, 2] * w[:, 1] - q[:, 3] * w[:, 2],
+        q[:, 0] * w[:, 0] + q[:, 2] * w[:, 2] - q[:, 3] * w[:, 1],
+        q[:, 0] * w[:, 1] + q[:, 3] * w[:, 0] - q[:, 1] * w[:, 2],
+        q[:, 0] * w[:, 2] + q[:, 1] * w[:, 1] - q[:, 2] * w[:, 0],
     ], axis=1)  # fmt: skip
 
     def feet(t):
