@@ -7,7 +7,7 @@ A field is set on the command line as ``--section.field VALUE``; in Python with
 import math
 from dataclasses import dataclass
 
-from settings import ConfigError, Section, knob
+from settings import ConfigError, Pair, Section, knob
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class MotorCfg(Section):
         super().validate(name)
         if not self.rated_speed < self.no_load_speed:
             raise ConfigError(
-                f"motor.rated_speed: expected less than motor.no_load_speed = {self.no_load_speed:g} rad/s, got {self.rated_speed:g}"
+                f"motor.rated_speed: expected less than motor.no_load_speed = {self.no_load_speed:g} rad/s, "
+                f"got {self.rated_speed:g}"
             )
 
 
@@ -75,7 +76,8 @@ class PhysicsCfg(Section):
         super().validate(name)
         if self.friction_model != "simple" and self.static_friction < self.foot_friction:
             raise ConfigError(
-                f"physics.static_friction: expected at least physics.foot_friction = {self.foot_friction:g}, got {self.static_friction:g}"
+                f"physics.static_friction: expected at least physics.foot_friction = {self.foot_friction:g}, "
+                f"got {self.static_friction:g}"
             )
 
 
@@ -83,27 +85,21 @@ class PhysicsCfg(Section):
 class VaryCfg(Section):
     """How robots differ, drawn for each when an episode starts, uniform between two numbers (domain randomisation)."""
 
-    friction: tuple[float, float] = knob((1.0, 1.0), "foot friction, times", "1", low=0.0, high=10.0)
-    restitution: tuple[float, float] = knob((1.0, 1.0), "restitution, times", "1", low=0.0, high=1.0)
-    stiffness: tuple[float, float] = knob((1.0, 1.0), "contact stiffness, times", "1", low=0.01, high=100.0)
-    grip_time: tuple[float, float] = knob((0.0, 0.0), "added to physics.grip_time", "s", low=0.0, high=0.1)
-    trunk_mass: tuple[float, float] = knob((1.0, 1.0), "mass and inertia of the trunk, times", "1", low=0.1, high=10.0)
+    friction: Pair = knob((1.0, 1.0), "foot friction, times", "1", low=0.0, high=10.0)
+    restitution: Pair = knob((1.0, 1.0), "restitution, times", "1", low=0.0, high=1.0)
+    stiffness: Pair = knob((1.0, 1.0), "contact stiffness, times", "1", low=0.01, high=100.0)
+    grip_time: Pair = knob((0.0, 0.0), "added to physics.grip_time", "s", low=0.0, high=0.1)
+    trunk_mass: Pair = knob((1.0, 1.0), "mass and inertia of the trunk, times", "1", low=0.1, high=10.0)
     trunk_shift: float = knob(0.0, "centre of mass of the trunk, +- on each axis", "m", low=0.0, high=1.0)
-    link_mass: tuple[float, float] = knob(
-        (1.0, 1.0), "mass and inertia of the legs' links, times", "1", low=0.1, high=10.0
-    )
-    strength: tuple[float, float] = knob((1.0, 1.0), "torque limit of each motor, times", "1", low=0.0, high=10.0)
-    kp: tuple[float, float] = knob((1.0, 1.0), "stiffness of the PD law, times", "1", low=0.0, high=10.0)
-    kd: tuple[float, float] = knob((1.0, 1.0), "damping of the PD law, times", "1", low=0.0, high=10.0)
-    joint_friction: tuple[float, float] = knob(
-        (1.0, 1.0), "dry friction of each joint, times", "1", low=0.0, high=100.0
-    )
-    joint_damping: tuple[float, float] = knob((1.0, 1.0), "damping of each joint, times", "1", low=0.0, high=100.0)
+    link_mass: Pair = knob((1.0, 1.0), "mass and inertia of the legs' links, times", "1", low=0.1, high=10.0)
+    strength: Pair = knob((1.0, 1.0), "torque limit of each motor, times", "1", low=0.0, high=10.0)
+    kp: Pair = knob((1.0, 1.0), "stiffness of the PD law, times", "1", low=0.0, high=10.0)
+    kd: Pair = knob((1.0, 1.0), "damping of the PD law, times", "1", low=0.0, high=10.0)
+    joint_friction: Pair = knob((1.0, 1.0), "dry friction of each joint, times", "1", low=0.0, high=100.0)
+    joint_damping: Pair = knob((1.0, 1.0), "damping of each joint, times", "1", low=0.0, high=100.0)
     joint_offset: float = knob(0.0, "error of each joint's measured angle, +-", "rad", low=0.0, high=1.0)
-    delay: tuple[float, float] = knob(
-        (0.0, 0.0), "added to the motors' delay; needs motor.enabled", "s", low=0.0, high=1.0
-    )
-    gravity: tuple[float, float] = knob((1.0, 1.0), "gravity, times", "1", low=0.0, high=10.0)
+    delay: Pair = knob((0.0, 0.0), "added to the motors' delay; needs motor.enabled", "s", low=0.0, high=1.0)
+    gravity: Pair = knob((1.0, 1.0), "gravity, times", "1", low=0.0, high=10.0)
 
 
 @dataclass(frozen=True)
@@ -121,11 +117,9 @@ class ResetCfg(Section):
 class PushCfg(Section):
     """Sudden changes of the base's velocity, as from a shove."""
 
-    speed: tuple[float, float] = knob(
-        (0.5, 1.5), "horizontal kick, uniform between, any direction", "m/s", low=0.0, high=10.0
-    )
+    speed: Pair = knob((0.5, 1.5), "horizontal kick, uniform between, any direction", "m/s", low=0.0, high=10.0)
     spin: float = knob(1.0, "angular kick, uniform +- on each axis", "rad/s", low=0.0, high=20.0)
-    interval: tuple[float, float] = knob((2.0, 4.0), "time between pushes, uniform between", "s", low=0.02, high=1e6)
+    interval: Pair = knob((2.0, 4.0), "time between pushes, uniform between", "s", low=0.02, high=1e6)
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,7 @@ class GoalCfg(Section):
         0.1, "horizontal distance of a new goal from the feet's middle, uniform up to", "m", low=0.0, high=2.0
     )
     height: float = knob(0.02, "goal height about the home height, uniform +-", "m", low=0.0, high=0.2)
-    interval: tuple[float, float] = knob((4.0, 8.0), "time between new goals, uniform between", "s", low=0.02, high=1e6)
+    interval: Pair = knob((4.0, 8.0), "time between new goals, uniform between", "s", low=0.02, high=1e6)
     reach: float = knob(0.3, "largest horizontal distance that the observation shows", "m", low=0.01, high=10.0)
 
 
@@ -146,20 +140,15 @@ class CommandCfg(Section):
 
     kind: str = knob(
         "stay",
-        "stay: at env.goal; velocity: at drawn velocities; goal: from place to place; pose: to a place, to stand there facing as asked",
+        "stay: at env.goal; velocity: at drawn velocities; goal: from place to place; "
+        "pose: to a place, to stand there facing as asked",
     )
-    forward: tuple[float, float] = knob(
-        (-1.0, 1.0), "forward velocity, uniform between (velocity)", "m/s", low=-10.0, high=10.0
-    )
-    sideways: tuple[float, float] = knob(
-        (-0.6, 0.6), "velocity to the left, uniform between (velocity)", "m/s", low=-10.0, high=10.0
-    )
-    turn: tuple[float, float] = knob(
+    forward: Pair = knob((-1.0, 1.0), "forward velocity, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
+    sideways: Pair = knob((-0.6, 0.6), "velocity to the left, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
+    turn: Pair = knob(
         (-1.0, 1.0), "yaw rate, uniform between (velocity), kept between (goal, pose)", "rad/s", low=-10.0, high=10.0
     )
-    interval: tuple[float, float] = knob(
-        (5.0, 10.0), "time between new commands, uniform between (velocity)", "s", low=0.02, high=1e6
-    )
+    interval: Pair = knob((5.0, 10.0), "time between new commands, uniform between (velocity)", "s", low=0.02, high=1e6)
     standing: float = knob(0.15, "share of commands to stand (velocity)", "1", low=0.0, high=1.0)
     turning: float = knob(0.1, "share of commands to turn on the spot (velocity)", "1", low=0.0, high=1.0)
     least: float = knob(
@@ -177,9 +166,7 @@ class CommandCfg(Section):
         low=0.01,
         high=100.0,
     )
-    distance: tuple[float, float] = knob(
-        (1.0, 5.0), "horizontal distance of a new goal, between (goal, pose)", "m", low=0.1, high=1e3
-    )
+    distance: Pair = knob((1.0, 5.0), "horizontal distance of a new goal, between (goal, pose)", "m", low=0.1, high=1e3)
     reached: float = knob(
         0.3,
         "horizontal distance at which the next goal follows (goal), or that is near enough (pose)",
@@ -191,7 +178,7 @@ class CommandCfg(Section):
     still: float = knob(0.14, "heading error below which no turn is asked for (pose)", "rad", low=0.0, high=3.2)
 
     def validate(self, name: str = "command") -> None:
-        """Raise ConfigError also for goals that are reached at once, and shares of more than all commands; see Section."""
+        """Raise ConfigError also for goals reached at once, and shares of more than all commands; see Section."""
         super().validate(name)
         if self.distance[0] <= self.reached:
             raise ConfigError(
@@ -211,7 +198,7 @@ class TerrainCfg(Section):
         "flat", "flat, or kinds of tiles: rough slope_up slope_down stairs_up stairs_down stones", "names"
     )
     levels: int = knob(10, "tiles along x", low=1, high=100)
-    difficulty: tuple[float, float] = knob((0.0, 1.0), "of the first and the last level", "1", low=0.0, high=1.0)
+    difficulty: Pair = knob((0.0, 1.0), "of the first and the last level", "1", low=0.0, high=1.0)
     tile: float = knob(8.0, "side of a tile", "m", low=2.0, high=100.0)
     cell: float = knob(0.1, "distance between heights, a whole share of 16 m", "m", low=0.01, high=1.0)
     seed: int = knob(0, "of what is random in it", low=0, high=2**31 - 1)
@@ -231,7 +218,7 @@ class NoiseCfg(Section):
 
 @dataclass(frozen=True)
 class RewardCfg(Section):
-    """Weights of a task's reward terms, by their names, and the terms' options: environments/quadruped/rewards.py has those that come with Foal."""
+    """Weights of reward terms, by name, and their options; environments/quadruped/rewards.py has Foal's own."""
 
     floor: bool = knob(True, "the sum of the terms, but for that of a fall, does not fall below 0")
 
@@ -279,18 +266,15 @@ class EnvCfg(Section):
         return round(self.max_episode_seconds / self.ctrl_dt)
 
     def validate(self, name: str = "env") -> None:
-        """Raise ConfigError also unless physics steps make up a control step, and control steps an episode; see Section."""
+        """Raise ConfigError also unless physics steps make up a control step and these an episode; see Section."""
         super().validate(name)
+        step = f"env.ctrl_dt = {self.ctrl_dt:g} s"
         if self.sim_dt > self.ctrl_dt * (1 + 1e-6):
-            raise ConfigError(f"env.sim_dt: expected at most env.ctrl_dt = {self.ctrl_dt:g} s, got {self.sim_dt:g}")
+            raise ConfigError(f"env.sim_dt: expected at most {step}, got {self.sim_dt:g}")
         if not math.isclose(self.sim_substeps * self.sim_dt, self.ctrl_dt, rel_tol=1e-6):
-            raise ConfigError(
-                f"env.sim_dt: expected a whole share of env.ctrl_dt = {self.ctrl_dt:g} s, got {self.sim_dt:g}"
-            )
+            raise ConfigError(f"env.sim_dt: expected a whole share of {step}, got {self.sim_dt:g}")
         if self.max_episode_steps < 1:
-            raise ConfigError(
-                f"env.max_episode_seconds: expected at least env.ctrl_dt = {self.ctrl_dt:g} s, got {self.max_episode_seconds:g}"
-            )
+            raise ConfigError(f"env.max_episode_seconds: expected at least {step}, got {self.max_episode_seconds:g}")
 
 
 @dataclass(frozen=True)
@@ -324,8 +308,8 @@ class QuadrupedCfg(EnvCfg):
     command: CommandCfg = CommandCfg()
     terrain: TerrainCfg = TerrainCfg()
     vary: VaryCfg = VaryCfg(
-        friction=(0.7, 1.3), stiffness=(0.5, 1.5), trunk_mass=(0.9, 1.15), trunk_shift=0.02, link_mass=(0.95, 1.05), strength=(0.9, 1.1),
-        kp=(0.9, 1.1), kd=(0.9, 1.1), joint_offset=0.02, gravity=(0.98, 1.02),
+        friction=(0.7, 1.3), stiffness=(0.5, 1.5), trunk_mass=(0.9, 1.15), trunk_shift=0.02, link_mass=(0.95, 1.05),
+        strength=(0.9, 1.1), kp=(0.9, 1.1), kd=(0.9, 1.1), joint_offset=0.02, gravity=(0.98, 1.02),
     )  # fmt: skip
     noise: NoiseCfg = NoiseCfg(
         joint_position=0.01, joint_velocity=0.5, spin=0.1, gravity=0.02, spin_bias=0.02, gravity_bias=0.01
@@ -399,12 +383,10 @@ class PPOCfg(Section):
 
 @dataclass(frozen=True)
 class CurriculumCfg(Section):
-    """How hard pushes and commands are while training, from a first to a last level, times the task's. In evaluations they are as the task says."""
+    """How hard pushes and commands get while training, times the task's own, which evaluations have."""
 
-    push: tuple[float, float] = knob((1.0, 1.2), "strength of pushes, at first and in the end", "1", low=0.0, high=10.0)
-    command: tuple[float, float] = knob(
-        (1.0, 1.0), "velocities of commands, at first and in the end", "1", low=0.0, high=10.0
-    )
+    push: Pair = knob((1.0, 1.2), "strength of pushes, at first and in the end", "1", low=0.0, high=10.0)
+    command: Pair = knob((1.0, 1.0), "velocities of commands, at first and in the end", "1", low=0.0, high=10.0)
     growth: float = knob(0.005, "what an iteration adds to either level", "1", low=0.0, high=1.0)
     falls: float = knob(1.2, "falls per 1000 control steps above which nothing grows", "1", low=0.0, high=1000.0)
 
@@ -414,9 +396,11 @@ class WorldModelCfg(Section):
     """The recurrent state-space model: what it is for, how large it is, how it learns."""
 
     role: str = knob(
-        "off", "off: there is none; belief: the policy reads what it remembers; imagination: policy and critic also learn from what it imagines",
+        "off",
+        "off: there is none; belief: the policy reads what it remembers; "
+        "imagination: policy and critic also learn from what it imagines",
         choices=("off", "belief", "imagination"),
-    )  # fmt: skip
+    )
     size: str = knob(
         "small",
         "deter, groups, classes and hidden, where they are not given: small suits a CPU",
@@ -456,7 +440,8 @@ class WorldModelCfg(Section):
         super().validate(name)
         if self.role == "belief" and self.privileged:
             raise ConfigError(
-                "world_model.privileged: expected false in role belief, whose policy must do without a simulator, got true"
+                "world_model.privileged: expected false in role belief, "
+                "whose policy must do without a simulator, got true"
             )
 
 
@@ -505,5 +490,6 @@ class Config(Section):
         super().validate(name)
         if self.train.num_envs % self.ppo.minibatches:
             raise ConfigError(
-                f"train.num_envs: expected a multiple of ppo.minibatches = {self.ppo.minibatches}, got {self.train.num_envs}"
+                f"train.num_envs: expected a multiple of ppo.minibatches = {self.ppo.minibatches}, "
+                f"got {self.train.num_envs}"
             )

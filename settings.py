@@ -1,10 +1,15 @@
-"""What a configuration is made of: sections of knobs, which know their meaning, unit and range, and are read, checked and changed by name."""
+"""What a configuration is made of: sections of knobs.
+
+Knobs know their meaning, unit and range, and are read, checked and changed by name.
+"""
 
 import dataclasses
 import difflib
 import math
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
+
+Pair = tuple[float, float]  # two numbers of a knob: lowest and highest, or first and last
 
 
 class ConfigError(ValueError):

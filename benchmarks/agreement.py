@@ -146,9 +146,13 @@ def tumbling(robot: Robot, n: int, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     low, high = np.clip(robot.joint_range.reshape(12, 2), -np.pi, np.pi).T
     return {
-        "base_position": np.tile([0.0, 0.0, 12.0], (n, 1)), "base_quaternion": rng.normal(size=(n, 4)), "joint_position": rng.uniform(low, high, (n, 12)),
-        "base_linear_velocity": rng.normal(size=(n, 3)), "base_angular_velocity": 2 * rng.normal(size=(n, 3)), "joint_velocity": 4 * rng.normal(size=(n, 12)),
-    }  # fmt: skip
+        "base_position": np.tile([0.0, 0.0, 12.0], (n, 1)),
+        "base_quaternion": rng.normal(size=(n, 4)),
+        "joint_position": rng.uniform(low, high, (n, 12)),
+        "base_linear_velocity": rng.normal(size=(n, 3)),
+        "base_angular_velocity": 2 * rng.normal(size=(n, 3)),
+        "joint_velocity": 4 * rng.normal(size=(n, 12)),
+    }
 
 
 def smooth(robot: Robot) -> Robot:
@@ -224,9 +228,11 @@ def drop(robot: Robot, n: int) -> Callable[[float], dict[str, float]]:
     def measure(timestep: float) -> dict[str, float]:
         ours, theirs = (run(robot, start, timestep, 1.0, gains).position[..., 2] for run in (run_foal, run_mujoco))
         return {
-            "height, RMS [mm]": 1e3 * rms(ours - theirs), "height, final [mm]": 1e3 * float(np.mean(ours[-1] - theirs[-1])),
-            "Foal - own 0.1 ms, RMS [mm]": 1e3 * rms(ours - exact[0]), "MuJoCo - own 0.1 ms, RMS [mm]": 1e3 * rms(theirs - exact[1]),
-        }  # fmt: skip
+            "height, RMS [mm]": 1e3 * rms(ours - theirs),
+            "height, final [mm]": 1e3 * float(np.mean(ours[-1] - theirs[-1])),
+            "Foal - own 0.1 ms, RMS [mm]": 1e3 * rms(ours - exact[0]),
+            "MuJoCo - own 0.1 ms, RMS [mm]": 1e3 * rms(theirs - exact[1]),
+        }
 
     return measure
 
@@ -282,7 +288,10 @@ def slide(robot: Robot) -> Callable[[float], dict[str, float]]:
 
 
 def tilted(run: Run, tilt: float, yaw: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the end of a run on the level floor, turned by yaw (N, 4) and set on a slope that rises by tilt [rad] along x: arguments of set_state."""
+    """Return the end of a run on the level floor, turned and set on a slope, as arguments of set_state.
+
+    yaw: the turn (N, 4); tilt: by which the slope rises along x [rad].
+    """
     lean = np.array([math.cos(tilt / 2), 0.0, -math.sin(tilt / 2), 0.0])
     quaternion = np.zeros_like(yaw)
     for out, turn, own in zip(quaternion, yaw, run.quaternion[-1], strict=True):
@@ -297,7 +306,10 @@ def tilted(run: Run, tilt: float, yaw: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def stand(robot: Robot, seconds: float, n: int = 4) -> Callable[[float], dict[str, float]]:
-    """Return the test of a stand on the held home pose: drift over all but the first 2 s, height, force over weight at the end."""
+    """Return the test of a stand on the held home pose: drift, height and force over weight.
+
+    Drift is over all but the first 2 s; height and force over weight are those in the end.
+    """
     rng = np.random.default_rng(3)
     start = {
         "base_position": np.tile([0.0, 0.0, robot.home_height], (n, 1)),
@@ -333,11 +345,14 @@ def trots(robot: Robot, timestep: float) -> dict[str, float]:
         for settings in (Settings(), ELLIPTIC, dataclasses.replace(ELLIPTIC, solref=0.004))
     )
     return {
-        "Foal - MuJoCo pyramidal": trot.error(ours, pyramid), "Foal - MuJoCo elliptic": trot.error(ours, ellipse),
-        "Foal - MuJoCo elliptic, solref 4 ms": trot.error(ours, hard), "Foal, slip speed 2 mm/s - MuJoCo elliptic": trot.error(sharp, ellipse),
+        "Foal - MuJoCo pyramidal": trot.error(ours, pyramid),
+        "Foal - MuJoCo elliptic": trot.error(ours, ellipse),
+        "Foal - MuJoCo elliptic, solref 4 ms": trot.error(ours, hard),
+        "Foal, slip speed 2 mm/s - MuJoCo elliptic": trot.error(sharp, ellipse),
         "Foal, no contact damping - MuJoCo elliptic": trot.error(springy, ellipse),
-        "MuJoCo pyramidal - elliptic": trot.error(pyramid, ellipse), "MuJoCo elliptic, solref 4 ms - 20 ms": trot.error(hard, ellipse),
-    }  # fmt: skip
+        "MuJoCo pyramidal - elliptic": trot.error(pyramid, ellipse),
+        "MuJoCo elliptic, solref 4 ms - 20 ms": trot.error(hard, ellipse),
+    }
 
 
 def main() -> None:

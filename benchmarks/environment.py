@@ -24,9 +24,17 @@ contact forces; v3 and v5, which observe them, came within 2 % of it, on either 
 environments per thread and asynchronous batches of half of them. Of what was tried on two cores, shared
 with other work, nothing was faster by more than 2 %; medians, thousand steps per second:
 
-    environments, batch    32, 16   64, 64   64, 32   128, 128   128, 64   256, 256   256, 128   256, 64   512, 512   512, 256
-    1 thread               5.02     4.86              4.95       4.97                 4.99
-    2 threads              9.06     9.08     9.39     9.42       9.63      9.73       9.63       9.24      9.50       9.71
+    environments, batch    1 thread   2 threads
+    32, 16                 5.02       9.06
+    64, 64                 4.86       9.08
+    64, 32                            9.39
+    128, 128               4.95       9.42
+    128, 64                4.97       9.63
+    256, 256                          9.73
+    256, 128               4.99       9.63
+    256, 64                           9.24
+    512, 512                          9.50
+    512, 256                          9.71
 
 Threads pinned to cores (thread_affinity_offset=0): 9.57 on 2 and 5.00 on 1; a third thread: 9.53. A batch
 as large as the number of environments is EnvPool's synchronous mode.
@@ -94,7 +102,10 @@ def foal_steps(env: ABEnv, actions: Sequence[np.ndarray], steps: int) -> Tally:
 
 
 def foal(threads: int, robots: int = ROBOTS, steps: int = STEPS) -> Callable[[], Tally]:
-    """Return a function that takes robots of the balance task through a number of steps each; their episodes go on from call to call."""
+    """Return a function that takes robots of the balance task through a number of steps each.
+
+    Their episodes go on from call to call.
+    """
     env, actions = started(TASK, robots, threads)
     return lambda: foal_steps(env, actions, steps)
 
@@ -145,7 +156,7 @@ class Ants:
         self.idle = [self.pool.recv()[4]["env_id"].copy() for _ in range(2)]
 
     def step(self, steps: int) -> Tally:
-        """Send and receive a number of steps per environment, at least 1; fast ones take more of them than slow ones."""
+        """Send and receive a number of steps per environment, at least 1, of fast ones more than of slow ones."""
         tally = Tally()
         batches = 2 * steps
         for sent in range(2):
@@ -238,7 +249,8 @@ def report_envpool(quick: bool, about: dict[str, object]) -> dict[str, object]:
             )
         )
     machine.table(
-        f"Environment steps per second, and microseconds per step: {ROBOTS} robots, {ANTS} ants per thread; ratio: Foal's over it",
+        f"Environment steps per second, and microseconds per step: {ROBOTS} robots, {ANTS} ants per thread; "
+        "ratio: Foal's over it",
         rows,
         about,
     )

@@ -1,12 +1,12 @@
 """Where the time of an environment's step goes: its parts, and what Python adds to the kernel.
 
-A quadruped's step is one kernel that calls its stages. They are run one more each time (benchmarks/environment_stages.py), on one
-thread, from the robots' real state at one instant of
-their episodes after another, which is put back in between: a stage's time is the difference that
-it makes. In physics, actuator and contact are what leaving them out saves, on the average of
-leaving out the one alone and the other before it. So the parts of physics add up to it, while nothing makes
-the sum of all parts that of the step itself, beside which it is printed. Each kernel has paces of
-its own (LEVELS): from process to process parts differ by up to 10 ns, rarely by more, their sum from the whole by 2 to 8 %.
+A quadruped's step is one kernel that calls its stages. They are run one more each time
+(benchmarks/environment_stages.py), on one thread, from the robots' real state at one instant of their episodes after
+another, which is put back in between: a stage's time is the difference that it makes. In physics, actuator and
+contact are what leaving them out saves, on the average of leaving out the one alone and the other before it. So the
+parts of physics add up to it, while nothing makes the sum of all parts that of the step itself, beside which it is
+printed. Each kernel has paces of its own (LEVELS): from process to process parts differ by up to 10 ns, rarely by
+more, their sum from the whole by 2 to 8 %.
 
     actuator      PD law, torque limit, damping, friction and end stops of the joints
     dynamics      everything else of physics, the integration too, which is fused with it
@@ -36,7 +36,8 @@ from environments import ABEnv, registry
 TASK = "quadruped-balance"
 ROBOTS = 4096
 BUFFERS = 16  # different actions, in turn
-LEVELS = 16  # of the stack, by turns: where it begins decides a kernel's pace, by up to a tenth, and each one's in another way
+# of the stack, by turns: where it begins decides a kernel's pace, by up to a tenth, and each one's in another way
+LEVELS = 16
 TRIES = 3  # of every run from the same state, of which the fastest counts: a part is a small difference of long times
 SETTLING = 50  # steps before a measurement, after which robots move and fall as they will
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -90,7 +91,7 @@ def medians(rows: list[Times], scale: float) -> Times:
 
 @contextmanager
 def without_kernel(env: ABEnv) -> Iterator[list[tuple]]:
-    """Let a quadruped's steps compute nothing; yields the calls that they would have made, arguments of PhysicsEngine.run()."""
+    """Let a quadruped's steps compute nothing; yield the calls left out, arguments of PhysicsEngine.run()."""
     calls: list[tuple] = []
     env.engine.run = lambda *call: calls.append(call)
     try:
@@ -100,14 +101,14 @@ def without_kernel(env: ABEnv) -> Iterator[list[tuple]]:
 
 
 def call_of(env: ABEnv, actions: np.ndarray) -> tuple:
-    """Return what a quadruped's step calls its engine with, and count the step, but leave it to the caller to take it."""
+    """Return what a quadruped's step calls its engine with, and count the step; the caller is to take it."""
     with without_kernel(env) as calls:
         env.step(actions)
     return calls[0]
 
 
 def in_stages(env: ABEnv, actions: np.ndarray) -> Times:
-    """Take a quadruped of one thread through a control step, as a whole and by stages; return the seconds of every part."""
+    """Take a quadruped of one thread through a control step, whole and by stages; return the seconds of every part."""
     control_step, addresses, *arguments = call_of(env, actions)
     model = env.engine.model
     made = E.variants(env)
@@ -173,7 +174,7 @@ def by_stage(task: str, robots: int, repetitions: int, changes: dict[str, Any] |
 
 
 def by_method(task: str, robots: int, repetitions: int) -> Times:
-    """Return nanoseconds per env step of an ArrayEnv's methods, the rest, and the whole with no clock in it, on one thread."""
+    """Return nanoseconds per env step, on one thread, of an ArrayEnv's methods, the rest, and the whole unclocked."""
     env, actions = settled(task, robots)
     spent = dict.fromkeys(METHODS, 0.0)
     inside = False
@@ -207,15 +208,16 @@ def by_method(task: str, robots: int, repetitions: int) -> Times:
 
 
 def overhead(robots: int = ROBOTS, repetitions: int = 1500, threads: int = 0) -> Times:
-    """Return what Python adds to a step of the balance task, in microseconds by name, and overhead_share, alone over step.
+    """Return what Python adds to a step of the balance task, in microseconds by name, and overhead_share.
 
     step: env.step(); kernel: what it calls, called directly with the same arguments, in turn with it, either first;
-    alone: step() while what it calls does nothing; checked: of that, the look at the actions; new_state:
-    arrays for a step to write, as out; validate: EnvState.validate(), which no step calls; make:
-    registry.make(), once. Nine of ten calls took longer than these times: other work on the machine only ever adds.
+    alone: step() while what it calls does nothing; checked: of that, the look at the actions; new_state: arrays for a
+    step to write, as out; validate: EnvState.validate(), which no step calls; make: registry.make(), once;
+    overhead_share: alone over step. Nine of ten calls took longer than these times: other work on the machine only
+    ever adds.
 
-    difference: the median of step less kernel, pair by pair, which should be alone. It tells little on cores that are shared:
-    there it came to -5 to 3 % of a step from run to run, while alone kept between 6 and 8 us.
+    difference: the median of step less kernel, pair by pair, which should be alone. It tells little on cores that are
+    shared: there it came to -5 to 3 % of a step from run to run, while alone kept between 6 and 8 us.
     """
     env, actions = settled(TASK, robots, threads)
     state = env.step(actions[0])
@@ -291,10 +293,15 @@ def report_overhead(quick: bool, about: dict[str, object]) -> dict[str, object]:
     result = overhead(ROBOTS, 300 if quick else 1500)
     share = result.pop("overhead_share")
     labels = {
-        "step": "step()", "kernel": "its kernel, called directly", "difference": "difference of pairs", "alone": "step() without its kernel",
-        "checked": "of that, checked(actions)", "new_state": "new_state(), for out=", "validate": "EnvState.validate(), not part of a step",
+        "step": "step()",
+        "kernel": "its kernel, called directly",
+        "difference": "difference of pairs",
+        "alone": "step() without its kernel",
+        "checked": "of that, checked(actions)",
+        "new_state": "new_state(), for out=",
+        "validate": "EnvState.validate(), not part of a step",
         "make": "registry.make(), once",
-    }  # fmt: skip
+    }
     rows = [
         ("", "us", "% of a step"),
         *(

@@ -1,10 +1,10 @@
 """Parts of the quadruped's control step that can be left out, to see what they cost.
 
-A control step calls its stages by their addresses: those of stages that do nothing leave them out. In a leg's equations motors,
-contacts and dynamics are one straight line, which no clock can divide; so the physics is compiled from the same source in
-four ways, functions that a part consists of being replaced by what returns zeros: the compiler
-drops what is then computed for nobody. Of it remain the last products with these zeros, since a
-product with 0 need not be 0. They count as dynamics.
+A control step calls its stages by their addresses: those of stages that do nothing leave them out. In a leg's
+equations motors, contacts and dynamics are one straight line, which no clock can divide; so the physics is compiled
+from the same source in four ways, functions that a part consists of being replaced by what returns zeros: the
+compiler drops what is then computed for nobody. Of it remain the last products with these zeros, since a product with
+0 need not be 0. They count as dynamics.
 """
 
 import types
@@ -111,7 +111,7 @@ def skipped(function: Any) -> Any:
 
 
 def variants(env: ABEnv) -> dict[str, dict[str, int]]:
-    """Return the addresses of what may stand in for each stage of an environment, by stage: "none" of what does nothing."""
+    """Return addresses of what may stand in for each stage of an environment, by stage: "none" of what does nothing."""
     made = {name: {"none": env.stage_address(skipped(function))} for name, function in env.stage_functions.items()}
     made["terminate"]["none"] = env.stage_address(go_on)
     made["advance"] |= {name: env.stage_address(function) for name, function in PHYSICS.items()}
@@ -119,7 +119,7 @@ def variants(env: ABEnv) -> dict[str, dict[str, int]]:
 
 
 def only(env: ABEnv, made: dict[str, dict[str, int]], *names: str, physics: str = "") -> tuple[int, ...]:
-    """Return addresses for a control step that takes some stages alone; physics: one of PHYSICS in place of the whole."""
+    """Return addresses for a control step of some stages alone; physics: one of PHYSICS in place of the whole."""
     addresses = dict(zip(STAGES, env.addresses, strict=True))
     kept = {name: addresses[name] if name in names else made[name]["none"] for name in STAGES}
     return tuple((kept | {"advance": made["advance"][physics]} if physics else kept).values())

@@ -1,4 +1,7 @@
-"""How well a world model foresees, and what it knows of what it does not see: parts of python -m benchmarks.world_model."""
+"""How well a world model foresees, and what it knows of what it does not see.
+
+These are parts of python -m benchmarks.world_model.
+"""
 
 import itertools
 import time
@@ -31,9 +34,13 @@ SAMPLES = 8  # futures drawn, of which the mean is the prediction
 UPDATES = 1000  # of either model
 SETTLED = 25  # control steps after which an estimate counts
 GROUPS = {
-    "joint angles": (0, 12), "joint velocities": (12, 24), "foot contacts": (24, 28), "direction of gravity": (28, 31), "angular velocity": (31, 34),
+    "joint angles": (0, 12),
+    "joint velocities": (12, 24),
+    "foot contacts": (24, 28),
+    "direction of gravity": (28, 31),
+    "angular velocity": (31, 34),
     "command": (34, 37),
-}  # fmt: skip
+}
 NOISE = "joint_position", "joint_velocity", "spin", "gravity"  # of the sensors, anew at every step
 HIDDEN = {
     "base velocity [m/s]": (0, 3, 1.0),
@@ -42,8 +49,12 @@ HIDDEN = {
     "trunk mass, times": (17, 18, 1.0),
 }  # columns, scale
 OPEN_LOOP = {
-    "world_model.role": "belief", "world_model.batch": 64, "world_model.sequence": 4, "world_model.overshoot": 8, "world_model.capacity": 32,
-}  # fmt: skip
+    "world_model.role": "belief",
+    "world_model.batch": 64,
+    "world_model.sequence": 4,
+    "world_model.overshoot": 8,
+    "world_model.capacity": 32,
+}
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -54,7 +65,10 @@ def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class OneStep(nn.Module):
-    """A latent of an observation, the next one from it and an action, by perceptrons, with no memory: what the world model replaced."""
+    """A latent of an observation, and the next one from it and an action, by perceptrons without memory.
+
+    The world model replaced it.
+    """
 
     def __init__(self, num_obs: int, num_actions: int, latent: int = 128, hidden: int = 256) -> None:
         super().__init__()
@@ -116,7 +130,10 @@ class Walkers:
             self.latent = follow(self.model, self.latent, lived).last
 
     def record(self, steps: int) -> tuple[Sequences, Tensor]:
-        """Return what happens in some steps to robots whose episodes do not end meanwhile, and what sensors without noise show of it, (T, B, O)."""
+        """Return what happens in some steps to robots whose episodes do not end meanwhile, and what is seen of it.
+
+        The latter is what sensors without noise show, (T, B, O).
+        """
         parts = []
         while sum(len(part[0]) for part in parts) < steps:
             self.walk()
@@ -230,9 +247,10 @@ def open_loop(path: Path) -> dict[str, Any]:
 
 @torch.no_grad()
 def estimates(creature: Creature, env: ABEnv, seed: int) -> dict[str, tuple[float, float]]:
-    """Let a creature of role belief act for as many steps as an episode has; return how wrong its world model's estimates of HIDDEN are.
+    """Let a creature of role belief act for an episode's steps; return how wrong its estimates of HIDDEN are.
 
-    Returns root mean squares, of vectors' lengths, of the error and of the difference from the mean; steps soon after a reset do not count.
+    Returns root mean squares, of vectors' lengths, of the error and of the difference from the mean; steps soon after
+    a reset do not count.
     """
     model = creature.world_model
     state = env.init_state(seed)
@@ -261,7 +279,7 @@ def estimates(creature: Creature, env: ABEnv, seed: int) -> dict[str, tuple[floa
 
 
 def report_open_loop(found: dict[str, Any], about: dict[str, object]) -> dict[str, Any]:
-    """Print the tables of errors, by the truth and by what noisy sensors show of it; return what --json prints of the former."""
+    """Print tables of errors, by the truth and by what noisy sensors show; return what --json prints of the former."""
     for name, of in (("errors", "the truth"), ("measured", "what noisy sensors show")):
         errors = found[name]
         rows = [("", *errors["world model"])] + [

@@ -1,7 +1,7 @@
-"""Training with the networks on a GPU: pace by number of robots, agreement with the CPU, learning, world model, threads.
+"""Training with the networks on a GPU: pace, agreement with the CPU, learning, world model, threads.
 
 Needs PyTorch, Numba, NumPy and psutil alone, so that it runs on a bare machine: python -m benchmarks.gpu --minutes 8.
-A part that fails says so and the others go on; the exit code is then 1. With --device cpu the same code runs without a GPU.
+A part that fails says so and the others go on; the exit code is then 1. --device cpu runs the same without a GPU.
 """
 
 import argparse
@@ -110,7 +110,7 @@ class Bench:
 
 
 def pace(bench: Bench) -> dict[str, Any]:
-    """Trained env steps per second by number of robots, where the time goes, how busy the GPU is and how much memory is taken."""
+    """Trained env steps per second by number of robots, where time goes, how busy the GPU is and its memory in use."""
     rows = {}
     for robots in bench.robots:
         engine = bench.engine(bench.config(WALK, robots))

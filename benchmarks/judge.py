@@ -60,9 +60,15 @@ class Judge:
     """
 
     def __init__(
-        self, task: str, seed: int, seconds: float, steps: float = math.inf, times: Iterable[float] | None = None, episodes: int = EPISODES,
+        self,
+        task: str,
+        seed: int,
+        seconds: float,
+        steps: float = math.inf,
+        times: Iterable[float] | None = None,
+        episodes: int = EPISODES,
         every: float = math.inf,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.task = task
         self.seed = seed
         self.seconds = seconds

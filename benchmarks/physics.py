@@ -137,7 +137,10 @@ def mujoco_c(model: mujoco.MjModel | list, states: tuple, threads: int, robots: 
 
 
 def settled(ground: Terrain, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return states, as standing_states(), of robots that have come to rest all over a terrain, and the torques that hold them, each +-0.5 N m."""
+    """Return states, as standing_states(), of robots that came to rest all over a terrain, and torques that hold them.
+
+    Each torque is off by up to 0.5 N m.
+    """
     random = np.random.default_rng(seed)
     robot = load_robot(ROBOT)
     engine = PhysicsEngine(robot, ROBOTS, TIMESTEP, cfg=PhysicsCfg(body_contact=True), terrain=ground)
@@ -248,7 +251,10 @@ def mujoco_trot(timestep: float, settings: trot.Settings, robots: int = 2 * trot
 
 
 def realtime(repetitions: int) -> tuple[dict[str, float], list[tuple]]:
-    """Return simulated seconds per second of both engines, each at its largest time step within 1 % of the converged trot, and a table."""
+    """Return simulated seconds per second of both engines, and a table.
+
+    Each takes its largest time step within 1 % of the converged trot.
+    """
     mujoco.set_mju_user_warning(lambda text: None)  # of robots that one iteration lets fly apart: their errors say so
     solved = trot.mujoco(trot.CONVERGED)
     largest = {"Foal": trot.largest_timestep(trot.foal)[0]}
@@ -277,7 +283,7 @@ def realtime(repetitions: int) -> tuple[dict[str, float], list[tuple]]:
 
 
 def contact_in_foal(states: tuple) -> tuple[float, float]:
-    """Return the share of feet that bear more than 1 N, over every step, and the mean height of the base at the end [m]."""
+    """Return the share of feet that bear more than 1 N, over every step, and the base's mean height in the end [m]."""
     engine = PhysicsEngine(load_robot(ROBOT), num_envs=CHECKED, timestep=TIMESTEP, threads=1)
     set_foal(engine, *states)
     bearing = 0
@@ -362,7 +368,8 @@ def main() -> None:
         ]
         rows.append((label, *rates, f"{contact[name][0]:.1%}", f"{contact[name][1]:.4f} m"))
     machine.table(
-        f"Physics steps per second: {ROBOTS} {ROBOT}, {TIMESTEP * 1e3:g} ms, {STEPS} steps from the same states; ratio: Foal's over it",
+        f"Physics steps per second: {ROBOTS} {ROBOT}, {TIMESTEP * 1e3:g} ms, {STEPS} steps from the same states; "
+        "ratio: Foal's over it",
         rows,
         about,
     )

@@ -21,13 +21,16 @@ ROBOTS = 4096
 TIMESTEP = 0.004  # [s]
 HELD = 5  # steps between torques
 VARIED = VaryCfg(
-    friction=(0.5, 1.5), restitution=(0.5, 1.0), stiffness=(0.5, 1.5), trunk_mass=(0.8, 1.2), trunk_shift=0.03, link_mass=(0.9, 1.1),
-    strength=(0.8, 1.2), joint_offset=0.02, delay=(0.0, 0.01), gravity=(0.9, 1.1),
+    friction=(0.5, 1.5), restitution=(0.5, 1.0), stiffness=(0.5, 1.5), trunk_mass=(0.8, 1.2), trunk_shift=0.03,
+    link_mass=(0.9, 1.1), strength=(0.8, 1.2), joint_offset=0.02, delay=(0.0, 0.01), gravity=(0.9, 1.1),
 )  # fmt: skip
 
 
 def soak(steps: int, report: bool = True) -> dict[str, float | bool]:
-    """Run about so many robot steps and return robot_steps, seconds, broken, finite, and the largest speeds at the end [m/s], [rad/s]."""
+    """Run about so many robot steps; return robot_steps, seconds, broken, finite, and the largest speeds in the end.
+
+    Speeds are in m/s and rad/s.
+    """
     cfg = PhysicsCfg(
         body_contact=True,
         friction_model="coulomb+viscous",

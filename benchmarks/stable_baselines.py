@@ -44,7 +44,10 @@ class Settings:
 
 
 def _foals(task: str, robots: int = 1024) -> Settings:
-    """Return Foal's own hyperparameters for a task, as far as the contestants have them; the learning rate is the highest that Foal's adapts to."""
+    """Return Foal's own hyperparameters for a task, as far as the contestants have them.
+
+    The learning rate is the highest that Foal's adapts to.
+    """
     cfg = preset(task)
     p = cfg.ppo
     algorithm = {
@@ -57,7 +60,8 @@ def _foals(task: str, robots: int = 1024) -> Settings:
     )
 
 
-# What was tried of robots x steps, minibatch, epochs; trained thousand env steps per second on two cores, untrained robots, evaluations left out:
+# What was tried of robots x steps, minibatch, epochs; trained thousand env steps per second on two cores, untrained
+# robots, evaluations left out:
 #
 #     PPO            16 x 128, 64, 10   256 x 16, 256, 10   1024 x 16, 64, 10   2048, 10   4096, 10   2048, 4   2048, 1
 #     2 threads      2.6                9.1                 3.2                 20.6       22.3       51.4      150
@@ -84,7 +88,10 @@ def presets(task: str) -> dict[str, tuple[bool, Settings]]:
 
 
 def train_sb3(task: str, seed: int, recurrent: bool, settings: Settings, judge: Judge) -> list[dict[str, float]]:
-    """Train PPO (two layers of Foal's sizes, critic apart) or RecurrentPPO (an LSTM of Foal's size and a layer) until the judge ends it; return his rows."""
+    """Train PPO or RecurrentPPO until the judge ends it; return his rows.
+
+    PPO has two layers of Foal's sizes, its critic apart; RecurrentPPO has an LSTM of Foal's size and a layer.
+    """
     torch.set_num_threads(settings.threads)
     env = FoalVecEnv(
         GymVectorEnv(registry.make(task, num_envs=settings.robots, threads=available_cores()), seed, ACTION_LIMIT)

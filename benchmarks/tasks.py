@@ -1,6 +1,7 @@
 """Every task, learnt by the command that users type, for every robot that it is for.
 
-    python -m benchmarks.tasks [--task NAME ...] [--robot NAME ...] [--seeds 3] [--csv FILE] [--plot FILE] [--keep FOLDER] [--json] [--quick]
+    python -m benchmarks.tasks [--task NAME ...] [--robot NAME ...] [--seeds 3] [--csv FILE] [--plot FILE]
+                               [--keep FOLDER] [--json] [--quick]
 
 For each task, robot and seed, `python simulate.py --task TASK --env.model ROBOT --seed SEED` runs as it
 stands in a process of its own; then its checkpoint is evaluated on 256 fresh episodes. Printed are
@@ -29,9 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent
 ROBOTS = "go1", "go2", "anymal_c", "spot"
 # What a task's curve shows, and what is told of its evaluation
 SHOWN = {
-    "quadruped-balance": ("survival", "goal_distance"), "quadruped-goal": ("goals_per_minute",), "anymal-navigation": ("at_goal", "goals_per_minute"),
-    "navigation": ("goals",), "cartpole": ("episode_seconds",), "bounce-ball": ("bounces", "episode_seconds"),
-}  # fmt: skip
+    "quadruped-balance": ("survival", "goal_distance"),
+    "quadruped-goal": ("goals_per_minute",),
+    "anymal-navigation": ("at_goal", "goals_per_minute"),
+    "navigation": ("goals",),
+    "cartpole": ("episode_seconds",),
+    "bounce-ball": ("bounces", "episode_seconds"),
+}
 WALK = ("velocity_error", "yaw_rate_error")
 Row = dict[str, float]
 

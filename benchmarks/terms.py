@@ -2,9 +2,10 @@
 
     python -m benchmarks.terms [--json] [--quick]
 
-step_ratio: env steps per second of the default walking step over those of commit 0b323cc, whose step was written by hand; in pairs of
-processes, either first, the median of the pairs' ratios. compile_seconds: what a task whose reward has a new term takes until its
-first observation, everything else being in the cache. cold_seconds: the whole first command with an empty cache, one iteration included.
+step_ratio: env steps per second of the default walking step over those of commit 0b323cc, whose step was written by
+hand; in pairs of processes, either first, the median of the pairs' ratios. compile_seconds: what a task whose reward
+has a new term takes until its first observation, everything else being in the cache. cold_seconds: the whole first
+command with an empty cache, one iteration included.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Training of Foal, of stable-baselines3's PPO and of sb3-contrib's RecurrentPPO, on the same task and cores.
 
-    python -m benchmarks.training [--task quadruped-balance] [--seconds 60] [--seeds 3] [--json] [--quick] [--csv FILE] [--plot FILE]
+    python -m benchmarks.training [--task quadruped-balance] [--seconds 60] [--seeds 3] [--json] [--quick]
+                                  [--csv FILE] [--plot FILE]
 
 All train on Foal's environment and are examined by the same code (benchmarks/judge.py): deterministic
 actions on the same 256 fresh episodes, with the clock stopped. The clock runs from the first step of
@@ -62,7 +63,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def train_foal(task: str, seed: int, judge: Judge, overrides: dict[str, Any] | None = None) -> Rows:
-    """Train as simulate.py does until the judge ends it; return his rows; overrides: of configuration fields, by name."""
+    """Train as simulate.py does until the judge ends it; return his rows.
+
+    overrides: of configuration fields, by name.
+    """
     overrides = overrides or {}
     base = preset(task, overrides.get("world_model.role", "off"))
     cfg = override(dataclasses.replace(base, seed=seed), {"train.device": "cpu"} | overrides)
@@ -110,7 +114,10 @@ def train_apart(contestant: str, task: str, seed: int, seconds: float) -> Rows:
 
 
 def summary(trainings: Sequence[Rows]) -> dict[str, float | None]:
-    """Return the medians of seeds of one contestant: env_steps_per_second; seconds and env_steps to the thresholds; final_* of the last evaluation."""
+    """Return the medians of seeds of one contestant, by name.
+
+    env_steps_per_second; seconds and env_steps to the thresholds; final_* of the last evaluation.
+    """
     arrivals = [arrival(rows) for rows in trainings]
     result = {
         "env_steps_per_second": median(rate(rows) for rows in trainings),
@@ -187,7 +194,7 @@ def write_csv(path: str, results: dict[str, Result]) -> None:
 
 
 def band(trainings: Sequence[Rows], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return times (T) [s] at which every seed had been evaluated, and least, median and greatest of a measured number then (3, T)."""
+    """Return when (T) [s] all seeds had been evaluated; least, median, greatest of a measured number then (3, T)."""
     first = max(rows[0]["seconds"] for rows in trainings)
     last = min(rows[-1]["seconds"] for rows in trainings)
     times = np.unique([row["seconds"] for rows in trainings for row in rows if first <= row["seconds"] <= last])
@@ -198,7 +205,10 @@ def band(trainings: Sequence[Rows], name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plot(path: str, results: dict[str, Result]) -> None:
-    """Draw a panel per task: survival, or the velocity error of walking, over seconds of training; a line is the median of seeds, its band all of them."""
+    """Draw a panel per task: survival, or the velocity error of walking, over seconds of training.
+
+    A line is the median of seeds, its band all of them.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -304,7 +314,8 @@ def require_stable_baselines() -> None:
         from benchmarks import stable_baselines  # noqa: F401
     except ImportError as error:
         print(
-            f"benchmarks.training needs stable-baselines3 and sb3-contrib ({error}): pip install -r requirements-bench.txt",
+            f"benchmarks.training needs stable-baselines3 and sb3-contrib ({error}): "
+            "pip install -r requirements-bench.txt",
             file=sys.stderr,
         )
         sys.exit(2)

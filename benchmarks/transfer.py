@@ -248,7 +248,7 @@ class MujocoQuadrupeds(ABEnv):
             self.push_in[i] = self.random.uniform(*cfg.interval)
 
     def _new_goals(self) -> None:
-        """Give the robots whose time has come, or that have reached a far goal, a new one about the middle of their feet."""
+        """Give robots whose time has come, or that reached a far goal, a new one about the middle of their feet."""
         far = self.cfg.command
         cfg = self.cfg.goal
         near = np.linalg.norm((self.goal - self._com())[:, :2], axis=1) < far.reached

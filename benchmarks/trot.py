@@ -48,7 +48,11 @@ PHASE = np.array([0.0, np.pi, np.pi, 0.0])  # of the legs
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How MuJoCo solves: integrator, Newton iterations, implicit joint damping of Euler, cone of friction, contacts' time constant [s]."""
+    """How MuJoCo solves.
+
+    eulerdamp: Euler's joint damping is implicit; iterations: of Newton's method; cone: of friction; solref: contacts'
+    time constant [s].
+    """
 
     integrator: str = "Euler"
     iterations: int = 100
@@ -75,7 +79,10 @@ def gaits(seed: int = 1) -> np.ndarray:
 
 
 def targets(robot: Robot, t: float) -> np.ndarray:
-    """Return the joint targets of trots at a time (ROBOTS, 12) [rad]: diagonal legs together, backwards, the stride growing over 0.2 s."""
+    """Return the joint targets of trots at a time (ROBOTS, 12) [rad].
+
+    Diagonal legs move together, backwards, the stride growing over 0.2 s.
+    """
     frequency, fold, swing, lean = gaits().T[..., None]  # (ROBOTS, 1) each
     angle = 2 * np.pi * frequency * t + PHASE
     lift = fold * np.maximum(0.0, np.sin(angle))
@@ -158,7 +165,7 @@ def mujoco(timestep: float, settings: Settings | None = None, robot: str = "go1"
 
 
 def error(trajectory: np.ndarray, reference: np.ndarray) -> float:
-    """Return the distance from a reference, RMS over time, over the reference's RMS displacement, median over robots [1].
+    """Return RMS distance from a reference over its RMS displacement, both over time, median over robots [1].
 
     Both are (T, N, 3); the displacement is that from the reference's first row.
     """
@@ -173,7 +180,9 @@ def largest_timestep(
     reference: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
 ) -> tuple[float, dict[float, float]]:
-    """Return the largest time step up to which all candidates are within the tolerance [s], 0 if none is, and each one's error.
+    """Return the largest time step up to which all candidates are within the tolerance [s], and each one's error.
+
+    The time step is 0 if not even the smallest is within it.
 
     run: of a time step, returns a trajectory; reference: the converged one, by default run(CONVERGED).
     """

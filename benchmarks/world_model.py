@@ -1,7 +1,7 @@
-"""The world model: how well it foresees, what the policy gets from reading it, what it makes of experience, what its details are worth.
+"""The world model: how well it foresees, what the policy gets of it and of experience, what its details are worth.
 
-    python -m benchmarks.world_model [--part open-loop belief imagination details] [--seeds 3] [--checkpoint PATH] [--json] [--quick]
-                                     [--csv FILE] [--plot FILE]
+    python -m benchmarks.world_model [--part open-loop belief imagination details] [--seeds 3] [--checkpoint PATH]
+                                     [--json] [--quick] [--csv FILE] [--plot FILE]
 
 open-loop: a trained policy walks; the world model and a one-step model learn from the same of its
 rollouts, as many samples each. On robots of another seed both are shown the past, then only the
@@ -42,9 +42,13 @@ from training.evaluation import EVALUATION_SEED
 PARTS = "open-loop", "belief", "imagination", "details"
 WALK = Path(__file__).resolve().parent.parent / "checkpoints" / "quadruped-walk-flat.pt"
 NAMES = {
-    "ppo": "PPO alone, 1024 robots", "ppo-128": "PPO alone, 128 robots", "ppo-32": "PPO alone, 32 robots", "ppo-16": "PPO alone, 16 robots",
-    "ppo-8": "PPO alone, 8 robots", "imagination": "with imagination, 16 robots",
-}  # fmt: skip
+    "ppo": "PPO alone, 1024 robots",
+    "ppo-128": "PPO alone, 128 robots",
+    "ppo-32": "PPO alone, 32 robots",
+    "ppo-16": "PPO alone, 16 robots",
+    "ppo-8": "PPO alone, 8 robots",
+    "imagination": "with imagination, 16 robots",
+}
 # overrides of the configuration, env steps between evaluations, and env steps at most
 CONTESTANTS: dict[str, tuple[dict[str, Any], int, int]] = {
     "ppo": ({"train.num_envs": 1024}, 16384, 1_600_000),
@@ -67,7 +71,10 @@ class KeepingJudge(Judge):
 
 
 def belief(seeds: int) -> dict[str, list[dict[str, Any]]]:
-    """Train walking without and with a world model that the policy reads; return rows and, of the latter, estimates, for every seed."""
+    """Train walking without and with a world model that the policy reads; return rows, and estimates, for every seed.
+
+    Estimates are those of the world model.
+    """
     results: dict[str, list[dict[str, Any]]] = {"off": [], "belief": []}
     for seed, role in itertools.product(range(seeds), results):
         print(f"seed {seed}: role {role}", file=sys.stderr)
@@ -94,9 +101,11 @@ def report_belief(results: dict[str, list[dict[str, Any]]], about: dict[str, obj
             for name in ("velocity_error", "yaw_rate_error", "survival")
         ]
         cells = (
-            [f"{x / 1e3:.0f} k" for x in rates[role]], ["never" if r is None else f"{r['env_steps'] / 1e6:.2f} M" for r in first],
-            ["never" if r is None else f"{r['seconds']:.1f}" for r in first], *([f"{x:.3f}" for x in xs] for xs in last),
-        )  # fmt: skip
+            [f"{x / 1e3:.0f} k" for x in rates[role]],
+            ["never" if r is None else f"{r['env_steps'] / 1e6:.2f} M" for r in first],
+            ["never" if r is None else f"{r['seconds']:.1f}" for r in first],
+            *([f"{x:.3f}" for x in xs] for xs in last),
+        )
         rows.append((names[role], *(", ".join(x) for x in cells)))
     machine.table("quadruped-walk-flat, by seed", rows, about)
     estimates = [x["estimates"] for x in results["belief"]]

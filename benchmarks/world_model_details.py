@@ -156,9 +156,13 @@ def details(repetitions: int) -> list[Row]:
     half = bench.model()
     mirrored = bench.model(mirrored=False)
     images = with_images(half, s, mirrored.initial_latent(2 * BATCH))
-    runs = {name: step(*arguments) for name, arguments in (
-        ("plain", (bench.model(torch.float32), s, True)), ("float32", (whole, s)), ("bfloat16", (half, s)), ("images", (mirrored, images)),
-    )}  # fmt: skip
+    arguments = {
+        "plain": (bench.model(torch.float32), s, True),
+        "float32": (whole, s),
+        "bfloat16": (half, s),
+        "images": (mirrored, images),
+    }
+    runs = {name: step(*given) for name, given in arguments.items()}
     us = 1e-6 * samples
     memory = {name: kept(run) for name, run in runs.items()}
     compare(
@@ -201,7 +205,8 @@ def details(repetitions: int) -> list[Row]:
     chance.draw(*shape)
     compare(
         "masks and noise in new memory: in a buffer", "us per update", 1e-6,
-        lambda: torch.rand(*shape, generator=fresh), lambda: chance.draw(*shape), (4.0 * samples * half.sides * half.groups,) * 2,
+        lambda: torch.rand(*shape, generator=fresh), lambda: chance.draw(*shape),
+        (4.0 * samples * half.sides * half.groups,) * 2,
     )  # fmt: skip
 
     stored = [
@@ -248,7 +253,8 @@ def details(repetitions: int) -> list[Row]:
     stored_latents = size(bench.replay.latent) / bench.replay.capacity / ROBOTS * BATCH
     compare(
         f"states found from {HISTORY} steps before: stored, refreshed", "us per sample", us,
-        lambda: untracked(parts, long_noise), lambda: bench.replay.read(bench.replay.draw(BATCH, bench.generator)).latent,
+        lambda: untracked(parts, long_noise),
+        lambda: bench.replay.read(bench.replay.draw(BATCH, bench.generator)).latent,
         (size(parts.obs, parts.action), stored_latents),
     )  # fmt: skip
     compare(
@@ -266,7 +272,8 @@ def details(repetitions: int) -> list[Row]:
     once_draws = half.noise(ROBOTS)
     compare(
         f"the agent's latent found from {HISTORY} steps: one step on", "us per robot and step", 1e-6 * ROBOTS,
-        lambda: untracked(history, draws), lambda: untracked(once, once_draws), (4.0 * HISTORY * ROBOTS * (obs.shape[1] + half.num_actions), size(once.latent)),
+        lambda: untracked(history, draws), lambda: untracked(once, once_draws),
+        (4.0 * HISTORY * ROBOTS * (obs.shape[1] + half.num_actions), size(once.latent)),
     )  # fmt: skip
     if torch.cuda.is_available():
         rows.append(transfers(bench, repetitions))

@@ -36,7 +36,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 class Draws:
-    """Random numbers of some robots at a time: the same for the same seed, clock and robot, in the order in which they are drawn.
+    """Random numbers of some robots at a time: the same for the same seed, clock and robot, in the order drawn.
 
     robots: (K) their numbers.
     """
@@ -57,7 +57,7 @@ class Draws:
         return low + (high - low) * (share[:, 0] if size is None else share)
 
     def normal(self, size: int | None = None) -> np.ndarray:
-        """Return numbers of a standard normal distribution, (K), or (K, size), by the transform of Box and Muller, 1958."""
+        """Return standard normal numbers, (K), or (K, size), by the transform of Box and Muller, 1958."""
         radius = np.sqrt(-2.0 * np.log(1.0 - self.uniform(0.0, 1.0, size)))
         return radius * np.cos(self.uniform(0.0, np.float32(2.0 * np.pi), size))
 
@@ -136,7 +136,8 @@ class ArrayEnv(ABEnv):
         self.started = True
         if missing := set(self.tallies) - set(self.tally()):
             raise ValueError(
-                f"tally: expected {', '.join(sorted(missing))}, which tallies names, got {', '.join(self.tally()) or 'nothing'}"
+                f"tally: expected {', '.join(sorted(missing))}, which tallies names, "
+                f"got {', '.join(self.tally()) or 'nothing'}"
             )
         if missing := set(self.targets) - set(self.tallies) - set(self.errors()):
             raise ValueError(f"targets: expected names of tallies or errors(), got {', '.join(sorted(missing))}")

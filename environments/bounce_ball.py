@@ -11,8 +11,9 @@ from environments.contracts import EnvCfg, Solid
 from environments.registry import env, envcfg, rlcfg
 from physics import arm as A
 from physics.arm_model import Arm, arm_constants
+from physics.bounce import arm_step
 from physics.jit import LANES, aligned
-from settings import knob
+from settings import Pair, knob
 
 # Rows that the task keeps, after the physics'
 SEEN = A.STATE_ROWS  # hits before this step
@@ -36,7 +37,7 @@ class BounceBallCfg(EnvCfg):
     restitution: float = knob(0.9, "speed of the ball off the paddle over that of its approach", "1", low=0.0, high=1.0)
     friction: float = knob(0.3, "of the ball on the paddle", "1", low=0.0, high=10.0)
     gravity: float = knob(9.81, "acceleration of gravity", "m/s^2", low=0.1, high=100.0)
-    drop: tuple[float, float] = knob(
+    drop: Pair = knob(
         (0.25, 0.35), "height above the paddle that the ball is dropped from, uniform between", "m", low=0.0, high=2.0
     )
     reset_place: float = knob(
@@ -155,7 +156,7 @@ class BounceBallEnv(ArrayEnv):
         start[:, A.PADDLE : A.PADDLE + 3] = self.middle
         start[:, A.PADDLE_NORMAL + 2] = 1.0
         self.put(0, start, who)
-        A.arm_step(self.data["blocks"], 0, 0, self._work, self.constants, 0)  # compiled before the first step
+        arm_step(self.data["blocks"], 0, 0, self._work, self.constants, 0)  # compiled before the first step
 
     def act(self, actions: np.ndarray) -> None:
         """Move the joint targets."""
@@ -168,7 +169,7 @@ class BounceBallEnv(ArrayEnv):
     def advance(self) -> None:
         """Advance arms and balls, and count bounces."""
         blocks = self.data["blocks"]
-        A.arm_step(blocks, 0, len(blocks), self._work, self.constants, self.cfg.sim_substeps)
+        arm_step(blocks, 0, len(blocks), self._work, self.constants, self.cfg.sim_substeps)
         struck = self.row(A.HITS) > self.row(SEEN)
         count = np.where(
             struck, np.where(self.row(A.HIT_SPEED) >= self.cfg.least_speed, self.row(COUNT) + 1.0, 0.0), self.row(COUNT)

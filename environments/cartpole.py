@@ -36,8 +36,8 @@ class CartPoleCfg(EnvCfg):
 def training() -> dict[str, Any]:
     """Return what it is trained with."""
     return {
-        "ppo.gamma": 0.99, "ppo.reward_scale": 0.05, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.least_spread": 0.02,
-        "train.iterations": 60, "train.eval_every": 5, "train.target_survival": 0.99,
+        "ppo.gamma": 0.99, "ppo.reward_scale": 0.05, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3,
+        "network.least_spread": 0.02, "train.iterations": 60, "train.eval_every": 5, "train.target_survival": 0.99,
     }  # fmt: skip
 
 
@@ -109,9 +109,11 @@ class CartPoleEnv(ArrayEnv):
         """Return rail, cart, pole and its tip."""
         half = 0.5 * self.cfg.pole_length
         return (
-            Solid("box", (self.cfg.max_position + 0.15, 0.02, 0.02), "#8A949E"), Solid("box", (0.12, 0.08, 0.05), "#2F6DB5"),
-            Solid("rod", (0.02, half), "#E0962F"), Solid("ball", (0.035,), "#C0392B"),
-        )  # fmt: skip
+            Solid("box", (self.cfg.max_position + 0.15, 0.02, 0.02), "#8A949E"),
+            Solid("box", (0.12, 0.08, 0.05), "#2F6DB5"),
+            Solid("rod", (0.02, half), "#E0962F"),
+            Solid("ball", (0.035,), "#C0392B"),
+        )
 
     def view(self, robot: int = 0) -> dict[str, Any]:
         """Return how they lie."""

@@ -95,7 +95,7 @@ class EnvState:
         return dataclasses.replace(self, **changes)
 
     def validate(self) -> None:
-        """Raise ValueError, naming the field, unless there is of every robot what there should be, in finite numbers."""
+        """Raise ValueError, naming the field, unless every robot has what it should, in finite numbers."""
         n = len(self.obs)
         kinds = {
             "obs": (2, np.float32),
@@ -119,7 +119,8 @@ class EnvState:
                 raise ValueError(f"{name}: expected finite numbers, got {array[robot].tolist()} of robot {robot}")
         if (self.terminated & self.truncated).any():
             raise ValueError(
-                f"truncated: expected False where terminated, got both for robot {int(np.argmax(self.terminated & self.truncated))}"
+                "truncated: expected False where terminated, "
+                f"got both for robot {int(np.argmax(self.terminated & self.truncated))}"
             )
 
 
@@ -185,7 +186,10 @@ class ABEnv(abc.ABC):
         """
 
     def compile(self, backwards: bool = False) -> None:
-        """Have everything compiled that a step needs, in an order or the other way round, so that two processes may begin at either end."""
+        """Have everything compiled that a step needs.
+
+        backwards: in the other order, so that two processes may begin at either end.
+        """
         self.init_state()
 
     def new_state(self) -> EnvState:
@@ -214,17 +218,21 @@ class ABEnv(abc.ABC):
         return actions
 
     def statistics(self) -> dict[str, float]:
-        """Return what happened since the last call, over all robots, by name: reward_NAME, the sum of a reward's term; end_NAME, how many episodes ended so."""
+        """Return what happened since the last call, over all robots, by name.
+
+        reward_NAME: the sum of a reward's term; end_NAME: how many episodes ended so.
+        """
         return {}
 
     def errors(self) -> dict[str, np.ndarray]:
-        """Return what evaluations tell of the task beside survival and return, as it is at this instant, (N) each, by name."""
+        """Return what evaluations tell of the task beside survival and return, as it is now, (N) each, by name."""
         return {}
 
     def set_level(self, push: float = 1.0, command: float = 1.0) -> None:  # noqa: B027  most tasks have no levels
         """Set how hard the task is, from now on, as a curriculum does, for every part of a split environment at once.
 
-        push: times the configured strength of pushes; command: times the configured commands. A task without either ignores them.
+        push: times the configured strength of pushes; command: times the configured commands. A task without either
+        ignores them.
         """
 
     def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
@@ -236,5 +244,8 @@ class ABEnv(abc.ABC):
         return ()
 
     def view(self, robot: int = 0) -> dict[str, Any]:
-        """Return how the solids lie: position (K, 3) [m], quaternion (K, 4) w x y z; goal (3) [m] or None; target (3) [m], the picture's middle."""
+        """Return how the solids lie, by name.
+
+        position (K, 3) [m]; quaternion (K, 4) w x y z; goal (3) [m] or None; target (3) [m], the picture's middle.
+        """
         return {}

@@ -69,7 +69,9 @@ class GymVectorEnv(VectorEnv):
         return state.obs.copy(), self._infos(state, np.zeros(self.num_envs, bool), copy=True)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Infos]:
-        """Advance one control step; actions (N, num_actions). Returns observations, rewards, terminations, truncations, infos.
+        """Advance one control step; return observations, rewards, terminations, truncations, infos.
+
+        actions: (N, num_actions).
 
         Raises ResetNeeded before the first reset().
         """
@@ -80,7 +82,10 @@ class GymVectorEnv(VectorEnv):
         return state.obs, state.reward, state.terminated, state.truncated, self._infos(state, state.done)
 
     def _infos(self, state: EnvState, done: np.ndarray, copy: bool = False) -> Infos:
-        """Return a state's info under Gymnasium's names, each with its mask; final_* and episode_* are of the episodes that ended."""
+        """Return a state's info under Gymnasium's names, each with its mask.
+
+        final_* and episode_* are of the episodes that ended.
+        """
         infos = {}
         final = {}
         any_done = bool(done.any())
@@ -172,7 +177,10 @@ def make_vec(
 
 
 def register_all() -> None:
-    """Make every task known to Gymnasium as foal/TASK-v0; again, for tasks that were defined after this module was imported."""
+    """Make every task known to Gymnasium as foal/TASK-v0.
+
+    Called again, it does so for tasks that were defined after this module was imported.
+    """
     for task in registry.tasks():
         if (name := f"foal/{task}-v0") not in gymnasium.registry:
             with contextlib.suppress(gymnasium.error.Error):  # a name that Gymnasium does not take, with a space in it

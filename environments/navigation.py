@@ -75,7 +75,11 @@ class NavigationEnv(ArrayEnv):
     targets: ClassVar = {"goals": (5.0, np.inf)}
 
     def create(self, n: int) -> Data:
-        """Return data: position, velocity, goal, action (n, 3) [m], [m/s], [m], [1]; stamina, wall, rest, progress, arrived, goals (n)."""
+        """Return data of n creatures, by name.
+
+        position, velocity, goal, action: (n, 3) [m], [m/s], [m], [1]; stamina, wall, rest, progress, arrived, goals:
+        (n).
+        """
         data = {name: np.zeros((n, 3), np.float32) for name in ("position", "velocity", "goal", "action")}
         return data | {
             name: np.zeros(n, np.float32) for name in ("stamina", "wall", "rest", "progress", "arrived", "goals")
@@ -191,9 +195,12 @@ class NavigationEnv(ArrayEnv):
         high = 0.5
         wall = "#A9B4BF"
         return (
-            Solid("ball", (RADIUS,), "#E0762F"), Solid("box", (0.2, half, high), wall), Solid("box", (0.2, half, high), wall),
-            Solid("box", (half, 0.2, high), wall), Solid("box", (half, 0.2, high), wall),
-        )  # fmt: skip
+            Solid("ball", (RADIUS,), "#E0762F"),
+            Solid("box", (0.2, half, high), wall),
+            Solid("box", (0.2, half, high), wall),
+            Solid("box", (half, 0.2, high), wall),
+            Solid("box", (half, 0.2, high), wall),
+        )
 
     def view(self, robot: int = 0) -> dict[str, Any]:
         """Return how they lie, the world's middle being the picture's origin."""

@@ -86,7 +86,7 @@ def env(name: str, backend: str = "numpy") -> Callable[[Decorated], Decorated]:
 
 
 def rlcfg(name: str) -> Callable[[Decorated], Decorated]:
-    """Bind what a task is trained with to it: a function that returns the fields of config.Config to change, by "section.field".
+    """Bind what a task is trained with to it: a function that returns changes to config.Config, by "section.field".
 
     Raises ValueError if there is no configuration of that name, or it is bound already.
     """
@@ -95,7 +95,8 @@ def rlcfg(name: str) -> Callable[[Decorated], Decorated]:
         task = _known(name, "rlcfg")
         if task.rl:
             raise ConfigError(
-                f"rlcfg: expected a task without a training preset, got {name!r}; without: {', '.join(n for n, t in _TASKS.items() if not t.rl)}"
+                f"rlcfg: expected a task without a training preset, got {name!r}; "
+                f"without: {', '.join(n for n, t in _TASKS.items() if not t.rl)}"
             )
         task.rl = make_rl
         return make_rl
@@ -160,7 +161,7 @@ def _find(name: str, what: str = "task") -> _Task:
 
 
 def compile_beside(name: str, cfg: EnvCfg) -> "subprocess.Popen | None":
-    """Start a process that compiles a task's environment into the cache, and return it; None where there is no second core for it."""
+    """Start a process that compiles a task's environment into the cache; return it, or None without a second core."""
     if available_cores() < 2:
         return None
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -206,7 +207,10 @@ def tasks() -> dict[str, str]:
 
 
 def find_available_sim_backend(name: str) -> str:
-    """Return the backend that a task runs on if none is asked for; raise ValueError for an unknown task, or one without an environment."""
+    """Return the backend that a task runs on if none is asked for.
+
+    Raises ValueError for an unknown task, or one without an environment.
+    """
     envs = _find(name).envs
     if not envs:
         raise ConfigError(f"task: expected an environment registered for {name}, got its configuration alone")
@@ -222,7 +226,10 @@ def default_cfg(name: str) -> EnvCfg:
 
 
 def default_rl_cfg(name: str) -> Config:
-    """Return everything that a task is trained with; raise ValueError for an unknown task, or what is unknown in its preset."""
+    """Return everything that a task is trained with.
+
+    Raises ValueError for an unknown task, or what is unknown in its preset.
+    """
     task = _find(name)
     return override(dataclasses.replace(Config(), task=name, env=default_cfg(name)), task.rl() if task.rl else {})
 
@@ -241,7 +248,7 @@ def make(
     of the task's configuration to change, as {"push": {"spin": 2.0}} or {"push.spin": 2.0};
     threads: 0 for every core; cfg: instead of the task's own configuration.
 
-    Raises ConfigError, a ValueError that names the field, for an unknown task, backend or field or a value out of range.
+    Raises ConfigError, a ValueError naming the field, for an unknown task, backend or field or a value out of range.
     """
     task = _find(name)
     default = default_cfg(name)

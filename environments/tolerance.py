@@ -49,8 +49,8 @@ def _arsech(y: Any) -> Any:
     return np.log((1.0 + np.sqrt(1.0 - y * y)) / y)
 
 
-# What a distance in margins is multiplied by for the value y at 1, and the value at the product s; one is 1 in the precision
-# of s, for a literal would be of double precision in a kernel. Of a number and a NaN fmin is the number.
+# What a distance in margins is multiplied by for the value y at 1, and the value at the product s; one is 1 in the
+# precision of s, for a literal would be of double precision in a kernel. Of a number and a NaN fmin is the number.
 SIGMOIDS = {
     "gaussian": (lambda y: np.sqrt(-np.log(y)), lambda s, one: _exp(-s * s)),
     "hyperbolic": (_arsech, _sech),

@@ -91,11 +91,16 @@ def attempt(trial: Trial, iterations: int, num_envs: int) -> None:
 
 
 def train(trial: Trial, iterations: int, num_envs: int, folder: pathlib.Path) -> None:
-    """Train and evaluate as the command line does; raise ArithmeticError, naming it, for a number that is not finite."""
+    """Train and evaluate as the command line does; raise ArithmeticError, naming it, for a number not finite."""
     changes = {
-        "train.iterations": iterations, "train.num_envs": num_envs, "train.eval_episodes": num_envs, "train.device": trial.device,
-        "train.run_dir": str(folder / "runs"), "train.checkpoint_dir": str(folder), **({"env.model": trial.robot} if trial.robot else {}),
-    }  # fmt: skip
+        "train.iterations": iterations,
+        "train.num_envs": num_envs,
+        "train.eval_episodes": num_envs,
+        "train.device": trial.device,
+        "train.run_dir": str(folder / "runs"),
+        "train.checkpoint_dir": str(folder),
+        **({"env.model": trial.robot} if trial.robot else {}),
+    }
     system = System(override(preset(trial.task), changes), folder / "checkpoint.pt", Console(file=io.StringIO()))
     if system.train():
         raise KeyboardInterrupt
@@ -142,7 +147,8 @@ def print_table(done: Sequence[Trial]) -> None:
             ).rstrip()
         )
     print(
-        f"\n{len(done)} runs, {sum(bool(trial.reason) for trial in done)} failed, {sum(trial.seconds for trial in done):.0f} s"
+        f"\n{len(done)} runs, {sum(bool(trial.reason) for trial in done)} failed, "
+        f"{sum(trial.seconds for trial in done):.0f} s"
     )
 
 

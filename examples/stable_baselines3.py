@@ -58,7 +58,7 @@ class FoalVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Return observations (N, O), rewards (N), dones (N) and infos, in which only robots whose episode ended have something."""
+        """Return observations (N, O), rewards (N), dones (N) and infos, empty but of robots whose episode ended."""
         obs, rewards, terminations, truncations, infos = self.env.step(self._actions)
         dones = terminations | truncations
         told = self._nothing.copy()
@@ -111,7 +111,10 @@ def evaluate(model: PPO, task: str) -> tuple[float, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, and print what fresh episodes are like before and after; leave with exit code 2 and one line if asked wrongly."""
+    """Train, and print what fresh episodes are like before and after.
+
+    Leaves with exit code 2 and one line if asked wrongly.
+    """
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--task", default="cartpole", metavar="NAME", help="(default cartpole)")
     options.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of training (default 30)")

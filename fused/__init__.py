@@ -7,15 +7,16 @@ gives each thread robots of its own.
 """
 
 from fused.attention import BodyAttention
+from fused.categorical import UNIFORM
 from fused.divergence import LatentLosses
 from fused.heads import Linear, PolicyHead, PolicyLoss, ValueHead
 from fused.layers import Dense, LSTMSequence
 from fused.normed import EPSILON, Normed
 from fused.product import ROWS
-from fused.state_space import UNIFORM, StateSpaceSequence
+from fused.state_space import StateSpaceSequence
 from fused.vectors import HAS_PAIRS, WIDTH
 
 __all__ = [
-    "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "LatentLosses", "Linear", "Normed", "PolicyHead",
-    "PolicyLoss", "StateSpaceSequence", "ValueHead",
+    "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "LatentLosses",
+    "Linear", "Normed", "PolicyHead", "PolicyLoss", "StateSpaceSequence", "ValueHead",
 ]  # fmt: skip

@@ -28,12 +28,16 @@ from fused.vectors import (
 )
 from physics.jit import inline, kernel, real
 
-GROUPS = 4  # of WIDTH samples: the weights' gradients go through the cache once for so many, 0.2 us less a sample than for each
+# of WIDTH samples: the weights' gradients go through the cache once for so many, 0.2 us less a sample than for each
+GROUPS = 4
 
 
 @inline
 def gather(obs, width, first, nodes, features, columns, scale, shift, x):
-    """Set x[(n * features + k) * WIDTH + lane] to feature k of part n, normalised, of WIDTH rows of obs, width numbers each."""
+    """Set x[(n * features + k) * WIDTH + lane] to feature k of part n, normalised, of WIDTH rows of obs.
+
+    width: numbers in a row of obs.
+    """
     for i in range(nodes * features):
         row, column, a, b = x[i * WIDTH : (i + 1) * WIDTH], columns[i], scale[i], shift[i]
         for lane in range(WIDTH):
@@ -224,12 +228,12 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
 
 
 class BodyAttention(torch.autograd.Function):
-    """The whole body encoder: obs (S, O) float32 to (sides, nodes / sides * heads * size, S) in dtype; obs gets no gradient.
+    """The whole body encoder: obs (S, O) float32 to (sides, nodes / sides * heads * size, S) in dtype.
 
     S: a whole number of WIDTH; columns, scale, shift: (nodes, features), which numbers of obs
     describe a part, and what they are multiplied by and shifted by; kinds: (nodes) whose weights a
     part has; weight: (kinds, heads, 2 * size, features); bias: (nodes / sides, heads, 2 * size);
-    attention: (heads, size).
+    attention: (heads, size). obs gets no gradient.
     """
 
     @staticmethod

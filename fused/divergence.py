@@ -10,21 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fused.categorical import UNIFORM, softmax
 from fused.memory import scratch, view
-from fused.state_space import UNIFORM, softmax
 from fused.vectors import WIDTH, fma, load, logarithm, store, zeros
 from physics.jit import kernel, real
 
 
 @kernel
 def _divergence(variables, classes, samples, posterior, prior, kl, dposterior, dprior, work):
-    posterior, prior, kl, work = (
-        view(posterior, np.float32),
-        view(prior, np.float32),
-        view(kl, np.float32),
-        view(work, np.float32),
-    )
-    dposterior, dprior = view(dposterior, np.float32), view(dprior, np.float32)
+    posterior, prior, kl = view(posterior, np.float32), view(prior, np.float32), view(kl, np.float32)
+    dposterior, dprior, work = view(dposterior, np.float32), view(dprior, np.float32), view(work, np.float32)
     mixed, even = real(1.0 - UNIFORM), zeros(1) + real(UNIFORM) / real(classes)
     size = classes * WIDTH
     for s in range(0, samples, WIDTH):
@@ -56,9 +51,10 @@ def _divergence(variables, classes, samples, posterior, prior, kl, dposterior, d
 
 
 class LatentLosses(torch.autograd.Function):
-    """training.world_model.latent_losses: dynamics and representation loss (S) [nat] and the divergence of logits (sides, Z, S).
+    """training.world_model.latent_losses: dynamics and representation loss (S) [nat] and the divergence (S).
 
-    S: a whole number of WIDTH; groups: categorical variables of a side. The divergence itself has no gradients.
+    prior, posterior: logits (sides, Z, S), S a whole number of WIDTH; groups: categorical variables of a side. The
+    divergence itself has no gradients.
     """
 
     @staticmethod

@@ -157,7 +157,10 @@ def make_value_kernels(half: bool) -> tuple:
 
 
 class ValueHead(torch.autograd.Function):
-    """entity.value_head: values (S), float32, of features x (sides, H, S), of whose sums alone they are made; weight: (1, H), bias: (1)."""
+    """entity.value_head: values (S), float32, of features x (sides, H, S), of whose sums alone they are made.
+
+    weight: (1, H), bias: (1).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -305,7 +308,10 @@ class Linear(torch.autograd.Function):
 
 @kernel
 def _policy_loss(action, old_mean, old_std, advantage, mean, std, clip, dmean, dstd, sums):
-    """Add up, over samples: the surrogate, whether it was clipped, the divergence; dmean, dstd: of the surrogate's mean, negated."""
+    """Add up, over samples: the surrogate, whether it was clipped, the divergence.
+
+    dmean, dstd: of the surrogate's mean, negated.
+    """
     actions, samples = action.shape[2], action.shape[0] * action.shape[1]
     one = real(1.0)
     share = one / real(samples)
@@ -334,9 +340,10 @@ def _policy_loss(action, old_mean, old_std, advantage, mean, std, clip, dmean, d
 
 
 class PolicyLoss(torch.autograd.Function):
-    """ppo.policy_loss on the CPU: loss, share of clipped ratios and divergence, of which the loss alone has gradients, of mean and std.
+    """ppo.policy_loss on the CPU: loss, share of clipped ratios and divergence.
 
-    action, old_mean, mean: (T, N, A); old_std, std: (A); advantage: (T, N).
+    action, old_mean, mean: (T, N, A); old_std, std: (A); advantage: (T, N). The loss alone has gradients, of mean
+    and std.
     """
 
     @staticmethod

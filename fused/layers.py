@@ -19,7 +19,10 @@ from physics.jit import inline, kernel, real
 
 @inline
 def tanh(x):
-    """Return the hyperbolic tangent: the ratio of odd and even polynomials of the library Eigen, to 2e-7; 14 instructions and a division."""
+    """Return the hyperbolic tangent to 2e-7, in 14 instructions and a division.
+
+    It is the ratio of odd and even polynomials of the library Eigen.
+    """
     x = bounded(x, real(-7.9), real(7.9))
     z = x * x
     p = fma(z, real(-2.76076847742355e-16), real(2.00018790482477e-13))
@@ -393,7 +396,9 @@ class Dense(torch.autograd.Function):
 
 
 class LSTMSequence(torch.autograd.Function):
-    """entity.lstm_sequence: hidden states (sides, H, S), sums and differences, and the last cell (sides, H, N), of the sides, float32.
+    """entity.lstm_sequence: hidden states (sides, H, S) and the last cell (sides, H, N).
+
+    Hidden states are sums and differences; the last cell is of the sides, in float32.
 
     x: (sides, E, S) in dtype, S = T N columns, time before robot, N a whole number of WIDTH, S of 2
     WIDTH; weight: (sides, 4 H, E + H), E and H whole numbers of product.ROWS; bias: (sides, 4 H); hidden,

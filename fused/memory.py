@@ -1,4 +1,7 @@
-"""How compiled code gets at tensors: by address. An array for each costs 3 us on the way in, a third of a layer's work."""
+"""How compiled code gets at tensors: by address.
+
+An array for each costs 3 us on the way in, a third of a layer's work.
+"""
 
 import threading
 
@@ -27,7 +30,10 @@ def view(address, kind):
 
 
 def scratch(name: str, size: int) -> int:
-    """Return the address of this thread's work memory of a name, size float32 numbers from a cache line on; what it holds is not defined."""
+    """Return the address of this thread's work memory of a name: size float32 numbers from a cache line on.
+
+    What it holds is not defined.
+    """
     found = getattr(_own, name, None)
     if found is None or len(found[0]) < size:
         memory = aligned(size)

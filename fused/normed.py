@@ -1,6 +1,7 @@
 """A layer normalised by its root mean square, with SiLU, in compiled code, forwards and backwards.
 
-    v = W x / sqrt(mean (W x)^2 + epsilon),  y = SiLU(gain v)        (Zhang and Sennrich, 2019; Hendrycks and Gimpel, 2016)
+    v = W x / sqrt(mean (W x)^2 + epsilon)        (Zhang and Sennrich, 2019)
+    y = SiLU(gain v)                              (Hendrycks and Gimpel, 2016)
 
 As in fused/layers.py products act on sums and differences of the sides, what is not linear on the sides
 themselves. The mean is over the features of both sides, and the same for sums and differences.
@@ -36,7 +37,8 @@ def silu_slope(y):
 def normalise(sides, size, columns, pre, values, place, stride, other, inverse):
     """Set values, of the sides, to pre normalised, and inverse (columns) to what it was multiplied by.
 
-    pre: (sides, size, columns), sums and differences; values: feature j of a side at place + j stride, the other side's other further on.
+    pre: (sides, size, columns), sums and differences; values: feature j of a side at place + j stride, the other
+    side's other further on.
     """
     count = real(sides * size)
     for s in range(0, columns, WIDTH):
@@ -57,7 +59,10 @@ def normalise(sides, size, columns, pre, values, place, stride, other, inverse):
 
 @inline
 def normalise_backward(sides, size, columns, values, place, stride, other, inverse, dvalues, dpre):
-    """Set dpre, sums and differences laid out as values, to the gradient of pre; dvalues: (sides, size, columns), of the sides."""
+    """Set dpre, sums and differences laid out as values, to the gradient of pre.
+
+    dvalues: (sides, size, columns), of the sides.
+    """
     count = real(sides * size)
     for s in range(0, columns, WIDTH):
         along = zeros(1)

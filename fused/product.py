@@ -61,7 +61,10 @@ def product(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
 
 @inline
 def weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
-    """Set dweight[r inner + k] = sum_s dy[r y_stride + s] x[k x_stride + s]; columns a whole number of 2 WIDTH, inner of REGISTERS."""
+    """Set dweight[r inner + k] = sum_s dy[r y_stride + s] x[k x_stride + s].
+
+    columns: a whole number of 2 WIDTH; inner: a whole number of REGISTERS.
+    """
     step = pairs_of(x) * WIDTH
     for r in range(0, rows, ROWS):
         for k in range(0, inner, REGISTERS):

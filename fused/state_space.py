@@ -20,54 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fused.categorical import UNIFORM, draw, softmax
 from fused.layers import keep_sides, side_of, sigmoid, tanh
 from fused.memory import scratch, view
 from fused.normed import activate, activate_backward, normalise, normalise_backward
 from fused.product import REGISTERS, pack, pack_transposed, product, weight_gradient
-from fused.vectors import WIDTH, choose_positive, exponential, fma, load, over_samples, store, zeros
-from physics.jit import inline, kernel, real
-
-UNIFORM = 0.01  # share of a categorical variable's probability that is the same for every value
-
-
-@inline
-def softmax(size, columns, s, logits, first, out, place, stride):
-    """Set out, size rows from place on, to the softmax of logits, size rows of columns from row first on, of the samples from s on."""
-    most = load(logits, first * columns + s, 1)
-    for c in range(1, size):
-        x = load(logits, (first + c) * columns + s, 1)
-        most = choose_positive(x - most, x, most)
-    total = zeros(1)
-    for c in range(size):
-        total = total + exponential(load(logits, (first + c) * columns + s, 1) - most)
-    total = real(1.0) / total
-    for c in range(size):
-        store(out, place + c * stride + s, total * exponential(load(logits, (first + c) * columns + s, 1) - most))
-
-
-@inline
-def draw(size, samples_draw, probs, place, stride, s, u, out, first, columns):
-    """Set out, size rows of columns from row first on, to 1 at the value drawn by u, or if not to draw at the likeliest, and to 0 elsewhere."""
-    one = zeros(1) + real(1.0)
-    if samples_draw:
-        below, left = zeros(1), one  # left: 1 while the value is not found
-        for c in range(size):
-            below = below + fma(
-                real(1.0 - UNIFORM), load(probs, place + c * stride + s, 1), zeros(1) + real(UNIFORM) / real(size)
-            )
-            still = choose_positive(u - below, left, zeros(1)) if c + 1 < size else zeros(1)
-            store(out, (first + c) * columns + s, left - still)
-            left = still
-    else:
-        most = load(probs, place + s, 1)
-        for c in range(1, size):
-            x = load(probs, place + c * stride + s, 1)
-            most = choose_positive(x - most, x, most)
-        left = one
-        for c in range(size):
-            still = choose_positive(most - load(probs, place + c * stride + s, 1), left, zeros(1))
-            store(out, (first + c) * columns + s, left - still)
-            left = still
+from fused.vectors import WIDTH, fma, load, over_samples, store, zeros
+from physics.jit import kernel, real
 
 
 @functools.cache
@@ -87,31 +46,14 @@ def make_kernels(sides: int, half: bool) -> tuple:
         in1, in2, in3, in4, v1, v2, v3, inverse, probs, latents, follows, logits, last, packed, pre, panel,
     ):  # fmt: skip
         w1, w2, w3, w4 = view(w1, np.float32), view(w2, np.float32), view(w3, np.float32), view(w4, np.float32)
-        g1, g2, g3, bias, latent = (
-            view(g1, np.float32),
-            view(g2, np.float32),
-            view(g3, np.float32),
-            view(bias, np.float32),
-            view(latent, np.float32),
-        )
-        keep, noise, inverse, logits, last = (
-            view(keep, np.float32), view(noise, np.float32), view(inverse, np.float32), view(logits, np.float32), view(last, np.float32),
-        )  # fmt: skip
-        pre, panel, action, seen, probs = (
-            view(pre, np.float32),
-            view(panel, np.float32),
-            view(action, kind),
-            view(seen, kind),
-            view(probs, kind),
-        )
-        in1, in2, in3, in4, latents = (
-            view(in1, kind),
-            view(in2, kind),
-            view(in3, kind),
-            view(in4, kind),
-            view(latents, kind),
-        )
-        v1, v2, v3, follows = view(v1, kind), view(v2, kind), view(v3, kind), view(follows, kind)
+        g1, g2, g3, bias = view(g1, np.float32), view(g2, np.float32), view(g3, np.float32), view(bias, np.float32)
+        keep, noise, inverse = view(keep, np.float32), view(noise, np.float32), view(inverse, np.float32)
+        latent, logits, last = view(latent, np.float32), view(logits, np.float32), view(last, np.float32)
+        pre, panel = view(pre, np.float32), view(panel, np.float32)
+        action, seen, probs = view(action, kind), view(seen, kind), view(probs, kind)
+        latents, follows = view(latents, kind), view(follows, kind)
+        in1, in2, in3, in4 = view(in1, kind), view(in2, kind), view(in3, kind), view(in4, kind)
+        v1, v2, v3 = view(v1, kind), view(v2, kind), view(v3, kind)
         stoch, gates, samples = groups * classes, 3 * deter, steps * n
         wide1, wide2, wide3, size = stoch + actions, hidden + deter, deter + evidence, deter + stoch
         begin2 = sides * hidden * wide1
@@ -125,18 +67,12 @@ def make_kernels(sides: int, half: bool) -> tuple:
         for side in range(sides):
             for j in range(actions):
                 for s in range(0, samples, WIDTH):
-                    store(
-                        in1,
-                        (side * wide1 + stoch + j) * samples + s,
-                        load(action, (side * actions + j) * samples + s, 1),
-                    )
+                    value = load(action, (side * actions + j) * samples + s, 1)
+                    store(in1, (side * wide1 + stoch + j) * samples + s, value)
             for j in range(evidence):
                 for s in range(0, samples, WIDTH):
-                    store(
-                        in3,
-                        (side * wide3 + deter + j) * samples + s,
-                        load(seen, (side * evidence + j) * samples + s, 1),
-                    )
+                    value = load(seen, (side * evidence + j) * samples + s, 1)
+                    store(in3, (side * wide3 + deter + j) * samples + s, value)
             for i in range(side * size * n, (side + 1) * size * n, WIDTH):
                 store(last, i, load(latent, i, 1))
         for t in range(steps):
@@ -144,48 +80,24 @@ def make_kernels(sides: int, half: bool) -> tuple:
             for side in range(sides):
                 for j in range(stoch):
                     for s in range(0, n, WIDTH):
-                        store(
-                            in1,
-                            (side * wide1 + j) * samples + first + s,
-                            load(last, (side * size + deter + j) * n + s, 1),
-                        )
+                        value = load(last, (side * size + deter + j) * n + s, 1)
+                        store(in1, (side * wide1 + j) * samples + first + s, value)
                 for j in range(deter):
                     for s in range(0, n, WIDTH):
-                        store(
-                            in2,
-                            (side * wide2 + hidden + j) * samples + first + s,
-                            load(last, (side * size + j) * n + s, 1),
-                        )
+                        value = load(last, (side * size + j) * n + s, 1)
+                        store(in2, (side * wide2 + hidden + j) * samples + first + s, value)
             # x = SiLU(g1 norm(W1 [z, a]))
             for side in range(sides):
                 w = weights[side * (hidden * wide1 // share) :]
-                product(
-                    hidden,
-                    wide1,
-                    w,
-                    in1[side * wide1 * samples + first :],
-                    samples,
-                    pre[side * hidden * n :],
-                    n,
-                    n,
-                    panel,
-                )
+                x = in1[side * wide1 * samples + first :]
+                product(hidden, wide1, w, x, samples, pre[side * hidden * n :], n, n, panel)
             normalise(sides, hidden, n, pre, v1, first, samples, hidden * samples, inverse[first:])
             activate(sides, hidden, n, v1, first, samples, hidden * samples, g1, in2, first, samples, wide2 * samples)
             # r, c, u = g2 norm(W2 [x, h])
             for side in range(sides):
                 w = weights[begin2 // share + side * (gates * wide2 // share) :]
-                product(
-                    gates,
-                    wide2,
-                    w,
-                    in2[side * wide2 * samples + first :],
-                    samples,
-                    pre[side * gates * n :],
-                    n,
-                    n,
-                    panel,
-                )
+                x = in2[side * wide2 * samples + first :]
+                product(gates, wide2, w, x, samples, pre[side * gates * n :], n, n, panel)
             normalise(sides, gates, n, pre, v2, first, samples, gates * samples, inverse[samples + first :])
             # f = u tanh(sigmoid(r) c) + (1 - u) h;  h' = k f
             for j in range(deter):
@@ -211,33 +123,15 @@ def make_kernels(sides: int, half: bool) -> tuple:
             # y = SiLU(g3 norm(W3 [h', e]))
             for side in range(sides):
                 w = weights[begin3 // share + side * (hidden * wide3 // share) :]
-                product(
-                    hidden,
-                    wide3,
-                    w,
-                    in3[side * wide3 * samples + first :],
-                    samples,
-                    pre[side * hidden * n :],
-                    n,
-                    n,
-                    panel,
-                )
+                x = in3[side * wide3 * samples + first :]
+                product(hidden, wide3, w, x, samples, pre[side * hidden * n :], n, n, panel)
             normalise(sides, hidden, n, pre, v3, first, samples, hidden * samples, inverse[2 * samples + first :])
             activate(sides, hidden, n, v3, first, samples, hidden * samples, g3, in4, first, samples, hidden * samples)
             # l = W4 y + b
             for side in range(sides):
                 w = weights[begin4 // share + side * (stoch * hidden // share) :]
-                product(
-                    stoch,
-                    hidden,
-                    w,
-                    in4[side * hidden * samples + first :],
-                    samples,
-                    pre[side * stoch * n :],
-                    n,
-                    n,
-                    panel,
-                )
+                x = in4[side * hidden * samples + first :]
+                product(stoch, hidden, w, x, samples, pre[side * stoch * n :], n, n, panel)
             for j in range(stoch):
                 for s in range(0, n, WIDTH):
                     a, b = side_of(sides, 0, pre, j * n + s, stoch * n) + bias[j], zeros(1)
@@ -267,42 +161,17 @@ def make_kernels(sides: int, half: bool) -> tuple:
         d1, d2, d3, d4, dw1, dg1, dw2, dg2, dw3, dg3, dw4, dbias, dlatent, dseen, packed, pre, dvalues, direct, panel,
     ):  # fmt: skip
         w1, w2, w3, w4 = view(w1, np.float32), view(w2, np.float32), view(w3, np.float32), view(w4, np.float32)
-        g1, g2, g3, keep, inverse = (
-            view(g1, np.float32),
-            view(g2, np.float32),
-            view(g3, np.float32),
-            view(keep, np.float32),
-            view(inverse, np.float32),
-        )
-        in1, in2, in3, in4, probs = (
-            view(in1, kind),
-            view(in2, kind),
-            view(in3, kind),
-            view(in4, kind),
-            view(probs, kind),
-        )
-        v1, v2, v3, dlogits = view(v1, kind), view(v2, kind), view(v3, kind), view(dlogits, np.float32)
+        g1, g2, g3, keep = view(g1, np.float32), view(g2, np.float32), view(g3, np.float32), view(keep, np.float32)
+        inverse, dlogits = view(inverse, np.float32), view(dlogits, np.float32)
+        dlatent, pre = view(dlatent, np.float32), view(pre, np.float32)
+        dvalues, direct, panel = view(dvalues, np.float32), view(direct, np.float32), view(panel, np.float32)
+        dw1, dw2, dw3, dw4 = view(dw1, np.float32), view(dw2, np.float32), view(dw3, np.float32), view(dw4, np.float32)
+        dg1, dg2, dg3 = view(dg1, np.float32), view(dg2, np.float32), view(dg3, np.float32)
+        dbias = view(dbias, np.float32)
+        in1, in2, in3, in4 = view(in1, kind), view(in2, kind), view(in3, kind), view(in4, kind)
+        v1, v2, v3 = view(v1, kind), view(v2, kind), view(v3, kind)
         d1, d2, d3, d4, dseen = view(d1, kind), view(d2, kind), view(d3, kind), view(d4, kind), view(dseen, kind)
-        dlatents, dfollows = view(dlatents, kind), view(dfollows, kind)
-        dg1, dg2, dg3, dbias = (
-            view(dg1, np.float32),
-            view(dg2, np.float32),
-            view(dg3, np.float32),
-            view(dbias, np.float32),
-        )
-        dlatent, pre, dvalues, direct = (
-            view(dlatent, np.float32),
-            view(pre, np.float32),
-            view(dvalues, np.float32),
-            view(direct, np.float32),
-        )
-        dw1, dw2, dw3, dw4, panel = (
-            view(dw1, np.float32),
-            view(dw2, np.float32),
-            view(dw3, np.float32),
-            view(dw4, np.float32),
-            view(panel, np.float32),
-        )
+        probs, dlatents, dfollows = view(probs, kind), view(dlatents, kind), view(dfollows, kind)
         stoch, gates, samples = groups * classes, 3 * deter, steps * n
         wide1, wide2, wide3, size = stoch + actions, hidden + deter, deter + evidence, deter + stoch
         begin2 = sides * hidden * wide1
@@ -359,17 +228,8 @@ def make_kernels(sides: int, half: bool) -> tuple:
             # y
             for side in range(sides):
                 w = weights[begin4 // share + side * (stoch * hidden // share) :]
-                product(
-                    hidden,
-                    stoch,
-                    w,
-                    d4[side * stoch * samples + first :],
-                    samples,
-                    pre[side * hidden * n :],
-                    n,
-                    n,
-                    panel,
-                )
+                dy = d4[side * stoch * samples + first :]
+                product(hidden, stoch, w, dy, samples, pre[side * hidden * n :], n, n, panel)
             activate_backward(
                 sides, hidden, n, v3, first, samples, hidden * samples, g3, pre, 0, n, hidden * n, dvalues, dg3
             )
@@ -377,43 +237,26 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 sides, hidden, n, v3, first, samples, hidden * samples, inverse[2 * samples + first :], dvalues, d3
             )
             for side in range(sides):
-                w, d = (
-                    weights[begin3 // share + side * (hidden * wide3 // share) :],
-                    d3[side * hidden * samples + first :],
-                )
-                product(deter, hidden, w, d, samples, pre[side * deter * n :], n, n, panel)
+                w = weights[begin3 // share + side * (hidden * wide3 // share) :]
+                dy = d3[side * hidden * samples + first :]
+                product(deter, hidden, w, dy, samples, pre[side * deter * n :], n, n, panel)
                 if evidence > 0:
-                    product(
-                        evidence,
-                        hidden,
-                        w[deter * (hidden // share) :],
-                        d,
-                        samples,
-                        dseen[side * evidence * samples + first :],
-                        samples,
-                        n,
-                        panel,
-                    )
+                    of_evidence = w[deter * (hidden // share) :]
+                    de = dseen[side * evidence * samples + first :]
+                    product(evidence, hidden, of_evidence, dy, samples, de, samples, n, panel)
             # f
             for j in range(deter):
                 of_r, of_c, of_u = zeros(1), zeros(1), zeros(1)
                 for s in range(0, n, WIDTH):
                     h0, h1 = zeros(1), zeros(1)
                     for side in range(sides):
-                        dh = side_of(sides, side, dlatent, j * n + s, size * n) + side_of(
-                            sides, side, pre, j * n + s, deter * n
-                        )
-                        dh = fma(
-                            load(keep, first + s, 1),
-                            dh,
-                            side_of(sides, side, dfollows, j * samples + first + s, deter * samples),
-                        )
+                        of_latent = side_of(sides, side, dlatent, j * n + s, size * n)
+                        dh = of_latent + side_of(sides, side, pre, j * n + s, deter * n)
+                        of_follows = side_of(sides, side, dfollows, j * samples + first + s, deter * samples)
+                        dh = fma(load(keep, first + s, 1), dh, of_follows)
                         at = (side * gates + j) * samples + first + s
-                        r_v, c_v, u_v = (
-                            load(v2, at, 1),
-                            load(v2, at + deter * samples, 1),
-                            load(v2, at + 2 * deter * samples, 1),
-                        )
+                        r_v, c_v = load(v2, at, 1), load(v2, at + deter * samples, 1)
+                        u_v = load(v2, at + 2 * deter * samples, 1)
                         r, c_in = sigmoid(g2[j] * r_v), g2[deter + j] * c_v
                         c = tanh(r * c_in)
                         u = sigmoid(fma(g2[2 * deter + j], u_v, zeros(1) - real(1.0)))
@@ -440,15 +283,13 @@ def make_kernels(sides: int, half: bool) -> tuple:
             )
             for side in range(sides):
                 w = weights[begin2 // share + side * (gates * wide2 // share) :]
-                product(
-                    wide2, gates, w, d2[side * gates * samples + first :], samples, pre[side * wide2 * n :], n, n, panel
-                )
+                dy = d2[side * gates * samples + first :]
+                product(wide2, gates, w, dy, samples, pre[side * wide2 * n :], n, n, panel)
             for side in range(sides):
                 for j in range(deter):
                     for s in range(0, n, WIDTH):
-                        dh = load(direct, (side * deter + j) * n + s, 1) + load(
-                            pre, (side * wide2 + hidden + j) * n + s, 1
-                        )
+                        through_gates = load(pre, (side * wide2 + hidden + j) * n + s, 1)
+                        dh = load(direct, (side * deter + j) * n + s, 1) + through_gates
                         store(dlatent, (side * size + j) * n + s, dh)
             # x
             activate_backward(
@@ -457,73 +298,35 @@ def make_kernels(sides: int, half: bool) -> tuple:
             normalise_backward(sides, hidden, n, v1, first, samples, hidden * samples, inverse[first:], dvalues, d1)
             for side in range(sides):
                 w = weights[side * (hidden * wide1 // share) :]
-                product(
-                    stoch,
-                    hidden,
-                    w,
-                    d1[side * hidden * samples + first :],
-                    samples,
-                    pre[side * stoch * n :],
-                    n,
-                    n,
-                    panel,
-                )
+                dy = d1[side * hidden * samples + first :]
+                product(stoch, hidden, w, dy, samples, pre[side * stoch * n :], n, n, panel)
                 for j in range(stoch):
                     for s in range(0, n, WIDTH):
                         store(dlatent, (side * size + deter + j) * n + s, load(pre, (side * stoch + j) * n + s, 1))
         for side in range(sides):
             of_hidden, of_gates = side * hidden * samples, side * gates * samples
-            weight_gradient(
-                hidden,
-                wide1,
-                d1[of_hidden:],
-                samples,
-                in1[side * wide1 * samples :],
-                samples,
-                samples,
-                dw1[side * hidden * wide1 :],
-            )
-            weight_gradient(
-                gates,
-                wide2,
-                d2[of_gates:],
-                samples,
-                in2[side * wide2 * samples :],
-                samples,
-                samples,
-                dw2[side * gates * wide2 :],
-            )
-            weight_gradient(
-                hidden,
-                wide3,
-                d3[of_hidden:],
-                samples,
-                in3[side * wide3 * samples :],
-                samples,
-                samples,
-                dw3[side * hidden * wide3 :],
-            )
-            weight_gradient(
-                stoch,
-                hidden,
-                d4[side * stoch * samples :],
-                samples,
-                in4[of_hidden:],
-                samples,
-                samples,
-                dw4[side * stoch * hidden :],
-            )
+            x, dw = in1[side * wide1 * samples :], dw1[side * hidden * wide1 :]
+            weight_gradient(hidden, wide1, d1[of_hidden:], samples, x, samples, samples, dw)
+            x, dw = in2[side * wide2 * samples :], dw2[side * gates * wide2 :]
+            weight_gradient(gates, wide2, d2[of_gates:], samples, x, samples, samples, dw)
+            x, dw = in3[side * wide3 * samples :], dw3[side * hidden * wide3 :]
+            weight_gradient(hidden, wide3, d3[of_hidden:], samples, x, samples, samples, dw)
+            x, dw = in4[of_hidden:], dw4[side * stoch * hidden :]
+            weight_gradient(stoch, hidden, d4[side * stoch * samples :], samples, x, samples, samples, dw)
 
     return forward, backward
 
 
 class StateSpaceSequence(torch.autograd.Function):
-    """world_model.state_space_sequence: latents (sides, D + Z, S) and what follows (sides, D, S) in action's dtype, logits (sides, Z, S), the last latent.
+    """world_model.state_space_sequence: latents, what follows and logits of every step, and the last latent.
 
-    latent: (sides, D + Z, N), float32; action: (sides, A, S), evidence: (sides, E, S) or None, in dtype; keep: (T, N);
-    noise: (sides, groups, S), None for the likeliest values; weights: W1 (sides, H, Z + A), g1 (H), W2 (sides, 3 D, H + D), g2 (3 D),
-    W3 (sides, H, D + E), g3 (H), W4 (sides, Z, H), b (Z). Sizes are whole numbers of product.ROWS, N of 2 WIDTH. Gradients reach
-    latent, evidence and weights; the last latent is data.
+    latent: (sides, D + Z, N), float32; action: (sides, A, S), evidence: (sides, E, S) or None, in dtype;
+    keep: (T, N); noise: (sides, groups, S), None for the likeliest values;
+    weights: W1 (sides, H, Z + A), g1 (H), W2 (sides, 3 D, H + D), g2 (3 D), W3 (sides, H, D + E), g3 (H),
+    W4 (sides, Z, H), b (Z). Sizes are whole numbers of product.ROWS, N of 2 WIDTH.
+
+    Returns latents (sides, D + Z, S) and what follows (sides, D, S) in dtype, logits (sides, Z, S), and the last
+    latent, as latent. Gradients reach latent, evidence and weights; the last latent is data.
     """
 
     @staticmethod
@@ -601,9 +404,12 @@ class StateSpaceSequence(torch.autograd.Function):
         dseen = torch.empty(sides, seen, samples, dtype=ctx.dtype) if seen else None
         widest = max(*(rows for w in weights[::2] for rows in w.shape[1:]))
         work = (
-            scratch("weights", sum(w.numel() for w in weights)), scratch("pre", sides * widest * n), scratch("dvalues", sides * widest * n),
-            scratch("direct", sides * deter * n), scratch("panel", widest * REGISTERS * WIDTH),
-        )  # fmt: skip
+            scratch("weights", sum(w.numel() for w in weights)),
+            scratch("pre", sides * widest * n),
+            scratch("dvalues", sides * widest * n),
+            scratch("direct", sides * deter * n),
+            scratch("panel", widest * REGISTERS * WIDTH),
+        )
         inputs = [x.data_ptr() for x in (*weights[:7], keep, *kept, dlatents, dfollows, dlogits)]
         outputs = [x.data_ptr() if x is not None else dlatent.data_ptr() for x in (*before, *dweights, dlatent, dseen)]
         make_kernels(sides, ctx.dtype == torch.bfloat16)[1](*sizes, *inputs, *outputs, *work)

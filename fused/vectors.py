@@ -119,6 +119,12 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any, i: int
     return builder.bitcast(place, (_SHORTS if kind.dtype == types.uint16 else _FLOATS).as_pointer())
 
 
+def _read(context: Any, builder: Any, kind: Any, array: Any, index: Any, i: int) -> Any:
+    """Return register i of what starts at array[index], as it is there."""
+    place = _place(context, builder, kind, array, index, i)
+    return builder.load(place, align=2 if kind.dtype == types.uint16 else 4)
+
+
 @intrinsic(prefer_literal=True)
 def load(typing, array, index, count):
     """Return the Vector(count) that starts at array[index]; count: a constant."""
@@ -127,9 +133,7 @@ def load(typing, array, index, count):
         kind = signature.args[0]
         registers = []
         for i in range(count.literal_value):
-            x = builder.load(
-                _place(context, builder, kind, values[0], values[1], i), align=2 if kind.dtype == types.uint16 else 4
-            )
+            x = _read(context, builder, kind, values[0], values[1], i)
             if kind.dtype == types.uint16:
                 x = builder.bitcast(builder.shl(builder.zext(x, _INTS), _whole(16)), _FLOATS)
             registers.append(x)
@@ -191,11 +195,9 @@ def load_pairs(typing, array, first, second):
 
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
         kind = signature.args[0]
-        a = builder.load(
-            _place(context, builder, kind, values[0], values[1], 0), align=2 if kind.dtype == types.uint16 else 4
-        )
+        a = _read(context, builder, kind, values[0], values[1], 0)
         if kind.dtype == types.uint16:
-            b = builder.load(_place(context, builder, kind, values[0], values[2], 0), align=2)
+            b = _read(context, builder, kind, values[0], values[2], 0)
             both = builder.or_(builder.zext(a, _INTS), builder.shl(builder.zext(b, _INTS), _whole(16)))
             a = builder.bitcast(both, _FLOATS)
         return _join(builder, [a])
@@ -203,8 +205,10 @@ def load_pairs(typing, array, first, second):
     return Vector(1)(array, types.intp, types.intp), code
 
 
-def _multiply_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
-    """Return total + a_even b_even + a_odd b_odd of registers of pairs of bfloat16 numbers."""
+def _multiply(builder: Any, kind: Any, total: Any, a: Any, b: Any) -> Any:
+    """Return total + a b of registers as in an array of a kind: of pairs, total + a_even b_even + a_odd b_odd."""
+    if kind.dtype == types.float32:
+        return _call(builder, "llvm.fma", a, b, total)
     if HAS_PAIRS:
         kind = ir.FunctionType(_FLOATS, [_FLOATS, _PAIRS, _PAIRS])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
@@ -233,11 +237,7 @@ def multiply_up(typing, totals, weights, index, stride, x):
             w = _spread(builder, w if kind.dtype == types.float32 else builder.bitcast(w, _FLOAT))
             for c, y in enumerate(xs):
                 i = r * x.count + c
-                found[i] = (
-                    _call(builder, "llvm.fma", w, y, found[i])
-                    if kind.dtype == types.float32
-                    else _multiply_pairs(builder, found[i], w, y)
-                )
+                found[i] = _multiply(builder, kind, found[i], w, y)
         return _join(builder, found)
 
     return totals(totals, weights, types.intp, types.intp, x), code
@@ -260,7 +260,7 @@ def load_rows(typing, array, index, stride, count):
 
 @intrinsic
 def multiply_all(typing, array, totals, a, b):
-    """Return totals + a_i b_j: totals Vector(R C), row by row, of a Vector(R) and a Vector(C), numbers or pairs as in array."""
+    """Return totals + a_i b_j: Vector(R C), row by row, of Vector(R) and Vector(C), numbers or pairs as in array."""
 
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
         found = _split(builder, signature.args[1], values[1], totals.count)
@@ -268,11 +268,7 @@ def multiply_all(typing, array, totals, a, b):
         for r, x in enumerate(xs):
             for c, y in enumerate(ys):
                 i = r * len(ys) + c
-                found[i] = (
-                    _call(builder, "llvm.fma", x, y, found[i])
-                    if array.dtype == types.float32
-                    else _multiply_pairs(builder, found[i], x, y)
-                )
+                found[i] = _multiply(builder, array, found[i], x, y)
         return _join(builder, found)
 
     return totals(array, totals, a, b), code
@@ -294,7 +290,7 @@ def store_block(typing, array, index, stride, totals, count):
 
 @intrinsic(prefer_literal=True)
 def store_sums(typing, array, index, stride, totals, count):
-    """Write the sum over the lanes of every register of totals, Vector(R count), to array[index + r stride + c]; 16 registers."""
+    """Write the sums over the lanes of totals, Vector(R count), to array[index + r stride + c]; 16 registers."""
 
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
         data = context.make_array(signature.args[0])(context, builder, values[0]).data
@@ -427,7 +423,8 @@ def _logarithm(builder: Any, x: Any) -> Any:
     m = builder.fsub(builder.select(small, builder.fadd(m, m, flags=_FLAGS), m), _constant(1.0), flags=_FLAGS)
     p = _constant(7.0376836292e-2)
     for c in (
-        -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+        -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+        -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
     ):  # fmt: skip
         p = _call(builder, "llvm.fma", p, m, _constant(c))
     square = builder.fmul(m, m, flags=_FLAGS)

@@ -1,4 +1,4 @@
-"""Motors and joints: a torque command or a PD law on a joint target, what a motor makes of it, and what a joint does by itself."""
+"""Motors and joints: a torque command or a PD law, what a motor makes of it, and what a joint does by itself."""
 
 import numpy as np
 
@@ -162,7 +162,7 @@ def keep_command(motor_blocks, varied, work, delay):
 
 @kernel
 def command_step(blocks, start, stop, work, model):
-    """Let the motors of blocks[start:stop] go on with what they obey now until a command that is about to be set arrives."""
+    """Let the motors of blocks[start:stop] go on with what they obey until a command about to be set arrives."""
     for b in range(start, stop):
         L.enter(blocks, model, b, work)
         keep_command(model.motor_blocks, model.varied_blocks, work, model.motors[C.DELAY])

@@ -1,4 +1,4 @@
-"""The equations of motion of a block of arms with a paddle, and of the ball that bounces on it, one substep at a time.
+"""The equations of motion of a block of arms with a paddle, and the rows that arms and their balls have in it.
 
 All vectors are in the world frame, about its origin. A joint at p is then a field of velocities,
 sweep + axis x r with sweep = p x axis, and nothing has to be transformed from link to link: fields,
@@ -6,32 +6,16 @@ moments of mass and forces just add up along the chain. Accelerations that veloc
 found on the way out, Newton-Euler forces and the mass matrix of composite rigid bodies on the way in
 (Featherstone, 2008, ch. 5 and 6). Accelerations are classical, of the point of a link that is at the
 origin. Gravity enters as an upward acceleration of the base.
-
-Arm and ball first move as if they did not meet. Where they do, an impulse at that time corrects what
-is left of the step: a bounce loses no height to the length of the step.
 """
 
 import numpy as np
 
 from physics import arm_model as C
 from physics.actuator import limit_torque
-from physics.jit import LANES, aligned, inline, kernel, real
-from physics.layout import choose3, load3, load6, store3, store6
+from physics.jit import LANES, aligned, inline, real
+from physics.layout import load3, load6, store3, store6
 from physics.leg import constant3
-from physics.spatial import (
-    add,
-    cross,
-    dot,
-    moment_of_rate,
-    quaternion_matrix,
-    quaternion_step,
-    rate_matrix,
-    rotate,
-    scale,
-    sincos,
-    solve_symmetric6,
-    unrotate,
-)
+from physics.spatial import add, cross, dot, moment_of_rate, rate_matrix, rotate, scale, sincos, solve_symmetric6
 
 # State, in the blocks
 JOINT = 0  # (6) angles [rad]
@@ -84,8 +68,8 @@ WORK_ROWS = LINK + 6 * LINK_ROWS
 
 
 @inline
-def arm_substep(block, work, constants):
-    """Advance the arms and balls of a block by one time step.
+def find_speeds(block, work, constants):
+    """Find the speeds of the joints at the end of the step, if the ball is not met, and how arms and paddles lie now.
 
     block: (STATE_ROWS * LANES or more); work: (WORK_ROWS * LANES) scratch; constants: arm_model.arm_constants().
     """
@@ -103,10 +87,6 @@ def arm_substep(block, work, constants):
         for other in range(link + 1):
             couple(work, link_rows(work, other), own[C.ARMATURE], link, other)
     accelerate(block, work, constants)
-    met = meet(block, work, constants)
-    move(block, work, constants)
-    if met > real(0.0):
-        strike(block, work, constants)
 
 
 @inline
@@ -130,7 +110,7 @@ def link_constants(constants, link):
 
 @inline
 def start_chain(work, gravity):
-    """Begin the chain with the world, which gravity accelerates upwards, and the sums over what lies beyond a joint with nothing."""
+    """Begin the chain with the world, accelerated upwards by gravity, and the sums beyond a joint with nothing."""
     zero = real(0.0)
     one = real(1.0)
     sums = part(work, FIRST, MOMENTUM - FIRST)
@@ -161,11 +141,8 @@ def extend_chain(block, work, constants, link):
     carry(work, constant3(own, C.OFFSET))
     # the joint turns the two axes of the frame that are not its own
     k = int(own[C.AXIS])
-    axis, u, v = (
-        part(work, FRAME + 3 * k, 3),
-        part(work, FRAME + 3 * ((k + 1) % 3), 3),
-        part(work, FRAME + 3 * ((k + 2) % 3), 3),
-    )
+    axis = part(work, FRAME + 3 * k, 3)
+    u, v = part(work, FRAME + 3 * ((k + 1) % 3), 3), part(work, FRAME + 3 * ((k + 2) % 3), 3)
     angles = part(block, JOINT + link, 1)
     for lane in range(LANES):
         s, c = sincos(angles[lane])
@@ -198,9 +175,13 @@ def second_in_world(frame, s):
     # R S, column by column
     a, b, c = in_world(frame, (xx, xy, xz)), in_world(frame, (xy, yy, yz)), in_world(frame, (xz, yz, zz))
     return (
-        a[0] * x[0] + b[0] * y[0] + c[0] * z[0], a[0] * x[1] + b[0] * y[1] + c[0] * z[1], a[0] * x[2] + b[0] * y[2] + c[0] * z[2],
-        a[1] * x[1] + b[1] * y[1] + c[1] * z[1], a[1] * x[2] + b[1] * y[2] + c[1] * z[2], a[2] * x[2] + b[2] * y[2] + c[2] * z[2],
-    )  # fmt: skip
+        a[0] * x[0] + b[0] * y[0] + c[0] * z[0],
+        a[0] * x[1] + b[0] * y[1] + c[0] * z[1],
+        a[0] * x[2] + b[0] * y[2] + c[0] * z[2],
+        a[1] * x[1] + b[1] * y[1] + c[1] * z[1],
+        a[1] * x[2] + b[1] * y[2] + c[1] * z[2],
+        a[2] * x[2] + b[2] * y[2] + c[2] * z[2],
+    )
 
 
 @inline
@@ -242,22 +223,16 @@ def link_outward(block, work, rows, own, link):
 
 @inline
 def link_inward(block, work, rows, constants, own, link, mass):
-    """Add a link to what lies beyond its joint, and find what its motor does and what of it moves the joint; mass: of all that [kg]."""
+    """Add a link to what lies beyond its joint, and find what its motor does and what of it moves the joint.
+
+    mass: of all that lies beyond the joint [kg].
+    """
     dt, hold = constants[C.TIMESTEP], constants[C.COMPENSATION] * constants[C.GRAVITY]
     stiffness, stop_damping = constants[C.LIMIT_STIFFNESS], constants[C.LIMIT_DAMPING]
-    kp, kd, damping, limit, low, high = (
-        own[C.KP],
-        own[C.KD],
-        own[C.DAMPING],
-        own[C.TORQUE_LIMIT],
-        own[C.LOW],
-        own[C.HIGH],
-    )
-    angles, speeds, targets = (
-        part(block, JOINT + link, 1),
-        part(block, JOINT_SPEED + link, 1),
-        part(block, TARGET + link, 1),
-    )
+    kp, kd, damping, limit = own[C.KP], own[C.KD], own[C.DAMPING], own[C.TORQUE_LIMIT]
+    low, high = own[C.LOW], own[C.HIGH]
+    angles, speeds = part(block, JOINT + link, 1), part(block, JOINT_SPEED + link, 1)
+    targets = part(block, TARGET + link, 1)
     implicit, torques = part(work, IMPLICIT + link, 1), part(work, TORQUE + link, 1)
     for lane in range(LANES):
         axis, sweep = load6(rows, JOINT_AXIS, lane)
@@ -265,10 +240,8 @@ def link_inward(block, work, rows, constants, own, link, mass):
         (xx, xy, xz), (yy, yz, zz) = load6(work, SECOND, lane)
         (dxx, dxy, dxz), (dyy, dyz, dzz) = load6(rows, LINK_SECOND, lane)
         xx, xy, xz, yy, yz, zz = xx + dxx, xy + dxy, xz + dxz, yy + dyy, yz + dyz, zz + dzz
-        n, f = (
-            add(load3(work, BIAS, lane), load3(rows, LINK_BIAS, lane)),
-            add(load3(work, BIAS + 3, lane), load3(rows, LINK_BIAS + 3, lane)),
-        )
+        n = add(load3(work, BIAS, lane), load3(rows, LINK_BIAS, lane))
+        f = add(load3(work, BIAS + 3, lane), load3(rows, LINK_BIAS + 3, lane))
         store3(work, FIRST, lane, first)
         store6(work, SECOND, lane, (xx, xy, xz, yy, yz, zz))
         store3(work, BIAS, lane, n)
@@ -301,7 +274,10 @@ def motor(target, feedforward, q, qd, kp, kd, limit, dt):
 
 @inline
 def couple(work, rows, armature, link, other):
-    """Set an element of the mass matrix: what moves a joint further in per acceleration of this one; rows: of the former."""
+    """Set an element of the mass matrix: what moves a joint further in per acceleration of this one.
+
+    rows: of the joint further in.
+    """
     elements = part(work, MATRIX + 6 * other + link, 1)
     own = armature if other == link else real(0.0)
     for lane in range(LANES):
@@ -376,153 +352,8 @@ def sum_columns(columns, speeds):
 def along(columns, direction):
     """Return J^T n: the speed along a direction (3) per speed of each joint, (3 + 3)."""
     (a, b, c), (d, e, f) = columns
-    return (dot(a, direction), dot(b, direction), dot(c, direction)), (
-        dot(d, direction),
-        dot(e, direction),
-        dot(f, direction),
-    )
-
-
-@inline
-def meet(block, work, constants):
-    """Find whether ball and paddle meet within the step, when and where; return 0 if none of the block do.
-
-    They do if the gap closes at the speeds of the step and inside the disc's rim; a ball that comes in
-    across the rim, deeper than half its radius, passes.
-    """
-    dt, gravity, rest_speed = constants[C.TIMESTEP], constants[C.GRAVITY], constants[C.REST_SPEED]
-    radius, rim, reach = (
-        constants[C.BALL_RADIUS],
-        constants[C.PADDLE_RADIUS],
-        constants[C.BALL_RADIUS] + constants[C.HALF_THICKNESS],
-    )
-    zero = real(0.0)
-    one = real(1.0)
-    half = real(0.5)
-    met = zero
-    for lane in range(LANES):
-        ball, v = load3(block, BALL, lane), load3(block, BALL_VELOCITY, lane)
-        up, from_paddle = load3(work, FRAME + 6, lane), add(ball, scale(-one, load3(work, PLACE, lane)))
-        height = dot(from_paddle, up)
-        side = one if height >= zero else -one
-        normal = scale(side, up)
-        gap = side * height - reach
-        columns = jacobian(work, lane, ball)
-        # the mean velocity of a fall, and the speed of approach at the start, of which a bounce asks
-        falling = v[0], v[1], v[2] - half * dt * gravity
-        passing = add(falling, scale(-one, sum_columns(columns, load6(work, SPEED, lane))))
-        speed = dot(passing, normal)
-        start_speed = dot(add(v, scale(-one, sum_columns(columns, load6(block, JOINT_SPEED, lane)))), normal)
-        wait = max(gap, zero) / max(-speed, real(1e-9))
-        place = add(from_paddle, scale(wait, passing))
-        off = dot(place, normal)
-        inside = dot(place, place) - off * off < rim * rim
-        meets = (gap + dt * speed < zero) & (gap > -half * radius) & inside
-        work[MEETING * LANES + lane] = (real(2.0) if start_speed < -rest_speed else one) if meets else zero
-        work[LEFT * LANES + lane] = dt - min(wait, dt)
-        # a tenth of an overlap per step, far below what bounces
-        work[RECOVERY * LANES + lane] = real(0.1) * max(-gap, zero) / dt
-        store3(work, NORMAL, lane, normal)
-        store3(work, CONTACT, lane, add(ball, add(scale(wait, passing), scale(-radius, normal))))
-    for lane in range(LANES):
-        met += work[MEETING * LANES + lane]
-    return met
-
-
-@inline
-def move(block, work, constants):
-    """Let the arm move at its new speed, and the ball fall: p' = p + dt v - dt^2 g / 2, exactly."""
-    dt, gravity = constants[C.TIMESTEP], constants[C.GRAVITY]
-    for lane in range(LANES):
-        near, far = load6(work, SPEED, lane)
-        q, r = load6(block, JOINT, lane)
-        store3(block, JOINT, lane, add(q, scale(dt, near)))
-        store3(block, JOINT + 3, lane, add(r, scale(dt, far)))
-        store6(block, JOINT_SPEED, lane, near + far)
-        v = load3(block, BALL_VELOCITY, lane)
-        store3(
-            block, BALL, lane, add(load3(block, BALL, lane), scale(dt, (v[0], v[1], v[2] - real(0.5) * dt * gravity)))
-        )
-        store3(block, BALL_VELOCITY, lane, (v[0], v[1], v[2] - dt * gravity))
-        i = BALL_QUATERNION * LANES + lane
-        w, x, y, z = block[i], block[i + LANES], block[i + 2 * LANES], block[i + 3 * LANES]
-        w, x, y, z = quaternion_step(
-            (w, x, y, z), unrotate(quaternion_matrix(w, x, y, z), load3(block, BALL_SPIN, lane)), dt
-        )
-        block[i] = w
-        store3(block, BALL_QUATERNION + 1, lane, (x, y, z))
-
-
-@inline
-def strike(block, work, constants):
-    """Exchange an impulse between ball and paddle where they meet, and correct the rest of the step by it.
-
-    First the normal impulse, by Newton's law of restitution, v_n' = -e v_n; then friction on the slip
-    that is left, at most mu times the normal impulse and no more than stops it. The inverse mass of a
-    contact along a direction n is n . J M^-1 J^T n, plus the ball's. Each of the two impulses takes
-    energy away, whatever the pose of the arm. A bounce happens at an instant; what comes to rest has
-    its final speed for the rest of the step, as the arm has, against all of gravity's fall in the step.
-    """
-    gravity, restitution, friction = constants[C.GRAVITY], constants[C.RESTITUTION], constants[C.FRICTION]
-    radius = constants[C.BALL_RADIUS]
-    per_mass, per_inertia = real(1.0) / constants[C.BALL_MASS], real(1.0) / constants[C.BALL_INERTIA]
-    zero = real(0.0)
-    one = real(1.0)
-    half = real(0.5)
-    none = (zero, zero, zero)
-    for lane in range(LANES):
-        left, normal = work[LEFT * LANES + lane], load3(work, NORMAL, lane)
-        columns = jacobian(work, lane, load3(work, CONTACT, lane))
-        matrix = load_matrix(work, lane, (none, none))
-        near, far = load6(block, JOINT_SPEED, lane)
-        fallen, spin = load3(block, BALL_VELOCITY, lane), load3(block, BALL_SPIN, lane)
-        bounces = work[MEETING * LANES + lane] > one
-        v = fallen[0], fallen[1], fallen[2] + (left * gravity if bounces else zero)
-        arm = scale(-radius, normal)
-        passing = add(add(v, cross(spin, arm)), scale(-one, sum_columns(columns, (near, far))))
-
-        # Along the normal
-        pull = along(columns, normal)
-        give = solve_symmetric6(matrix, pull[0], pull[1])
-        speed = dot(passing, normal)
-        wanted = restitution * -speed if bounces else work[RECOVERY * LANES + lane]
-        push = max(zero, (wanted - speed) / (per_mass + dot(pull[0], give[0]) + dot(pull[1], give[1])))
-        impulse = scale(push, normal)
-        near, far = add(near, scale(-push, give[0])), add(far, scale(-push, give[1]))
-
-        # Across it
-        passing = add(passing, add(scale(per_mass, impulse), scale(push, sum_columns(columns, give))))
-        slip = add(passing, scale(-dot(passing, normal), normal))
-        slip_speed = np.sqrt(dot(slip, slip))
-        across = scale(one / max(slip_speed, real(1e-9)), slip)
-        pull = along(columns, across)
-        give = solve_symmetric6(matrix, pull[0], pull[1])
-        stops = slip_speed / (per_mass + radius * radius * per_inertia + dot(pull[0], give[0]) + dot(pull[1], give[1]))
-        rub = min(friction * push, stops)
-        impulse = add(impulse, scale(-rub, across))
-        near, far = add(near, scale(rub, give[0])), add(far, scale(rub, give[1]))
-
-        # What is left of the step goes on at the new speeds
-        meets = work[MEETING * LANES + lane] > zero
-        kick = scale(per_mass, impulse)
-        shift(block, JOINT, JOINT_SPEED, lane, meets, left, near)
-        shift(block, JOINT + 3, JOINT_SPEED + 3, lane, meets, left, far)
-        shift(block, BALL, BALL_VELOCITY, lane, meets, left, add(fallen, kick))
-        choose3(block, BALL_SPIN, lane, meets, add(spin, scale(per_inertia, cross(arm, impulse))))
-        block[(BALL + 2) * LANES + lane] -= (
-            half * gravity * left * left if (push > zero) & (not bounces) & meets else zero
-        )
-        counts = bounces & (dot(normal, load3(work, FRAME + 6, lane)) > zero)
-        block[HITS * LANES + lane] += one if counts else zero
-        block[HIT_SPEED * LANES + lane] = v[2] + kick[2] if counts else block[HIT_SPEED * LANES + lane]
-
-
-@inline
-def shift(block, place_row, speed_row, lane, condition, left, speed):
-    """Give three consecutive rows another speed for what is left of a step [s], where a condition holds."""
-    change = add(speed, scale(real(-1.0), load3(block, speed_row, lane)))
-    choose3(block, place_row, lane, condition, add(load3(block, place_row, lane), scale(left, change)))
-    choose3(block, speed_row, lane, condition, speed)
+    near = dot(a, direction), dot(b, direction), dot(c, direction)
+    return near, (dot(d, direction), dot(e, direction), dot(f, direction))
 
 
 @inline
@@ -537,28 +368,21 @@ def find_paddle(block, work, constants):
         store3(block, PADDLE_NORMAL, lane, load3(work, FRAME + 6, lane))
 
 
-@kernel
-def arm_step(blocks, start, stop, work, constants, substeps):
-    """Advance the robots of blocks[start:stop] by a number of time steps, with nothing but physics.
-
-    blocks: (blocks, STATE_ROWS * LANES or more) state; work: (WORK_ROWS * LANES) scratch of this thread;
-    constants: arm_model.arm_constants().
-    """
-    for b in range(start, stop):
-        block = blocks[b]
-        for _ in range(substeps):
-            arm_substep(block, work, constants)
-        find_paddle(block, work, constants)
-
-
 def home_blocks(arm: C.Arm, num_robots: int, drop: float = 0.3, rows: int = STATE_ROWS) -> np.ndarray:
-    """Return blocks (blocks, rows * LANES) of arms at rest at home, the ball so far above the paddle [m], all other rows 0."""
+    """Return blocks (blocks, rows * LANES) of arms at rest at home.
+
+    drop: how far the ball is above the paddle [m]. All other rows are 0.
+    """
     blocks = aligned(-(-num_robots // LANES), rows * LANES)
     origins, turns = arm.frames(arm.home)
     state = {
-        JOINT: arm.home, TARGET: arm.home, BALL: origins[6] + [0, 0, arm.paddle.half_thickness + arm.ball.radius + drop],
-        BALL_QUATERNION: [1.0], PADDLE: origins[6], PADDLE_NORMAL: turns[6, :, 2],
-    }  # fmt: skip
+        JOINT: arm.home,
+        TARGET: arm.home,
+        BALL: origins[6] + [0, 0, arm.paddle.half_thickness + arm.ball.radius + drop],
+        BALL_QUATERNION: [1.0],
+        PADDLE: origins[6],
+        PADDLE_NORMAL: turns[6, :, 2],
+    }
     for row, values in state.items():
         blocks.reshape(len(blocks), rows, LANES)[:, row : row + len(values)] = np.reshape(values, (-1, 1))
     return blocks

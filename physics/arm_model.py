@@ -1,4 +1,4 @@
-"""An arm that holds a paddle, and a ball: their facts, the constants that physics/arm.py reads, and the same for MuJoCo."""
+"""An arm that holds a paddle, and a ball: their facts, the constants that kernels read, and the same for MuJoCo."""
 
 import dataclasses
 import math
@@ -104,7 +104,10 @@ class Ball:
 
 
 def _links() -> tuple[ArmLink, ...]:
-    """Return a small collaborative arm: stretched along x at zero angles, its shoulder 0.22 m up, 0.89 m from there to the paddle's centre."""
+    """Return a small collaborative arm, stretched along x at zero angles.
+
+    Its shoulder is 0.22 m up, and 0.89 m from there to the paddle's centre.
+    """
     big = 0.055
     small = 0.045
     thin = 0.035
@@ -271,7 +274,8 @@ def arm_constants(arm: Arm, timestep: float, gravity: float = 9.81) -> np.ndarra
     ball = arm.ball
     paddle = arm.paddle
     numbers = [
-        timestep, gravity, arm.compensation, arm.limit_stiffness, arm.limit_damping, arm.restitution, arm.friction, arm.rest_speed,
+        timestep, gravity, arm.compensation, arm.limit_stiffness, arm.limit_damping,
+        arm.restitution, arm.friction, arm.rest_speed,
         ball.mass, ball.inertia, ball.radius, paddle.radius, paddle.half_thickness, *paddle.offset,
     ]  # fmt: skip
     for link in arm.links:
@@ -307,25 +311,35 @@ def to_mjcf(arm: Arm, timestep: float = 0.002, gravity: float = 9.81, option: st
     for link in arm.links:
         limit = f"{-link.torque_limit:.9g} {link.torque_limit:.9g}"
         bodies += (
-            f'<body name="{link.name}" pos="{_numbers(link.offset)}" gravcomp="{arm.compensation:.9g}">{_inertial(link.mass, link.com, link.inertia)}'
-            f'<joint name="{link.name}" axis="{" ".join(str(int(name == link.axis)) for name in AXES)}" range="{_numbers(link.joint_range)}" limited="false"'
-            f' damping="{link.damping:.9g}" armature="{link.armature:.9g}" actuatorfrcrange="{limit}" actuatorgravcomp="true"/>\n'
+            f'<body name="{link.name}" pos="{_numbers(link.offset)}" gravcomp="{arm.compensation:.9g}">'
+            f"{_inertial(link.mass, link.com, link.inertia)}"
+            f'<joint name="{link.name}" axis="{" ".join(str(int(name == link.axis)) for name in AXES)}"'
+            f' range="{_numbers(link.joint_range)}" limited="false"'
+            f' damping="{link.damping:.9g}" armature="{link.armature:.9g}"'
+            f' actuatorfrcrange="{limit}" actuatorgravcomp="true"/>\n'
         )
-        motors += f'<position name="{link.name}" joint="{link.name}" kp="{link.kp:.9g}" kv="{link.kd:.9g}" ctrlrange="{_numbers(link.joint_range)}"/>\n'
+        motors += (
+            f'<position name="{link.name}" joint="{link.name}" kp="{link.kp:.9g}" kv="{link.kd:.9g}"'
+            f' ctrlrange="{_numbers(link.joint_range)}"/>\n'
+        )
     paddle = arm.paddle
     ball = arm.ball
     disc = cylinder(paddle.mass, paddle.radius, 2 * paddle.half_thickness, "z")
-    bodies += f'<body name="paddle" pos="{_numbers(paddle.offset)}" gravcomp="{arm.compensation:.9g}">{_inertial(paddle.mass, (0, 0, 0), disc)}'
-    bodies += f'<geom name="paddle" type="cylinder" size="{paddle.radius:.9g} {paddle.half_thickness:.9g}"/>'
+    bodies += (
+        f'<body name="paddle" pos="{_numbers(paddle.offset)}" gravcomp="{arm.compensation:.9g}">'
+        f"{_inertial(paddle.mass, (0, 0, 0), disc)}"
+        f'<geom name="paddle" type="cylinder" size="{paddle.radius:.9g} {paddle.half_thickness:.9g}"/>'
+    )
     drop = arm.frames(arm.home)[0][6] + [0, 0, paddle.half_thickness + ball.radius + 0.3]
     stiffness = (math.pi / 0.005) ** 2
     log = math.log(max(arm.restitution, 1e-3))
     damping = 2 * math.sqrt(stiffness) * -log / math.hypot(math.pi, log)
     shell = (ball.inertia, 0, 0, ball.inertia, 0, ball.inertia)
+    contact = f'solref="{-stiffness:.9g} {-damping:.9g}" solimp="1 1 0.001"'
     return f"""<mujoco model="arm">
 <compiler angle="radian" inertiafromgeom="false"/>
 <option timestep="{timestep:.9g}" gravity="0 0 {-gravity:.9g}" cone="elliptic" {option}/>
-<default><geom friction="{arm.friction:.9g} 0 0" condim="3" mass="0" solref="{-stiffness:.9g} {-damping:.9g}" solimp="1 1 0.001"/></default>
+<default><geom friction="{arm.friction:.9g} 0 0" condim="3" mass="0" {contact}/></default>
 <worldbody>
 {bodies}{"</body>" * 7}
 <body name="ball" pos="{_numbers(drop)}"><freejoint name="ball"/>{_inertial(ball.mass, (0, 0, 0), shell)}

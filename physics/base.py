@@ -119,7 +119,7 @@ def add_bias(work, lane, n, f):
 
 @inline
 def add_contact(work, lane, point_B, normal_B, alpha, beta):
-    """Add a contact's matrix alpha 1 + beta n n^T to the inertia that the base feels; its isotropic part is a point mass."""
+    """Add a contact's matrix alpha 1 + beta n n^T to the inertia that the base feels; alpha 1 is a point mass."""
     lever = cross(point_B, normal_B)
     add_outer(work, lane, scale(beta, lever), scale(beta, normal_B), lever, normal_B)
     x, y, z = point_B

@@ -100,9 +100,10 @@ def per_metre(terrain):
 
 @inline
 def surface(terrain, cells, work, patch, lane, point_B):
-    """Return how far a point (3), in the base frame, is above the ground along its normal [m], and the normal in the base frame.
+    """Return how far a point is above the ground along its normal [m], and the normal, in the base frame.
 
-    cells: per_metre(terrain); patch: rows of the work buffer that find_patch() and look_up() filled for the point.
+    point_B: (3), base frame [m]; cells: per_metre(terrain); patch: rows of the work buffer that find_patch() and
+    look_up() filled for the point.
     """
     up_B = load3(work, L.ROTATION + 6, lane)
     height = work[(L.POSITION + 2) * LANES + lane] + dot(up_B, point_B)

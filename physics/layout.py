@@ -74,7 +74,8 @@ SECOND = 32  # (6) its second moment [kg m^2]
 INERTIA = 38  # (21) what joints take off that robot's inertia and contacts add to it: A (6), B (9), M (6)
 BIAS = 59  # (6) moment and force that would hold the base at zero acceleration
 ACCELERATION = 65  # (6) angular and linear, base frame, less gravity [rad/s^2], [m/s^2]
-PATCH = 71  # (6) of the terrain under a foot: first node's column, row, next ones' steps, then 4 heights; place in the cell (2)
+# (6) of the terrain under a foot: first node's column, row, next ones' steps, then 4 heights; place in the cell (2)
+PATCH = 71
 KNEE_PATCH = 77  # (6) the same under a knee
 DRAWN = 83  # energy that the motors drew in this time step [J]
 MOTORS_BASE = 84
@@ -82,9 +83,8 @@ VARIED_BASE = MOTORS_BASE + MOTOR_BASE_ROWS
 BASE_WORK_ROWS = VARIED_BASE + VARIED_BASE_ROWS
 
 # Leg, in the work buffer only
-COLUMN = (
-    15  # (3 x 6) G D^-1 of hip, thigh, calf: L D L^T = H is the leg's inertia and L G^T = F^T its coupling to the base
-)
+# (3 x 6) G D^-1 of hip, thigh, calf: L D L^T = H is the leg's inertia and L G^T = F^T its coupling to the base
+COLUMN = 15
 JOINT_BIAS = 33  # (3) D^-1 L^-1 of the joint torques less bias
 FACTOR = 36  # (3) of L: thigh and calf on hip, calf on thigh
 SINCOS = 39  # (2) of the hip angle

@@ -52,7 +52,10 @@ def scaled(factor, moments):
 
 @inline
 def pose(q, shape):
-    """Return sines and cosines of hip, thigh and calf, the knee from the thigh's origin and the foot from the knee, x and z of both [m]."""
+    """Return sines and cosines of hip, thigh and calf, and where knee and foot are.
+
+    The knee is given from the thigh's origin and the foot from the knee, x and z of both [m].
+    """
     _, thigh_length, calf_length, _, thigh_turn, calf_turn = shape
     sc1, sc2, sc3 = sincos(q[0]), sincos(q[1] + thigh_turn), sincos(q[1] + q[2] + calf_turn)
     return (
@@ -149,7 +152,10 @@ def hip_bias(link_, g, a, rise, n, f):
 
 @inline
 def inertia(calf, both, whole, knee, rise):
-    """Return H as h11, h12, h13, h22, h23, h33, and the columns of F: moment about the hip and force per acceleration of a joint."""
+    """Return H as h11, h12, h13, h22, h23, h33, and the columns of F.
+
+    F: moment about the hip and force per acceleration of a joint.
+    """
     (x3, z3), second3 = calf
     (x23, z23), second23 = both
     first, second = whole

@@ -16,7 +16,7 @@ LARGEST = 1e6  # of any number of a state [m], [m/s], [rad/s]; float32 cannot sq
 
 @inline
 def mend(work, model):
-    """Put the robots of a block whose state is not finite, or beyond LARGEST, back at home, standing still, and count it."""
+    """Put a block's robots whose state is not finite, or beyond LARGEST, back at home, standing still, and count it."""
     marks = work[L.MASS * LANES : (L.MASS + 1) * LANES]
     if find_broken(work, marks) > 0:
         for lane in range(LANES):
@@ -86,7 +86,10 @@ def put_home(work, base, legs, motor_blocks, marks):
 
 @inline
 def put_on_ground(work, terrain, legs, marks):
-    """Raise robots at home until no foot is deeper in the terrain than it would be in the flat floor, where marks (LANES) are 1."""
+    """Raise robots at home until no foot is deeper in the terrain than it would be in the flat floor.
+
+    marks: (LANES) 1 for those robots.
+    """
     if terrain is not None:
         heights, (whole, _) = terrain
         cells = per_metre(terrain)

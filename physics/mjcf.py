@@ -35,7 +35,8 @@ def _ground(terrain: Terrain | None) -> tuple[str, str]:
     half_x = terrain.cell * (nx - 1) / 2
     half_y = terrain.cell * (ny - 1) / 2
     # MuJoCo takes the row of the largest y first, and scales the lowest height to 0, the highest to size[2].
-    asset = f'<asset><hfield name="floor" nrow="{ny}" ncol="{nx}" size="{_numbers((half_x, half_y, high - low, BASE_THICKNESS))}"'
+    size = _numbers((half_x, half_y, high - low, BASE_THICKNESS))
+    asset = f'<asset><hfield name="floor" nrow="{ny}" ncol="{nx}" size="{size}"'
     asset += f' elevation="{_numbers(terrain.heights[::-1].ravel().tolist())}"/></asset>\n'
     return (
         asset,
@@ -74,7 +75,8 @@ def to_mjcf(
             dry = robot.friction[i, j] if joint_friction else 0.0
             open_tags.append(
                 f'<body name="{name}" pos="{_numbers(robot.offset[i, j])}">{_inertial(robot.links[i][j])}'
-                f'<joint name="{name}" type="hinge" axis="{"1 0 0" if axis == "x" else "0 1 0"}" limited="false" range="{_numbers(robot.joint_range[i, j])}"'
+                f'<joint name="{name}" type="hinge" axis="{"1 0 0" if axis == "x" else "0 1 0"}" limited="false"'
+                f' range="{_numbers(robot.joint_range[i, j])}"'
                 f' damping="{robot.damping[i, j]:.9g}" armature="{robot.armature[i, j]:.9g}" frictionloss="{dry:.9g}"/>'
             )
             limit = robot.torque_limit[i, j]
@@ -86,7 +88,11 @@ def to_mjcf(
         foot = _sphere(leg, robot.foot_radius[i], robot.foot_offset[i])
         legs.append("".join(open_tags) + foot + "</body>" * 3)
     # conaffinity 2 makes the trunk a collision geometry, and nothing has a contype that meets it
-    trunk = f'<geom name="trunk" type="box" size="{_numbers(robot.trunk_half_extents)}" contype="0" conaffinity="{1 if body_contact else 2}"/>'
+    trunk = (
+        f'<geom name="trunk" type="box" size="{_numbers(robot.trunk_half_extents)}" contype="0"'
+        f' conaffinity="{1 if body_contact else 2}"/>'
+    )
+    place = _numbers((x, y, z + robot.home_height))
     home = _numbers([x, y, z + robot.home_height, 1, 0, 0, 0, *robot.home_joints.ravel()])
     return f"""<mujoco model="{robot.name}">
 <compiler angle="radian" inertiafromgeom="false"/>
@@ -94,7 +100,7 @@ def to_mjcf(
 <default><geom friction="{friction:.9g} 0 0" condim="3" mass="0"/></default>
 {asset}<worldbody>
 <geom name="floor" {floor} contype="1" conaffinity="0"/>
-<body name="base" pos="{_numbers((x, y, z + robot.home_height))}"><freejoint/>{_inertial(robot.base)}{trunk}{"".join(legs)}</body>
+<body name="base" pos="{place}"><freejoint/>{_inertial(robot.base)}{trunk}{"".join(legs)}</body>
 </worldbody>
 <actuator>{"".join(motors)}</actuator>
 <keyframe><key name="home" qpos="{home}"/></keyframe>

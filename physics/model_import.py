@@ -187,7 +187,10 @@ def _rotation(axis: str, angle: float) -> np.ndarray:
 
 
 def _foot_height(offset: np.ndarray, foot: np.ndarray, angles: np.ndarray) -> float:
-    """Return the height above the base origin [m] of a foot, (3) in the calf's frame, by its leg's offsets (3, 3) and angles (3)."""
+    """Return the height above the base origin of a foot [m].
+
+    offset: the leg's (3, 3) [m]; foot: (3) in the calf's frame [m]; angles: of the leg's joints (3) [rad].
+    """
     for j in (2, 1, 0):
         foot = offset[j] + _rotation(AXES[j], angles[j]) @ foot
     return float(foot[2])

@@ -56,7 +56,7 @@ def rotate_inverse(q: ArrayLike, v: ArrayLike) -> np.ndarray:
 
 
 def similarity(a: ArrayLike, b: ArrayLike) -> np.ndarray:
-    """Return (...) |a . b|, the cosine of half the angle between two rotations: 1 if they are the same, 0 half a turn apart.
+    """Return (...) |a . b|, the cosine of half the angle between rotations: 1 if the same, 0 half a turn apart.
 
     a, b: unit quaternions; q and -q are the same rotation. Never above 1, so that its arccos is a number.
     """

@@ -109,7 +109,7 @@ class Robot:
         return float(least)
 
     def _home_pose(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return joints (4, 3, 3), links' coms (4, 3, 3) and feet (4, 3) in the base frame [m], with the links' axes (4, 3, 3, 3) before the feet."""
+        """Return joints (4, 3, 3), links' coms (4, 3, 3) and axes (4, 3, 3, 3), feet (4, 3) in the base frame [m]."""
         joints = np.zeros((4, 3, 3))
         coms = np.zeros((4, 3, 3))
         turns = np.zeros((4, 3, 3, 3))
@@ -163,7 +163,8 @@ class _Reader:
         if value < low or value <= above:
             raise self.fail(
                 path,
-                f"a number {'above ' + format(above, 'g') if value <= above else 'of at least ' + format(low, 'g')}, got {value!r}",
+                f"a number {'above ' + format(above, 'g') if value <= above else 'of at least ' + format(low, 'g')}, "
+                f"got {value!r}",
             )
         return float(value)
 
@@ -180,7 +181,8 @@ class _Reader:
         if moments[0] <= 0 or moments[2] > (moments[0] + moments[1]) * (1 + 1e-6):
             raise self.fail(
                 f"{path}.inertia",
-                f"a positive definite inertia whose principal moments obey the triangle inequality, got moments {moments}",
+                "a positive definite inertia whose principal moments obey the triangle inequality, "
+                f"got moments {moments}",
             )
         return Link(self.number(f"{path}.mass", above=0.0), self.vector(f"{path}.com", 3), inertia)
 
@@ -258,8 +260,9 @@ def save_robot(robot: Robot, path: str | os.PathLike) -> None:
             "links": [
                 {
                     "name": JOINTS[j], "axis": AXES[j], "offset": tidy(robot.offset[i, j]), **link(robot.links[i][j]),
-                    "joint_range": tidy(robot.joint_range[i, j]), "damping": tidy(robot.damping[i, j]), "armature": tidy(robot.armature[i, j]),
-                    "frictionloss": tidy(robot.friction[i, j]), "torque_limit": tidy(robot.torque_limit[i, j]),
+                    "joint_range": tidy(robot.joint_range[i, j]), "damping": tidy(robot.damping[i, j]),
+                    "armature": tidy(robot.armature[i, j]), "frictionloss": tidy(robot.friction[i, j]),
+                    "torque_limit": tidy(robot.torque_limit[i, j]),
                 }
                 for j in range(3)
             ],

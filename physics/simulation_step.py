@@ -146,7 +146,7 @@ def leg_inward(work, rows, leg, model):
         rows[(L.CONTACT_MATRIX + 1) * LANES + lane] = beta
         store_normal(terrain, rows, lane, normal)
 
-        # Bias: moments and forces that velocities and contact ask for; inertia of the joints and their coupling to the base
+        # Bias: moments and forces that velocities and contact ask for; the joints' inertia and coupling to the base
         links = own_links(varied, work, lane, hip_link, thigh_link, calf_link)
         (hip, thigh, calf), both, whole = moments(links, scs, rise, knee)
         n, f = calf_bias(calf, g[2], a[2])

@@ -83,9 +83,9 @@ class Terrain:
         return low + t * (high - low)
 
     def normal(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the unit normal of the bilinear patch, along (-dh/dx, -dh/dy, 1), at points x, y, finite [m]: (..., 3) float64.
+        """Return the unit normal of the bilinear patch at points x, y, finite [m]: (..., 3) float64.
 
-        On a line between cells it is that of the cell towards +x or +y.
+        It is along (-dh/dx, -dh/dy, 1), on a line between cells that of the cell towards +x or +y.
         """
         h00, h10, h01, h11, s, t = self._patch(x, y)
         per_metre = tiles.share(self.cell) / CELL
@@ -95,7 +95,10 @@ class Terrain:
         return normal / np.linalg.norm(normal, axis=-1, keepdims=True)
 
     def _patch(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the heights at the corners of the cells that points lie in, h00, h10, h01, h11, and how far along x and y they lie there, 0 to 1."""
+        """Return the heights at the corners of the cells that points lie in, and where the points lie there.
+
+        h00, h10, h01, h11; how far along x and y, 0 to 1.
+        """
         ny, nx = self.heights.shape
         per_metre = tiles.share(self.cell) / CELL
         first = np.rint(self.origin * per_metre)
@@ -104,14 +107,17 @@ class Terrain:
         )
         i = np.floor(u)
         j = np.floor(v)
-        # Each node of a cell is held within the field: beyond the border both are its own, and nothing changes across it.
+        # Each node of a cell is held within the field: beyond the border both are its own: nothing changes there.
         i0, i1 = (np.clip(k, 0, nx - 1).astype(np.intp) for k in (i, i + 1))
         j0, j1 = (np.clip(k, 0, ny - 1).astype(np.intp) for k in (j, j + 1))
         h00, h10, h01, h11 = (self.heights[b, a].astype(float) for a, b in ((i0, j0), (i1, j0), (i0, j1), (i1, j1)))
         return h00, h10, h01, h11, u - i, v - j
 
     def plane(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return a point (3) [m] and the unit normal (3) of the plane that all nodes lie in to within float32, or None if there is none."""
+        """Return a point (3) [m] and the unit normal (3) of the plane that all nodes lie in, or None if there is none.
+
+        They lie in it to within float32.
+        """
         h = self.heights.astype(float)
         ny, nx = h.shape
         across = (h[0, -1] - h[0, 0]) / (nx - 1)

@@ -46,7 +46,10 @@ def whole(name: str, length: float, cell: float, least: int = 1) -> int:
 
 
 def side(name: str, length: float, cell: float) -> int:
-    """Return the side of a square field [m] in cells; raise ValueError, naming it, unless that is even: there is a node in the middle."""
+    """Return the side of a square field [m] in cells.
+
+    Raises ValueError, naming it, unless that is even: there is a node in the middle.
+    """
     cells = whole(name, length, cell, least=2)
     if cells % 2:
         raise ValueError(f"{name}: expected an even number of cells of {cell:g} m, got {length!r}, which is {cells}")
@@ -94,7 +97,8 @@ def stairs(n: int, cell: float, step_height: float, step_depth: float, up: bool,
     steps = _run(n, cell, platform) // depth
     if steps < 1:
         raise ValueError(
-            f"step_depth: expected room for a step between the platform of {platform:g} m and the edge of {n * cell:g} m, got {step_depth!r}"
+            f"step_depth: expected room for a step between the platform of {platform:g} m "
+            f"and the edge of {n * cell:g} m, got {step_depth!r}"
         )
     return (-step_height if up else step_height) * np.minimum(_rings(n) // depth, steps).astype(float)
 

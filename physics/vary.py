@@ -1,4 +1,7 @@
-"""What robots differ in: drawn for each of them, from the ranges of config.VaryCfg, as rows that the kernel reads instead of constants."""
+"""What robots differ in: drawn for each of them, as rows that the kernel reads instead of constants.
+
+They are drawn from the ranges of config.VaryCfg.
+"""
 
 import numpy as np
 
@@ -38,9 +41,9 @@ DRAW_JOINT = 300
 def pack(cfg: VaryCfg) -> np.ndarray:
     """Return the ranges, lowest and highest of each, (30)."""
     ranges = [
-        *cfg.friction, *cfg.restitution, *cfg.stiffness, *cfg.trunk_mass, -cfg.trunk_shift, cfg.trunk_shift, *cfg.link_mass,
-        *cfg.strength, *cfg.kp, *cfg.kd, -cfg.joint_offset, cfg.joint_offset, *cfg.delay, *cfg.gravity, *cfg.grip_time,
-        *cfg.joint_friction, *cfg.joint_damping,
+        *cfg.friction, *cfg.restitution, *cfg.stiffness, *cfg.trunk_mass, -cfg.trunk_shift, cfg.trunk_shift,
+        *cfg.link_mass, *cfg.strength, *cfg.kp, *cfg.kd, -cfg.joint_offset, cfg.joint_offset, *cfg.delay, *cfg.gravity,
+        *cfg.grip_time, *cfg.joint_friction, *cfg.joint_damping,
     ]  # fmt: skip
     return np.array(ranges, dtype=real)
 
@@ -91,9 +94,10 @@ def draw_base(work, model, ranges, seed, clock, first_robot, marks):
         z = uniform(key, DRAW_BASE + 11, ranges[TRUNK_SHIFT], ranges[TRUNK_SHIFT + 1])
         choose(rows, L.V_MASS, lane, now, trunk * mass + links * (whole_mass - mass))
         first = (
-            trunk * (fx + mass * x) + links * (whole_first[0] - fx), trunk * (fy + mass * y) + links * (whole_first[1] - fy),
+            trunk * (fx + mass * x) + links * (whole_first[0] - fx),
+            trunk * (fy + mass * y) + links * (whole_first[1] - fy),
             trunk * (fz + mass * z) + links * (whole_first[2] - fz),
-        )  # fmt: skip
+        )
         choose3(rows, L.V_FIRST, lane, now, first)
         two = real(2.0)
         second = (

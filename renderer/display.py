@@ -50,7 +50,7 @@ def _x_answers() -> bool:
 
 @contextlib.contextmanager
 def _x_connection(name: str) -> Iterator[bool]:
-    """Hold a connection to an X server through libX11 itself, which knows the user's authority; yield whether it opened."""
+    """Hold a connection to an X server through libX11, which knows the user's authority; yield whether it opened."""
     try:
         x11 = ctypes.CDLL("libX11.so.6")
     except OSError:
@@ -123,7 +123,8 @@ def offscreen_display(order: tuple[str, ...] = ("display", "xvfb", "software")) 
                 yield way
                 return
         raise RenderError(
-            f"no display to record on: apt-get install xvfb, or pip install --no-deps --target {SOFTWARE_FOLDER} raylib_software"
+            "no display to record on: apt-get install xvfb, "
+            f"or pip install --no-deps --target {SOFTWARE_FOLDER} raylib_software"
         )
 
 

@@ -1,4 +1,4 @@
-"""What is drawn, whatever it is: surfaces with their paint in groups that move as one, a marker at a goal, and where they are in a frame."""
+"""What is drawn: surfaces with their paint in groups that move as one, a marker at a goal, and their places."""
 
 import abc
 import dataclasses
@@ -101,7 +101,8 @@ class Figure(abc.ABC):
         counts = np.array([len(shape.vertices) for shape, _ in solids])
         if counts.sum() > MOST_VERTICES:
             raise RenderError(
-                f"too much to draw: expected at most {MOST_VERTICES} vertices, got {counts.sum()}, of {len(solids)} solids"
+                f"too much to draw: expected at most {MOST_VERTICES} vertices, "
+                f"got {counts.sum()}, of {len(solids)} solids"
             )
         arrays = [(s.vertices, s.normals, np.broadcast_to(p.colour, s.vertices.shape)) for s, p in solids]
         self.vertices, self.normals, self.colour = (

@@ -154,7 +154,9 @@ def _limb_cover(x: np.ndarray, y: np.ndarray, feet: list, clear: list, radius: f
 
 
 def _block_cover(x: np.ndarray, y: np.ndarray, centre: np.ndarray, axes: np.ndarray, grain: float) -> np.ndarray:
-    """Return how much a block hides of the sun at points x, y, from 0 to 1; grain: half width of its sharpest edge [m], all else as in shadow().
+    """Return how much a block hides of the sun at points x, y, from 0 to 1.
+
+    grain: half width of its sharpest edge [m], all else as in shadow().
 
     The shadow of a block is one, too, in the plane: every half axis is the direction of two of its edges.
     What is within all edges is hidden, a soft edge beside another as a product of both.
@@ -195,5 +197,8 @@ def _soft(beyond: np.ndarray, blur: np.ndarray) -> np.ndarray:
 
 
 def _strength(radius: float, blur: np.ndarray) -> np.ndarray:
-    """Return the most that something of a radius [m] covers: thinner than the blur, it dims the light and does not take it away."""
+    """Return the most that something of a radius [m] covers.
+
+    Thinner than the blur, it dims the light and does not take it away.
+    """
     return np.clip(1.3 * radius / (radius + 0.6 * blur), 0, 1)

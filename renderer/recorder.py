@@ -45,7 +45,8 @@ class Recorder:
         ending = self.path.suffix.lower()
         if ending not in ENCODERS:
             raise RenderError(
-                f"{self.path}: cannot record a file that ends in {ending or 'nothing'!r}; accepted: {', '.join(ENCODERS)}"
+                f"{self.path}: cannot record a file that ends in {ending or 'nothing'!r}; "
+                f"accepted: {', '.join(ENCODERS)}"
             )
         if width % 2 or height % 2 or width <= 0 or height <= 0:
             raise RenderError(f"{self.path}: width and height must be even and positive, got {width} x {height}")
@@ -75,7 +76,8 @@ class Recorder:
             raise RenderError(f"{self.path}: the recording is closed")
         if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
             raise RenderError(
-                f"{self.path}: expected a frame of shape {(self.height, self.width, 3)} uint8, got {frame.shape} {frame.dtype}"
+                f"{self.path}: expected a frame of shape {(self.height, self.width, 3)} uint8, "
+                f"got {frame.shape} {frame.dtype}"
             )
         with self._one_line():
             self._writer.send(np.ascontiguousarray(frame))

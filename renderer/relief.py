@@ -56,7 +56,10 @@ class Grid:
 
 
 def divide(cell: float) -> Grid:
-    """Return the grid of a terrain of some cell [m]: a tile is 2^n cells or parts of a cell, so that edges of cells are edges of quads."""
+    """Return the grid of a terrain of some cell [m].
+
+    A tile is 2^n cells or parts of a cell, so that edges of cells are edges of quads.
+    """
     part = cell / max(1, math.ceil(cell / COARSEST - 1e-9))
     power = max(0, round(math.log2(TILE / part)))
     tile = part * 2**power
@@ -68,9 +71,10 @@ def divide(cell: float) -> Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Patch:
-    """A piece of ground: the corners of quads (Q, 4, 3) [m, world], counter-clockwise from above, and their linear colours (Q, 4, 3).
+    """A piece of ground: the corners of quads (Q, 4, 3) and their linear colours (Q, 4, 3).
 
-    The ground's (4 n)^2 quads come first, its skirt's 16 n last, for n quads along a tile.
+    Corners are in the world [m], counter-clockwise from above. The ground's (4 n)^2 quads come first, its skirt's
+    16 n last, for n quads along a tile.
     """
 
     corners: np.ndarray
@@ -127,7 +131,7 @@ def make_patch(terrain: Terrain, grid: Grid, i: int, j: int, quads: int, tiles: 
 
 
 def _creased_normals(nodes: np.ndarray) -> np.ndarray:
-    """Return unit normals at the corners of quads, (n, n, 4, 3), from nodes (n + 3, n + 3, 3) that reach a ring further.
+    """Return unit normals at the corners of quads, (n, n, 4, 3), from nodes (n + 3, n + 3, 3), a ring further.
 
     At each corner, those of the quads around it are averaged that are not across a crease.
     """
@@ -148,7 +152,7 @@ def _creased_normals(nodes: np.ndarray) -> np.ndarray:
 
 
 def _openness(terrain: Terrain, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how much sky and how much sun points (..., 3) on the ground see, as relief_light() takes them, (..., 1) each."""
+    """Return how much sky and sun points (..., 3) on the ground see, as relief_light() takes them, (..., 1) each."""
     x, y, z = np.moveaxis(points, -1, 0)
     hidden = np.zeros_like(z)
     stands_out = np.zeros_like(z)

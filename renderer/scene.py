@@ -168,7 +168,7 @@ class Scene:
         rl.rl_draw_render_batch_active()
 
     def _drape_shadow(self, pose: Pose, target: np.ndarray) -> None:
-        """Lay the shadow over the terrain: a cloth just above the ground, of the quads that the ground is drawn with."""
+        """Lay the shadow over the terrain: a cloth just above the ground, of the quads that the ground has."""
         points = np.stack(pose.limbs[:2], 1)  # (N, 2, 3)
         below = self._terrain.height(points[..., 0], points[..., 1])
         # The shadow on the level plane at the middle of the ground beneath; a point of the ground at another

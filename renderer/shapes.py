@@ -100,7 +100,7 @@ def ball(centre: np.ndarray, radius: float, segments: int = SEGMENTS) -> Shape:
 
 
 def arrow() -> Shape:
-    """Return an arrow from the origin to (0, 0, 1), its shaft of radius 0.5 and its head of radius 1.3; scale it to size."""
+    """Return an arrow from the origin to (0, 0, 1), its shaft of radius 0.5, its head of 1.3; scale it to size."""
     return revolve([0, 0, 0], [0, 0, 1], [
         [0.0, 0.0, -1, 0], [0.0, 0.5, -1, 0], [0.0, 0.5, 0, 1], [0.72, 0.5, 0, 1],
         [0.72, 0.5, -1, 0], [0.72, 1.3, -1, 0], [0.72, 1.3, 0.2, 0.98], [1.0, 0.0, 0.2, 0.98],

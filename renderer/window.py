@@ -68,7 +68,8 @@ class Window:
             rl.init_window(width * oversize, height * oversize, title)
         if not rl.is_window_ready():
             raise RenderError(
-                "no window could be opened: it takes a display with OpenGL 3.3, or renderer.offscreen_display() for a recording"
+                "no window could be opened: it takes a display with OpenGL 3.3, "
+                "or renderer.offscreen_display() for a recording"
             )
         rl.set_target_fps(fps if visible else 0)
         # The software build has no textures to draw to; a hidden window's own pixels are undefined in OpenGL.
@@ -110,7 +111,8 @@ class Window:
         """Draw the canvas at the window's size; textures are stored from the bottom up, hence the minus."""
         texture = self._canvas.texture
         rl = self._rl
-        rl.rl_disable_color_blend()  # the canvas keeps the transparency of what was drawn last on it; the picture is opaque
+        # the canvas keeps the transparency of what was drawn last on it; the picture is opaque
+        rl.rl_disable_color_blend()
         rl.draw_texture_pro(
             texture, (0, 0, texture.width, -texture.height), (0, 0, self.width, self.height), (0, 0), 0.0, rl.WHITE
         )
@@ -150,7 +152,10 @@ class Window:
 
     @property
     def push_requested(self) -> np.ndarray | None:
-        """Direction of the arrow key pressed during the last ``draw``, as seen on screen: (3) unit, along the ground [world], or None."""
+        """Direction of the arrow key pressed during the last ``draw``, as seen on screen, or None.
+
+        (3) unit, along the ground [world].
+        """
         return self._push
 
     def capture(self) -> np.ndarray:

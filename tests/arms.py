@@ -7,6 +7,7 @@ import numpy as np
 
 from physics import arm as A
 from physics import arm_model as M
+from physics.bounce import arm_step
 from physics.jit import LANES, aligned
 
 ARM = M.Arm()
@@ -33,7 +34,7 @@ class Arms:
         self.constants = M.arm_constants(arm, timestep, gravity)
 
     def step(self, substeps=1):
-        A.arm_step(self.blocks, 0, len(self.blocks), self.work, self.constants, substeps)
+        arm_step(self.blocks, 0, len(self.blocks), self.work, self.constants, substeps)
 
     def get(self, row, count=1):
         """Return consecutive rows (n, count) in double precision."""

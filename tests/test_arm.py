@@ -12,6 +12,7 @@ from oracle import ROOT, fresh_environment
 
 from physics import arm as A
 from physics import arm_model as M
+from physics.bounce import arm_step
 from physics.jit import LANES, real
 
 # MuJoCo 3.4, the last for Python 3.10, turns inertias to their axes less precisely
@@ -187,7 +188,7 @@ def test_the_same_bits_whatever_the_number_of_robots_and_their_shares():
         if broken is not None:
             arms.blocks.reshape(len(arms.blocks), -1, LANES)[broken // LANES, :, broken % LANES] = np.nan
         for start, stop in shares:
-            A.arm_step(arms.blocks, start, stop, arms.work, arms.constants, 300)
+            arm_step(arms.blocks, start, stop, arms.work, arms.constants, 300)
         assert np.nanmin(arms.get(A.HITS)) > 0
         return arms.get(0, A.STATE_ROWS)
 

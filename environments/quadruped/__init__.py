@@ -30,6 +30,6 @@ from environments.quadruped.terms import (
 )
 
 __all__ = [
-    "TASKS", "WALKING", "Field", "QuadrupedEnv", "Terms", "command", "commands", "derived", "event", "metric", "observation", "randomisation", "renewal",
-    "reward", "task", "termination", "torque_ratio",
+    "TASKS", "WALKING", "Field", "QuadrupedEnv", "Terms", "command", "commands", "derived", "event", "metric",
+    "observation", "randomisation", "renewal", "reward", "task", "termination", "torque_ratio",
 ]  # fmt: skip

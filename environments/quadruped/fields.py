@@ -1,8 +1,8 @@
 """Every number that terms may read: declared once, with size, unit, frame and meaning; where it lies follows from that.
 
-A field is kept from step to step (KEPT), measured anew in every step (MEASURED), or belongs to the physics (BODY, LEGS). What
-the configuration sets is a field too, by its section and name: ``push_speed`` is ``--push.speed``, ``fall_tilt`` is
-``--env.fall_tilt``. derived() adds what others give. World frame, unless a frame is given.
+A field is kept from step to step (KEPT), measured anew in every step (MEASURED), or belongs to the physics (BODY,
+LEGS). What the configuration sets is a field too, by its section and name: ``push_speed`` is ``--push.speed``,
+``fall_tilt`` is ``--env.fall_tilt``. derived() adds what others give. World frame, unless a frame is given.
 """
 
 import math
@@ -134,7 +134,8 @@ LEGS = (
     Field("nominal_joint_damping", 3, "N m s/rad", "by the model", load="constant3(leg_constants, C.DAMPING)"),
 )
 
-# What a randomisation may set beside fields of its own, of a robot or of one of its legs; the physics reads them where robots differ
+# What a randomisation may set beside fields of its own, of a robot or of one of its legs; the physics reads them
+# where robots differ
 VARIED = (
     Field("gravity", 1, "m/s^2", "", row="work, L.VARIED_BASE + L.V_GRAVITY"),
     Field("contact_stiffness", 1, "N/m", "", row="work, L.VARIED_BASE + L.V_STIFFNESS"),
@@ -154,7 +155,10 @@ VARIED_LEGS = (
 
 
 def rows(fields: Iterable[Field], name: str) -> Any:
-    """Return the first row of every field, by its name, and the number of rows as ``size``: a tuple that compiled code takes for constants."""
+    """Return the first row of every field, by its name, and the number of rows as ``size``.
+
+    It is a tuple that compiled code takes for constants.
+    """
     names = []
     starts = []
     at = 0

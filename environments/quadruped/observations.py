@@ -1,4 +1,4 @@
-"""What the policy sees, all of it measurable on a robot, and what the critic sees beside it; one function each, in order."""
+"""What the policy sees, all measurable on a robot, and what the critic sees beside it: functions, in order."""
 
 import math
 
@@ -118,5 +118,6 @@ def next_push_time(push_in):
 
 SENSED = joint_angles, joint_speeds, contacts, gravity_direction, angular_velocity
 PRIVILEGED = (
-    true_velocity, true_height, latest_action, friction_and_mass, foot_heights, air_times, foot_loads, next_push_velocity, next_push_spin, next_push_time,
+    true_velocity, true_height, latest_action, friction_and_mass, foot_heights, air_times, foot_loads,
+    next_push_velocity, next_push_spin, next_push_time,
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Reward terms, one function each; a task gives them weights.
 
-Terms with a negative weight are costs. Weights are per second of simulated time, but for those of terms that count once.
+Terms with a negative weight are costs. Weights are per second of simulated time, but for terms that count once.
 """
 
 import math
@@ -118,7 +118,7 @@ def slip(slip_squared):
 
 @reward
 def trot(on_ground, moving):
-    """Diagonal pairs of feet in turn while something is commanded: 1 with one pair on the ground and the other in the air."""
+    """Diagonal pairs of feet in turn while something is commanded: 1 with one pair on the ground, one in the air."""
     fl, fr, rl, rr = on_ground
     agree = 1.0 - 0.5 * (abs(fl - rr) + abs(fr - rl))  # share of pairs whose feet agree
     return moving * agree * 0.5 * abs(fl + rr - fr - rl)
@@ -162,7 +162,7 @@ def fall(fallen):
 LIBRARY = {
     term.name: term
     for term in (
-        goal, velocity, yaw_rate, vertical_velocity, tumble, orientation, height, torque, action_rate, smoothness, pose, stand_pose, knee,
-        joint_speed, feet, slip, trot, alive, air_time, arrival, stopping, fall,
+        goal, velocity, yaw_rate, vertical_velocity, tumble, orientation, height, torque, action_rate, smoothness, pose,
+        stand_pose, knee, joint_speed, feet, slip, trot, alive, air_time, arrival, stopping, fall,
     )
 }  # fmt: skip

@@ -1,8 +1,8 @@
 """Plain functions of one robot's numbers, made into code that the kernel inlines.
 
-A term is written in plain Python. Compiled as it stands, its literals would be float64 and int64, and drag everything that they
-touch with them: half as many numbers to a vector register, and other results. So literals and constants become ``real`` here,
-and plain helper functions that it calls are compiled alike.
+A term is written in plain Python. Compiled as it stands, its literals would be float64 and int64, and drag everything
+that they touch with them: half as many numbers to a vector register, and other results. So literals and constants
+become ``real`` here, and plain helper functions that it calls are compiled alike.
 """
 
 import ast
@@ -23,7 +23,7 @@ from physics import spatial
 from physics.jit import callable_from_python, inline, real
 from settings import ConfigError
 
-# What compiles to one vector instruction after another; the same names in math and numpy call a library number by number
+# What compiles to vector instructions; the same names in math and numpy call a library number by number
 _FAST = {"exp": spatial.exp, "atan2": spatial.atan2}
 
 
@@ -53,7 +53,7 @@ class Function:
 
     @cached_property
     def identity(self) -> bytes:
-        """What compiled code that calls it depends on: the file that it is in, which function there, what it closes over."""
+        """What compiled code that calls it depends on: its file, which function there, what it closes over."""
         path = inspect.getsourcefile(self.plain)
         code = self.plain.__code__
         source = pathlib.Path(path).read_bytes() if path and pathlib.Path(path).exists() else code.co_code
@@ -74,7 +74,10 @@ class Function:
         return callable_from_python(self.inline)
 
     def __call__(self, *values: Any) -> Any:
-        """Return what the compiled function gives for numbers and tuples of numbers: one robot's fields, in the order of its parameters."""
+        """Return what the compiled function gives for one robot's fields, in the order of its parameters.
+
+        values: numbers and tuples of numbers.
+        """
         given = (*values, *list(self.options.values())[len(values) - len(self.parameters) :])
         return self._callable(
             tuple(
@@ -84,7 +87,10 @@ class Function:
 
 
 def compiled(function: Callable) -> Function:
-    """Return a plain function as a Function; raise ConfigError, naming function and file, for a signature that none can have."""
+    """Return a plain function as a Function.
+
+    Raises ConfigError, naming function and file, for a signature that none can have.
+    """
     if isinstance(function, Function):
         return function
     fields = []
@@ -114,7 +120,7 @@ def describe(function: Callable) -> str:
 
 
 class _Reals(ast.NodeTransformer):
-    """Numbers become real(...), but for indices, counts of a range and powers; math.exp and the like become the fast ones."""
+    """Numbers become real(...), but for indices, counts of a range and powers; math.exp and the like the fast ones."""
 
     def __init__(self, space: dict[str, Any]) -> None:
         self.space = space

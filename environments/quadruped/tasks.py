@@ -45,16 +45,18 @@ class Task:
 TASKS: dict[str, Task] = {}
 
 BALANCE = {
-    "goal": 1.0, "velocity": 1.0, "yaw_rate": 0.5, "vertical_velocity": -1.0, "tumble": -0.05, "orientation": -0.5, "torque": -1e-4,
-    "action_rate": -0.03, "pose": -0.05, "joint_speed": -5e-4, "feet": 0.1, "alive": 2.0, "fall": -20.0,
+    "goal": 1.0, "velocity": 1.0, "yaw_rate": 0.5, "vertical_velocity": -1.0, "tumble": -0.05, "orientation": -0.5,
+    "torque": -1e-4, "action_rate": -0.03, "pose": -0.05, "joint_speed": -5e-4, "feet": 0.1, "alive": 2.0,
+    "fall": -20.0,
 }  # fmt: skip
 WALK = {
-    "velocity": 4.0, "yaw_rate": 2.0, "vertical_velocity": -1.0, "tumble": -0.02, "orientation": -1.0, "height": -20.0, "torque": -1e-4,
-    "action_rate": -0.01, "pose": -0.1, "stand_pose": -0.3, "joint_speed": -2e-4, "trot": 2.0, "alive": 0.2, "air_time": 0.01, "fall": -1.0,
-    "sharp": 12.0, "wide": 3.0,
+    "velocity": 4.0, "yaw_rate": 2.0, "vertical_velocity": -1.0, "tumble": -0.02, "orientation": -1.0, "height": -20.0,
+    "torque": -1e-4, "action_rate": -0.01, "pose": -0.1, "stand_pose": -0.3, "joint_speed": -2e-4, "trot": 2.0,
+    "alive": 0.2, "air_time": 0.01, "fall": -1.0, "sharp": 12.0, "wide": 3.0,
 }  # fmt: skip
 TRAIN_WALK: dict[str, Any] = {
-    "ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 0.8, "train.iterations": 600, "train.eval_every": 20,
+    "ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 0.8,
+    "train.iterations": 600, "train.eval_every": 20,
     "curriculum.push": (1.0, 1.0), "curriculum.command": (0.3, 1.0), "curriculum.growth": 0.01,
 }  # fmt: skip
 
@@ -85,7 +87,8 @@ def _section(section: Any, terms: Iterable[Term], weights: bool = False) -> Any:
             pair = isinstance(default, tuple) and len(default) == 2
             if not all(isinstance(x, (bool, int, float)) for x in (default if pair else (default,))):
                 raise ConfigError(
-                    f"{term.where}: option {name}: expected a number, a pair of numbers or a truth value, got {default!r}"
+                    f"{term.where}: option {name}: expected a number, a pair of numbers or a truth value, "
+                    f"got {default!r}"
                 )
             other, given = owners.setdefault(name, (term, default))
             if name in taken or given != default:
@@ -123,9 +126,11 @@ def task(
 ) -> Task:
     """Make a task of another one known, with more terms; return it.
 
-    name: by which --task finds it; base: the task that it differs from; rewards: weights, by term or by the name of one of
-    rewards.py; observations, privileged: columns after the base's; command: in place of the base's; changes: of the
-    environment's configuration, as {"push.speed": (1.0, 2.0)}; training: of everything else, as {"ppo.gamma": 0.97}.
+    name: by which --task finds it; base: the task that it differs from;
+    rewards: weights, by term or by the name of one of rewards.py;
+    observations, privileged: columns after the base's; command: in place of the base's;
+    changes: of the environment's configuration, as {"push.speed": (1.0, 2.0)};
+    training: of everything else, as {"ppo.gamma": 0.97}.
 
     Raises ConfigError, naming the term and its file, for what cannot be.
     """
@@ -206,11 +211,12 @@ _NONE = Terms(tuple(LIBRARY.values()), SENSED, PRIVILEGED, FALLS, (pushes,), (se
 TASKS[""] = Task(QuadrupedCfg(), _NONE, {})
 task("quadruped-balance", "", "hold the centre of mass at a goal while being pushed", rewards=BALANCE)
 del TASKS[""]
-# contacts of other engines bounce less and grip more slowly: known to a policy, they cost it little velocity error there
+# other engines' contacts bounce less and grip more slowly: known to a policy, they cost it little velocity error there
 _OTHER_ENGINES = {"vary.stiffness": (0.25, 1.5), "vary.restitution": (0.0, 1.0), "vary.grip_time": (0.0, 0.03)}
 task(
     "quadruped-walk-flat", "quadruped-balance", "move at commanded velocities on flat ground", command="velocity",
-    rewards=dict.fromkeys(BALANCE, 0.0) | WALK, changes={"push.speed": (0.0, 0.0), "push.spin": 0.0, **_OTHER_ENGINES}, training=TRAIN_WALK,
+    rewards=dict.fromkeys(BALANCE, 0.0) | WALK, changes={"push.speed": (0.0, 0.0), "push.spin": 0.0, **_OTHER_ENGINES},
+    training=TRAIN_WALK,
 )  # fmt: skip
 task(
     "quadruped-walk-robust", "quadruped-walk-flat", "move at commanded velocities while being pushed",
@@ -218,20 +224,30 @@ task(
 )  # fmt: skip
 task(
     "quadruped-walk-rough", "quadruped-walk-flat", "move at commanded velocities on rough ground and slopes, unseen",
-    changes={"terrain.kinds": "rough slope_up slope_down", "terrain.difficulty": (0.0, 0.8)}, training={"train.iterations": 1000},
+    changes={"terrain.kinds": "rough slope_up slope_down", "terrain.difficulty": (0.0, 0.8)},
+    training={"train.iterations": 1000},
 )  # fmt: skip
 task(
     "quadruped-walk-stairs", "quadruped-walk-flat", "move at commanded velocities up and down stairs, unseen",
-    changes={"terrain.kinds": "stairs_up stairs_down", "terrain.difficulty": (0.0, 0.6)}, training={"train.iterations": 1000},
+    changes={"terrain.kinds": "stairs_up stairs_down", "terrain.difficulty": (0.0, 0.6)},
+    training={"train.iterations": 1000},
 )  # fmt: skip
 task(
-    "anymal-navigation", "quadruped-walk-flat", "go to a place up to 5 m away, any way round, and stand there facing as asked", command="pose",
+    "anymal-navigation",
+    "quadruped-walk-flat",
+    "go to a place up to 5 m away, any way round, and stand there facing as asked",
+    command="pose",
     rewards={"arrival": 1.0, "stopping": 2.0},
     changes={
-        "model": "anymal_c", "sim_dt": 0.02 / 6, "max_episode_seconds": 15.0, "command.distance": (0.5, 5.0), "command.cruise": 1.0, "goal.reach": 5.0,
+        "model": "anymal_c",
+        "sim_dt": 0.02 / 6,
+        "max_episode_seconds": 15.0,
+        "command.distance": (0.5, 5.0),
+        "command.cruise": 1.0,
+        "goal.reach": 5.0,
         "goal.interval": (15.0, 20.0),
     },
-)  # fmt: skip
+)
 task(
     "quadruped-goal",
     "quadruped-walk-flat",

@@ -1,8 +1,8 @@
 """Terms: what a robot sees, is rewarded for, ends by, is disturbed by and is asked for, one plain function each.
 
-A term's parameters name what it reads: fields (fields.py), what the configuration sets (``push_speed``), and, with a default,
-options of its own, which become options of the command line. A term that reads a field of one leg is evaluated for each leg:
-rewards and metrics add up, observations follow one another, updates set each leg's own.
+A term's parameters name what it reads: fields (fields.py), what the configuration sets (``push_speed``), and, with a
+default, options of its own, which become options of the command line. A term that reads a field of one leg is
+evaluated for each leg: rewards and metrics add up, observations follow one another, updates set each leg's own.
 """
 
 from collections.abc import Callable, Iterable
@@ -57,7 +57,8 @@ class Term:
 class Reward(Term):
     """A reward, or with a negative weight a cost.
 
-    once: its weight is of an event, not per second; floored: it counts in the sum that reward.floor keeps from falling below 0.
+    once: its weight is of an event, not per second; floored: it counts in the sum that reward.floor keeps from
+    falling below 0.
     """
 
     once: bool = False
@@ -69,9 +70,9 @@ class Reward(Term):
 class Observation(Term):
     """Columns of an observation, or of a privileged one, for the critic alone.
 
-    columns: how many, of all legs together; scale: what its numbers are multiplied by; noise: name of what bounds its error, drawn
-    anew in every step; mirror: how it looks in a mirror that swaps left and right: one of MIRRORS, or a Mirror; node: the part of
-    the body that reads it, "trunk" or "legs".
+    columns: how many, of all legs together; scale: what its numbers are multiplied by; noise: name of what bounds its
+    error, drawn anew in every step; mirror: how it looks in a mirror that swaps left and right: one of MIRRORS, or a
+    Mirror; node: the part of the body that reads it, "trunk" or "legs".
     """
 
     columns: int = 1
@@ -92,11 +93,13 @@ class Observation(Term):
             image = Mirror(tuple(range(self.columns)) if self.mirror == "number" else columns, signs * times)
         else:
             raise ConfigError(
-                f"{self.where}: expected mirror, how it looks when left and right are swapped: {known} or a Mirror; got {self.mirror!r}"
+                f"{self.where}: expected mirror, how it looks when left and right are swapped: "
+                f"{known} or a Mirror; got {self.mirror!r}"
             )
         if sorted(image.columns) != list(range(self.columns)) or len(image.signs) != self.columns:
             raise ConfigError(
-                f"{self.where}: expected a mirror of {self.columns} columns, got {self.mirror!r} of {len(image.columns)}"
+                f"{self.where}: expected a mirror of {self.columns} columns, "
+                f"got {self.mirror!r} of {len(image.columns)}"
             )
         return image
 
@@ -112,8 +115,8 @@ class Termination(Term):
 class Update(Term):
     """A function that sets fields: what it returns, in the order of sets.
 
-    keeps: fields of its own, kept from step to step; due: one of these, or another, that counts down from step to step [s]: the
-    function is asked for those robots alone for which it has come to 0, and sets it anew.
+    keeps: fields of its own, kept from step to step; due: one of these, or another, that counts down from step to
+    step [s]: the function is asked for those robots alone for which it has come to 0, and sets it anew.
     """
 
     sets: tuple[str, ...] = ()
@@ -137,7 +140,7 @@ class Randomisation(Update):
 
 @dataclass(frozen=True)
 class Renewal(Update):
-    """What is brought up to date at the end of a step, before it is observed: goals, commands, when the next push comes."""
+    """What is brought up to date when a step ends, before it is observed: goals, commands, when the next push comes."""
 
     section: ClassVar[str] = "command"
 
@@ -153,7 +156,7 @@ class Metric(Term):
 class Command:
     """What a robot is asked for: how it is renewed, how the policy sees it, how well it is done.
 
-    updates: in order; observation: its columns; metrics: in order; targets: least and most of metrics that count as learnt.
+    updates, metrics: in order; observation: its columns; targets: least and most of metrics that count as learnt.
     """
 
     name: str
@@ -187,16 +190,19 @@ def command(
     ):
         if wrong := next((term for term in given if not isinstance(term, kind)), None):
             raise ConfigError(
-                f"command {name}: {what}: expected functions under @{kind.__name__.lower()}, got {getattr(wrong, 'where', wrong)}"
+                f"command {name}: {what}: expected functions under @{kind.__name__.lower()}, "
+                f"got {getattr(wrong, 'where', wrong)}"
             )
     for metric_name, bounds in (targets or {}).items():
         if metric_name not in {term.name for term in metrics}:
             raise ConfigError(
-                f"command {name}: targets: unknown metric {metric_name!r}; known: {', '.join(term.name for term in metrics)}"
+                f"command {name}: targets: unknown metric {metric_name!r}; "
+                f"known: {', '.join(term.name for term in metrics)}"
             )
         if not (isinstance(bounds, tuple) and len(bounds) == 2):
             raise ConfigError(
-                f"command {name}: targets: expected the least and the most of {metric_name}, as (0.0, 0.1), got {bounds!r}"
+                f"command {name}: targets: expected the least and the most of {metric_name}, as (0.0, 0.1), "
+                f"got {bounds!r}"
             )
     COMMANDS[name] = Command(name, updates, observation, metrics, targets or {})
     return COMMANDS[name]

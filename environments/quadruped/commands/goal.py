@@ -41,7 +41,10 @@ def next_goal(com, position, cell, feet, base_height, home_height, key, command_
 
 @renewal(sets=("command",))
 def lead_to_goal(goal_offset, ahead, command_level, command_cruise, command_gain, command_turn):
-    """A velocity straight to the goal, min(cruise, gain * distance), and a yaw rate of gain * bearing within command.turn; not observed."""
+    """A velocity straight to the goal and a yaw rate towards it; not observed.
+
+    The speed is min(cruise, gain * distance), the yaw rate gain * bearing within command.turn.
+    """
     x, y = heading_offset(goal_offset, ahead)
     distance = math.sqrt(x * x + y * y + 1e-12)
     pace = min(command_level * command_cruise, command_gain * distance) / distance
@@ -52,7 +55,7 @@ def lead_to_goal(goal_offset, ahead, command_level, command_cruise, command_gain
 
 @observation(columns=3, mirror="vector")
 def far_goal(goal_offset, ahead, goal_reach):
-    """Goal less centre of mass, heading frame: horizontally at most goal.reach, x 1.5 / goal.reach, vertically x 5 [m]."""
+    """Goal less centre of mass, heading frame: horizontally at most goal.reach, x 1.5 / goal.reach, up x 5 [m]."""
     x, y, z = clipped(goal_offset, ahead, goal_reach)
     across = GOAL_SPAN / goal_reach
     return across * x, across * y, GOAL_SCALE * z

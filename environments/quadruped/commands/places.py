@@ -8,14 +8,17 @@ from physics.spatial import atan2, sincos
 
 
 def within(start, move, low, high):
-    """Return start + move if that lies between low and high, else what is farthest of it and start - move, both kept between them."""
+    """Return start + move if that lies between low and high, else the farther of it and start - move.
+
+    The two are first kept between low and high.
+    """
     there = start + move
     kept, other = min(max(there, low), high), min(max(start - move, low), high)
     return kept if (kept == there) | (abs(kept - start) >= abs(other - start)) else other
 
 
 def place(key, start, com_z, base_height, home_height, near, far, span, low, high):
-    """Return a goal (3) between near and far of a place (2), uniform by radius squared, at the home pose's height, +- span."""
+    """Return a goal (3) between near and far of a place (2), uniform by radius squared, at the home height, +- span."""
     s, c = sincos(uniform(key, 0, 0.0, 6.2831853))
     distance = near + (far - near) * math.sqrt(uniform(key, 1, 0.0, 1.0))
     x, y = within(start[0], distance * c, low[0], high[0]), within(start[1], distance * s, low[1], high[1])

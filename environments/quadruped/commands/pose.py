@@ -55,7 +55,7 @@ def lead_to_pose(
     command_reached,
     command_still,
 ):
-    """A velocity straight to the goal, none near it, and a yaw rate that turns to the heading asked for on the way; not observed."""
+    """A velocity straight to the goal, none near it, turning on the way to the heading asked for; not observed."""
     x, y = heading_offset(goal_offset, ahead)
     distance = math.sqrt(x * x + y * y + 1e-12)
     pace = min(command_level * command_cruise, command_gain * distance) / distance
