@@ -334,8 +334,11 @@ class QuadrupedCfg(EnvCfg):
 
 @dataclass(frozen=True)
 class NetworkCfg(Section):
-    """EntityBelief: encoder, graph attention, LSTM, heads."""
+    """The policy; the sizes are EntityBelief's: encoder, graph attention, LSTM, heads."""
 
+    policy: str = knob(
+        "entity:EntityBelief", "the policy, as module:Class; docs/your_own_policy.md says how to write one"
+    )
     attention: bool = knob(
         True, "graph attention among the parts of the body, else one layer on the observation as it comes"
     )

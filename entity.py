@@ -18,6 +18,7 @@ foot to lift first.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -25,13 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fused
+import policy as policies
 from config import NetworkCfg, WorldModelCfg
 from observation import Features, Normaliser, Reflection, change_over, joined, pair_weight
+from policy import Policy, State
 from settings import ConfigError
 from world_model import WorldModel
 
 __all__ = [
-    "BeliefState",
     "BodyEncoder",
     "Creature",
     "EntityBelief",
@@ -44,40 +46,34 @@ __all__ = [
 ]
 
 
-class BeliefState(NamedTuple):
-    """Recurrent state of N robots, float32: hidden (sides, H, N), sums and differences, and cell (sides, H, N), of the sides."""
-
-    hidden: Tensor
-    cell: Tensor
-
-
 class Memory(NamedTuple):
-    """What N robots remember from one step to the next, float32; the last three are empty where the policy does not read the world model."""
+    """What N robots remember from one step to the next, float32; all but the policy's state is empty where it does not read the world model."""
 
-    hidden: Tensor  # as of BeliefState
-    cell: Tensor
+    belief: State  # the policy's, tensors (..., N)
     latent: Tensor  # (sides, D + Z, N), the world model's
     last_action: Tensor  # (N, A)
     begun: Tensor  # (N), 1 once there is a step to remember
 
-    @property
-    def belief(self) -> BeliefState:
-        """The belief's own state."""
-        return BeliefState(self.hidden, self.cell)
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all of it, the policy's state first."""
+        return *self.belief, self.latent, self.last_action, self.begun
+
+    def like(self, tensors: Iterable[Tensor]) -> "Memory":
+        """Return what other tensors(), as many and in the same order, remember."""
+        *belief, latent, last_action, begun = tensors
+        return Memory(tuple(belief), latent, last_action, begun)
 
     def copy(self) -> "Memory":
         """Return a copy."""
-        return Memory(*(x.clone() for x in self))
+        return self.like(x.clone() for x in self.tensors())
 
     @staticmethod
     def join(memories: "list[Memory]") -> "Memory":
         """Return what several groups of robots remember as what one does."""
-        return Memory(
-            *(
-                torch.cat(parts, dim=axis)
-                for axis, parts in zip((-1, -1, -1, 0, 0), zip(*memories, strict=True), strict=True)
-            )
-        )
+        first = memories[0]
+        axes = (*(-1 for _ in first.belief), -1, 0, 0)
+        parts = zip(*(memory.tensors() for memory in memories), strict=True)
+        return first.like(torch.cat(part, dim=axis) for axis, part in zip(axes, parts, strict=True))
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -212,34 +208,35 @@ def value_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return (weight @ x[0].float())[0] + bias
 
 
-class EntityBelief(nn.Module):
+class EntityBelief(Policy):
     """Encoder, graph attention, LSTM, a Gaussian policy head and a value head.
+
+    Its state is hidden (sides, H, N), sums and differences, and cell (sides, H, N), of the sides, float32.
 
     The policy sees observations alone and remembers through its LSTM. The value head serves only
     training: it reads the observation and what the simulator knows beside it, and needs no memory.
 
-    body: nodes, and the mirror images of obs, actions and privileged, or None (environments.contracts.Body);
+    env: its body has nodes, and the mirror images of obs, actions and privileged, or None (environments.contracts.Body);
     context: features of a side that the policy reads beside the observation: a world model's deterministic state.
     """
 
-    def __init__(
-        self, body: Any, num_obs: int, num_actions: int, num_privileged: int, cfg: NetworkCfg, context: int = 0
-    ) -> None:
-        super().__init__()
-        self.cfg = cfg
-        self.num_actions = num_actions
-        self.dtype = torch.float32  # of the products
-        self.use_fused = True  # compiled pointwise work, on the CPU
+    reads_context = True
+
+    def __init__(self, env: Any, cfg: NetworkCfg, context: int = 0) -> None:
+        body = env.body
+        num_actions = env.num_actions
         mirrored = cfg.symmetric and body.obs is not None
-        of_obs = Reflection(num_obs, body.obs if mirrored else None)
+        of_obs = Reflection(env.num_obs, body.obs if mirrored else None)
         of_actions = Reflection(num_actions, body.actions if mirrored else None)
-        of_all = Reflection(num_obs + num_privileged, joined(body.obs, body.privileged) if mirrored else None)
+        both = joined(body.obs, body.privileged) if mirrored else None
+        of_all = Reflection(env.num_obs + env.num_privileged, both)
+        super().__init__(env, cfg, of_all)
+        self.state_names = ("hidden", "cell") if cfg.recurrent else ()
         sides = self.sides = of_obs.sides
         for name in ("encoder", "lstm", "critic"):
             if getattr(cfg, name) % sides:
                 raise ConfigError(f"network.{name}: expected an even number, got {getattr(cfg, name)}")
         encoder, lstm, critic, actions = (size // sides for size in (cfg.encoder, cfg.lstm, cfg.critic, num_actions))
-        self.normaliser = Normaliser(of_all, cfg.least_spread)  # of observations and privileged observations
         self.body_encoder = BodyEncoder(body, of_obs, cfg) if cfg.attention else None
         inner = self.body_encoder.out_features if cfg.attention else 0
         self.compilable = all(size % fused.ROWS == 0 for size in (inner, context, encoder, lstm, critic))
@@ -284,29 +281,25 @@ class EntityBelief(nn.Module):
                     nn.init.orthogonal_(weight[:, encoder:])
                 self.lstm_bias[:, lstm : 2 * lstm] += 1.0  # remember at first
 
-    def initial_state(self, num_envs: int) -> BeliefState:
-        """Return the state of a robot that has seen nothing, for N robots."""
-        zeros = torch.zeros(self.sides, self.cfg.lstm // self.sides, num_envs, device=self.log_std.device)
-        return BeliefState(zeros, zeros.clone())
+    def initial_state(self, num_envs: int) -> State:
+        """Return hidden and cell of N robots that have seen nothing; nothing without an LSTM."""
+        shape = self.sides, self.cfg.lstm // self.sides, num_envs
+        return tuple(torch.zeros(*shape, device=self.log_std.device) for _ in self.state_names)
 
     def std(self) -> Tensor:
-        """Return the standard deviation of the actions, (A), within bounds and so always finite."""
-        return self.log_std.clamp(math.log(self.cfg.min_std), math.log(10.0)).exp()[self.action_pairs]
+        """Return the standard deviation of the actions, (A), of both sides the same."""
+        return super().std()[self.action_pairs]
 
     def observe(self, obs: Tensor, privileged: Tensor) -> None:
         """Learn the scale of observations (B, O) and privileged observations (B, P); what the networks make of one changes with it."""
-        self.normaliser.update(torch.cat((obs, privileged), dim=-1))
+        super().observe(obs, privileged)
         if self.body_encoder:
             self.body_encoder.normalise(self.normaliser)
 
-    def forward(
-        self, obs: Tensor, state: BeliefState, starts: Tensor | None = None, context: Tensor | None = None
-    ) -> tuple[Tensor, BeliefState]:
-        """Return mean actions (T, N, A) and the state after them.
-
-        obs: (T, N, O); starts: (T, N), 1 where a step is the first of its episode and the state
-        before it is forgotten; context: (sides, context, T, N), if there is any.
-        """
+    def evaluate(
+        self, obs: Tensor, state: State, starts: Tensor | None = None, context: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Return mean actions (T, N, A) and the state after them; see Policy."""
         steps, n, _ = obs.shape
         compiled = self.compiled(obs)
         keep = obs.new_ones(steps, n) if starts is None else 1.0 - starts
@@ -314,7 +307,7 @@ class EntityBelief(nn.Module):
             more = -n % (2 * fused.WIDTH)
             obs = F.pad(obs, (0, 0, 0, more))
             keep = F.pad(keep, (0, more))
-            state = BeliefState(*(F.pad(x, (0, more)) for x in state))
+            state = tuple(F.pad(x, (0, more)) for x in state)
             context = None if context is None else F.pad(context, (0, more))
         layer, sequence, head = (
             (fused.Dense.apply, fused.LSTMSequence.apply, fused.PolicyHead.apply)
@@ -331,42 +324,23 @@ class EntityBelief(nn.Module):
         x = layer(x, self.encoder, self.encoder_bias)
         if self.cfg.recurrent:
             x, cell = sequence(x, self.lstm, self.lstm_bias, *state, keep)
-            state = BeliefState(x[..., -keep.shape[1] :].detach(), cell.detach())
+            state = x[..., -keep.shape[1] :].detach(), cell.detach()
         else:
             x = layer(x, self.hidden, self.hidden_bias).float()
         mean = head(x, self.policy, self.policy_bias, self.action_columns, self.action_signs)
-        return mean.unflatten(0, (steps, -1))[:, :n], BeliefState(*(y[..., :n] for y in state))
+        return mean.unflatten(0, (steps, -1))[:, :n], tuple(y[..., :n] for y in state)
 
     def compiled(self, x: Tensor) -> bool:
         """Return whether compiled code is to be used for x."""
         return self.use_fused and self.compilable and x.device.type == "cpu"
 
-    @torch.no_grad()
-    def act(
-        self,
-        obs: Tensor,
-        state: BeliefState,
-        starts: Tensor | None = None,
-        noise: Tensor | None = None,
-        context: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, BeliefState]:
-        """Return actions (N, A), their means (N, A) and the next state, for one step of N robots.
+    def critic_features(self, everything: Tensor) -> Tensor:
+        """Return sums and differences (sides, rows, S) of observations and privileged ones (S, O + P)."""
+        return self.value_features(everything, self.normaliser, self.dtype)
 
-        obs: (N, O); starts: (N); noise: (N, A) standard normal, None for the mean itself; context: (sides, context, N).
-        """
-        mean, state = self(
-            obs[None], state, None if starts is None else starts[None], None if context is None else context[:, :, None]
-        )
-        mean = mean[0]
-        return (mean if noise is None else mean + self.std() * noise), mean, state
-
-    def value(self, obs: Tensor, privileged: Tensor) -> Tensor:
-        """Return the value (B) of observations (B, O) and privileged observations (B, P)."""
-        x = torch.cat((obs, privileged), dim=-1).flatten(0, -2)
-        return self.value_of(self.value_features(x, self.normaliser, self.dtype)).unflatten(0, obs.shape[:-1])
-
-    def value_of(self, x: Tensor) -> Tensor:
-        """Return the value (S) of value_features (sides, rows, S)."""
+    def value_of(self, features: Tensor) -> Tensor:
+        """Return the values (S) of critic_features()."""
+        x = features
         samples = x.shape[-1]
         compiled = self.compiled(x)
         layer, head = (fused.Dense.apply, fused.ValueHead.apply) if compiled else (dense, value_head)
@@ -394,8 +368,10 @@ class Creature(nn.Module):
         )
         self.reads = world_model.role == "belief"  # whether the policy reads the world model
         context = self.world_model.deter if self.reads else 0
-        self.belief = EntityBelief(env.body, env.num_obs, env.num_actions, env.num_privileged, network, context)
-        if self.reads and self.world_model.sides != self.belief.sides:
+        self.belief = policies.make(network.policy, env, network, context)
+        if type(self.belief) is not EntityBelief:
+            policies.check(self.belief, env)
+        if self.reads and self.world_model.sides != getattr(self.belief, "sides", self.world_model.sides):
             raise ConfigError(
                 "network.symmetric: expected true, as the world model that the policy reads is, got false"
             )
@@ -410,8 +386,9 @@ class Creature(nn.Module):
         """Return what a robot that has seen nothing remembers, for N robots."""
         n = num_envs if self.reads else 0
         state = self.belief.initial_state(num_envs)
-        latent = self.world_model.initial_latent(n) if self.reads else state.hidden[:, :0, :]
-        return Memory(*state, latent, state.hidden.new_zeros(n, self.belief.num_actions), state.hidden.new_zeros(n))
+        empty = self.belief.normaliser.mean
+        latent = self.world_model.initial_latent(n) if self.reads else empty.new_zeros(1, 0, num_envs)
+        return Memory(state, latent, empty.new_zeros(n, self.belief.num_actions), empty.new_zeros(n))
 
     def context(self, memories: list[Memory]) -> Tensor | None:
         """Return what the policy reads beside T observations, of what was remembered after each, (sides, D, T, N); None if it reads nothing."""
@@ -431,11 +408,11 @@ class Creature(nn.Module):
         """
         if not self.reads:
             action, mean, state = self.belief.act(obs, memory.belief, starts, noise)
-            return action, mean, memory._replace(hidden=state.hidden, cell=state.cell)
+            return action, mean, memory._replace(belief=state)
         model = self.world_model
         keep = memory.begun if starts is None else memory.begun * (1.0 - starts)
         latent = model.run(
             memory.latent, memory.last_action, keep[None], None, model.encode_seen(model.standardise(obs))
         ).last
         action, mean, state = self.belief.act(obs, memory.belief, starts, noise, latent[:, : model.deter])
-        return action, mean, Memory(*state, latent, action, torch.ones_like(memory.begun))
+        return action, mean, Memory(state, latent, action, torch.ones_like(memory.begun))

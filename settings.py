@@ -5,8 +5,14 @@ Knobs know their meaning, unit and range, and are read, checked and changed by n
 
 import dataclasses
 import difflib
+import importlib
 import math
+import os
+import pathlib
+import sys
+import traceback
 from functools import cache
+from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
 Pair = tuple[float, float]  # two numbers of a knob: lowest and highest, or first and last
@@ -195,3 +201,36 @@ def flat(values: dict[str, Any], section: str = "") -> dict[str, Any]:
         else:
             found[f"{section}.{key}" if section else key] = tuple(value) if isinstance(value, (list, tuple)) else value
     return found
+
+
+def imported(name: str, kind: str, what: str) -> tuple[ModuleType, str]:
+    """Return the module of "module:name", one of the current folder or an installed one, and the name behind the colon.
+
+    kind: what the name is of, such as task; what: where it was asked for, which an error begins with.
+
+    Raises ConfigError, in a line, for whatever goes wrong.
+    """
+    module, _, short = name.rpartition(":")
+    module = module.removesuffix(".py")
+    here = os.getcwd()
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigError(f"{what}: expected module:{kind}, the module named as in an import, got {name!r}")
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and module.split(".")[0] == error.name.split(".")[0]:
+            expected = f"a module that can be imported from {here} or is installed"
+            raise ConfigError(f"{what}: expected {expected}, got {module!r}") from None
+        raise ConfigError(f"{what}: {module} cannot be imported: {error}") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a module of one's own may raise is told in a line
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError) else f" ({last.filename}:{last.lineno})"
+        raise ConfigError(f"{what}: {module} cannot be imported: {type(error).__name__}: {error}{where}") from None
+    mine = pathlib.Path(here, *module.split(".")).with_suffix(".py")
+    if mine.exists() and not os.path.samefile(getattr(found, "__file__", None) or os.devnull, mine):
+        raise ConfigError(f"{what}: {mine.name}: expected another name, one that no module of Foal or Python has")
+    return found, short

@@ -24,7 +24,7 @@ from rich.console import Console
 from config import Config
 from entity import Creature
 from environments import registry
-from physics.jit import is_compiled
+from physics.jit import compiling, is_compiled
 from settings import ConfigError, knobs, override, parse, sections, suggest
 from training import checkpoint as checkpoints
 from training.engine import TrainingEngine
@@ -81,7 +81,8 @@ class System:
         start = time.perf_counter()
         if cold:
             self.say("compiling simulation and networks, once per version: up to 20 s ...")
-        yield
+        with compiling():
+            yield
         if cold:
             self.say(f"compiled in {time.perf_counter() - start:.1f} s")
 

@@ -161,15 +161,15 @@ def agreement(bench: Bench) -> dict[str, Any]:
         twin.use_precision(precision)
         twin.to(bench.device)
         # the flat parameters of the engine keep an order of their own: take the twin's in the same
-        named = list(twin.belief.named_parameters())
-        ordered = [p for of_critic in (False, True) for name, p in named if name.startswith("value_") == of_critic]
+        roles = twin.belief.roles()
+        ordered = [*roles["actor"], *roles["critic"]]
         moved = x.to(bench.device)
         zero = torch.zeros(())
         one = torch.ones(())
         expected, told = gradient(there.belief, cfg.ppo, x, there.parameters, zero, one)
         got, found = Gradients(twin.belief, cfg.ppo, ordered)(moved, zero.to(bench.device), one.to(bench.device))
-        mean, _ = there.belief(x.obs, x.memory, x.starts)
-        other, _ = twin.belief(moved.obs, moved.memory, moved.starts)
+        mean, _ = there.belief.evaluate(x.obs, x.memory, x.starts)
+        other, _ = twin.belief.evaluate(moved.obs, moved.memory, moved.starts)
         result[precision] = {
             "gradient": float((got.cpu() - expected).norm() / expected.norm()),
             "action": float((other.cpu() - mean).detach().abs().max()),

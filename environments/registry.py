@@ -16,14 +16,11 @@ the current folder too.
 """
 
 import dataclasses
-import importlib
 import importlib.metadata
 import json
 import os
-import pathlib
 import subprocess
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -32,8 +29,8 @@ from typing import Any, TypeVar
 from config import Config, EnvCfg
 from environments.contracts import ABEnv
 from physics.engine import available_cores
-from physics.jit import ROOT
-from settings import ConfigError, flat, override, suggest
+from physics.jit import ROOT, compiling
+from settings import ConfigError, flat, imported, override, suggest
 
 Decorated = TypeVar("Decorated")
 GROUP = "foal.environments"
@@ -129,35 +126,11 @@ def _load_packages() -> None:
 
 def _find(name: str, what: str = "task") -> _Task:
     """Return a task by its name or as "module:name"; raise ConfigError if there is none."""
-    module, _, short = name.rpartition(":") if isinstance(name, str) else ("", "", name)
-    if module:
-        module = module.removesuffix(".py")
-        here = os.getcwd()
-        if not all(part.isidentifier() for part in module.split(".")):
-            raise ConfigError(f"{what}: expected module:task, the module named as in an import, got {name!r}")
-        if here not in sys.path:
-            sys.path.append(here)
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name and module.split(".")[0] == error.name.split(".")[0]:
-                raise ConfigError(
-                    f"{what}: expected a module that can be imported from {here} or is installed, got {module!r}"
-                ) from None
-            raise ConfigError(f"{what}: {module} cannot be imported: {error}") from None
-        except ConfigError:
-            raise
-        except Exception as error:  # whatever a module of one's own may raise is told in a line
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = "" if isinstance(error, SyntaxError) else f" ({last.filename}:{last.lineno})"
-            raise ConfigError(f"{what}: {module} cannot be imported: {type(error).__name__}: {error}{where}") from None
-        found = getattr(sys.modules[module], "__file__", None) or ""
-        mine = pathlib.Path(here, *module.split(".")).with_suffix(".py")
-        if mine.exists() and not os.path.samefile(found or os.devnull, mine):
-            raise ConfigError(f"{what}: {mine.name}: expected another name, one that no module of Foal or Python has")
-    elif short not in _TASKS:
+    if isinstance(name, str) and ":" in name:
+        _, name = imported(name, "task", what)
+    elif name not in _TASKS:
         _load_packages()
-    return _known(short, what)
+    return _known(name, what)
 
 
 def compile_beside(name: str, cfg: EnvCfg) -> "subprocess.Popen | None":
@@ -178,7 +151,8 @@ def compile_beside(name: str, cfg: EnvCfg) -> "subprocess.Popen | None":
 def compile_alone() -> None:
     """Compile the environment that standard input describes; see compile_beside()."""
     name, values = json.load(sys.stdin)
-    make(name, cfg=override(default_cfg(name), flat(values), "env")).compile()
+    with compiling():
+        make(name, cfg=override(default_cfg(name), flat(values), "env")).compile()
 
 
 def is_taken(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Belief: compiled code against plain PyTorch, memory and resets, mirror images."""
 
 import copy
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import torch
 
 from config import Config, NetworkCfg, TrainCfg, WorldModelCfg
 from entity import (
-    BeliefState,
     BodyEncoder,
     Creature,
     EntityBelief,
@@ -26,6 +26,7 @@ CPU = torch.device("cpu")
 SMALL = NetworkCfg(heads=2, head_size=8, encoder=16, lstm=24, critic=16)
 BODY = registry.make("quadruped-balance", num_envs=1, threads=1).body
 SIZES = 37, 12, 37  # observations, actions, privileged
+World = namedtuple("World", "body num_obs num_actions num_privileged")
 VARIANTS = [
     {"network.attention": attention, "network.recurrent": recurrent, "network.symmetric": symmetric}
     for attention in (True, False)
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 def belief(changes=None, body=BODY, sizes=SIZES):
     """Return a belief with parameters and scales that matter everywhere."""
-    made = EntityBelief(body, *sizes, override(Config(network=SMALL), changes or {}).network)
+    made = EntityBelief(World(body, *sizes), override(Config(network=SMALL), changes or {}).network)
     with torch.no_grad():
         made.policy.normal_(0, 0.3)
         for name, p in made.named_parameters():
@@ -52,8 +53,7 @@ def sequence(steps=6, n=10, num_obs=37, starts=0.2):
 
 
 def some_state(model, n):
-    zeros = model.initial_state(n)
-    return BeliefState(0.5 * torch.randn_like(zeros.hidden), torch.randn_like(zeros.cell))
+    return tuple(size * torch.randn_like(x) for size, x in zip((0.5, 1.0), model.initial_state(n), strict=False))
 
 
 def apart(a, b):
@@ -64,11 +64,12 @@ def apart(a, b):
 def outputs_and_gradients(model, obs, privileged, state, starts, weights):
     """Return means, values and state, and the gradients by name."""
     model.zero_grad(set_to_none=True)
-    (mean, after) = model(obs, state, starts)
+    mean, after = model.evaluate(obs, state, starts)
     value = model.value(obs, privileged)
     ((mean * weights).sum() + (value * weights[..., 0]).sum()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {"mean": mean.detach(), "value": value.detach(), "hidden": after.hidden, "cell": after.cell}, gradients
+    state = dict(zip(model.state_names, after, strict=True))
+    return {"mean": mean.detach(), "value": value.detach()} | state, gradients
 
 
 def assert_compiled_equals_plain(model, tolerance, n=10, steps=6, sizes=SIZES):
@@ -126,12 +127,12 @@ def test_sizes_that_compiled_code_does_not_take_are_computed_all_the_same(change
     model = belief(changes)
     obs, starts = sequence(4, 5)
     assert not model.compiled(obs)
-    mean, after = model(obs, some_state(model, 5), starts)
+    mean, after = model.evaluate(obs, some_state(model, 5), starts)
     value = model.value(obs, torch.randn(4, 5, 37))
     (mean.sum() + value.sum()).backward()
     assert mean.shape == (4, 5, 12)
     assert value.shape == (4, 5)
-    assert after.hidden.shape == after.cell.shape == (2, model.cfg.lstm // 2, 5)
+    assert [x.shape for x in after] == [(2, model.cfg.lstm // 2, 5)] * 2
     assert all(torch.isfinite(p.grad).all() for name, p in model.named_parameters() if name != "log_std")
 
 
@@ -174,7 +175,7 @@ def test_memory_carries_over_and_steps_equal_a_sequence(use_fused):
     obs, starts = sequence(8, 5)
     assert starts[1:].any()
     state = some_state(model, 5)
-    whole, after = model(obs, state, starts)
+    whole, after = model.evaluate(obs, state, starts)
     means = []
     memory = state
     for t in range(8):
@@ -182,8 +183,8 @@ def test_memory_carries_over_and_steps_equal_a_sequence(use_fused):
         assert torch.equal(action, mean)
         means.append(mean)
     torch.testing.assert_close(torch.stack(means), whole.detach(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(memory.hidden, after.hidden, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(memory.cell, after.cell, rtol=1e-5, atol=1e-5)
+    for a, b in zip(memory, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     forgetful = model.act(obs[-1], model.initial_state(5))[1]
     assert not torch.allclose(forgetful, means[-1], atol=1e-3)
 
@@ -191,9 +192,9 @@ def test_memory_carries_over_and_steps_equal_a_sequence(use_fused):
 def test_without_memory_the_past_does_not_matter():
     model = belief({"network.recurrent": False})
     obs, _ = sequence(3, 5)
-    whole, after = model(obs, model.initial_state(5))
-    torch.testing.assert_close(whole[2], model.act(obs[2], some_state(model, 5))[1], rtol=1e-5, atol=1e-5)
-    assert not after.hidden.any()
+    whole, after = model.evaluate(obs, model.initial_state(5))
+    torch.testing.assert_close(whole[2], model.act(obs[2], ())[1], rtol=1e-5, atol=1e-5)
+    assert after == ()
 
 
 def test_actions_are_means_and_noise():
@@ -218,20 +219,21 @@ def test_the_mirror_image_of_a_creature_meets_that_of_a_situation_with_that_of_a
     model.use_fused = use_fused
     obs, starts = sequence(4, 7)
     privileged = torch.randn(4, 7, 37)
-    (hidden, cell) = some_state(model, 7)
-    mean, after = model(obs, BeliefState(hidden, cell), starts)
-    other = BeliefState(hidden * torch.tensor([1.0, -1.0])[:, None, None], cell.flip(0))
+    state = some_state(model, 7)
+    mean, after = model.evaluate(obs, state, starts)
+    other = ()
+    if model.cfg.recurrent:
+        hidden, cell = state
+        other = hidden * torch.tensor([1.0, -1.0])[:, None, None], cell.flip(0)
     twin = copy.deepcopy(model)
     if model.cfg.recurrent:
         twin.lstm_bias.data = model.lstm_bias.data.flip(0)
-    mirrored, mirrored_after = twin(reflected(BODY.obs, obs), other, starts)
+    mirrored, mirrored_after = twin.evaluate(reflected(BODY.obs, obs), other, starts)
     torch.testing.assert_close(mirrored, reflected(BODY.actions, mean), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(mirrored, mean, atol=0.01)
     if model.cfg.recurrent:
-        torch.testing.assert_close(
-            change_over(mirrored_after.hidden), change_over(after.hidden).flip(0), rtol=1e-4, atol=1e-5
-        )
-        torch.testing.assert_close(mirrored_after.cell, after.cell.flip(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(change_over(mirrored_after[0]), change_over(after[0]).flip(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mirrored_after[1], after[1].flip(0), rtol=1e-4, atol=1e-5)
     values = model.value(obs, privileged), model.value(reflected(BODY.obs, obs), reflected(BODY.privileged, privileged))
     torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
     assert values[0].std() > 0.01
@@ -262,7 +264,7 @@ def test_what_is_not_symmetric_may_act_otherwise_in_the_mirror():
 
 def test_the_policy_sees_no_privileged_observation():
     model = belief()
-    model(*sequence()[:1], model.initial_state(10))[0].sum().backward()
+    model.evaluate(*sequence()[:1], model.initial_state(10))[0].sum().backward()
     assert all(p.grad is None for name, p in model.named_parameters() if name.startswith("value"))
     obs = torch.randn(7, 37)
     privileged = torch.randn(7, 37)
@@ -419,9 +421,9 @@ def test_spread_stays_positive_and_finite(extreme):
 
 
 def test_spread_starts_as_configured_and_actions_near_zero():
-    model = EntityBelief(BODY, *SIZES, override(Config(network=SMALL), {"network.initial_std": 0.7}).network)
+    model = EntityBelief(World(BODY, *SIZES), override(Config(network=SMALL), {"network.initial_std": 0.7}).network)
     torch.testing.assert_close(model.std().detach(), torch.full((12,), 0.7))
-    assert model(*sequence()[:1], model.initial_state(10))[0].abs().max() < 0.1
+    assert model.evaluate(*sequence()[:1], model.initial_state(10))[0].abs().max() < 0.1
 
 
 def test_creature_has_a_world_model_only_when_asked():

@@ -129,7 +129,7 @@ def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
     made, dreamer = about_to_imagine()
     x = dreamer.imagine(400, torch.Generator().manual_seed(0))
     assert x.obs.shape == (5, 400, 37) and x.action.shape == (5, 400, 12) and x.features.shape[2:] == (5, 400)
-    mean, _ = made.belief(x.obs, x.memory)
+    mean, _ = made.belief.evaluate(x.obs, x.memory)
     torch.testing.assert_close(mean, x.mean, rtol=1e-4, atol=1e-5)
     spread = ((x.action - x.mean) / made.belief.std().detach()).std()
     assert float(spread) == pytest.approx(1, abs=0.05)
@@ -137,10 +137,8 @@ def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
     # it begins at instants of the rollout, with the memory of that instant
     r = made.workers[0].rollout
     t, n = torch.nonzero((r.obs[1:, :, None] == x.obs[0, 5]).all(-1)[..., 0])[0].tolist()
-    _, after = made.belief(r.obs[: t + 1], r.state.belief, r.starts[: t + 1])
-    torch.testing.assert_close(
-        after.cell[..., n] * (1 - r.starts[t + 1, n]), x.memory.cell[..., 5], rtol=1e-4, atol=1e-5
-    )
+    _, after = made.belief.evaluate(r.obs[: t + 1], r.state.belief, r.starts[: t + 1])
+    torch.testing.assert_close(after[1][..., n] * (1 - r.starts[t + 1, n]), x.memory[1][..., 5], rtol=1e-4, atol=1e-5)
 
 
 def test_a_dream_that_begins_an_episode_remembers_nothing():
@@ -251,7 +249,7 @@ def test_a_belief_reads_what_it_read_when_it_is_learned_from():
         x = worker.experience
         assert r.starts[1:].any() and x.context.shape == (2, 8, 8, 32) and x.context.abs().max() > 0.01
         assert not x.context[:, :, r.starts[:-1] > 0].any()  # nothing is remembered as an episode begins
-        mean, _ = made.belief(x.obs, x.memory, x.starts, x.context)
+        mean, _ = made.belief.evaluate(x.obs, x.memory, x.starts, x.context)
         torch.testing.assert_close(mean, r.mean, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(worker.memories[-1].latent, worker.infer.memory.latent)
 

@@ -159,13 +159,13 @@ def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
     for _ in range(2):
         for worker, r in zip(made.workers, made.collect_trajectory(), strict=True):
             assert r.starts[1:].any()
-            mean, after = made.belief(r.obs[:-1], r.state.belief, r.starts[:-1])
+            mean, after = made.belief.evaluate(r.obs[:-1], r.state.belief, r.starts[:-1])
             torch.testing.assert_close(mean, r.mean, rtol=tolerance, atol=tolerance)
-            torch.testing.assert_close(after.cell, worker.infer.memory.cell, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(after[1], worker.infer.memory.belief[1], rtol=tolerance, atol=tolerance)
             torch.testing.assert_close(
                 (r.action - r.mean).flatten().std(), made.belief.std().detach().mean(), rtol=0.05, atol=0
             )
-            forgotten = made.belief(r.obs[:-1], r.state.belief, torch.zeros_like(r.starts[:-1]))[0]
+            forgotten = made.belief.evaluate(r.obs[:-1], r.state.belief, torch.zeros_like(r.starts[:-1]))[0]
             assert (forgotten - r.mean).abs().max() > 1e-3
             worker.estimate()
             average = worker.experience.advantage.mean()
@@ -220,7 +220,7 @@ def test_rollouts_go_on_where_the_last_one_ended():
     (r,) = made.collect_trajectory()
     for was, now in zip(last, (r.obs[0], r.privileged[0], r.starts[0]), strict=True):
         assert torch.equal(was, now)
-    assert torch.equal(r.state.hidden, memory.hidden)
+    assert torch.equal(r.state.belief[0], memory.belief[0])
     assert torch.equal(r.starts[1:], r.done())
     assert made.env_steps == 2 * 24 * 64
 
@@ -371,7 +371,7 @@ def test_a_graph_does_what_its_steps_do():
     creature = made.creature.to(cuda)
     plain, recorded = (Inference(creature, 24, 37, cuda) for _ in range(2))
     recorded.record()
-    assert not recorded.memory.cell.any()
+    assert not recorded.memory.belief[1].any()
     for _ in range(4):
         obs = torch.randn(24, 37)
         starts = (torch.rand(24) < 0.2).float()

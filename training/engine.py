@@ -22,7 +22,8 @@ from environments import ABEnv
 from training import ppo
 from training.experience import Experience, Gradients
 from training.imagination import Dreamer
-from training.parallel import flatten, side_by_side
+from training.optimizer import Adam, flatten
+from training.parallel import side_by_side
 from training.replay import Replay, Sequences
 from training.rollout import Rollout
 from training.worker import Worker
@@ -32,7 +33,7 @@ from training.world_model import WorldModelTrainer
 class TrainingEngine:
     """Recurrent PPO on N robots.
 
-    A rollout stores the LSTM state before its first step; an update replays the whole sequence from
+    A rollout stores the policy's state before its first step; an update replays the whole sequence from
     there, forgetting the state where an episode starts, so that replayed and collected
     log-probabilities agree and nothing is padded. Minibatches are groups of robots.
 
@@ -45,14 +46,9 @@ class TrainingEngine:
         self.cfg = cfg
         self.device = device
         self.belief = creature.belief
-        named = list(self.belief.named_parameters())
-        policy, critic = (
-            [p for name, p in named if name.startswith("value_") == of_critic] for of_critic in (False, True)
-        )
-        self.parameters = policy + critic
-        self.optimizer = torch.optim.Adam(
-            [{"params": [flatten(part)]} for part in (policy, critic)], eps=1e-5, fused=True
-        )
+        roles = self.belief.roles()
+        self.parameters = [*roles["actor"], *roles["critic"]]
+        self.optimizer = Adam(flatten(roles["actor"]), flatten(roles["critic"]))
         self.learning_rate = cfg.ppo.learning_rate
         self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
@@ -81,7 +77,7 @@ class TrainingEngine:
         """Have everything compiled, leaving no trace: an update of a rollout of nothing, with no step taken."""
         n = min(16, self.env.num_envs)
         obs = torch.zeros(1, n, self.env.num_obs, device=self.device)
-        mean, _ = self.belief(
+        mean, _ = self.belief.evaluate(
             obs, self.belief.initial_state(n), context=self.creature.context([self.creature.initial_state(n)])
         )
         value = self.belief.value(obs, torch.zeros(1, n, self.env.num_privileged, device=self.device))

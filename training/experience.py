@@ -1,13 +1,13 @@
 """Experience: what an update learns from, lived or imagined, and the gradient that it gives."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from config import PPOCfg
-from entity import BeliefState, EntityBelief
+from policy import Policy, State
 from training import ppo
 from training.graph import record
 
@@ -17,11 +17,11 @@ class Experience(NamedTuple):
 
     obs: Tensor  # (T, N, O)
     starts: Tensor  # (T, N), 1 where a step is the first of its episode
-    memory: BeliefState  # before the first step
+    memory: State  # the policy's, before the first step
     action: Tensor  # (T, N, A)
     mean: Tensor  # (T, N, A)
     std: Tensor  # (A)
-    features: Tensor  # (sides, rows, T, N), for the critic
+    features: Tensor  # (..., T, N), for the critic
     value: Tensor  # (T, N)
     advantage: Tensor  # (T, N)
     context: Tensor | None = None  # (sides, D, T, N), what the policy reads of the world model
@@ -33,26 +33,27 @@ class Experience(NamedTuple):
             y if y is None else y[:, robots]
             for y in (self.obs, self.starts, self.action, self.mean, self.value, self.advantage, self.reached)
         )
-        memory = BeliefState(*(y[..., robots] for y in self.memory))
+        memory = tuple(y[..., robots] for y in self.memory)
         features, context = (y if y is None else y[..., robots] for y in (self.features, self.context))
         return Experience(obs, starts, memory, action, mean, self.std, features, value, advantage, context, reached)
 
     def tensors(self) -> Iterator[Tensor]:
         """Return all there are."""
-        return (y for x in self for y in (x if isinstance(x, BeliefState) else (x,)) if y is not None)
+        return (y for x in self for y in (x if isinstance(x, tuple) else (x,)) if y is not None)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Experience":
+        """Return it with a function of every tensor in its place."""
+
+        def of(y: Tensor | State | None) -> Tensor | State | None:
+            if isinstance(y, tuple):
+                return tuple(function(z) for z in y)
+            return y if y is None else function(y)
+
+        return Experience(*(of(y) for y in self))
 
     def to(self, device: torch.device) -> "Experience":
         """Return it on a device."""
-        return Experience(
-            *(
-                BeliefState(*(z.to(device) for z in y))
-                if isinstance(y, BeliefState)
-                else y
-                if y is None
-                else y.to(device)
-                for y in self
-            )
-        )
+        return self.map(lambda y: y.to(device))
 
     @staticmethod
     def join(parts: "list[Experience]") -> "Experience":
@@ -64,32 +65,30 @@ class Experience(NamedTuple):
         def cat(name: str, axis: int) -> Tensor | None:
             return None if getattr(x, name) is None else torch.cat([getattr(part, name) for part in parts], dim=axis)
 
-        memory = BeliefState(
-            *(torch.cat(states, dim=-1) for states in zip(*(part.memory for part in parts), strict=True))
-        )
+        memory = tuple(torch.cat(states, dim=-1) for states in zip(*(part.memory for part in parts), strict=True))
         by_robot = {name: cat(name, 1) for name in ("obs", "starts", "action", "mean", "value", "advantage", "reached")}
         return Experience(
             **by_robot, memory=memory, std=x.std, **{name: cat(name, -1) for name in ("features", "context")}
         )
 
 
-def values(belief: EntityBelief, everything: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the critic's features (sides, rows, T, N) and values (T + 1, N) of observations and privileged ones, (T + 1, N, O + P)."""
-    features = belief.value_features(everything.flatten(0, 1), belief.normaliser, belief.dtype)  # (sides, rows, S)
+def values(belief: Policy, everything: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the critic's features (..., T, N) and values (T + 1, N) of observations and privileged ones, (T + 1, N, O + P)."""
+    features = belief.critic_features(everything.flatten(0, 1))
     found = belief.value_of(features).unflatten(0, everything.shape[:2])
-    return features.unflatten(-1, everything.shape[:2])[:, :, :-1], found
+    return features.unflatten(-1, everything.shape[:2])[..., :-1, :], found
 
 
 def gradient(
-    belief: EntityBelief, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor
+    belief: Policy, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss's gradient, one vector, and metrics; advantages are normalised by mean and std."""
     returns = x.value + x.advantage
     advantage = (x.advantage - mean) / (std + 1e-8)
     if x.reached is not None:
         advantage = advantage * x.reached
-    new_mean, _ = belief(x.obs, x.memory, x.starts, x.context)
-    new_value = belief.value_of(x.features.flatten(2)).view_as(returns)
+    new_mean, _ = belief.evaluate(x.obs, x.memory, x.starts, x.context)
+    new_value = belief.value_of(x.features.flatten(-2)).view_as(returns)
     new_std = belief.std()
     actor, clipped, kl = ppo.policy_loss(new_mean, new_std, x.action, x.mean, x.std, advantage, cfg.clip)
     critic = 0.5 * (new_value - returns).square().mean()
@@ -104,13 +103,9 @@ class GradientGraph:
     """gradient() of minibatches of one shape on a GPU, as one CUDA graph: replaying a sequence launches a thousand kernels of microseconds."""
 
     def __init__(
-        self, belief: EntityBelief, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor
+        self, belief: Policy, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor
     ) -> None:
-        copied = (
-            BeliefState(*(z.clone() for z in y)) if isinstance(y, BeliefState) else y if y is None else y.clone()
-            for y in x
-        )
-        self.x = Experience(*copied)
+        self.x = x.map(torch.clone)
         self.scale = (mean.clone(), std.clone())
 
         def compute() -> None:
@@ -129,7 +124,7 @@ class GradientGraph:
 class Gradients:
     """gradient() of one policy: as it is on the CPU, by a graph for each shape of minibatch on a GPU."""
 
-    def __init__(self, belief: EntityBelief, cfg: PPOCfg, parameters: list[Tensor]) -> None:
+    def __init__(self, belief: Policy, cfg: PPOCfg, parameters: list[Tensor]) -> None:
         self.belief = belief
         self.cfg = cfg
         self.parameters = parameters

@@ -8,7 +8,7 @@ import pathlib
 import torch
 from torch import Tensor, nn
 
-from entity import Creature, Memory
+from entity import Creature
 from settings import ConfigError
 
 
@@ -18,23 +18,25 @@ class _Policy(nn.Module):
     def __init__(self, creature: Creature) -> None:
         super().__init__()
         self.creature = creature
-        self.names = [name for name, x in zip(Memory._fields, creature.initial_state(1), strict=True) if x.numel()]
+        memory = creature.initial_state(1)
+        names = creature.belief.state_names or [f"state_{i}" for i in range(len(memory.belief))]
+        self.names = [*names, *(("latent", "last_action", "begun") if creature.reads else ())]
+        self.start = memory.tensors()[: len(self.names)]  # what follows is empty
 
     def forward(self, observation: Tensor, *remembered: Tensor) -> tuple[Tensor, ...]:
         memory = self.creature.initial_state(1)
-        memory = memory._replace(
-            **{name: x.view(getattr(memory, name).shape) for name, x in zip(self.names, remembered, strict=True)}
-        )
-        action, _, memory = self.creature.act(observation, memory)
-        return action, *(getattr(memory, name).view(1, -1) for name in self.names)
+        count = len(self.names)
+        given = (x.view(start.shape) for x, start in zip(remembered, self.start, strict=True))
+        action, _, after = self.creature.act(observation, memory.like([*given, *memory.tensors()[count:]]))
+        return action, *(x.reshape(1, -1) for x in after.tensors()[:count])
 
 
 def export_onnx(creature: Creature, num_obs: int, path: str) -> None:
     """Write the policy for one robot, in float32.
 
-    Inputs observation (1, num_obs), and hidden and cell (1, lstm), zero at the start of an episode;
-    outputs action (1, A), the mean, and next_hidden, next_cell to feed back. A policy that reads a
-    world model also remembers latent, last_action and begun, fed back and zero at the start likewise.
+    Inputs observation (1, num_obs), and what the policy remembers, zero at the start of an episode: hidden and
+    cell (1, lstm) of EntityBelief; outputs action (1, A), the mean, and next_hidden, next_cell to feed back. One that
+    reads a world model also remembers latent, last_action and begun, fed back and zero at the start likewise.
 
     Raises ConfigError if the path does not end in .onnx or cannot be written, or a package is missing.
     """
@@ -51,7 +53,7 @@ def export_onnx(creature: Creature, num_obs: int, path: str) -> None:
         if part is not None:
             part.use_fused = False
     policy = _Policy(creature).cpu().eval()
-    remembered = [getattr(creature.initial_state(1), name).reshape(1, -1) for name in policy.names]
+    remembered = [x.reshape(1, -1) for x in policy.start]
     partial = target.with_suffix(".partial")
     with contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its progress
         torch.onnx.export(

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from config import Config
-from entity import BeliefState, Creature, EntityBelief, Memory
+from entity import Creature, Memory
+from policy import Policy, State
 from training import ppo
 from training.experience import Experience, values
 from training.replay import Sequences
@@ -17,7 +18,7 @@ from world_model import WorldModel
 class Dream(NamedTuple):
     """H imagined steps of M robots, from instants that robots lived through."""
 
-    memory: BeliefState  # of the policy before the first step
+    memory: State  # of the policy before the first step
     obs: Tensor  # (H + 1, M, O + P), the first one real
     action: Tensor  # (H, M, A)
     mean: Tensor  # (H, M, A)
@@ -28,10 +29,10 @@ class Dream(NamedTuple):
 @torch.no_grad()
 def imagine(
     model: WorldModel,
-    belief: EntityBelief,
+    belief: Policy,
     latent: Tensor,
     obs: Tensor,
-    memory: BeliefState,
+    memory: State,
     steps: int,
     generator: torch.Generator,
 ) -> Dream:
@@ -62,6 +63,11 @@ def imagine(
     return Dream(start, torch.stack(observed), torch.stack(actions), torch.stack(means), reward, goes_on)
 
 
+def of_robots(x: Tensor, keep: Tensor) -> Tensor:
+    """Return x (T, ..., N) times keep (T, N)."""
+    return x * keep.view(len(keep), *[1] * (x.ndim - 2), -1)
+
+
 class Dreamer:
     """Follows the robots with the world model, rollout by rollout, and imagines how they might go on."""
 
@@ -82,12 +88,9 @@ class Dreamer:
         course = model.run(self.latent, lived.action.flatten(0, 1), lived.keep, noise, seen)
         self.latents = course.latents
         self.latent = course.last
-        # the policy's, (T, sides, H, N), before it saw the observation after each step: where an episode begins, nothing
-        hidden, cell = zip(
-            *(Memory.join(step).belief for step in zip(*(worker.memories for worker in workers), strict=True)),
-            strict=True,
-        )
-        self.memories = BeliefState(*(torch.stack(x) * lived.keep[:, None, None] for x in (hidden, cell)))
+        # the policy's, (T, ..., N), before it saw the observation after each step: where an episode begins, nothing
+        steps = (Memory.join(list(step)).belief for step in zip(*(worker.memories for worker in workers), strict=True))
+        self.memories = tuple(of_robots(torch.stack(x), lived.keep) for x in zip(*steps, strict=True))
         self.std = workers[0].experience.std
 
     @torch.no_grad()
@@ -105,7 +108,7 @@ class Dreamer:
         t = at // robots
         n = at % robots
         cfg = self.cfg.ppo
-        memory = BeliefState(*(x[t, :, :, n].permute(1, 2, 0).contiguous() for x in self.memories))
+        memory = tuple(x.movedim(-1, 1)[t, n].movedim(0, -1).contiguous() for x in self.memories)
         d = imagine(
             self.model,
             self.belief,

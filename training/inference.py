@@ -47,7 +47,7 @@ class Inference:
         """Act on the buffers: what the graph repeats."""
         obs, starts, noise = self.inputs
         action, mean, memory = self.creature.act(obs, self.memory, starts, noise)
-        for kept, new in zip(self.memory, memory, strict=True):
+        for kept, new in zip(self.memory.tensors(), memory.tensors(), strict=True):
             kept.copy_(new)
         self.outputs = action, mean
 
@@ -55,6 +55,6 @@ class Inference:
         """Make the graph, leaving no trace in the memory; not while another thread uses the GPU."""
         before = self.memory.copy()
         graph = record(self.step)
-        for kept, old in zip(self.memory, before, strict=True):
+        for kept, old in zip(self.memory.tensors(), before.tensors(), strict=True):
             kept.copy_(old)
         self.graph = graph

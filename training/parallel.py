@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 Item = TypeVar("Item", bound=Any)
 Result = TypeVar("Result", bound=Any)
@@ -26,11 +25,3 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     finally:
         concurrent.futures.wait(futures)
     return [first, *(future.result() for future in futures)]
-
-
-def flatten(parameters: list[Tensor]) -> Tensor:
-    """Return one vector that holds all parameters, which become views of it: one step and one norm in place of dozens."""
-    flat = torch.cat([p.detach().flatten() for p in parameters])
-    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        p.data = part.view_as(p)
-    return flat.requires_grad_()

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 import fused
 from entity import WorldModel
-from training.parallel import flatten, side_by_side
+from training.optimizer import Adam, flatten
+from training.parallel import side_by_side
 from training.replay import Replay, Sequences
 from world_model import Course, probabilities
 
@@ -144,7 +145,7 @@ class WorldModelTrainer:
         self.replay = replay
         self.parameters = list(model.parameters())
         self.flat = flatten(self.parameters)
-        self.optimizer = torch.optim.Adam([self.flat], lr=self.cfg.learning_rate, eps=1e-5, fused=True)
+        self.optimizer = Adam(self.flat, learning_rate=self.cfg.learning_rate)
         self.chances = [Chance(replay.device, seed + 7919 * i) for i in range(min(threads, self.cfg.batch))]
         self.weights = (
             overshooting_weights(self.cfg.overshoot, self.cfg.overshoot_decay).to(replay.device)
