@@ -128,7 +128,9 @@ def make(name: str, env: Any, cfg: NetworkCfg, context: int = 0) -> Policy:
     kind = getattr(module, short, None)
     if not (isinstance(kind, type) and issubclass(kind, Policy)):
         known = [key for key, x in vars(module).items() if isinstance(x, type) and issubclass(x, Policy)]
-        raise ConfigError(f"{what}: expected a class of policy.Policy in {module.__name__}, {suggest(short, known, '')}")
+        raise ConfigError(
+            f"{what}: expected a class of policy.Policy in {module.__name__}, {suggest(short, known, '')}"
+        )
     if missing := sorted(kind.__abstractmethods__):
         raise ConfigError(f"{what}: {name}: expected a method {missing[0]}()")
     if context and not kind.reads_context:

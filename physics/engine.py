@@ -196,6 +196,11 @@ class PhysicsEngine:
         most = self.num_blocks - self.num_blocks // self.threads - (self.threads - 1)
         self._lead = min(max(self._lead + (1 if late else -1), 0), max(most, 0))
 
+    def compile(self, kernel: Callable, *arguments: object) -> None:
+        """Have a kernel compiled for what run() would call it with."""
+        first = self.blocks, 0, self.num_blocks, self.work[0], self.model
+        kernel.compile(tuple(typeof(x) for x in (*first, *arguments)))
+
     def _shares(self) -> list[tuple[int, int]]:
         """Return first block and end of every thread's share."""
         first = self.num_blocks // self.threads + self._lead if self.threads > 1 else self.num_blocks

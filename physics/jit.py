@@ -105,8 +105,8 @@ stage = numba.njit(
 
 
 @intrinsic
-def call(typing: Any, address: Any, arguments: Any) -> tuple[Any, Callable]:
-    """Call a stage by its address(), with a tuple of arguments whose types are exactly those that it was compiled for."""
+def call(typing: Any, address: Any, *arguments: Any) -> tuple[Any, Callable]:
+    """Call a stage by its address(), with arguments whose types are exactly those that it was compiled for."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         pointer, packed = values
@@ -119,7 +119,7 @@ def call(typing: Any, address: Any, arguments: Any) -> tuple[Any, Callable]:
             context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
-    return types.none(address, arguments), generate
+    return types.none(address, types.StarArgTuple(arguments)), generate
 
 
 def callable_from_python(function: Any) -> Callable:

@@ -357,7 +357,7 @@ def simulation_step(blocks, start, stop, work, model, advance_address, substeps)
     """
     for b in range(start, stop):
         L.enter(blocks, model, b, work)
-        call(advance_address, (work, model, substeps))
+        call(advance_address, work, model, substeps)
         mend(work, model)
         for lane in range(LANES):
             recentre(work, lane, 0)

@@ -183,5 +183,5 @@ def vary_step(blocks, start, stop, work, model, at_draw, ranges, seed, first_rob
         marks = work[L.MASS * LANES : (L.MASS + 1) * LANES]
         for lane in range(LANES):
             marks[lane] = real(1.0)
-        call(at_draw, (work, model, ranges, seed, 0, first_robot + b * LANES, marks))
+        call(at_draw, work, model, ranges, seed, 0, first_robot + b * LANES, marks)
         L.varied_out(work, model.varied_blocks, model.joints_differ, b)

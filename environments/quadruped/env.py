@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import itertools
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,10 @@ STAGES = (
     "renew",
     "observe",
 )  # as control_step() takes them
+COMPILED = (
+    "advance", "control_step", "measure", "restart", "draw", "act", "events", "terminate", "renew", "begin", "observe",
+    "reward",
+)  # fmt: skip
 COMPOSED_SECTIONS = "reward", "observation", "termination", "event", "randomisation"  # whose knobs are of terms alone
 ACTIONS = Mirror(*MIRRORS["joints"])
 
@@ -248,10 +252,20 @@ class QuadrupedEnv(ABEnv):
         return tuple(self.address_of(name, function) for name, function in self.stage_functions.items())
 
     def compile(self, backwards: bool = False) -> None:
-        """Have everything compiled that a step needs, or loaded if it is; see ABEnv."""
-        stages = [*self.stage_functions.items()]
-        for name, function in reversed(stages) if backwards else stages:
-            self.address_of(name, function)
+        """Have everything compiled that a step needs, or loaded if it is; see ABEnv.
+
+        The longest come first and the shortest in the middle, where two processes meet.
+        """
+        functions = self.stage_functions
+
+        def control_step() -> None:
+            arguments = self._arguments((0,) * len(STAGES), 0, np.zeros((1, self.num_actions), real), self._state)
+            self.engine.compile(S.control_step, *arguments)
+
+        work = {name: partial(self.address_of, name, function) for name, function in functions.items()}
+        work |= {"control_step": control_step, "draw": lambda: self.engine.draw_address}
+        for name in reversed(COMPILED) if backwards else COMPILED:
+            work[name]()
         self.init_state()
 
     def address_of(self, name: str, function: Any, **kinds: Any) -> int:
@@ -292,13 +306,26 @@ class QuadrupedEnv(ABEnv):
         self.clock += 1
         return self._run(actions, out or self._state, self.cfg.sim_substeps, False)
 
-    def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
-        self.engine.run(
-            S.control_step, self.addresses, self.engine.draw_address, self._rows, self.settings, self._ranges, self.seed, self.clock, self.engine.first_robot,
-            substeps, staggered, actions,
-            s.obs, s.info["privileged"], s.info["final_obs"], s.info["final_privileged"], s.reward, s.terminated, s.truncated,
-            s.info["episode_return"], s.info["episode_steps"],
+    def _arguments(
+        self,
+        addresses: tuple[int, ...],
+        at_draw: int,
+        actions: np.ndarray,
+        s: EnvState,
+        substeps: int = 0,
+        staggered: bool = False,
+    ) -> tuple:
+        """Return what control_step() takes beside what the engine gives it."""
+        info = s.info
+        return (
+            addresses, at_draw, self._rows, self.settings, self._ranges, self.seed, self.clock, self.engine.first_robot,
+            substeps, staggered, actions, s.obs, info["privileged"], info["final_obs"], info["final_privileged"],
+            s.reward, s.terminated, s.truncated, info["episode_return"], info["episode_steps"],
         )  # fmt: skip
+
+    def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
+        made = self.addresses, self.engine.draw_address
+        self.engine.run(S.control_step, *self._arguments(*made, actions, s, substeps, staggered))
         s.data = self.engine
         return s
 

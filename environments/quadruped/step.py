@@ -351,7 +351,7 @@ def restart(task, work, extra, settings, model, at_draw, ranges, seed, clock, nu
             choose3(leg_rows, L.TARGET, lane, now, home)
             choose3(leg_rows, L.TORQUE, lane, now, none)
     if ranges is not None:
-        call(at_draw, (work, model, ranges, seed, clock, number, marks))
+        call(at_draw, work, model, ranges, seed, clock, number, marks)
 
 
 @inline
@@ -435,12 +435,12 @@ def control_step(
         count = min(LANES, len(actions) - first)
         L.enter(blocks, model, b, work)
         if substeps > 0:
-            call(at_act, (task, work, settings, model, actions, first, count))
-            call(at_events, (task, work, extra, settings, model, seed, clock, number))
-            call(at_advance, (work, model, substeps))
-            call(at_measure, (task, work, extra, settings, model, 1))
-            call(at_terminate, (task, work, extra, settings, model, ends, count))
-            call(at_reward, (task, work, extra, settings, model, terms, sums, count))
+            call(at_act, task, work, settings, model, actions, first, count)
+            call(at_events, task, work, extra, settings, model, seed, clock, number)
+            call(at_advance, work, model, substeps)
+            call(at_measure, task, work, extra, settings, model, 1)
+            call(at_terminate, task, work, extra, settings, model, ends, count)
+            call(at_reward, task, work, extra, settings, model, terms, sums, count)
             for lane in range(LANES):
                 task[K.episode_return * LANES + lane] += extra[M.total * LANES + lane]
         else:
@@ -456,17 +456,17 @@ def control_step(
             episode_return[first + lane] = task[K.episode_return * LANES + lane]
             episode_steps[first + lane] = task[K.age * LANES + lane]
         if any_ended:
-            call(at_observe, (task, work, extra, settings, model, out, seed, clock, number))
+            call(at_observe, task, work, extra, settings, model, out, seed, clock, number)
             for lane in range(count):
                 if extra[M.ended * LANES + lane] > real(0.0):
                     emit(out, 0, columns, first + lane, lane, final_obs)
                     emit(out, columns, more, first + lane, lane, final_privileged)
-            call(at_restart, (task, work, extra, settings, model, at_draw, ranges, seed, clock, number, staggered))
-            call(at_begin, (task, work, extra, settings, model, seed, clock, number))
-            call(at_measure, (task, work, extra, settings, model, 0))
+            call(at_restart, task, work, extra, settings, model, at_draw, ranges, seed, clock, number, staggered)
+            call(at_begin, task, work, extra, settings, model, seed, clock, number)
+            call(at_measure, task, work, extra, settings, model, 0)
             stand_on_ground(task, work, extra)
-        call(at_renew, (task, work, extra, settings, model, seed, clock, number))
-        call(at_observe, (task, work, extra, settings, model, out, seed, clock, number))
+        call(at_renew, task, work, extra, settings, model, seed, clock, number)
+        call(at_observe, task, work, extra, settings, model, out, seed, clock, number)
         for lane in range(count):
             emit(out, 0, columns, first + lane, lane, obs)
             emit(out, columns, more, first + lane, lane, privileged)
@@ -486,11 +486,11 @@ def reward_step(blocks, start, stop, work, model, addresses, rows, settings, out
         terms = task[at_terms * LANES :]
         first = b * LANES
         L.enter(blocks, model, b, work)
-        call(at_measure, (task, work, extra, settings, model, 0))
+        call(at_measure, task, work, extra, settings, model, 0)
         for lane in range(LANES):
             extra[M.finite * LANES + lane] = real(1.0)
             extra[M.ended * LANES + lane] = real(0.0)
-        call(at_reward, (task, work, extra, settings, model, terms, extra[at_sums * LANES :], 0))
+        call(at_reward, task, work, extra, settings, model, terms, extra[at_sums * LANES :], 0)
         for lane in range(min(LANES, len(out) - first)):
             out[first + lane] = extra[M.total * LANES + lane]
 
@@ -504,5 +504,5 @@ def metrics_step(blocks, start, stop, work, model, addresses, at_metrics, settin
         task = blocks[b][L.STATE_ROWS * LANES :]
         first = b * LANES
         L.enter(blocks, model, b, work)
-        call(at_measure, (task, work, extra, settings, model, 0))
-        call(at_metrics, (task, work, extra, settings, model, out, first, min(LANES, len(out) - first)))
+        call(at_measure, task, work, extra, settings, model, 0)
+        call(at_metrics, task, work, extra, settings, model, out, first, min(LANES, len(out) - first))
