@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import datetime
-import itertools
 import json
 import os
 import pathlib
@@ -17,7 +16,6 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 import physics  # sets what PyTorch reads when imported  # isort: skip
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -34,8 +32,7 @@ from training.foresight import AHEAD, Foresight
 from training.presets import preset
 from training.resources import Resources, detect
 from training.run import Run
-
-MOST_FPS = 60  # of windows and recordings; faster tasks show every other control step, or fewer
+from training.viewer import Viewer
 
 
 class System:
@@ -87,7 +84,10 @@ class System:
             self.say(f"compiled in {time.perf_counter() - start:.1f} s")
 
     def train(self, resume: bool = False, profile: bool = False) -> int:
-        """Train for the configured iterations; return an exit code: 0, or 130 if interrupted. profile: say where the time went."""
+        """Train for the configured iterations; return an exit code: 0, or 130 if interrupted.
+
+        profile: say where the time went.
+        """
         cfg = self.cfg
         begin = time.perf_counter()
         beside = None if is_compiled("") else registry.compile_beside(cfg.task, cfg.env)
@@ -141,12 +141,12 @@ class System:
             pass
         self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
 
-    def plot_dream(self, viewer: "Viewer", path: pathlib.Path) -> None:
+    def plot_dream(self, viewer: Viewer, path: pathlib.Path) -> None:
         """Plot what the world model foresaw of the latest episode."""
         viewer.foresight.plot(path)
         self.say(f"what the world model foresaw, {AHEAD} control steps at a time: {path}")
 
-    def viewer(self, dreams: bool = False) -> "Viewer":
+    def viewer(self, dreams: bool = False) -> Viewer:
         """Return one robot as a checkpoint moves it."""
         loaded = checkpoints.load(self.path, self.resources.device)
         env = self.make_env(1)
@@ -158,7 +158,10 @@ class System:
             return Viewer(creature, env, self.cfg, self.resources.device, foresight)
 
     def watch(self, record: str | None, episodes: int, dreams: bool = False) -> None:
-        """Show a checkpoint in a window until it is closed, or record some episodes; dreams: with what its world model foresees."""
+        """Show a checkpoint in a window until it is closed, or record some episodes.
+
+        dreams: with what its world model foresees.
+        """
         from renderer import Recorder, RenderError, display_available, offscreen_display
 
         if not record and not display_available():
@@ -182,118 +185,6 @@ class System:
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
         if dreams:
             self.plot_dream(viewer, pathlib.Path(record).with_suffix(".dream.png"))
-
-
-class Viewer:
-    """Runs one robot step by step and tells the renderer what to draw; foresight: of its world model, shown as a ghost."""
-
-    def __init__(
-        self,
-        creature: Creature,
-        env: registry.ABEnv,
-        cfg: Config,
-        device: torch.device,
-        foresight: Foresight | None = None,
-    ) -> None:
-        self.creature = creature
-        self.env = env
-        self.cfg = cfg
-        self.device = device
-        self.foresight = foresight
-        self.seed = EVALUATION_SEED + cfg.seed
-        self.every = max(1, round(1 / (MOST_FPS * cfg.env.ctrl_dt)))  # control steps to a picture
-        self.fps = round(1 / (self.every * cfg.env.ctrl_dt))
-        self.restart()
-
-    def window(self, visible: bool = True) -> Any:
-        """Return a window for what there is to see; raise RenderError if there is nothing."""
-        from renderer import RenderError, Window
-
-        env = self.env
-        render = self.cfg.render
-        subject = env.solids() or getattr(env, "robot", ())
-        terrain = getattr(env, "terrain", None)
-        if not subject:
-            raise RenderError(f"task {self.cfg.task} has nothing to draw: its environment defines no solids()")
-        reach = self.cfg.env.render_spacing
-        view = env.camera
-        return Window(
-            subject, render.width, render.height, f"Foal: {self.cfg.task}", visible, self.fps, terrain, reach, view
-        )
-
-    def restart(self) -> None:
-        """Begin a new episode."""
-        self.state = self.env.init_state(self.seed)
-        self.memory = self.creature.initial_state(1)
-        self.seed += 1
-        self.time = 0.0
-        self.falls = 0
-        if self.foresight:
-            self.foresight.begin(self.state)
-
-    def step(self) -> bool:
-        """Advance one control step; return whether the episode ended."""
-        action, _, self.memory = self.creature.act(torch.from_numpy(self.state.obs).to(self.device), self.memory)
-        self.state = self.env.step(action.cpu().numpy())
-        self.time += self.cfg.env.ctrl_dt
-        if self.state.done[0]:
-            self.falls += int(self.state.terminated[0])
-            self.memory = self.creature.initial_state(1)
-        elif self.foresight:
-            self.foresight.step(self.state, action)
-        return bool(self.state.done[0])
-
-    def go_on(self, last: bool = False) -> bool:
-        """Advance one control step; where the episode ended, and it was not the last, have the next one foreseen from its beginning."""
-        ended = self.step()
-        if ended and self.foresight and not last:
-            self.foresight.begin(self.state)
-        return ended
-
-    def show(self, window: Any) -> None:
-        """Run until the window is closed, obeying its keys."""
-        while not window.should_close:
-            if window.reset_requested:
-                self.restart()
-            if window.push_requested is not None and hasattr(self.env, "push"):
-                self.env.push(np.asarray(window.push_requested) * self.cfg.env.push.speed[1])
-            for _ in range(0 if window.paused else self.every):
-                self.go_on()
-            window.draw(self.snapshot())
-
-    def frames(self, window: Any, episodes: int) -> Iterator[None]:
-        """Draw every instant of some episodes."""
-        for step in itertools.count():
-            if step % self.every == 0:
-                window.draw(self.snapshot())
-                yield
-            episodes -= self.go_on(last=episodes == 1)
-            if episodes == 0:
-                return
-
-    def snapshot(self) -> Any:
-        """Return what there is to see of this instant."""
-        from renderer import RenderError, Scenery, Snapshot
-
-        view = self.env.view()
-        reward = f"{float(self.state.reward[0]) / self.cfg.env.ctrl_dt:.2f} /s"
-        rows = ("time", f"{self.time:.1f} s"), ("reward", reward), *self.env.hud(), ("falls", str(self.falls))
-        told = {"hud": rows, "fallen": bool(self.state.terminated[0]), "time": self.time}
-        if self.env.solids():
-            if missing := {"position", "quaternion"} - set(view):
-                raise RenderError(
-                    f"task {self.cfg.task}: expected view() to return {' and '.join(sorted(missing))} of its solids"
-                )
-            return Scenery(**view, **told)
-        posed = (view[name] for name in ("base_position", "base_quaternion", "joint_position", "foot_contact_force"))
-        return Snapshot(*posed, goal=view["goal"], push=view["push"], ghost=self.ghost(), **told)
-
-    def ghost(self) -> Any:
-        """Return the pose that the world model foresaw for this instant, None if it was not asked."""
-        from renderer import Snapshot
-
-        f = self.foresight
-        return Snapshot(f.place, f.quaternion, f.joints) if f else None
 
 
 def require_writable(folder: pathlib.Path, field: str) -> None:
@@ -371,7 +262,7 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
 
 
 def help_text(cfg: Config, section: str) -> str:
-    """Return what --help shows: the options, or the fields of a section, or all; raise ConfigError for an unknown section."""
+    """Return what --help shows: the options, the fields of a section, or all; raise ConfigError for another section."""
     if section == "all":
         return build_parser(cfg).format_help()
     groups = {
@@ -455,7 +346,10 @@ WORLD_MODEL = (
 
 
 def keep_what_was_learnt(cfg: Config, saved: Config, path: pathlib.Path) -> None:
-    """Raise ConfigError, naming the field, where networks are asked for that a checkpoint does not hold, or what they were not trained for."""
+    """Raise ConfigError, naming the field, where networks are asked for that a checkpoint does not hold.
+
+    Likewise where they are asked to do what they were not trained for.
+    """
     asked = sections(cfg)
     trained = sections(saved)
     of_task = [key for key in LEARNT_FOR if hasattr(asked.get(key.split(".")[0]), key.split(".")[1])]
@@ -531,7 +425,7 @@ def run(arguments: list[str], console: Console) -> int:
 
 
 def main() -> int:
-    """Run the command line; whatever the user got wrong is one line on standard error and exit code 2, a warning one line too."""
+    """Run the command line; what the user got wrong is one line on standard error and exit code 2."""
     console = Console(stderr=True)
     warnings.formatwarning = lambda message, *_, **__: f"simulate.py: {message}\n"
     from renderer import RenderError

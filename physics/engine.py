@@ -56,7 +56,8 @@ class State:
 
 # Rows of every state: first row, count, and whether it is kept once per leg.
 _FIELDS = {
-    "base_position": (L.POSITION, 3, False), "base_quaternion": (L.QUATERNION, 4, False), "origin": (L.ORIGIN, 2, False),
+    "base_position": (L.POSITION, 3, False), "base_quaternion": (L.QUATERNION, 4, False),
+    "origin": (L.ORIGIN, 2, False),
     "base_linear_velocity": (L.VELOCITY, 3, False), "base_angular_velocity": (L.SPIN, 3, False),
     "joint_position": (L.JOINT, 3, True), "joint_velocity": (L.JOINT_SPEED, 3, True),
     "torque": (L.TORQUE, 3, True), "target": (L.TARGET, 3, True), "force": (L.FORCE, 3, True),
@@ -113,7 +114,8 @@ class PhysicsEngine:
         self.terrain = terrain
         motors = constants.motor_constants(cfg.motor, timestep) if cfg.motor.enabled else None
         self.model = constants.Model(
-            constants.world_constants(cfg, timestep, robot.foot_mass()), constants.base_constants(robot), constants.leg_constants(robot),
+            constants.world_constants(cfg, timestep, robot.foot_mass()), constants.base_constants(robot),
+            constants.leg_constants(robot),
             terrain.pack() if terrain else None, True if cfg.body_contact else None, motors,
             aligned(self.num_blocks, L.MOTOR_ROWS * LANES) if cfg.motor.enabled else None,
             aligned(self.num_blocks, L.VARIED_ROWS * LANES) if differ else None, True if joints_differ else None,
@@ -154,9 +156,11 @@ class PhysicsEngine:
         self._pool = concurrent.futures.ThreadPoolExecutor(self.threads - 1, "physics") if self.threads > 1 else None
 
     def part(self, first: int, last: int, threads: int = 1) -> "PhysicsEngine":
-        """Return an engine of the robots of blocks first to last - 1 alone: the same state, not a copy, and threads of its own.
+        """Return an engine of the robots of blocks first to last - 1 alone, with threads of its own.
 
-        Parts without a block in common may be used at the same time; robots draw what they would draw in the whole.
+        Its state is the same, not a copy. Parts without a block in common may be used at the same time; robots draw
+        what they would draw in the whole.
+
         threads: 0 for every core this process may use.
 
         Raises ValueError if there are no such blocks.
@@ -239,7 +243,8 @@ class PhysicsEngine:
     def apply_motor_torques(self, torques: np.ndarray) -> None:
         """Hold motor torques until changed; beyond a motor's limit they are cut.
 
-        torques: (N, 12) [N m]. They arrive after the motors' delay, unless others follow sooner: those take their place.
+        torques: (N, 12) [N m]. They arrive after the motors' delay, unless others follow sooner: those take their
+        place.
 
         Raises ValueError for another shape or a value that is not finite.
         """
@@ -309,9 +314,9 @@ class PhysicsEngine:
 
     @property
     def energy(self) -> np.ndarray:
-        """(N) electrical energy that each robot's motors drew since it was put at home [J]; needs motors in the configuration.
+        """(N) electrical energy that each robot's motors drew since it was put at home [J].
 
-        Raises ValueError without.
+        Raises ValueError without motors in the configuration.
         """
         if self.model.motor_blocks is None:
             raise ValueError("energy: expected an engine with cfg.motor.enabled")
@@ -319,9 +324,9 @@ class PhysicsEngine:
 
     @property
     def stamina(self) -> np.ndarray:
-        """(N) share of its stamina that each robot has left, 1 rested, 0 tired; needs motors with stamina in the configuration.
+        """(N) share of its stamina that each robot has left, 1 rested, 0 tired.
 
-        Raises ValueError without.
+        Raises ValueError without motors with stamina in the configuration.
         """
         if self.model.motor_blocks is None or not self.cfg.motor.stamina:
             raise ValueError("stamina: expected an engine with cfg.motor.enabled and cfg.motor.stamina above 0")
@@ -345,8 +350,11 @@ class PhysicsEngine:
         """Warn if the time step is too large for contacts of a stiffness [N/m]."""
         limit = largest_timestep(stiffness, self.robot.foot_mass())
         if self.timestep > limit:
-            text = f"timestep {1e3 * self.timestep:g} ms: contacts of {stiffness:g} N/m may gain energy or jitter beyond {1e3 * limit:.2g} ms"
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(
+                f"timestep {1e3 * self.timestep:g} ms: contacts of {stiffness:g} N/m may gain energy or jitter beyond "
+                f"{1e3 * limit:.2g} ms",
+                stacklevel=3,
+            )
 
     def rows(self, start: int, count: int) -> np.ndarray:
         """Return (N, count), a copy of consecutive rows of the blocks."""
@@ -383,8 +391,7 @@ class PhysicsEngine:
         value = np.asarray(value, dtype=np.float64)
         if value.shape != (self.num_envs, size):
             raise ValueError(f"{name}: expected shape ({self.num_envs}, {size}), got {value.shape}")
-        if not np.isfinite(value).all():
-            raise ValueError(
-                f"{name}: expected finite numbers, got {value[~np.isfinite(value)][0]} for robot {np.argwhere(~np.isfinite(value))[0][0]}"
-            )
+        if not (finite := np.isfinite(value)).all():
+            robot = np.argwhere(~finite)[0][0]
+            raise ValueError(f"{name}: expected finite numbers, got {value[~finite][0]} for robot {robot}")
         return value

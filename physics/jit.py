@@ -133,7 +133,7 @@ def callable_from_python(function: Any) -> Callable:
 
 
 def address(function: Any, *kinds: Any) -> int:
-    """Return the address of a stage compiled for arguments of these types; compile it, or take it from the cache, if it was not."""
+    """Return the address of a stage compiled for arguments of these types, from the cache if it is there."""
     if kinds not in function.overloads:
         function.compile(kinds)
     compiled = function.overloads[kinds]
@@ -141,7 +141,7 @@ def address(function: Any, *kinds: Any) -> int:
 
 
 def aligned(*shape: int) -> np.ndarray:
-    """Return zeros that start at a cache line: across two of them a vector register loads at half the rate (5 % of a step)."""
+    """Return zeros that start at a cache line: across two, a register loads at half the rate (5 % of a step)."""
     size = int(np.prod(shape))
     line = 64 // np.dtype(real).itemsize
     raw = np.zeros(size + line, dtype=real)
@@ -151,7 +151,7 @@ def aligned(*shape: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Leave Python's garbage alone while much is compiled: Numba makes so many objects that collecting takes 12 % of it."""
+    """Leave Python's garbage alone while much is compiled: Numba makes many objects, and collecting takes 12 %."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -14,11 +14,11 @@ trains with ``python simulate.py --task my_file:high-steps``.
 
 from environments.quadruped import commands  # before any of them alone, so that they are known in order
 from environments.quadruped.commands.velocity import WALKING
-from environments.quadruped.compose import Terms
-from environments.quadruped.env import QuadrupedEnv, torque_ratio
+from environments.quadruped.env import QuadrupedEnv
 from environments.quadruped.fields import Field, derived
 from environments.quadruped.tasks import TASKS, task
 from environments.quadruped.terms import (
+    Terms,
     command,
     event,
     metric,
@@ -28,6 +28,7 @@ from environments.quadruped.terms import (
     reward,
     termination,
 )
+from environments.quadruped.values import torque_ratio
 
 __all__ = [
     "TASKS", "WALKING", "Field", "QuadrupedEnv", "Terms", "command", "commands", "derived", "event", "metric",

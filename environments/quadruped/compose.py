@@ -1,7 +1,7 @@
-"""Writes the control step of a task: a module whose kernel loads the fields and calls the terms, a loop over the lanes each.
+"""Writes the stages of a task's control step: modules that load the fields and call the terms, in loops over lanes.
 
-The module is named by its text and by the sources of its terms and lies beside Numba's cache, which keeps what is compiled of it.
-Terms that read the same field load it again, from the first-level cache.
+A module is named by its text and by the sources of its terms and lies beside Numba's cache, which keeps what is
+compiled of it. Terms that read the same field load it again, from the first-level cache.
 """
 
 import hashlib
@@ -13,75 +13,26 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numba
 import numpy as np
 
-from environments.quadruped.fields import BODY, DERIVED, KEPT, LEGS, MEASURED, VARIED, VARIED_LEGS, Field, K, M
+from environments.quadruped.fields import BODY, DERIVED, KEPT, LEGS, MEASURED, SHARED, VARIED, VARIED_LEGS, K, M
 from environments.quadruped.source import Function
-from environments.quadruped.step import SHARED
 from environments.quadruped.terms import (
-    Command,
     Event,
-    Metric,
     Observation,
     Randomisation,
-    Renewal,
-    Reward,
     Term,
     Termination,
+    Terms,
     Update,
 )
 from physics.jit import real
 from settings import ConfigError, suggest
 
 DRAW_NOISE = 1024  # first draw of a robot's key that an observation's noise takes
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a task is made of. Orders matter: of observations their columns, of terminations which is counted, of updates what they read."""
-
-    rewards: tuple[Reward, ...]
-    observations: tuple[Observation, ...]  # the command's come last but for those added to a task
-    privileged: tuple[Observation, ...]
-    terminations: tuple[Termination, ...]
-    events: tuple[Event, ...]
-    randomisations: tuple[Randomisation, ...]
-    command: Command
-    renewals: tuple[Renewal, ...] = ()  # beside the command's
-    metrics: tuple[Metric, ...] = ()  # beside the command's
-    more: tuple[Observation, ...] = ()  # columns after the command's
-
-    @cached_property
-    def columns(self) -> tuple[Observation, ...]:
-        """The observation's terms, in order."""
-        return (*self.observations, self.command.observation, *self.more)
-
-    @cached_property
-    def all_metrics(self) -> tuple[Metric, ...]:
-        """The metrics, in order."""
-        return (*self.command.metrics, *self.metrics)
-
-    @cached_property
-    def all_renewals(self) -> tuple[Renewal, ...]:
-        """What is renewed, in order."""
-        return (*self.command.updates, *self.renewals)
-
-    def every(self) -> Iterable[Term]:
-        """Return every term."""
-        return (
-            *self.rewards, *self.columns, *self.privileged, *self.terminations, *self.events, *self.randomisations, *self.all_renewals,
-            *self.all_metrics,
-        )  # fmt: skip
-
-    @cached_property
-    def kept(self) -> tuple[Field, ...]:
-        """The fields that terms keep, beside KEPT."""
-        found = {f.name: f for term in self.every() if isinstance(term, Update) for f in term.keeps}
-        return tuple(found.values())
 
 
 # What each composed stage is called with beside (task, work, extra, settings, model)
@@ -119,7 +70,7 @@ class Composer:
     """Writes the text."""
 
     def __init__(self, terms: Terms, values: dict[str, Any], options: dict[str, dict[str, Any]], noise: bool) -> None:
-        """values: what the configuration and the robot set, by name: numbers and pairs; options: of terms, by section."""
+        """values: what configuration and robot set, by name, numbers and pairs; options: of terms, by section."""
         self.terms = terms
         self.values = values
         self.options = options
@@ -205,14 +156,16 @@ class Composer:
     def called(self, term: Term) -> str:
         """Return the call of a term with what it reads."""
         parameters = (*term.function.parameters, *term.function.options)
-        return f"{self.imported(term.function, type(term).__name__.lower())}({', '.join(self.load(p, term) for p in parameters)})"
+        loads = ", ".join(self.load(p, term) for p in parameters)
+        return f"{self.imported(term.function, type(term).__name__.lower())}({loads})"
 
     # writing
 
     def loops(self, bodies: Iterable[tuple[Term, list[str]]]) -> list[str]:
         """Return loops over the lanes, and over the legs where terms read what is of one; bodies: of terms, in order.
 
-        Neighbours share a loop: LLVM unrolls a short one before it could vectorise it (judging 21 ns of an env step, 12 together).
+        Neighbours share a loop: LLVM unrolls a short one before it could vectorise it (rewards took 21 ns of an env
+        step apart, 12 together).
         """
         lines = []
         for of_a_leg, group in itertools.groupby(bodies, lambda body: body[0].of_a_leg):
@@ -221,9 +174,8 @@ class Composer:
                 loop.append(f"    # {term.name}")
                 if "key" in term.function.parameters:
                     salt = zlib.crc32(f"{type(term).__name__} {term.name}".encode())
-                    loop.append(
-                        f"    key = mix(robot_key(seed, clock, number + lane) + np.uint32({salt}){' + np.uint32(leg)' if of_a_leg else ''})"
-                    )
+                    more = " + np.uint32(leg)" if of_a_leg else ""
+                    loop.append(f"    key = mix(robot_key(seed, clock, number + lane) + np.uint32({salt}){more})")
                 loop += ["    " + line for line in body]
             if of_a_leg:
                 loop = [
@@ -271,7 +223,8 @@ class Composer:
     def updates(self, terms: Iterable[Update], where: str = "") -> list[str]:
         """Return the loops of updates; where: a condition that a lane must meet.
 
-        What is drawn now and then is drawn in few of the blocks: goals and pushes took 35 ns of an env step when drawn for all.
+        What is drawn now and then is drawn in few of the blocks: goals and pushes took 35 ns of an env step when drawn
+        for all.
         """
         lines = []
         for due, group in itertools.groupby(terms, lambda term: term.due):
@@ -281,7 +234,8 @@ class Composer:
                 continue
             if self.rows.get(due, (0, 0))[1] != 1:
                 raise ConfigError(
-                    f"{group[0].where}: expected as due a field of one number that is kept, as keeps=Field(...) names them, got {due!r}"
+                    f"{group[0].where}: expected as due a field of one number that is kept, "
+                    f"as keeps=Field(...) names them, got {due!r}"
                 )
             timer = f"task[{self.rows[due][0]} * LANES + lane]"
             lines += [
@@ -307,7 +261,8 @@ class Composer:
             if term.noise and term.noise not in self.values:
                 known = [name for name in self.values if name.startswith("noise_")]
                 raise ConfigError(
-                    f"{term.where}: unknown noise {term.noise!r}; {suggest(term.noise, known, 'known: ' + ', '.join(known))}"
+                    f"{term.where}: unknown noise {term.noise!r}; "
+                    f"{suggest(term.noise, known, 'known: ' + ', '.join(known))}"
                 )
             noisy = self.noise and term.noise
             parts = [f"value{k}" for k in range(count)]
@@ -316,9 +271,8 @@ class Composer:
             for k in range(count):
                 if noisy and k % 3 == 0:
                     number = f"{draw + k // 3}" + (f" + {-(-count // 3)} * leg" if term.of_a_leg else "")
-                    body += [
-                        f"error = errors3(robot_key(seed, clock, number + lane), {number}, {self.setting(term.noise, self.values[term.noise])})"
-                    ]
+                    size = self.setting(term.noise, self.values[term.noise])
+                    body.append(f"error = errors3(robot_key(seed, clock, number + lane), {number}, {size})")
                 x = f"value{k}"
                 x = f"({x} + error[{k % 3}])" if noisy else x
                 scale = "" if term.scale == 1.0 else f"real({term.scale!r}) * "
@@ -353,7 +307,7 @@ class Composer:
         return [*(["for lane in range(LANES):", *lines] if lines else []), *self.updates(self.terms.events)]
 
     def total(self) -> list[str]:
-        """Return the loop that adds the terms up: those of a state that is not finite count as 0; sums are of robots that there are."""
+        """Return the loop that adds the terms up, 0 where a state is not finite; sums are of robots that there are."""
         floor = self.setting("reward_floor", 0.0)
         lines = ["for lane in range(LANES):", "    total = real(0.0)", "    more = real(0.0)"]
         lines += [
@@ -371,11 +325,12 @@ class Composer:
 
     def terminate(self) -> list[str]:
         """Return the loops that find which episodes ended, and count how."""
+        oldest = f"settings[{self.settings['max_episode_steps']}]"
         lines = [
             "for lane in range(LANES):",
             f"    age = task[{K.age} * LANES + lane] + real(1.0)",
             f"    task[{K.age} * LANES + lane] = age",
-            f"    extra[{M.ended} * LANES + lane] = real(1.0) if age >= settings[{self.settings['max_episode_steps']}] else real(0.0)",
+            f"    extra[{M.ended} * LANES + lane] = real(1.0) if age >= {oldest} else real(0.0)",
         ]
         target = f"extra[{M.ended} * LANES + lane]"
         bodies = []
@@ -408,7 +363,9 @@ class Composer:
         """Return the loops of the metrics."""
         metrics = self.terms.all_metrics
         lines = [
-            f"for lane in range(count):\n        for k in range({len(metrics)}):\n            out[first + lane, k] = real(0.0)"
+            "for lane in range(count):",
+            f"    for k in range({len(metrics)}):",
+            "        out[first + lane, k] = real(0.0)",
         ]
         return lines + self.loops(
             (t, [f"if lane < count: out[first + lane, {k}] += real({self.called(t)})"]) for k, t in enumerate(metrics)
@@ -464,7 +421,7 @@ class Composer:
         return len(value) if isinstance(value, (tuple, list)) else 1
 
     def blame(self, stage: str, error: Exception) -> ConfigError:
-        """Return what is wrong with the first term of a stage that does not compile, or does not give the numbers that it should."""
+        """Return what is wrong with the first term of a stage that does not compile, or gives too many numbers."""
         number = numba.from_dtype(np.dtype(real))
         for term in self.stage_terms[stage]:
             kinds = []
@@ -494,15 +451,14 @@ class Composer:
                 got = len(part) if isinstance(part, numba.types.BaseTuple) else 1
                 wanted = size if whole or len(expected) < 2 else len(expected)
                 if got != wanted:
-                    return ConfigError(
-                        f"{term.where}: expected {wanted} number{'s' * (wanted > 1)}{' of each leg' * term.of_a_leg}, got {got}"
-                    )
+                    what = f"number{'s' * (wanted > 1)}{' of each leg' * term.of_a_leg}"
+                    return ConfigError(f"{term.where}: expected {wanted} {what}, got {got}")
         return ConfigError(f"{stage}: {reason(error)}")
 
     def module(self, stage: str, text: str) -> Any:
         """Return the module of a stage, named by its text and by the files of the functions in it."""
         called = [f"# {name}: {f.plain.__module__}.{f.plain.__qualname__}" for name, f in self.imports.items()]
-        about = f'"""The stage {stage} of a control step, generated by {__name__}, which puts in the functions that it calls."""'
+        about = f'"""The stage {stage}, written by {__name__}, which puts in the functions that it calls."""'
         text = "\n".join([about, "", *called, HEAD, "", text])
         sources = hashlib.sha256(text.encode())
         for function in self.imports.values():

@@ -10,132 +10,28 @@ from typing import Any
 import numpy as np
 from numba.core.errors import NumbaError
 
-from config import NoiseCfg, QuadrupedCfg, TerrainCfg, VaryCfg
-from environments.contracts import ABEnv, Body, EnvState, Mirror, Node
+from config import NoiseCfg, QuadrupedCfg, VaryCfg
+from environments.contracts import ABEnv, EnvState
 from environments.quadruped import step as S
-from environments.quadruped.compose import Composed, Composer, Terms
+from environments.quadruped.compose import Composed, Composer
+from environments.quadruped.measure import measure
 from environments.quadruped.observations import HEIGHT_SCALE, SPIN_SCALE
-from environments.quadruped.terms import COMMANDS, MIRRORS, Observation
-from physics import PhysicsEngine, Robot, load_robot, simulation_step, vary
+from environments.quadruped.terms import COMMANDS, Terms, body
+from environments.quadruped.values import make_terrain, number, torque_ratio, values
+from physics import PhysicsEngine, load_robot, simulation_step, vary
 from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES, address, real, typeof, types
-from physics.terrain import Terrain, curriculum
 from settings import ConfigError, knobs, sections
 
-PLATFORM = 2.0  # least side of the level middle of a tile, but at most a quarter of the tile [m]
-BORDER = 4.0  # least width of the level ground around the tiles [m]
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 HUD_TERMS = 3  # of the reward that a picture tells, the largest
-GO1 = 12.743448 * 0.2878  # weight and height of the robot that gains and torques are given for [kg m]
-ANYWHERE = 1e9  # a bound beyond every place [m]
-STAGES = (
-    "advance",
-    "act",
-    "events",
-    "measure",
-    "terminate",
-    "reward",
-    "restart",
-    "begin",
-    "renew",
-    "observe",
-)  # as control_step() takes them
+# As control_step() takes them, and in the order in which two processes compile what a step needs, from either end
+STAGES = "advance", "act", "events", "measure", "terminate", "reward", "restart", "begin", "renew", "observe"
 COMPILED = (
     "advance", "control_step", "measure", "restart", "draw", "act", "events", "terminate", "renew", "begin", "observe",
     "reward",
 )  # fmt: skip
-COMPOSED_SECTIONS = "reward", "observation", "termination", "event", "randomisation"  # whose knobs are of terms alone
-ACTIONS = Mirror(*MIRRORS["joints"])
-
-
-def torque_ratio(robot: Robot) -> float:
-    """Return how much greater the torques are that bear a robot than the Go1's, by weight and height, to 1 %."""
-    return round(robot.total_mass * robot.home_height / GO1, 2)
-
-
-def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str, Any]:
-    """Return the numbers that terms may read of the configuration, the robot and the ground, by name: each a number or a tuple."""
-    found: dict[str, Any] = {}
-    for name, section in sections(cfg, "env").items():
-        for knob in knobs(section):
-            value = getattr(section, knob.name)
-            if not isinstance(value, str) and name not in COMPOSED_SECTIONS:
-                found[knob.name if name == "env" else f"{name}_{knob.name}"] = value
-    torque = cfg.control == "torque"
-    ratio = torque_ratio(robot)
-    low = (-ANYWHERE, -ANYWHERE)
-    high = (ANYWHERE, ANYWHERE)
-    if terrain:
-        middles = terrain.spawns[..., :2].reshape(-1, 2)
-        low = tuple(middles.min(0) - cfg.terrain.tile / 2)
-        high = tuple(middles.max(0) + cfg.terrain.tile / 2)
-    return found | {
-        "max_episode_steps": cfg.max_episode_steps,
-        "action_scale": 0.0 if torque else cfg.action_scale,
-        "torque_scale": ratio * cfg.torque_scale if torque else 0.0,
-        "hold_share": float(torque),
-        "torque_ratio": ratio,
-        "push_level": 1.0,
-        "command_level": 1.0,
-        "terrain_low": low,
-        "terrain_high": high,
-    }
-
-
-def make_terrain(cfg: TerrainCfg) -> Terrain | None:
-    """Return the ground, or None if it is flat; raise ConfigError, naming the field, for what is no terrain."""
-    kinds = cfg.kinds.replace(",", " ").split()
-    if kinds == ["flat"]:
-        return None
-    try:
-        border = cfg.cell * math.ceil(BORDER / cfg.cell - 1e-6)
-        return curriculum(
-            cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty, min(PLATFORM, cfg.tile / 4), border
-        )
-    except ValueError as error:
-        raise ConfigError(f"terrain.{error}") from None
-
-
-def mirror(terms: tuple[Observation, ...]) -> Mirror:
-    """Return the mirror image of the columns of several terms."""
-    columns = []
-    signs = []
-    for term in terms:
-        image = term.image()
-        first = len(columns)
-        columns += [first + column for column in image.columns]
-        signs += image.signs
-    return Mirror(tuple(columns), tuple(map(float, signs)))
-
-
-def body(terms: Terms) -> Body:
-    """Return trunk and left legs, and how the robot looks in a mirror."""
-    trunk = []
-    legs = {0: [], 2: []}
-    at = 0
-    for term in terms.columns:
-        if term.node == "legs":
-            if term.columns % 4:
-                raise ConfigError(f"{term.where}: expected columns of four legs, a multiple of 4, got {term.columns}")
-            size = term.columns // 4
-            for leg, columns in legs.items():
-                columns += range(at + size * leg, at + size * leg + size)
-        elif term.node == "trunk":
-            trunk += range(at, at + term.columns)
-        else:
-            raise ConfigError(f"{term.where}: expected node trunk or legs, got {term.node!r}")
-        at += term.columns
-    nodes = Node("trunk", tuple(trunk)), *(Node("leg", tuple(columns)) for columns in legs.values())
-    return Body(nodes, mirror(terms.columns), mirror(terms.privileged), ACTIONS)
-
-
-def number(name: str, given: dict[str, Any], options: dict[str, dict[str, Any]]) -> float:
-    """Return a setting's number; of a tuple's, the name ends in its index. given: values(); options: of terms, by section."""
-    name, _, index = name.partition(".")
-    section, _, option = name.partition("_")
-    value = given[name] if name in given else options[section][option]
-    return float(value[int(index)] if index else value)
 
 
 class QuadrupedEnv(ABEnv):
@@ -160,7 +56,8 @@ class QuadrupedEnv(ABEnv):
             raise ConfigError(f"command.kind: expected one of {', '.join(COMMANDS)}, got {cfg.command.kind!r}")
         if missing := [term.name for term in terms.rewards if not hasattr(cfg.reward, term.name)]:
             raise ConfigError(
-                f"reward: expected a task's own configuration, with weights of {', '.join(missing)}; registry.default_cfg() returns it"
+                f"reward: expected a task's own configuration, with weights of {', '.join(missing)}; "
+                "registry.default_cfg() returns it"
             )
         active = tuple(term for term in terms.rewards if getattr(cfg.reward, term.name))
         noise = cfg.noise != NoiseCfg()
@@ -243,7 +140,7 @@ class QuadrupedEnv(ABEnv):
     @cached_property
     def stage_functions(self) -> dict[str, Any]:
         """The stages of a control step, by name, in the order of STAGES."""
-        shared = {"advance": simulation_step.advance, "act": S.act, "measure": S.measure, "restart": S.restart}
+        shared = {"advance": simulation_step.advance, "act": S.act, "measure": measure, "restart": S.restart}
         return {name: shared.get(name) or self.composed.stages[name] for name in STAGES}
 
     @cached_property
@@ -269,7 +166,10 @@ class QuadrupedEnv(ABEnv):
         self.init_state()
 
     def address_of(self, name: str, function: Any, **kinds: Any) -> int:
-        """Return the address of a stage of this name; raise ConfigError, naming function and file, for a term that does not compile."""
+        """Return the address of a stage of this name.
+
+        Raises ConfigError, naming function and file, for a term that does not compile.
+        """
         try:
             return self.stage_address(function, **kinds)
         except NumbaError as error:
@@ -361,7 +261,10 @@ class QuadrupedEnv(ABEnv):
                 self.settings[self.composed.settings[f"{name}_level"]] = level
 
     def set_spawns(self, places: np.ndarray) -> None:
-        """Let episodes start over places of their own from the next one on, as a curriculum does; places: (N, 2) x, y in the world [m]."""
+        """Let episodes start over places of their own from the next one on, as a curriculum does.
+
+        places: (N, 2) x, y in the world [m].
+        """
         self.set_field("spawn", places)
 
     def field(self, name: str) -> np.ndarray:
@@ -380,7 +283,7 @@ class QuadrupedEnv(ABEnv):
         return self.engine.blocks.reshape(self.engine.num_blocks, -1, LANES)[:, L.STATE_ROWS :]
 
     def compute_reward_parallel(self) -> np.ndarray:
-        """Return the reward of the state as it is, (N), as if nobody fell; for changed weights or states set by hand."""
+        """Return the reward (N) of the state as it is, as if nobody fell; for changed weights or states set by hand."""
         return self.engine.compute_reward_parallel(S.reward_step, self.addresses, self._rows, self.settings)
 
     def reward_terms(self) -> dict[str, np.ndarray]:
@@ -389,7 +292,7 @@ class QuadrupedEnv(ABEnv):
         return {term.name: terms[:, i] for i, term in enumerate(self.terms.rewards)}
 
     def statistics(self) -> dict[str, float]:
-        """Return what happened since the last call: reward terms' sums and counts of how episodes ended, over all robots, by name."""
+        """Return sums over all robots since the last call: of reward terms, and counts of how episodes ended."""
         start = L.WORK_ROWS + self.composed.sums_row
         count = len(self.terms.rewards) + 1 + len(self.terms.terminations)
         sums = np.zeros(count)
@@ -418,7 +321,7 @@ class QuadrupedEnv(ABEnv):
         return {term.name: out[:, k] for k, term in enumerate(metrics)}
 
     def heading_velocity(self) -> np.ndarray:
-        """Return (N, 3): forward and sideways velocity of the base, heading frame [m/s], and yaw rate [rad/s], as a command asks for them."""
+        """Return forward and sideways velocity, heading frame [m/s], and yaw rate [rad/s], (N, 3), as commands do."""
         w, x, y, z = self.engine.rows(L.QUATERNION, 4).T
         ahead = 1 - 2 * (y * y + z * z)
         aside = 2 * (x * y + w * z)
@@ -447,8 +350,8 @@ class QuadrupedEnv(ABEnv):
     def motion(self, everything: np.ndarray) -> dict[str, np.ndarray]:
         """Return what observations and privileged ones, side by side (N, O + P), seen or expected, say of bodies.
 
-        joint_position: (N, 12) [rad]; gravity: (N, 3) its direction, spin: (N, 3) [rad/s] and velocity: (N, 3) [m/s], base
-        frame; height: (N) of the base above the ground [m].
+        joint_position: (N, 12) [rad]; gravity: (N, 3) its direction, spin: (N, 3) [rad/s] and velocity: (N, 3) [m/s],
+        base frame; height: (N) of the base above the ground [m].
         """
         x = np.asarray(everything, float)
         obs = x[:, : self.num_obs]
@@ -503,7 +406,10 @@ class QuadrupedEnv(ABEnv):
         recent = self.field("push_age")[robot, 0] < PUSH_SHOWN and push.any()
         arrays = {field.name: getattr(state, field.name)[robot] for field in dataclasses.fields(state)}
         return arrays | {
-            "goal": goal if kind in ("stay", "goal", "pose") else None, "push": push if recent else None, "last_push": push,
-            "command": self.field("command")[robot] if kind in ("velocity", "goal", "pose") else None, "velocity": self.heading_velocity()[robot],
+            "goal": goal if kind in ("stay", "goal", "pose") else None,
+            "push": push if recent else None,
+            "last_push": push,
+            "command": self.field("command")[robot] if kind in ("velocity", "goal", "pose") else None,
+            "velocity": self.heading_velocity()[robot],
             "goals": int(self.field("goals")[robot, 0]),
-        }  # fmt: skip
+        }

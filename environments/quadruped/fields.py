@@ -172,6 +172,13 @@ def rows(fields: Iterable[Field], name: str) -> Any:
 K = rows(KEPT, "Kept")  # rows that the task keeps of a robot, after the physics' state
 M = rows(MEASURED, "Measured")  # rows of the work buffer, after the physics'
 
+# What the stages that every task shares read of the settings, which are the first of them
+SHARED = (
+    "ctrl_dt", "max_episode_steps", "action_scale", "torque_scale", "hold_share",
+    "reset_joint_position", "reset_joint_velocity", "reset_tilt", "reset_velocity", "reset_spin",
+)  # fmt: skip
+S = rows([Field(name, 1, "", "") for name in SHARED], "Settings")
+
 CONTACT_THRESHOLD = 1.0  # force above which a foot is in contact [N]
 
 

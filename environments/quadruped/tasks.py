@@ -12,8 +12,7 @@ import config
 from config import PushCfg, QuadrupedCfg
 from environments import registry
 from environments.quadruped.commands.stay import stay
-from environments.quadruped.compose import Terms
-from environments.quadruped.env import QuadrupedEnv, mirror
+from environments.quadruped.env import QuadrupedEnv
 from environments.quadruped.events import draw_push, pushes, sensor_biases
 from environments.quadruped.observations import PRIVILEGED, SENSED
 from environments.quadruped.rewards import LIBRARY
@@ -29,6 +28,8 @@ from environments.quadruped.terms import (
     Reward,
     Term,
     Termination,
+    Terms,
+    mirror,
 )
 from settings import ConfigError, override, with_knobs
 

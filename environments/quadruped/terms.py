@@ -7,9 +7,10 @@ evaluated for each leg: rewards and metrics add up, observations follow one anot
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
-from environments.contracts import Mirror
+from environments.contracts import Body, Mirror, Node
 from environments.quadruped.fields import LEGS, VARIED_LEGS, Field
 from environments.quadruped.source import Function, compiled
 from settings import ConfigError
@@ -24,6 +25,7 @@ MIRRORS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
     "turn": ((0, 1, 2), (-1.0, 1.0, -1.0)),
     "command": ((0, 1, 2), (1.0, -1.0, -1.0)),
 }
+ACTIONS = Mirror(*MIRRORS["joints"])
 
 
 @dataclass(frozen=True)
@@ -229,3 +231,83 @@ def _decorator(kind: type[Term]) -> Callable:
 reward, observation, termination, event, randomisation, renewal, metric = map(
     _decorator, (Reward, Observation, Termination, Event, Randomisation, Renewal, Metric)
 )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a task is made of.
+
+    Orders matter: of observations their columns, of terminations which is counted, of updates what they read.
+    """
+
+    rewards: tuple[Reward, ...]
+    observations: tuple[Observation, ...]  # the command's come last but for those added to a task
+    privileged: tuple[Observation, ...]
+    terminations: tuple[Termination, ...]
+    events: tuple[Event, ...]
+    randomisations: tuple[Randomisation, ...]
+    command: Command
+    renewals: tuple[Renewal, ...] = ()  # beside the command's
+    metrics: tuple[Metric, ...] = ()  # beside the command's
+    more: tuple[Observation, ...] = ()  # columns after the command's
+
+    @cached_property
+    def columns(self) -> tuple[Observation, ...]:
+        """The observation's terms, in order."""
+        return (*self.observations, self.command.observation, *self.more)
+
+    @cached_property
+    def all_metrics(self) -> tuple[Metric, ...]:
+        """The metrics, in order."""
+        return (*self.command.metrics, *self.metrics)
+
+    @cached_property
+    def all_renewals(self) -> tuple[Renewal, ...]:
+        """What is renewed, in order."""
+        return (*self.command.updates, *self.renewals)
+
+    def every(self) -> Iterable[Term]:
+        """Return every term."""
+        return (
+            *self.rewards, *self.columns, *self.privileged, *self.terminations, *self.events, *self.randomisations,
+            *self.all_renewals, *self.all_metrics,
+        )  # fmt: skip
+
+    @cached_property
+    def kept(self) -> tuple[Field, ...]:
+        """The fields that terms keep, beside KEPT."""
+        found = {f.name: f for term in self.every() if isinstance(term, Update) for f in term.keeps}
+        return tuple(found.values())
+
+
+def mirror(terms: tuple[Observation, ...]) -> Mirror:
+    """Return the mirror image of the columns of several terms."""
+    columns = []
+    signs = []
+    for term in terms:
+        image = term.image()
+        first = len(columns)
+        columns += [first + column for column in image.columns]
+        signs += image.signs
+    return Mirror(tuple(columns), tuple(map(float, signs)))
+
+
+def body(terms: Terms) -> Body:
+    """Return trunk and left legs, and how the robot looks in a mirror."""
+    trunk = []
+    legs = {0: [], 2: []}
+    at = 0
+    for term in terms.columns:
+        if term.node == "legs":
+            if term.columns % 4:
+                raise ConfigError(f"{term.where}: expected columns of four legs, a multiple of 4, got {term.columns}")
+            size = term.columns // 4
+            for leg, columns in legs.items():
+                columns += range(at + size * leg, at + size * leg + size)
+        elif term.node == "trunk":
+            trunk += range(at, at + term.columns)
+        else:
+            raise ConfigError(f"{term.where}: expected node trunk or legs, got {term.node!r}")
+        at += term.columns
+    nodes = Node("trunk", tuple(trunk)), *(Node("leg", tuple(columns)) for columns in legs.values())
+    return Body(nodes, mirror(terms.columns), mirror(terms.privileged), ACTIONS)

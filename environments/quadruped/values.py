@@ -1,0 +1,74 @@
+"""The numbers that a task is set by, of its configuration, its robot and its ground, by the names that terms read."""
+
+import math
+from typing import Any
+
+from config import QuadrupedCfg, TerrainCfg
+from physics import Robot
+from physics.terrain import Terrain, curriculum
+from settings import ConfigError, knobs, sections
+
+PLATFORM = 2.0  # least side of the level middle of a tile, but at most a quarter of the tile [m]
+BORDER = 4.0  # least width of the level ground around the tiles [m]
+GO1 = 12.743448 * 0.2878  # weight and height of the robot that gains and torques are given for [kg m]
+ANYWHERE = 1e9  # a bound beyond every place [m]
+COMPOSED_SECTIONS = "reward", "observation", "termination", "event", "randomisation"  # whose knobs are of terms alone
+
+
+def torque_ratio(robot: Robot) -> float:
+    """Return how much greater the torques are that bear a robot than the Go1's, by weight and height, to 1 %."""
+    return round(robot.total_mass * robot.home_height / GO1, 2)
+
+
+def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str, Any]:
+    """Return what terms may read of the configuration, the robot and the ground, by name: each a number or a tuple."""
+    found: dict[str, Any] = {}
+    for name, section in sections(cfg, "env").items():
+        for knob in knobs(section):
+            value = getattr(section, knob.name)
+            if not isinstance(value, str) and name not in COMPOSED_SECTIONS:
+                found[knob.name if name == "env" else f"{name}_{knob.name}"] = value
+    torque = cfg.control == "torque"
+    ratio = torque_ratio(robot)
+    low = (-ANYWHERE, -ANYWHERE)
+    high = (ANYWHERE, ANYWHERE)
+    if terrain:
+        middles = terrain.spawns[..., :2].reshape(-1, 2)
+        low = tuple(middles.min(0) - cfg.terrain.tile / 2)
+        high = tuple(middles.max(0) + cfg.terrain.tile / 2)
+    return found | {
+        "max_episode_steps": cfg.max_episode_steps,
+        "action_scale": 0.0 if torque else cfg.action_scale,
+        "torque_scale": ratio * cfg.torque_scale if torque else 0.0,
+        "hold_share": float(torque),
+        "torque_ratio": ratio,
+        "push_level": 1.0,
+        "command_level": 1.0,
+        "terrain_low": low,
+        "terrain_high": high,
+    }
+
+
+def make_terrain(cfg: TerrainCfg) -> Terrain | None:
+    """Return the ground, or None if it is flat; raise ConfigError, naming the field, for what is no terrain."""
+    kinds = cfg.kinds.replace(",", " ").split()
+    if kinds == ["flat"]:
+        return None
+    try:
+        border = cfg.cell * math.ceil(BORDER / cfg.cell - 1e-6)
+        return curriculum(
+            cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty, min(PLATFORM, cfg.tile / 4), border
+        )
+    except ValueError as error:
+        raise ConfigError(f"terrain.{error}") from None
+
+
+def number(name: str, given: dict[str, Any], options: dict[str, dict[str, Any]]) -> float:
+    """Return a setting's number; of a tuple's, the name ends in its index.
+
+    given: values(); options: of terms, by section.
+    """
+    name, _, index = name.partition(".")
+    section, _, option = name.partition("_")
+    value = given[name] if name in given else options[section][option]
+    return float(value[int(index)] if index else value)
