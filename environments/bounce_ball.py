@@ -81,7 +81,8 @@ def training() -> dict[str, Any]:
     """Return what it is trained with."""
     return {
         "ppo.gamma": 0.99, "ppo.rollout": 32, "ppo.epochs": 2, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 1e-3,
-        "network.initial_std": 1.0, "network.least_spread": 0.02, "train.iterations": 300, "train.eval_every": 20,
+        "network.initial_std": 1.0, "network.min_observation_std": 0.02, "train.iterations": 300,
+        "train.eval_every": 20,
     }  # fmt: skip
 
 

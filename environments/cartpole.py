@@ -37,7 +37,8 @@ def training() -> dict[str, Any]:
     """Return what it is trained with."""
     return {
         "ppo.gamma": 0.99, "ppo.reward_scale": 0.05, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3,
-        "network.least_spread": 0.02, "train.iterations": 60, "train.eval_every": 5, "train.target_survival": 0.99,
+        "network.min_observation_std": 0.02, "train.iterations": 60, "train.eval_every": 5,
+        "train.target_survival": 0.99,
     }  # fmt: skip
 
 

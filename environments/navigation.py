@@ -54,7 +54,7 @@ class NavigationCfg(EnvCfg):
 def training() -> dict[str, Any]:
     """Return what it is trained with."""
     quick = {"ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "train.iterations": 320, "train.eval_every": 20}
-    return quick | {"ppo.gamma": 0.97, "network.least_spread": 0.1}
+    return quick | {"ppo.gamma": 0.97, "network.min_observation_std": 0.1}
 
 
 @env("navigation", "numpy")

@@ -168,7 +168,36 @@ def test_what_a_term_gives_is_checked():
 
     name = unique()
     task(name, FLAT, rewards={forgetful: 1.0})
-    says(r"reward forgetful .*: returns nothing", lambda: registry.make(name).init_state())
+    says(r"reward forgetful .*: returns nothing$", lambda: registry.make(name).init_state())
+
+    @termination
+    def sometimes(base_velocity):
+        """No return in one of two cases."""
+        if base_velocity[0] > 1.0:
+            return True
+
+    name = unique()
+    task(name, FLAT, terminations=sometimes)
+    says(r"termination sometimes .*: returns nothing in some cases", lambda: registry.make(name).init_state())
+
+    @reward
+    def averaged(foot_height):
+        """What tuples cannot do."""
+        return foot_height.mean()
+
+    name = unique()
+    task(name, FLAT, rewards={averaged: 1.0})
+    line = averaged.plain.__code__.co_firstlineno + 3
+    says(rf"reward averaged .*: cannot be compiled: .*mean.* \(line {line}\)", lambda: registry.make(name).init_state())
+
+    @observation(columns=4, node="legs", mirror="number")
+    def heights(foot_height):
+        """Left feet seen as right ones in no mirror."""
+        return foot_height
+
+    name = unique()
+    task(name, FLAT, observations=[heights])
+    says(r"observation heights .*: node legs: expected a mirror that exchanges left", lambda: registry.make(name))
 
     @randomisation(sets="up")
     def turned(up):

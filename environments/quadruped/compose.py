@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import itertools
 import pathlib
-import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ import numba
 import numpy as np
 
 from environments.quadruped.fields import BODY, DERIVED, KEPT, LEGS, MEASURED, SHARED, VARIED, VARIED_LEGS, K, M
-from environments.quadruped.source import Function
+from environments.quadruped.source import Function, reason
 from environments.quadruped.terms import (
     Event,
     Observation,
@@ -157,7 +156,7 @@ class Composer:
         """Return the call of a term with what it reads."""
         parameters = (*term.function.parameters, *term.function.options)
         loads = ", ".join(self.load(p, term) for p in parameters)
-        return f"{self.imported(term.function, type(term).__name__.lower())}({loads})"
+        return f"certain({self.imported(term.function, type(term).__name__.lower())}({loads}))"
 
     # writing
 
@@ -437,6 +436,8 @@ class Composer:
                 return ConfigError(f"{term.where}: {reason(wrong)}")
             if given == numba.types.none:
                 return ConfigError(f"{term.where}: returns nothing")
+            if isinstance(given, numba.types.Optional):
+                return ConfigError(f"{term.where}: returns nothing in some cases")
             if isinstance(term, Termination):
                 if given != numba.types.boolean:
                     return ConfigError(f"{term.where}: expected a truth value, such as angle > 0.5, got {given}")
@@ -477,18 +478,9 @@ class Composer:
         return sys.modules[name]
 
 
-def reason(error: Exception) -> str:
-    """Return one line of what Numba says."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    found = re.search(r"(No implementation of function \S+).*?>>> ([^\n]+)", text, re.DOTALL)
-    if found:
-        return f"cannot be compiled: nothing does {found[2].strip()}"
-    lines = [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("Failed in")]
-    return f"cannot be compiled: {lines[0] if lines else type(error).__name__}"
-
-
 HEAD = """import numpy as np
 
+from environments.quadruped.source import certain
 from environments.quadruped.step import foot_forces, friction_ratio, joint_reading, trunk_mass_ratio
 from physics import constants as C
 from physics import layout as L

@@ -18,6 +18,9 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
+from numba import types as numba_types
+from numba.core.errors import TypingError
+from numba.extending import overload
 
 from physics import spatial
 from physics.jit import callable_from_python, inline, real
@@ -209,3 +212,27 @@ def _constant(value: Any) -> Any:
     if isinstance(value, tuple) and value and all(isinstance(x, float) for x in value) and type(value) is tuple:
         return tuple(map(real, value))
     return value
+
+
+def certain(x: Any) -> Any:
+    """Return x, in compiled code: a term that returns nothing in some cases does not compile then."""
+    return x
+
+
+@overload(certain)
+def _certain(x) -> Callable:  # noqa: ANN001 (its signature must be the function's own)
+    if x == numba_types.none or isinstance(x, numba_types.Optional):
+        raise TypingError("returns nothing in some cases")
+    return lambda x: x
+
+
+def reason(error: Exception) -> str:
+    """Return one line of what Numba says."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    found = re.search(r"(No implementation of function \S+).*?>>> ([^\n]+)", text, re.DOTALL)
+    if found:
+        return f"cannot be compiled: nothing does {found[2].strip()}"
+    lines = [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("Failed in")]
+    place = re.search(r'^File "[^"]*", line (\d+):', text, re.MULTILINE)
+    where = f" (line {place[1]})" if place else ""
+    return f"cannot be compiled: {lines[0] if lines else type(error).__name__}{where}"

@@ -103,6 +103,13 @@ class Observation(Term):
                 f"{self.where}: expected a mirror of {self.columns} columns, "
                 f"got {self.mirror!r} of {len(image.columns)}"
             )
+        if self.node == "legs":
+            size = self.columns // 4
+            if [image.columns[leg * size] // size for leg in range(4)] != list(SIDES):
+                raise ConfigError(
+                    f"{self.where}: node legs: expected a mirror that exchanges left and right legs, such as feet or "
+                    f"joints, got {self.mirror!r}"
+                )
         return image
 
 
