@@ -187,7 +187,7 @@ def test_what_a_term_gives_is_checked():
 
     name = unique()
     task(name, FLAT, rewards={averaged: 1.0})
-    line = averaged.plain.__code__.co_firstlineno + 3
+    line = averaged.function.plain.__code__.co_firstlineno + 3
     says(rf"reward averaged .*: cannot be compiled: .*mean.* \(line {line}\)", lambda: registry.make(name).init_state())
 
     @observation(columns=4, node="legs", mirror="number")
