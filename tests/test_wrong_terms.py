@@ -195,9 +195,8 @@ def test_what_a_term_gives_is_checked():
         """Left feet seen as right ones in no mirror."""
         return foot_height
 
-    name = unique()
-    task(name, FLAT, observations=[heights])
-    says(r"observation heights .*: node legs: expected a mirror that exchanges left", lambda: registry.make(name))
+    exchanges = r"observation heights .*: node legs: expected a mirror that exchanges left and right legs"
+    says(exchanges, task, unique(), FLAT, observations=[heights])
 
     @randomisation(sets="up")
     def turned(up):
