@@ -47,7 +47,15 @@ def run(name, n=64, steps=40, scale=0.3, **changes):
 
 
 def test_the_documentation_shows_every_kind_of_term(documented):
-    assert set(documented) == {"high-steps", "higher-steps", "walk-seeing-feet", "walk-upright", "walk-worn", "hop"}
+    assert set(documented) == {
+        "high-steps",
+        "higher-steps",
+        "walk-seeing-feet",
+        "walk-upright",
+        "walk-worn",
+        "walk-in-wind",
+        "hop",
+    }
     text = "".join(BLOCKS)
     assert all(
         f"@{kind}" in text for kind in ("reward", "observation", "termination", "randomisation", "renewal", "metric")
