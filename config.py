@@ -349,7 +349,7 @@ class NetworkCfg(Section):
     encoder: int = knob(64, "features of the encoded body", low=1, high=4096)
     lstm: int = knob(128, "features of the recurrent state", low=1, high=4096)
     critic: int = knob(128, "features of each layer of the value head", low=1, high=4096)
-    least_spread: float = knob(
+    min_observation_std: float = knob(
         0.5, "observations are divided by their standard deviation, at least by this", low=1e-6, high=1e6
     )
     initial_std: float = knob(0.5, "initial standard deviation of an action", "1", low=0.01, high=5.0)

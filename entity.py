@@ -1,4 +1,6 @@
-"""The learning creature: EntityBelief (what it makes of its observations and does), WorldModel (what it expects), Creature (both).
+"""The learning creature: what acts and what expects.
+
+EntityBelief: what it makes of its observations and does; WorldModel: what it expects; Creature: both.
 
 Shapes: T time steps, N robots, S = T N samples (time before robot), O observations, P privileged
 observations, A actions, B = any leading dimensions.
@@ -47,7 +49,10 @@ __all__ = [
 
 
 class Memory(NamedTuple):
-    """What N robots remember from one step to the next, float32; all but the policy's state is empty where it does not read the world model."""
+    """What N robots remember from one step to the next, float32.
+
+    All but the policy's state is empty where it does not read the world model.
+    """
 
     belief: State  # the policy's, tensors (..., N)
     latent: Tensor  # (sides, D + Z, N), the world model's
@@ -204,7 +209,10 @@ def policy_head(hidden: Tensor, weight: Tensor, bias: Tensor, columns: Tensor, s
 
 
 def value_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return values (S) of features (sides, H, S), of their sums alone: a situation is worth what its mirror image is."""
+    """Return values (S) of features (sides, H, S), of their sums alone.
+
+    A situation is worth what its mirror image is.
+    """
     return (weight @ x[0].float())[0] + bias
 
 
@@ -216,8 +224,9 @@ class EntityBelief(Policy):
     The policy sees observations alone and remembers through its LSTM. The value head serves only
     training: it reads the observation and what the simulator knows beside it, and needs no memory.
 
-    env: its body has nodes, and the mirror images of obs, actions and privileged, or None (environments.contracts.Body);
-    context: features of a side that the policy reads beside the observation: a world model's deterministic state.
+    env: its body has nodes, and the mirror images of obs, actions and privileged, or None
+    (environments.contracts.Body); context: features of a side that the policy reads beside the observation: a world
+    model's deterministic state.
     """
 
     reads_context = True
@@ -232,7 +241,8 @@ class EntityBelief(Policy):
         of_all = Reflection(env.num_obs + env.num_privileged, both)
         super().__init__(env, cfg, of_all)
         self.state_names = ("hidden", "cell") if cfg.recurrent else ()
-        sides = self.sides = of_obs.sides
+        self.sides = of_obs.sides
+        sides = self.sides
         for name in ("encoder", "lstm", "critic"):
             if getattr(cfg, name) % sides:
                 raise ConfigError(f"network.{name}: expected an even number, got {getattr(cfg, name)}")
@@ -291,7 +301,10 @@ class EntityBelief(Policy):
         return super().std()[self.action_pairs]
 
     def observe(self, obs: Tensor, privileged: Tensor) -> None:
-        """Learn the scale of observations (B, O) and privileged observations (B, P); what the networks make of one changes with it."""
+        """Learn the scale of observations (B, O) and privileged observations (B, P).
+
+        What the networks make of an observation changes with it.
+        """
         super().observe(obs, privileged)
         if self.body_encoder:
             self.body_encoder.normalise(self.normaliser)
@@ -309,11 +322,9 @@ class EntityBelief(Policy):
             keep = F.pad(keep, (0, more))
             state = tuple(F.pad(x, (0, more)) for x in state)
             context = None if context is None else F.pad(context, (0, more))
-        layer, sequence, head = (
-            (fused.Dense.apply, fused.LSTMSequence.apply, fused.PolicyHead.apply)
-            if compiled
-            else (dense, lstm_sequence, policy_head)
-        )
+        layer = fused.Dense.apply if compiled else dense
+        sequence = fused.LSTMSequence.apply if compiled else lstm_sequence
+        head = fused.PolicyHead.apply if compiled else policy_head
         x = obs.reshape(-1, obs.shape[-1])
         x = (
             self.body_encoder(x, self.dtype, compiled)
@@ -343,7 +354,8 @@ class EntityBelief(Policy):
         x = features
         samples = x.shape[-1]
         compiled = self.compiled(x)
-        layer, head = (fused.Dense.apply, fused.ValueHead.apply) if compiled else (dense, value_head)
+        layer = fused.Dense.apply if compiled else dense
+        head = fused.ValueHead.apply if compiled else value_head
         x = F.pad(x, (0, -samples % (2 * fused.WIDTH))) if compiled else x
         x = layer(x, self.value_encoder, self.value_encoder_bias)
         x = layer(x, self.value_hidden, self.value_hidden_bias)
@@ -391,7 +403,10 @@ class Creature(nn.Module):
         return Memory(state, latent, empty.new_zeros(n, self.belief.num_actions), empty.new_zeros(n))
 
     def context(self, memories: list[Memory]) -> Tensor | None:
-        """Return what the policy reads beside T observations, of what was remembered after each, (sides, D, T, N); None if it reads nothing."""
+        """Return what the policy reads beside T observations, (sides, D, T, N); None if it reads nothing.
+
+        memories: what was remembered after each of them.
+        """
         return (
             torch.stack([memory.latent[:, : self.world_model.deter] for memory in memories], dim=2)
             if self.reads
@@ -404,14 +419,15 @@ class Creature(nn.Module):
     ) -> tuple[Tensor, Tensor, Memory]:
         """Return actions (N, A), their means (N, A) and what is remembered then, for one step of N robots.
 
-        obs: (N, O); starts: (N), 1 where the step is the first of its episode; noise: (N, A) standard normal, None for the mean itself.
+        obs: (N, O); starts: (N), 1 where the step is the first of its episode; noise: (N, A) standard normal, None for
+        the mean itself.
         """
         if not self.reads:
             action, mean, state = self.belief.act(obs, memory.belief, starts, noise)
             return action, mean, memory._replace(belief=state)
         model = self.world_model
         keep = memory.begun if starts is None else memory.begun * (1.0 - starts)
-        latent = model.run(
+        latent = model.sequence(
             memory.latent, memory.last_action, keep[None], None, model.encode_seen(model.standardise(obs))
         ).last
         action, mean, state = self.belief.act(obs, memory.belief, starts, noise, latent[:, : model.deter])

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 import fused
 
 ROOT = math.sqrt(0.5)
-LEAST_SPREAD = 0.5  # by which observations are divided: divided by less, what a calm robot never sees would be huge
+# by which observations are divided: divided by less, what a calm robot never sees would be huge
+MIN_OBSERVATION_STD = 0.5
 
 
 def change_over(x: Tensor) -> Tensor:
@@ -38,7 +39,8 @@ class Reflection(nn.Module):
     def __init__(self, size: int, mirror: Any) -> None:
         super().__init__()
         self.sides = 2 if mirror else 1
-        columns, signs = (mirror.columns, mirror.signs) if mirror else (range(size), [1.0] * size)
+        columns = mirror.columns if mirror else range(size)
+        signs = mirror.signs if mirror else [1.0] * size
         self.register_buffer("columns", torch.tensor(list(columns)), persistent=False)
         self.register_buffer("signs", torch.tensor(list(signs)), persistent=False)
 
@@ -55,10 +57,10 @@ class Reflection(nn.Module):
 class Normaliser(nn.Module):
     """Mean and standard deviation of all observations so far, the same for their mirror images."""
 
-    def __init__(self, reflection: Reflection, least: float = LEAST_SPREAD) -> None:
+    def __init__(self, reflection: Reflection, min_std: float = MIN_OBSERVATION_STD) -> None:
         super().__init__()
         self.reflection = reflection
-        self.least = least
+        self.min_std = min_std
         size = len(reflection.signs)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("variance", torch.ones(size))
@@ -75,7 +77,7 @@ class Normaliser(nn.Module):
         self.variance += share * (variance - self.variance) + share * (1.0 - share) * shift.square()
         self.mean += share * shift
         self.count += len(x)
-        self.scale.copy_(self.variance.sqrt().clamp(min=self.least).reciprocal())
+        self.scale.copy_(self.variance.sqrt().clamp(min=self.min_std).reciprocal())
 
 
 class Features(nn.Module):

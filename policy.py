@@ -22,7 +22,9 @@ State = tuple[Tensor, ...]
 
 
 class Policy(nn.Module, abc.ABC):
-    """A Gaussian policy and its critic, which serves only training and sees what the simulator knows beside the observation.
+    """A Gaussian policy and its critic.
+
+    The critic serves only training and sees what the simulator knows beside the observation.
 
     A subclass gives evaluate() and value_of(), initial_state() if it remembers, and log_std (A), a parameter, or std().
     Parameters whose names begin with "value" or "critic" are the critic's, all others the actor's.
@@ -41,7 +43,9 @@ class Policy(nn.Module, abc.ABC):
         self.num_actions = env.num_actions
         self.dtype = torch.float32  # of the products, where it heeds that
         self.use_fused = True  # compiled code on the CPU, where it has any
-        self.normaliser = Normaliser(mirrors or Reflection(env.num_obs + env.num_privileged, None), cfg.least_spread)
+        self.normaliser = Normaliser(
+            mirrors or Reflection(env.num_obs + env.num_privileged, None), cfg.min_observation_std
+        )
 
     def initial_state(self, num_envs: int) -> State:
         """Return the state of N robots that have seen nothing: zeros, robots last."""
@@ -64,11 +68,17 @@ class Policy(nn.Module, abc.ABC):
         """Return values (S) of critic_features()."""
 
     def critic_features(self, everything: Tensor) -> Tensor:
-        """Return what the critic reads, (..., S), of observations and privileged ones, (S, O + P): computed once a rollout."""
+        """Return what the critic reads, (..., S), of observations and privileged ones, (S, O + P).
+
+        It is computed once a rollout.
+        """
         return self.standardise(everything).T
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Return observations (B, O), or with the privileged ones behind them (B, O + P), of mean 0 and deviation about 1."""
+        """Return observations of mean 0 and deviation about 1.
+
+        x: (B, O), or with the privileged ones behind them (B, O + P).
+        """
         size = x.shape[-1]
         return (x - self.normaliser.mean[:size]) * self.normaliser.scale[:size]
 
@@ -105,7 +115,10 @@ class Policy(nn.Module, abc.ABC):
         return (mean if noise is None else mean + self.std() * noise), mean, state
 
     def roles(self) -> dict[str, list[nn.Parameter]]:
-        """Return the parameters of the actor and of the critic, whose steps are clipped apart and of their own length."""
+        """Return the parameters of the actor and of the critic.
+
+        Their steps are clipped apart and of their own length.
+        """
         named = list(self.named_parameters())
         critic = [name.startswith(("value", "critic")) for name, _ in named]
         return {
@@ -145,7 +158,8 @@ def check(policy: Policy, env: Any) -> None:
     A sequence must give what its steps give, one after another: PPO compares the probabilities of both.
     """
     what = f"network.policy: {type(policy).__name__}"
-    steps, n = 3, 2
+    steps = 3
+    n = 2
     random = torch.Generator().manual_seed(0)
     obs = torch.randn(steps, n, env.num_obs, generator=random)
     privileged = torch.randn(steps, n, env.num_privileged, generator=random)

@@ -101,13 +101,13 @@ class System:
         require_writable(folder, "train.run_dir")
         require_writable(self.path.parent, "train.checkpoint_dir")
         engine = TrainingEngine(env, creature, cfg, self.resources.device, self.resources.threads)
-        judge = self.make_env(cfg.train.eval_episodes)
+        eval_env = self.make_env(cfg.train.eval_episodes)
         with self.compiling(env):
             engine.warm_up()
-            judge.init_state(0)
+            eval_env.init_state(0)
         if beside:  # what it is still at is done
             beside.kill()
-        run = Run(cfg, engine, judge, folder, self.console)
+        run = Run(cfg, engine, eval_env, folder, self.console)
         if loaded:
             run.resume(loaded)
         self.say(f"ready after {time.perf_counter() - begin:.1f} s; logs in {folder}")

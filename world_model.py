@@ -19,7 +19,7 @@ from config import WorldModelCfg
 from observation import Features, Normaliser, Reflection, change_over, joined, pair_weight
 from settings import ConfigError
 
-LEAST_SPREAD = 1e-3  # by which what is observed is divided
+MIN_OBSERVATION_STD = 1e-3  # what is observed is divided by its standard deviation, at least by this
 LARGEST = 8.0  # symlog of the largest reward, times its scale, that there is a bin for
 
 
@@ -76,18 +76,26 @@ def normed(x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return W x + b, numbers of the sides (sides, F, S), float32, the product in x's dtype; x, weight as of normed(); bias: (F)."""
+    """Return W x + b, numbers of the sides (sides, F, S), float32, the product in x's dtype.
+
+    x, weight: as of normed(); bias: (F).
+    """
     return change_over(torch.bmm(weight.to(x.dtype), x).float()) + bias[:, None]
 
 
 def probabilities(logits: Tensor, groups: int) -> Tensor:
-    """Return probabilities (sides, groups, classes, S) of logits (sides, Z, S), 1 % of them uniform, so that none is 0."""
+    """Return probabilities (sides, groups, classes, S) of logits (sides, Z, S).
+
+    1 % of every distribution is uniform, so that no probability is 0.
+    """
     softmax = logits.unflatten(1, (groups, -1)).softmax(2)
     return (1.0 - fused.UNIFORM) * softmax + fused.UNIFORM / softmax.shape[2]
 
 
 def sample(probs: Tensor, noise: Tensor | None) -> Tensor:
-    """Return one-hot samples (sides, Z, S) of probabilities; gradients go straight through to them (Bengio et al., 2013).
+    """Return one-hot samples (sides, Z, S) of probabilities (sides, groups, classes, S).
+
+    Gradients go straight through to the probabilities (Bengio et al., 2013).
 
     noise: (sides, groups, S), uniform in [0, 1); None for the likeliest values.
     """
@@ -110,10 +118,13 @@ def state_space_sequence(
     groups: int,
     *weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return latents (sides, D + Z, S) and what follows (sides, D, S) in action's dtype, logits (sides, Z, S), the last latent (sides, D + Z, N).
+    """Return the latents of a sequence, what follows from its actions, the logits, and the last latent.
 
-    The equations of fused/state_space.py. latent: (sides, D + Z, N); action: (sides, A, S), evidence: (sides, E, S) or
-    None, in dtype; keep: (T, N); noise: (sides, groups, S), None for the likeliest values; weights: W1, g1, W2, g2, W3, g3, W4, b.
+    The equations of fused/state_space.py. Latents (sides, D + Z, S) and what follows (sides, D, S) are in action's
+    dtype; logits: (sides, Z, S); the last latent: (sides, D + Z, N).
+
+    latent: (sides, D + Z, N); action: (sides, A, S), evidence: (sides, E, S) or None, in dtype; keep: (T, N); noise:
+    (sides, groups, S), None for the likeliest values; weights: W1, g1, W2, g2, W3, g3, W4, b.
     """
     w1, g1, w2, g2, w3, g3, w4, bias = weights
     n = keep.shape[1]
@@ -128,14 +139,14 @@ def state_space_sequence(
         gates = root_mean_square_norm(torch.bmm(w2.to(x.dtype), torch.cat((x, deter.to(x.dtype)), dim=1)))
         reset, candidate, update = (change_over(gates) * g2[:, None]).chunk(3, dim=1)
         update = (update - 1.0).sigmoid()  # remember at first
-        follow = change_over(torch.lerp(change_over(deter), (reset.sigmoid() * candidate).tanh(), update))
-        deter = follow * k
+        next_deter = change_over(torch.lerp(change_over(deter), (reset.sigmoid() * candidate).tanh(), update))
+        deter = next_deter * k
         known = deter.to(x.dtype) if evidence is None else torch.cat((deter.to(x.dtype), evidence[..., now]), dim=1)
         logits.append(linear(normed(known, w3, g3), w4, bias))
         stoch = change_over(sample(probabilities(logits[-1], groups), None if noise is None else noise[..., now]))
         latent = torch.cat((deter, stoch), dim=1)
         latents.append(latent.to(x.dtype))
-        follows.append(follow.to(x.dtype))
+        follows.append(next_deter.to(x.dtype))
     return torch.cat(latents, dim=-1), torch.cat(follows, dim=-1), torch.cat(logits, dim=-1), latent.detach()
 
 
@@ -154,7 +165,8 @@ class Layer(nn.Module):
 
     def __init__(self, sides: int, outputs: int, inputs: int) -> None:
         super().__init__()
-        self.weight, self.more = pair_weight(sides, outputs, inputs), nn.Parameter(self.first(outputs))
+        self.weight = pair_weight(sides, outputs, inputs)
+        self.more = nn.Parameter(self.first(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (sides, F, S) of x (sides, K, S)."""
@@ -187,7 +199,7 @@ class Course(NamedTuple):
     """What a sequence of S = T N columns was taken for."""
 
     latents: Tensor  # (sides, D + Z, S), in the model's dtype
-    follows: Tensor  # (sides, D, S), deterministic states that followed from the actions, also where an episode ended with that
+    follows: Tensor  # (sides, D, S), deterministic states after the actions, also where an episode ended with one
     logits: Tensor  # (sides, Z, S), of the sides, of what was drawn from
     last: Tensor  # (sides, D + Z, N), the last latents, float32, without gradients
 
@@ -201,7 +213,9 @@ class Outcome(NamedTuple):
 
 
 class WorldModel(nn.Module):
-    """A recurrent state-space model: what has been seen, what it means, what follows from an action (Hafner et al., 2019, 2023).
+    """A recurrent state-space model (Hafner et al., 2019, 2023).
+
+    What has been seen, what it means, and what follows from an action:
 
         h_t = GRU(h_t-1, z_t-1, a_t-1)       deterministic state: what is remembered; 0 as an episode begins
         z_t ~ q(z | h_t, o_t)                posterior: with the observation
@@ -234,7 +248,8 @@ class WorldModel(nn.Module):
         of_obs = Reflection(num_obs, body.obs if mirrored else None)
         self.of_actions = Reflection(num_actions, body.actions if mirrored else None)
         self.of_all = Reflection(self.num_all, joined(body.obs, body.privileged) if mirrored else None)
-        sides = self.sides = self.of_all.sides
+        self.sides = self.of_all.sides
+        sides = self.sides
         for name in ("deter", "groups", "hidden"):
             if getattr(cfg, name) % sides:
                 raise ConfigError(f"world_model.{name}: expected an even number, got {getattr(cfg, name)}")
@@ -244,7 +259,7 @@ class WorldModel(nn.Module):
         self.stoch = self.groups * cfg.classes
         latent = self.deter + self.stoch
         self.size = sides * latent
-        self.normaliser = Normaliser(self.of_all, LEAST_SPREAD)
+        self.normaliser = Normaliser(self.of_all, MIN_OBSERVATION_STD)
         self.all_features = Features(self.of_all)
         self.action_features = Features(self.of_actions)
         self.seen_features = self.all_features if cfg.privileged else Features(of_obs)
@@ -276,7 +291,10 @@ class WorldModel(nn.Module):
         return symexp(y) / self.normaliser.scale + self.normaliser.mean
 
     def both_sides(self, x: Tensor) -> Tensor:
-        """Return all that is observed, (S, O + P), standardised, and its mirror image, as the decoder should: (sides, rows, S)."""
+        """Return all that is observed and its mirror image, as the decoder should, (sides, rows, S).
+
+        x: (S, O + P), standardised.
+        """
         return change_over(self.all_features.columns(x, torch.float32))
 
     def initial_latent(self, robots: int) -> Tensor:
@@ -293,21 +311,19 @@ class WorldModel(nn.Module):
         """Return observations (S, O or O + P), standardised, as evidence for the posterior, (sides, hidden, S)."""
         return self.encoder(self.seen_features.columns(obs[:, : self.seen_features.size], self.dtype))
 
-    def run(
+    def sequence(
         self, latent: Tensor, action: Tensor, keep: Tensor, noise: Tensor | None, evidence: Tensor | None = None
     ) -> Course:
         """Go through T steps of N robots.
 
-        latent: (sides, D + Z, N) before; action: (S, A); keep: (T, N), 0 where an episode ended with the
-        action and the next one begins; noise: (sides, groups, S), None for the likeliest values; evidence: (sides, hidden, S) of the
-        observations after the actions, None to go on by what is expected.
+        latent: (sides, D + Z, N) before; action: (S, A); keep: (T, N), 0 where an episode ended with the action and
+        the next one begins; noise: (sides, groups, S), None for the likeliest values; evidence: (sides, hidden, S) of
+        the observations after the actions, None to go on by what is expected.
         """
         steps, n = keep.shape
-        judge, logits = (self.prior, self.prior_logits) if evidence is None else (self.posterior, self.posterior_logits)
-        weights = [w for layer in (self.inputs, self.gates, judge) for w in (layer.weight, layer.more)] + [
-            logits.weight,
-            logits.more,
-        ]
+        hidden = self.prior if evidence is None else self.posterior
+        logits = self.prior_logits if evidence is None else self.posterior_logits
+        weights = [w for layer in (self.inputs, self.gates, hidden, logits) for w in (layer.weight, layer.more)]
         action = self.action_features.columns(action, self.dtype)
         more = 0
         fast = self.use_fused and compilable(action, *(rows for w in weights[::2] for rows in w.shape[1:]))
@@ -330,17 +346,23 @@ class WorldModel(nn.Module):
 
     def predict(self, latent: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
         """Return the latent (sides, D + Z, N) after an action (N, A), unseen."""
-        return self.run(latent, action, torch.ones(1, len(action), device=action.device), noise).last
+        return self.sequence(latent, action, torch.ones(1, len(action), device=action.device), noise).last
 
     def decode_all(self, latents: Tensor) -> Tensor:
-        """Return observations and what only the simulator knows, one behind the other, (S, O + P), of latents (sides, D + Z, S)."""
+        """Return observations, with what only the simulator knows behind them, (S, O + P).
+
+        latents: (sides, D + Z, S).
+        """
         y = self.decoder(latents.to(self.dtype))[:, : self.num_all]
         if self.sides == 2:
             y = 0.5 * (y[0] + y[1][self.of_all.columns] * self.of_all.signs[:, None])
         return self.raw(y.reshape(self.num_all, -1).T)
 
-    def judge(self, deter: Tensor) -> Outcome:
-        """Return what deterministic states (sides, D, S) say of reward and end: the sums alone, as a situation is worth what its mirror image is."""
+    def predict_outcome(self, deter: Tensor) -> Outcome:
+        """Return what deterministic states (sides, D, S) say of reward and end.
+
+        Their sums alone say it, as a situation is worth what its mirror image is.
+        """
         hidden = self.outcome(deter.to(self.dtype))[0]
         y = (self.outcome_weight.to(hidden.dtype) @ hidden).float().T + self.outcome_bias
         on, over, goes_on = y.split((self.cfg.bins, self.cfg.bins, 1), dim=-1)
@@ -362,15 +384,15 @@ class WorldModel(nn.Module):
         return columns.float().permute(2, 0, 1).flatten(1)
 
     def encode(self, obs: Tensor, latent: Tensor | None = None, action: Tensor | None = None) -> Tensor:
-        """Return the latent (B, size) of observations (B, O or O + P), which followed an action at a latent; without these it is an episode's first.
+        """Return the latent (B, size) of observations (B, O or O + P), which followed an action at a latent.
 
-        cfg.privileged asks for observations and privileged ones.
+        Without action and latent it is an episode's first. cfg.privileged asks for observations and privileged ones.
         """
         keep = torch.full((1, len(obs)), float(latent is not None), device=obs.device)
         latent = self.initial_latent(len(obs)) if latent is None else self.columns(latent)
         action = obs.new_zeros(len(obs), self.num_actions) if action is None else action
         return self.rows(
-            self.run(latent, action, keep, self.noise(len(obs)), self.encode_seen(self.standardise(obs))).latents
+            self.sequence(latent, action, keep, self.noise(len(obs)), self.encode_seen(self.standardise(obs))).latents
         )
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -380,20 +402,26 @@ class WorldModel(nn.Module):
     def predict_next(self, latent: Tensor, action: Tensor) -> Tensor:
         """Return a latent (B, size) one control step later, drawn from the prior."""
         keep = torch.ones(1, len(action), device=action.device)
-        return self.rows(self.run(self.columns(latent), action, keep, self.noise(len(action))).latents)
+        return self.rows(self.sequence(self.columns(latent), action, keep, self.noise(len(action))).latents)
 
     def predict_reward(self, latent: Tensor, action: Tensor | None = None) -> Tensor:
         """Return the reward (B) of coming to a latent (B, size), or of an action there."""
         latent = latent if action is None else self.predict_next(latent, action)
-        return self.reward(self.judge(self.columns(latent)[:, : self.deter]))
+        return self.reward(self.predict_outcome(self.columns(latent)[:, : self.deter]))
 
     def predict_done(self, latent: Tensor, action: Tensor | None = None) -> Tensor:
-        """Return the logit (B) of the episode having ended in a fall on the way to a latent (B, size), or ending with an action there."""
+        """Return the logit (B) of the episode ending in a fall on the way to a latent (B, size).
+
+        action: (B, A), None or one taken at the latent, with which the episode may end.
+        """
         latent = latent if action is None else self.predict_next(latent, action)
-        return -self.judge(self.columns(latent)[:, : self.deter]).goes_on
+        return -self.predict_outcome(self.columns(latent)[:, : self.deter]).goes_on
 
     def forward(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
-        """Return latent, reconstruction, next_latent, next_obs, reward and done of observations (B, O) and actions (B, A)."""
+        """Return what observations (B, O) mean and what follows from actions (B, A) there.
+
+        By name: latent, reconstruction, next_latent, next_obs, reward and done.
+        """
         latent = self.encode(obs)
         next_latent = self.predict_next(latent, action)
         return {

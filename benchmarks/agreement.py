@@ -162,7 +162,8 @@ def smooth(robot: Robot) -> Robot:
 
 def accelerations(robot: Robot, timestep: float, n: int = 64) -> dict[str, float]:
     """Return the relative error of accelerations in the air over one step under random torques."""
-    robot, start = smooth(robot), tumbling(robot, n)
+    start = tumbling(robot, n)
+    robot = smooth(robot)
     engine = PhysicsEngine(robot, n, timestep, 1)
     model = pd_model(robot, timestep, Settings(), (0.0, 0.0))
     engine.set_state(**start)
@@ -189,7 +190,8 @@ def accelerations(robot: Robot, timestep: float, n: int = 64) -> dict[str, float
 
 def flight(robot: Robot, n: int) -> Callable[[float], dict[str, float]]:
     """Return the test of 1 s of tumbling without joint friction, with joint damping."""
-    robot, start = smooth(robot), tumbling(robot, n)
+    start = tumbling(robot, n)
+    robot = smooth(robot)
     runs = (run_foal, run_mujoco)
     exact = [run(robot, start, CONVERGED, 1.0) for run in runs]
 

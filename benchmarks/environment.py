@@ -118,11 +118,11 @@ def any_task(task: str, cores: int, robots: int, steps: int) -> Callable[[], Tal
     env, actions = started(task, robots, cores)
     parts = env.split(cores) if isinstance(env, ArrayEnv) else [env]
     bounds = np.cumsum([part.num_envs for part in parts])[:-1]
-    shares = list(zip(parts, zip(*(np.split(a, bounds) for a in actions), strict=True), strict=True))
+    work = list(zip(parts, zip(*(np.split(a, bounds) for a in actions), strict=True), strict=True))
 
     def advance() -> Tally:
         total = Tally()
-        for tally in side_by_side(lambda share: foal_steps(*share, steps), shares):
+        for tally in side_by_side(lambda part: foal_steps(*part, steps), work):
             total.add(tally)
         return total
 

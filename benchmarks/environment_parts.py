@@ -174,7 +174,7 @@ def by_stage(task: str, robots: int, repetitions: int, changes: dict[str, Any] |
 
 
 def by_method(task: str, robots: int, repetitions: int) -> Times:
-    """Return nanoseconds per env step, on one thread, of an ArrayEnv's methods, the rest, and the whole unclocked."""
+    """Return nanoseconds per env step, on one thread, of an ArrayEnv's methods, what is between, and the whole."""
     env, actions = settled(task, robots)
     spent = dict.fromkeys(METHODS, 0.0)
     inside = False
@@ -203,7 +203,7 @@ def by_method(task: str, robots: int, repetitions: int) -> Times:
         total = seconds(env.step, actions[(2 * i + 1) % BUFFERS])
         for name in sum(METHODS.values(), ()):
             delattr(env, name)
-        rows.append(spent | {"the rest": total - sum(spent.values()), "sum": total, "whole": whole})
+        rows.append(spent | {"other": total - sum(spent.values()), "sum": total, "whole": whole})
     return medians(rows, 1e9 / robots)
 
 

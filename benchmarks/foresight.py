@@ -90,7 +90,7 @@ class OneStep(nn.Module):
 
 
 class Walkers:
-    """Robots that walk as a checkpoint's policy makes them, followed by a world model.
+    """Robots that walk as a checkpoint's policy makes them, their latents found by a world model.
 
     num: of robots; seed: of their episodes; model: None to record only.
 
@@ -114,20 +114,20 @@ class Walkers:
             self.twins = registry.make(
                 cfg.task, num_envs=num, env_cfg_override=silent, threads=available_cores(), cfg=cfg.env
             )
-            self.twins.init_state(cfg.seed + 1, staggered=True)  # as a share does
+            self.twins.init_state(cfg.seed + 1, staggered=True)  # as a worker does
         else:
             self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, CPU)
             self.latent = model.initial_latent(num)
 
     @torch.no_grad()
     def walk(self) -> None:
-        """Live through a rollout."""
+        """Take a rollout."""
         side_by_side(Worker.collect, self.workers)
         if self.model:
-            lived = self.replay.add([worker.rollout for worker in self.workers], self.latent)
+            rollout = self.replay.add([worker.rollout for worker in self.workers], self.latent)
             if self.replay.count <= self.replay.capacity:
-                self.model.normaliser.update(lived.obs.flatten(0, 1))
-            self.latent = follow(self.model, self.latent, lived).last
+                self.model.normaliser.update(rollout.obs.flatten(0, 1))
+            self.latent = filtered(self.model, self.latent, rollout).last
 
     def record(self, steps: int) -> tuple[Sequences, Tensor]:
         """Return what happens in some steps to robots whose episodes do not end meanwhile, and what is seen of it.
@@ -156,9 +156,9 @@ class Walkers:
         ]
 
 
-def follow(model: WorldModel, latent: Tensor, s: Sequences) -> Course:
+def filtered(model: WorldModel, latent: Tensor, s: Sequences) -> Course:
     """Return what the model takes sequences for, from latents (sides, D + Z, B) before them on."""
-    return model.run(
+    return model.sequence(
         latent,
         s.action.flatten(0, 1),
         s.keep,
@@ -167,23 +167,23 @@ def follow(model: WorldModel, latent: Tensor, s: Sequences) -> Course:
     )
 
 
-def normalised_error(predicted: Tensor, truth: Tensor, spread: Tensor) -> float:
-    """Return the root mean square of the error over the spread; predicted, truth: (B, K); spread: (K)."""
-    return float(((predicted - truth) / spread).square().mean().sqrt())
+def normalised_error(predicted: Tensor, truth: Tensor, std: Tensor) -> float:
+    """Return the root mean square of the error over the standard deviation; predicted, truth: (B, K); std: (K)."""
+    return float(((predicted - truth) / std).square().mean().sqrt())
 
 
 def foresee(model: WorldModel, s: Sequences) -> Tensor:
     """Return what the model expects after the last steps of sequences, unseen, (B, O + P)."""
     robots = s.obs.shape[1]
     past = Sequences(*(x if name == "latent" else x[:PAST] for name, x in zip(Sequences._fields, s, strict=True)))
-    seen = follow(model, model.initial_latent(robots), past).last
+    seen = filtered(model, model.initial_latent(robots), past).last
     actions = s.action[PAST:].repeat(1, SAMPLES, 1)
     keep = torch.ones(actions.shape[:2])
-    unseen = model.run(seen.repeat(1, 1, SAMPLES), actions.flatten(0, 1), keep, model.noise(keep.numel())).last
+    unseen = model.sequence(seen.repeat(1, 1, SAMPLES), actions.flatten(0, 1), keep, model.noise(keep.numel())).last
     return model.decode_all(unseen).unflatten(0, (SAMPLES, robots)).mean(0)
 
 
-def examine(model: WorldModel, one_step: OneStep, s: Sequences, truth: Tensor) -> dict[str, dict[str, float]]:
+def prediction_errors(model: WorldModel, one_step: OneStep, s: Sequences, truth: Tensor) -> dict[str, dict[str, float]]:
     """Return errors after unseen steps by predictor and group of observations; truth: (B, O) after the last step."""
     num_obs = truth.shape[1]
     expected = foresee(model, s)
@@ -191,11 +191,11 @@ def examine(model: WorldModel, one_step: OneStep, s: Sequences, truth: Tensor) -
     for action in s.action[PAST:]:
         latent = one_step.predict(latent, action)
     raw = torch.cat((one_step.decoder(latent), torch.zeros_like(s.obs[0, :, num_obs:])), dim=-1)
-    spread = s.obs.flatten(0, 1).std(0).clamp(min=1e-6)
+    std = s.obs.flatten(0, 1).std(0).clamp(min=1e-6)
     predicted = {"world model": expected, "one-step model": model.raw(raw), "the last observation": s.obs[PAST - 1]}
     return {
         name: {
-            group: normalised_error(x[:, a:b], truth[:, a:b], spread[a:b])
+            group: normalised_error(x[:, a:b], truth[:, a:b], std[a:b])
             for group, (a, b) in (GROUPS | {"all": (0, num_obs)}).items()
         }
         for name, x in predicted.items()
@@ -239,7 +239,7 @@ def open_loop(path: Path) -> dict[str, Any]:
     s, clean = others.record(PAST + AHEAD)
     found = {"errors": clean[-1], "measured": s.obs[-1, :, : env.num_obs]}
     with torch.no_grad():
-        return {name: examine(model, one_step, s, truth) for name, truth in found.items()} | {
+        return {name: prediction_errors(model, one_step, s, truth) for name, truth in found.items()} | {
             "samples": samples,
             "seconds": seconds,
         }

@@ -166,15 +166,15 @@ def agreement(bench: Bench) -> dict[str, Any]:
         moved = x.to(bench.device)
         zero = torch.zeros(())
         one = torch.ones(())
-        expected, told = gradient(there.belief, cfg.ppo, x, there.parameters, zero, one)
-        got, found = Gradients(twin.belief, cfg.ppo, ordered)(moved, zero.to(bench.device), one.to(bench.device))
+        expected, expected_metrics = gradient(there.belief, cfg.ppo, x, there.parameters, zero, one)
+        got, metrics = Gradients(twin.belief, cfg.ppo, ordered)(moved, zero.to(bench.device), one.to(bench.device))
         mean, _ = there.belief.evaluate(x.obs, x.memory, x.starts)
         other, _ = twin.belief.evaluate(moved.obs, moved.memory, moved.starts)
         result[precision] = {
             "gradient": float((got.cpu() - expected).norm() / expected.norm()),
             "action": float((other.cpu() - mean).detach().abs().max()),
-            "policy_loss": abs(float(found["policy_loss"]) - float(told["policy_loss"])),
-            "value_loss": abs(float(found["value_loss"]) / float(told["value_loss"]) - 1.0),
+            "policy_loss": abs(float(metrics["policy_loss"]) - float(expected_metrics["policy_loss"])),
+            "value_loss": abs(float(metrics["value_loss"]) / float(expected_metrics["value_loss"]) - 1.0),
         }
     return {"agreement": result}
 
@@ -186,7 +186,7 @@ def learning(bench: Bench) -> dict[str, Any]:
         rows[task] = {}
         for robots in bench.robots[:3]:
             engine = bench.engine(bench.config(task, robots))
-            judge = registry.make(task, num_envs=256)
+            eval_env = registry.make(task, num_envs=256)
             spent = 0.0
             next_look = 0.5
             arrived = None
@@ -198,9 +198,9 @@ def learning(bench: Bench) -> dict[str, Any]:
                 spent += time.perf_counter() - start
                 if spent >= next_look:
                     next_look = max(next_look + 0.5, 1.1 * next_look)
-                    judge.set_level(1.0, 1.0)
-                    result = evaluate(engine.creature, judge, EVALUATION_SEED + engine.env_steps, bench.device, 1)
-                    arrived = spent if reaches(result, 0.95, judge.targets) else None
+                    eval_env.set_level(1.0, 1.0)
+                    result = evaluate(engine.creature, eval_env, EVALUATION_SEED + engine.env_steps, bench.device, 1)
+                    arrived = spent if reaches(result, 0.95, eval_env.targets) else None
             rows[task][robots] = {"seconds": arrived, "env_steps": engine.env_steps, "trained": spent} | result
             print(task, robots, rows[task][robots], flush=True)
     return {"learning": rows}

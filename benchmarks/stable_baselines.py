@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
-from benchmarks.judge import Judge, Policy
+from benchmarks.evaluate import Evaluator, Policy
 from config import NetworkCfg
 from environments import registry
 from environments.gymnasium import GymVectorEnv
@@ -87,8 +87,10 @@ def presets(task: str) -> dict[str, tuple[bool, Settings]]:
     }
 
 
-def train_sb3(task: str, seed: int, recurrent: bool, settings: Settings, judge: Judge) -> list[dict[str, float]]:
-    """Train PPO or RecurrentPPO until the judge ends it; return his rows.
+def train_sb3(
+    task: str, seed: int, recurrent: bool, settings: Settings, evaluator: Evaluator
+) -> list[dict[str, float]]:
+    """Train PPO or RecurrentPPO until the evaluator ends it; return its rows.
 
     PPO has two layers of Foal's sizes, its critic apart; RecurrentPPO has an LSTM of Foal's size and a layer.
     """
@@ -102,35 +104,36 @@ def train_sb3(task: str, seed: int, recurrent: bool, settings: Settings, judge: 
         network = {"net_arch": layers, "lstm_hidden_size": sizes.lstm, "n_lstm_layers": 1}
     else:
         network = {"net_arch": {"pi": [sizes.encoder, sizes.lstm], "vf": [sizes.critic, sizes.critic]}}
-    make, name = (RecurrentPPO, "MlpLstmPolicy") if recurrent else (PPO, "MlpPolicy")
+    make = RecurrentPPO if recurrent else PPO
+    name = "MlpLstmPolicy" if recurrent else "MlpPolicy"
     model = make(
         name, env, n_steps=settings.steps, batch_size=settings.batch, n_epochs=settings.epochs, seed=seed, device="cpu",
         policy_kwargs=network | settings.policy, **settings.algorithm,
     )  # fmt: skip
-    model.learn(10**12, callback=Clock(judge), log_interval=None)
-    return judge.rows
+    model.learn(10**12, callback=Clock(evaluator), log_interval=None)
+    return evaluator.rows
 
 
 def policy(model: BaseAlgorithm) -> Policy:
-    """Return a model's deterministic policy as the judge takes it."""
+    """Return a model's deterministic policy as the evaluator takes it."""
     return Policy(lambda obs, state, starts: model.predict(obs, state, starts, deterministic=True))
 
 
 class Clock(BaseCallback):
-    """Tells the judge of every iteration; the next rollout's start is the first moment after learning."""
+    """Tells the evaluator of every iteration; the next rollout's start is the first moment after learning."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, evaluator: Evaluator) -> None:
         super().__init__()
-        self.judge = judge
+        self.evaluator = evaluator
         self.over = False
 
     def _on_training_start(self) -> None:
-        self.judge.start()
+        self.evaluator.start()
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps > 0:
             self.model.policy.set_training_mode(False)
-            self.over = self.judge.done(self.num_timesteps, policy(self.model))
+            self.over = self.evaluator.done(self.num_timesteps, policy(self.model))
 
     def _on_step(self) -> bool:
         return not self.over

@@ -28,7 +28,7 @@ from training.evaluation import reaches, target
 
 ROOT = Path(__file__).resolve().parent.parent
 ROBOTS = "go1", "go2", "anymal_c", "spot"
-# What a task's curve shows, and what is told of its evaluation
+# What a task's curve shows, and what is reported of its evaluation
 SHOWN = {
     "quadruped-balance": ("survival", "goal_distance"),
     "quadruped-goal": ("goals_per_minute",),
@@ -88,7 +88,7 @@ def arrival(task: str, run: dict[str, Any]) -> float | None:
 def report(results: dict[tuple[str, str], list[dict[str, Any]]], about: dict[str, object]) -> list[dict[str, Any]]:
     """Print the table; return what --json prints of it."""
     table = [("task", "robot", "learnt: what", "s of training, by seed", "whole command", "in the end", "survived")]
-    told = []
+    rows = []
     for (task, robot), runs in results.items():
         names = SHOWN.get(task, WALK)
         arrivals = [arrival(task, run) for run in runs]
@@ -100,7 +100,7 @@ def report(results: dict[tuple[str, str], list[dict[str, Any]]], about: dict[str
         )
         survived = ", ".join(f"{100 * run['final']['survival']:.1f}" for run in runs)
         table.append((task, robot or "-", wanted, *cells, f"{', '.join(ends)} {' '.join(names)}", survived))
-        told.append(
+        rows.append(
             {
                 "task": task,
                 "robot": robot,
@@ -110,7 +110,7 @@ def report(results: dict[tuple[str, str], list[dict[str, Any]]], about: dict[str
             }
         )
     machine.table("Tasks, each by its default command; evaluated on 256 fresh episodes", table, about)
-    return told
+    return rows
 
 
 def write_csv(path: str, results: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
@@ -187,13 +187,13 @@ def main() -> None:
             for seed in range(1 if args.quick else args.seeds):
                 print(f"{task} {robot} seed {seed}", file=sys.stderr)
                 results.setdefault((task, robot), []).append(learn(task, robot, seed, args.keep))
-    told = report(results, about := machine.describe("torch", "numba", "numpy"))
+    rows = report(results, about := machine.describe("torch", "numba", "numpy"))
     if args.csv:
         write_csv(args.csv, results)
     if args.plot:
         plot(args.plot, results)
     if args.json:
-        machine.print_json({"tasks": told} | about)
+        machine.print_json({"tasks": rows} | about)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m benchmarks.training [--task quadruped-balance] [--seconds 60] [--seeds 3] [--json] [--quick]
                                   [--csv FILE] [--plot FILE]
 
-All train on Foal's environment and are examined by the same code (benchmarks/judge.py): deterministic
+All train on Foal's environment and are evaluated by the same code (benchmarks/evaluate.py): deterministic
 actions on the same 256 fresh episodes, with the clock stopped. The clock runs from the first step of
 the first rollout on; imports and compiling come before. Each contestant trains in a process of its
 own, so that the threads of one do not wait for those of another; seeds go round A B C A B C.
@@ -30,7 +30,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import machine
-from benchmarks.judge import SURVIVAL, Judge, arrival, median, rate
+from benchmarks.evaluate import SURVIVAL, Evaluator, arrival, median, rate
 from environments import registry
 from environments.quadruped import WALKING
 from settings import ConfigError, override
@@ -51,7 +51,7 @@ NAMES = {
     "recurrent-ppo-default": "RecurrentPPO, 16 robots, its own settings",
 }
 
-Rows = list[dict[str, float]]  # of one training: Judge.rows
+Rows = list[dict[str, float]]  # of one training: Evaluator.rows
 Result = dict[str, list[Rows]]  # by contestant, one training per seed
 
 
@@ -62,8 +62,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-def train_foal(task: str, seed: int, judge: Judge, overrides: dict[str, Any] | None = None) -> Rows:
-    """Train as simulate.py does until the judge ends it; return his rows.
+def train_foal(task: str, seed: int, evaluator: Evaluator, overrides: dict[str, Any] | None = None) -> Rows:
+    """Train as simulate.py does until the evaluator ends it; return its rows.
 
     overrides: of configuration fields, by name.
     """
@@ -74,22 +74,22 @@ def train_foal(task: str, seed: int, judge: Judge, overrides: dict[str, Any] | N
     env = system.make_env(system.resources.num_envs)
     engine = TrainingEngine(env, system.creature(env), cfg, system.resources.device, system.resources.threads)
     engine.warm_up()
-    judge.start()
+    evaluator.start()
     over = False
     while not over:
         engine.iterate()
-        over = judge.done(engine.env_steps, engine.creature)
-    return judge.rows
+        over = evaluator.done(engine.env_steps, engine.creature)
+    return evaluator.rows
 
 
 def train(contestant: str, task: str, seed: int, seconds: float) -> Rows:
-    """Train a contestant in this process; return the judge's rows."""
-    judge = Judge(task, seed, seconds)
+    """Train a contestant in this process; return the evaluator's rows."""
+    evaluator = Evaluator(task, seed, seconds)
     if contestant in NETWORKS:
-        return train_foal(task, seed, judge, NETWORKS[contestant])
+        return train_foal(task, seed, evaluator, NETWORKS[contestant])
     from benchmarks import stable_baselines
 
-    return stable_baselines.train_sb3(task, seed, *stable_baselines.presets(task)[contestant], judge)
+    return stable_baselines.train_sb3(task, seed, *stable_baselines.presets(task)[contestant], evaluator)
 
 
 def train_apart(contestant: str, task: str, seed: int, seconds: float) -> Rows:
@@ -220,7 +220,8 @@ def plot(path: str, results: dict[str, Result]) -> None:
     dashes = {"foal": "-", "ppo": "--", "recurrent": ":"}
     for axes, (task, result) in zip(panels[:, 0], results.items(), strict=True):
         walking = is_walking(result)
-        measured, target = ("velocity_error", WALKING["velocity_error"][1]) if walking else ("survival", SURVIVAL)
+        measured = "velocity_error" if walking else "survival"
+        target = WALKING["velocity_error"][1] if walking else SURVIVAL
         for name, trainings in result.items():
             times, (low, middle, high) = band(trainings, measured)
             axes.plot(

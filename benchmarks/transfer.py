@@ -97,8 +97,10 @@ class MujocoQuadrupeds(ABEnv):
         self.feet = np.array([self.model.geom(leg).id for leg in ("FL", "FR", "RL", "RR")])
         torque = cfg.control == "torque"
         ratio = torque_ratio(self.robot)
-        self.kp, self.kd = (0.0, ratio * cfg.torque_kd) if torque else (ratio * cfg.kp, ratio * cfg.kd)
-        self.action_scale, self.torque_scale = (0.0, ratio * cfg.torque_scale) if torque else (cfg.action_scale, 0.0)
+        self.kp = 0.0 if torque else ratio * cfg.kp
+        self.kd = ratio * (cfg.torque_kd if torque else cfg.kd)
+        self.action_scale = 0.0 if torque else cfg.action_scale
+        self.torque_scale = ratio * cfg.torque_scale if torque else 0.0
         self.threads = min(threads or available_cores(), num_envs)
         self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
         # what MuJoCo's data do not hold
@@ -167,10 +169,8 @@ class MujocoQuadrupeds(ABEnv):
         targets = np.clip(self.home + self.action_scale * actions, self.joint_low, self.joint_high)
         self._push()
         living = np.flatnonzero(self.alive)
-        shares = [share for share in np.array_split(living, self.threads) if len(share)]
-        list(
-            self.pool.map(self._move, shares, itertools.repeat(targets), itertools.repeat(self.torque_scale * actions))
-        )
+        parts = [part for part in np.array_split(living, self.threads) if len(part)]
+        list(self.pool.map(self._move, parts, itertools.repeat(targets), itertools.repeat(self.torque_scale * actions)))
         self.age += self.alive
         state.terminated[:] = self.alive & self._fallen()
         state.truncated[:] = self.alive & ~state.terminated & (self.age >= self.cfg.max_episode_steps)
@@ -258,7 +258,8 @@ class MujocoQuadrupeds(ABEnv):
             d = self.datas[i]
             angle = self.random.uniform(0, 2 * math.pi)
             share = math.sqrt(self.random.uniform())
-            low, high, height = (*far.distance, 0.0) if far.kind == "goal" else (0.0, cfg.radius, cfg.height)
+            low, high = far.distance if far.kind == "goal" else (0.0, cfg.radius)
+            height = 0.0 if far.kind == "goal" else cfg.height
             distance = low + (high - low) * share
             self.goal[i, :2] = d.geom_xpos[self.feet, :2].mean(0) + (
                 distance * math.cos(angle),

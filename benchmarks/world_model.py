@@ -32,7 +32,7 @@ import physics  # noqa: F401  sets what PyTorch reads when imported  # isort: sk
 import torch
 
 from benchmarks import foresight, machine, world_model_details
-from benchmarks.judge import Judge, median, reached
+from benchmarks.evaluate import Evaluator, median, reached
 from benchmarks.training import Rows, train_foal
 from environments import registry
 from physics.engine import available_cores
@@ -61,7 +61,7 @@ CONTESTANTS: dict[str, tuple[dict[str, Any], int, int]] = {
 ITERATION = 1024 * 16  # env steps of a rollout by default
 
 
-class KeepingJudge(Judge):
+class KeepingEvaluator(Evaluator):
     """Keeps the creature."""
 
     def done(self, env_steps: int, policy: Any) -> bool:
@@ -78,11 +78,11 @@ def belief(seeds: int) -> dict[str, list[dict[str, Any]]]:
     results: dict[str, list[dict[str, Any]]] = {"off": [], "belief": []}
     for seed, role in itertools.product(range(seeds), results):
         print(f"seed {seed}: role {role}", file=sys.stderr)
-        judge = KeepingJudge("quadruped-walk-flat", seed, 3600.0, 600 * ITERATION, (), every=20 * ITERATION)
-        found: dict[str, Any] = {"rows": train_foal("quadruped-walk-flat", seed, judge, {"world_model.role": role})}
+        evaluator = KeepingEvaluator("quadruped-walk-flat", seed, 3600.0, 600 * ITERATION, (), every=20 * ITERATION)
+        found: dict[str, Any] = {"rows": train_foal("quadruped-walk-flat", seed, evaluator, {"world_model.role": role})}
         if role == "belief":
             env = registry.make("quadruped-walk-flat", num_envs=256, threads=available_cores())
-            found["estimates"] = foresight.estimates(judge.creature, env, EVALUATION_SEED + 1000 * seed + 777)
+            found["estimates"] = foresight.estimates(evaluator.creature, env, EVALUATION_SEED + 1000 * seed + 777)
         results[role].append(found)
     return results
 
@@ -138,12 +138,12 @@ def imagination(seeds: int) -> dict[str, list[Rows]]:
     results: dict[str, list[Rows]] = {name: [] for name in CONTESTANTS}
     for seed, (name, (changes, every, most)) in itertools.product(range(seeds), CONTESTANTS.items()):
         print(f"seed {seed}: {NAMES[name]}", file=sys.stderr)
-        judge = ArrivalJudge("quadruped-balance", seed, 3600.0, most, (), every=every)
-        results[name].append(train_foal("quadruped-balance", seed, judge, changes))
+        evaluator = ArrivalEvaluator("quadruped-balance", seed, 3600.0, most, (), every=every)
+        results[name].append(train_foal("quadruped-balance", seed, evaluator, changes))
     return results
 
 
-class ArrivalJudge(Judge):
+class ArrivalEvaluator(Evaluator):
     """Ends a training some evaluations after it has arrived."""
 
     def done(self, env_steps: int, policy: Any) -> bool:

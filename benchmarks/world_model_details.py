@@ -241,14 +241,14 @@ def details(repetitions: int) -> list[Row]:
     noise = half.noise(samples)
     long_noise = half.noise(parts.reward.numel())
 
-    def follow(x: Sequences, draws: Tensor) -> Tensor:
-        return half.run(
+    def filtered(x: Sequences, draws: Tensor) -> Tensor:
+        return half.sequence(
             x.latent, x.action.flatten(0, 1), x.keep, draws, half.encode_seen(half.standardise(x.obs.flatten(0, 1)))
         ).last
 
     def untracked(x: Sequences, draws: Tensor) -> Tensor:
         with torch.no_grad():
-            return follow(x, draws)
+            return filtered(x, draws)
 
     stored_latents = size(bench.replay.latent) / bench.replay.capacity / ROBOTS * BATCH
     compare(
@@ -259,7 +259,8 @@ def details(repetitions: int) -> list[Row]:
     )  # fmt: skip
     compare(
         "latents copied with their gradients' history: without", "us per sample", us,
-        lambda: follow(s, noise).clone().detach(), lambda: untracked(s, noise), (kept(lambda: follow(s, noise)), 0.0),
+        lambda: filtered(s, noise).clone().detach(), lambda: untracked(s, noise),
+        (kept(lambda: filtered(s, noise)), 0.0),
     )  # fmt: skip
 
     obs = bench.rollout.obs[-1]

@@ -159,12 +159,12 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
         of_x, of_left, of_pairs = nodes * features * WIDTH, nodes * size * WIDTH, nodes * nodes * WIDTH
         xs = work[: GROUPS * of_x]
         dlrs = work[GROUPS * of_x :]
-        rest = dlrs[GROUPS * 2 * of_left :]
+        other = dlrs[GROUPS * 2 * of_left :]
         left, right, dy, ds = (
-            rest[:of_left],
-            rest[of_left : 2 * of_left],
-            rest[2 * of_left : 3 * of_left],
-            rest[3 * of_left : 3 * of_left + of_pairs],
+            other[:of_left],
+            other[of_left : 2 * of_left],
+            other[2 * of_left : 3 * of_left],
+            other[3 * of_left : 3 * of_left + of_pairs],
         )
         for start in range(0, samples, GROUPS * WIDTH):
             groups = min(GROUPS, (samples - start) // WIDTH)

@@ -191,10 +191,10 @@ class ValueHead(torch.autograd.Function):
 @functools.cache
 def make_linear_kernels(sides: int, half: bool) -> tuple:
     """Return the compiled linear layer and its backward pass; half: whether products are of bfloat16 numbers."""
-    kind, packed_kind = (np.uint16, np.int32) if half else (np.float32, np.float32)
-    # numbers to an element of packed weights; samples at a time
-    share = 2 if half else 1
-    chunk = REGISTERS * WIDTH
+    kind = np.uint16 if half else np.float32
+    packed_kind = np.int32 if half else np.float32
+    per_element = 2 if half else 1  # numbers to an element of packed weights
+    chunk = REGISTERS * WIDTH  # samples at a time
 
     @kernel
     def forward(size, inner, samples, weight, bias, x, y, packed, panel):
@@ -210,7 +210,7 @@ def make_linear_kernels(sides: int, half: bool) -> tuple:
         for s in range(0, samples, chunk):
             columns = min(chunk, samples - s)
             for side in range(sides):
-                w = weights[side * (size * inner // share) :]
+                w = weights[side * (size * inner // per_element) :]
                 product(
                     size,
                     inner,
@@ -315,12 +315,12 @@ def _policy_loss(action, old_mean, old_std, advantage, mean, std, clip, dmean, d
     actions, samples = action.shape[2], action.shape[0] * action.shape[1]
     one = real(1.0)
     share = one / real(samples)
-    spread = real(0.0)  # sum_a ln(std_old / std)
+    log_std_ratio = real(0.0)  # sum_a ln(std_old / std)
     for a in range(actions):
-        spread += np.log(old_std[a] / std[a])
+        log_std_ratio += np.log(old_std[a] / std[a])
     for t in range(action.shape[0]):
         for n in range(action.shape[1]):
-            change, kl = spread, -spread
+            change, kl = log_std_ratio, -log_std_ratio
             for a in range(actions):
                 old, z = (action[t, n, a] - old_mean[t, n, a]) / old_std[a], (action[t, n, a] - mean[t, n, a]) / std[a]
                 change += real(0.5) * (old * old - z * z)

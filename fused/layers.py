@@ -72,8 +72,9 @@ def make_kernels(sides: int, half: bool) -> tuple:
     steps * n, a step's next to each other; its inputs hold what enters a step above the hidden state
     before it, and a step more; gates are in the order input, forget, output, candidate.
     """
-    kind, packed_kind = (np.uint16, np.int32) if half else (np.float32, np.float32)
-    share = 2 if half else 1  # numbers to an element of packed weights
+    kind = np.uint16 if half else np.float32
+    packed_kind = np.int32 if half else np.float32
+    per_element = 2 if half else 1  # numbers to an element of packed weights
 
     @kernel
     def dense_forward(size, inner, samples, weight, bias, x, y, packed, panel):
@@ -87,7 +88,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
         pack(weight, sides * size * inner, view(packed, kind))
         weights = view(packed, packed_kind)
         for side in range(sides):
-            w = weights[side * (size * inner // share) :]
+            w = weights[side * (size * inner // per_element) :]
             product(
                 size,
                 inner,
@@ -189,7 +190,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
         for t in range(steps):
             first = t * n
             for side in range(sides):
-                w = weights[side * (4 * size * both // share) :]
+                w = weights[side * (4 * size * both // per_element) :]
                 product(
                     4 * size,
                     both,
@@ -313,13 +314,13 @@ def make_kernels(sides: int, half: bool) -> tuple:
                     dbias[6 * size + j] += over_samples(sum_o1)
                     dbias[7 * size + j] += over_samples(sum_a1)
             for side in range(sides):
-                w, d = weights[side * (4 * size * both // share) :], dgates[side * other + first :]
+                w, d = weights[side * (4 * size * both // per_element) :], dgates[side * other + first :]
                 product(inner, 4 * size, w, d, samples, dx[side * inner * samples + first :], samples, n, panel)
                 if t > 0:
                     product(
                         size,
                         4 * size,
-                        w[inner * (4 * size // share) :],
+                        w[inner * (4 * size // per_element) :],
                         d,
                         samples,
                         dinput[side * size * n :],
@@ -435,7 +436,8 @@ class LSTMSequence(torch.autograd.Function):
     def backward(ctx: Any, doutputs: Tensor, _: Tensor) -> tuple:
         """Return the gradients of x, weight and bias."""
         weight, keep, inputs, cells, acts = ctx.saved_tensors
-        (steps, sides, size, n) = (len(keep), *cells.shape[1:])
+        steps = len(keep)
+        sides, size, n = cells.shape[1:]
         samples = acts.shape[-1]
         inner = weight.shape[-1] - size
         doutputs = doutputs.contiguous()

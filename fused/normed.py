@@ -116,8 +116,9 @@ def activate_backward(
 @functools.cache
 def make_kernels(sides: int, half: bool) -> tuple:
     """Return the compiled layer and its backward pass; half: whether products are of bfloat16 numbers."""
-    kind, packed_kind = (np.uint16, np.int32) if half else (np.float32, np.float32)
-    share = 2 if half else 1  # numbers to an element of packed weights
+    kind = np.uint16 if half else np.float32
+    packed_kind = np.int32 if half else np.float32
+    per_element = 2 if half else 1  # numbers to an element of packed weights
 
     @kernel
     def forward(size, inner, samples, weight, gain, x, y, values, inverse, packed, pre, panel):
@@ -134,7 +135,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
         for s in range(0, samples, CHUNK):
             columns = min(CHUNK, samples - s)
             for side in range(sides):
-                w = weights[side * (size * inner // share) :]
+                w = weights[side * (size * inner // per_element) :]
                 product(
                     size,
                     inner,

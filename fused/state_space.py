@@ -36,8 +36,9 @@ def make_kernels(sides: int, half: bool) -> tuple:
     Sizes are of a side: deter, hidden, actions, evidence, and groups * classes of the stochastic state;
     columns are steps * n, a step's next to each other.
     """
-    kind, packed_kind = (np.uint16, np.int32) if half else (np.float32, np.float32)
-    share = 2 if half else 1  # numbers to an element of packed weights
+    kind = np.uint16 if half else np.float32
+    packed_kind = np.int32 if half else np.float32
+    per_element = 2 if half else 1  # numbers to an element of packed weights
 
     @kernel
     def forward(
@@ -88,14 +89,14 @@ def make_kernels(sides: int, half: bool) -> tuple:
                         store(in2, (side * wide2 + hidden + j) * samples + first + s, value)
             # x = SiLU(g1 norm(W1 [z, a]))
             for side in range(sides):
-                w = weights[side * (hidden * wide1 // share) :]
+                w = weights[side * (hidden * wide1 // per_element) :]
                 x = in1[side * wide1 * samples + first :]
                 product(hidden, wide1, w, x, samples, pre[side * hidden * n :], n, n, panel)
             normalise(sides, hidden, n, pre, v1, first, samples, hidden * samples, inverse[first:])
             activate(sides, hidden, n, v1, first, samples, hidden * samples, g1, in2, first, samples, wide2 * samples)
             # r, c, u = g2 norm(W2 [x, h])
             for side in range(sides):
-                w = weights[begin2 // share + side * (gates * wide2 // share) :]
+                w = weights[begin2 // per_element + side * (gates * wide2 // per_element) :]
                 x = in2[side * wide2 * samples + first :]
                 product(gates, wide2, w, x, samples, pre[side * gates * n :], n, n, panel)
             normalise(sides, gates, n, pre, v2, first, samples, gates * samples, inverse[samples + first :])
@@ -122,14 +123,14 @@ def make_kernels(sides: int, half: bool) -> tuple:
                     keep_sides(sides, latents, j * samples + first + s, size * samples, h0, h1)
             # y = SiLU(g3 norm(W3 [h', e]))
             for side in range(sides):
-                w = weights[begin3 // share + side * (hidden * wide3 // share) :]
+                w = weights[begin3 // per_element + side * (hidden * wide3 // per_element) :]
                 x = in3[side * wide3 * samples + first :]
                 product(hidden, wide3, w, x, samples, pre[side * hidden * n :], n, n, panel)
             normalise(sides, hidden, n, pre, v3, first, samples, hidden * samples, inverse[2 * samples + first :])
             activate(sides, hidden, n, v3, first, samples, hidden * samples, g3, in4, first, samples, hidden * samples)
             # l = W4 y + b
             for side in range(sides):
-                w = weights[begin4 // share + side * (stoch * hidden // share) :]
+                w = weights[begin4 // per_element + side * (stoch * hidden // per_element) :]
                 x = in4[side * hidden * samples + first :]
                 product(stoch, hidden, w, x, samples, pre[side * stoch * n :], n, n, panel)
             for j in range(stoch):
@@ -227,7 +228,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 dbias[j] += over_samples(of_bias)
             # y
             for side in range(sides):
-                w = weights[begin4 // share + side * (stoch * hidden // share) :]
+                w = weights[begin4 // per_element + side * (stoch * hidden // per_element) :]
                 dy = d4[side * stoch * samples + first :]
                 product(hidden, stoch, w, dy, samples, pre[side * hidden * n :], n, n, panel)
             activate_backward(
@@ -237,11 +238,11 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 sides, hidden, n, v3, first, samples, hidden * samples, inverse[2 * samples + first :], dvalues, d3
             )
             for side in range(sides):
-                w = weights[begin3 // share + side * (hidden * wide3 // share) :]
+                w = weights[begin3 // per_element + side * (hidden * wide3 // per_element) :]
                 dy = d3[side * hidden * samples + first :]
                 product(deter, hidden, w, dy, samples, pre[side * deter * n :], n, n, panel)
                 if evidence > 0:
-                    of_evidence = w[deter * (hidden // share) :]
+                    of_evidence = w[deter * (hidden // per_element) :]
                     de = dseen[side * evidence * samples + first :]
                     product(evidence, hidden, of_evidence, dy, samples, de, samples, n, panel)
             # f
@@ -282,7 +283,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 sides, gates, n, v2, first, samples, gates * samples, inverse[samples + first :], dvalues, d2
             )
             for side in range(sides):
-                w = weights[begin2 // share + side * (gates * wide2 // share) :]
+                w = weights[begin2 // per_element + side * (gates * wide2 // per_element) :]
                 dy = d2[side * gates * samples + first :]
                 product(wide2, gates, w, dy, samples, pre[side * wide2 * n :], n, n, panel)
             for side in range(sides):
@@ -297,7 +298,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
             )
             normalise_backward(sides, hidden, n, v1, first, samples, hidden * samples, inverse[first:], dvalues, d1)
             for side in range(sides):
-                w = weights[side * (hidden * wide1 // share) :]
+                w = weights[side * (hidden * wide1 // per_element) :]
                 dy = d1[side * hidden * samples + first :]
                 product(stoch, hidden, w, dy, samples, pre[side * stoch * n :], n, n, panel)
                 for j in range(stoch):

@@ -161,14 +161,14 @@ def in_this_process(module, monkeypatch):
     """Let a benchmark that starts processes of simulate.py or its own call their main() instead, trainings tiny."""
 
     def run(command, cwd=".", **_):
-        python, *rest = map(str, command)
+        python, *arguments = map(str, command)
         assert python == sys.executable
         with inside(cwd):
-            if rest[0].endswith("simulate.py"):
-                done = called(simulate.main, shrunk(rest[1:]), monkeypatch)
+            if arguments[0].endswith("simulate.py"):
+                done = called(simulate.main, shrunk(arguments[1:]), monkeypatch)
             else:
-                assert rest[:2] == ["-m", module.__name__]
-                done = called(module.main, rest[2:], monkeypatch)
+                assert arguments[:2] == ["-m", module.__name__]
+                done = called(module.main, arguments[2:], monkeypatch)
         return subprocess.CompletedProcess(command, done.code, done.out, done.err)
 
     monkeypatch.setattr(module, "subprocess", types.SimpleNamespace(**(vars(subprocess) | {"run": run})))

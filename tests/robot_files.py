@@ -18,7 +18,7 @@ def edited(text, *edits):
     return text
 
 
-def to_urdf(robot, root="", rest=""):
+def to_urdf(robot, root="", other=""):
     """Return a robot as URDF: feet on links of their own, meshes that are not there, no home pose."""
 
     def inertial(link):
@@ -54,7 +54,7 @@ def to_urdf(robot, root="", rest=""):
             f'<joint name="{leg}_foot" type="fixed"><origin xyz="{numbers(robot.foot_offset[i])}"/>'
             f'<parent link="{parent}"/><child link="{leg}_foot"/></joint>'
         )
-    return f'<?xml version="1.0"?>\n<robot name="{robot.name}">{root}{"".join(parts)}{rest}</robot>'
+    return f'<?xml version="1.0"?>\n<robot name="{robot.name}">{root}{"".join(parts)}{other}</robot>'
 
 
 CALF_FOOT = '<geom name="FL" type="sphere" size="0.023" pos="0 0 -0.213" contype="0" conaffinity="1"/>'

@@ -52,12 +52,12 @@ def prepare_tasks(monkeypatch, modules):
 
 
 def prepare_training(monkeypatch, modules):
-    brief_episodes(monkeypatch, modules["judge"])
+    brief_episodes(monkeypatch, modules["evaluate"])
     commands.in_this_process(modules["training"], monkeypatch)
 
 
 def prepare_world_model(monkeypatch, modules):
-    brief_episodes(monkeypatch, modules["judge"], modules["world_model"])
+    brief_episodes(monkeypatch, modules["evaluate"], modules["world_model"])
 
 
 def prepare_terms(monkeypatch, modules):
@@ -133,7 +133,7 @@ TRAINING_KEYS = "env_steps_per_second", "recurrent_ppo_ratio", "balance_seconds"
 TRANSFER_KEYS = "survival_foal", "survival_mujoco", "velocity_error_foal", "velocity_error_mujoco"
 WORLD_MODEL_KEYS = "open_loop_error_ratio", "velocity_rms", "imagination_step_ratio", "details"
 TROT = {"ROBOTS": "4", "DURATION": "0.1", "CONVERGED": "5e-3", "TIMESTEPS": "(5e-3,)"}
-JUDGE = {"EPISODES": "4", "SURVIVAL": "0.0"}  # so that every training of balance arrives
+EVALUATE = {"EPISODES": "4", "SURVIVAL": "0.0"}  # so that every training of balance arrives
 RIVALS = "ppo-foal recurrent-ppo-foal" if installed("stable_baselines3", "sb3_contrib") else ""
 ENVPOOL = "envpool" if installed("envpool") else ""
 BENCHMARKS = {
@@ -175,7 +175,7 @@ BENCHMARKS = {
     "training": Small(
         f"--task quadruped-balance quadruped-walk-flat --contestants foal foal-mlp {RIVALS} --seeds 1 --seconds 0.2"
         " --csv t.csv --plot t.png",
-        {"judge": JUDGE, "training": {}},
+        {"evaluate": EVALUATE, "training": {}},
         prepare_training,
         TRAINING_KEYS,
         look_at_training,
@@ -189,7 +189,7 @@ BENCHMARKS = {
     "world_model": Small(
         "--seeds 1 --quick --csv t.csv --plot t.png",
         {
-            "judge": JUDGE,
+            "evaluate": EVALUATE,
             "training": {},
             "foresight": {"UPDATES": "2", "AHEAD": "4", "PAST": "4"},
             "world_model_details": {"ROBOTS": "32", "BATCH": "8"},

@@ -254,7 +254,8 @@ def test_every_leg_tires_at_once():
     )
     engine.set_state(joint_velocity=np.full((1, 12), 2.0))
     engine.apply_motor_torques(np.full((1, 12), 3.0))
-    tired = strong = 0
+    tired = 0
+    strong = 0
     for _ in range(60):
         engine.step()
         legs = motor_torques(engine)[0].reshape(4, 3)

@@ -14,7 +14,7 @@ from examples.all_tasks import ROBOTS, main, trials
 
 class Broken(CartPoleEnv):
     def physics(self):
-        if self.first_robot == 0:  # of the shares that threads step the one that is waited for
+        if self.first_robot == 0:  # of the parts that threads step the one that is waited for
             print("chatter")
             warnings.warn("chatter", stacklevel=1)
             raise RuntimeError("the pole is gone\nand the cart")

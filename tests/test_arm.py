@@ -127,7 +127,8 @@ def test_half_a_second_ends_where_mujoco_does():
 
 
 def test_an_arm_left_alone_keeps_its_energy():
-    n, model, data = 16, *twin(LIMP)
+    n = 16
+    model, data = twin(LIMP)
     model.opt.enableflags |= mujoco.mjtEnableBit.mjENBL_ENERGY
     model.body_mass[model.body("ball").id] = 0.0
 
@@ -180,14 +181,14 @@ def test_end_stops_push_back_only_beyond_the_range():
 
 
 def test_the_same_bits_whatever_the_number_of_robots_and_their_shares():
-    def state(n, shares, broken=None):
+    def state(n, parts, broken=None):
         arms = Arms(ARM, n)
         rng = np.random.default_rng(11)
         arms.put(A.TARGET, ARM.home + rng.uniform(-0.05, 0.05, (200, 6))[:n])
         arms.put(A.BALL_VELOCITY, rng.uniform(-0.1, 0.1, (200, 3))[:n])
         if broken is not None:
             arms.blocks.reshape(len(arms.blocks), -1, LANES)[broken // LANES, :, broken % LANES] = np.nan
-        for start, stop in shares:
+        for start, stop in parts:
             arm_step(arms.blocks, start, stop, arms.work, arms.constants, 300)
         assert np.nanmin(arms.get(A.HITS)) > 0
         return arms.get(0, A.STATE_ROWS)

@@ -114,7 +114,7 @@ def test_a_task_in_numpy_is_swept_in_parts(monkeypatch):
     monkeypatch.setattr(
         environment,
         "side_by_side",
-        lambda function, shares: parts.extend(shares) or [function(share) for share in shares],
+        lambda function, work: parts.extend(work) or [function(part) for part in work],
     )
     assert environment.any_task("cartpole", cores=2, robots=33, steps=3)().steps == 33 * 3
     assert [(env.num_envs, env.clock, {len(a) for a in actions}) for env, actions in parts] == [
@@ -215,7 +215,7 @@ def test_methods_are_timed_once_each(monkeypatch):
     monkeypatch.setattr(cart, "reward", lambda env: (env.fallen(), reward(env))[1])
     result = environment_parts.by_method("cartpole", 10, 3)
     expected = {
-        "act": 0.25, "advance": 3.0, "reward, fallen": 2.0, "observe": 0.0, "reset": 0.0, "the rest": 0.0,
+        "act": 0.25, "advance": 3.0, "reward, fallen": 2.0, "observe": 0.0, "reset": 0.0, "other": 0.0,
         "sum": 5.25, "whole": 5.25,
     }  # fmt: skip
     assert result == pytest.approx({name: 1e8 * duration for name, duration in expected.items()})
@@ -284,7 +284,7 @@ def test_both_engines_trot_alike():
     ],
 )
 @pytest.mark.usefixtures("threads_as_before")
-def test_a_policy_is_examined_in_both_engines(task, errors, monkeypatch, capsys):
+def test_a_policy_is_evaluated_in_both_engines(task, errors, monkeypatch, capsys):
     path = world_model.WALK.with_name(f"{task}.pt")
     saved = checkpoint.load(path)
     saved = dataclasses.replace(saved, config=override(saved.config, {"env.max_episode_seconds": 6.0}))

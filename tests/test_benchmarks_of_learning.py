@@ -1,4 +1,4 @@
-"""Benchmarks of learning count what they time, and judge all contestants alike."""
+"""Benchmarks of learning count what they time, and evaluate all contestants alike."""
 
 import csv
 import dataclasses
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import foresight, judge, machine, tasks, training, world_model, world_model_details
+from benchmarks import evaluate, foresight, machine, tasks, training, world_model, world_model_details
 from entity import Creature
 from environments import registry
 from environments.gymnasium import GymVectorEnv
@@ -36,23 +36,23 @@ def rows_of(survivals, pace=1000, **errors):
 
 
 def test_a_training_arrives_with_the_first_evaluation_past_the_threshold():
-    assert judge.arrival(rows_of([0.1, 0.95, 0.9, 1.0])) == (2.0, 2000)
-    assert judge.arrival(rows_of([0.1, 0.94])) is None
+    assert evaluate.arrival(rows_of([0.1, 0.95, 0.9, 1.0])) == (2.0, 2000)
+    assert evaluate.arrival(rows_of([0.1, 0.94])) is None
     # walking is also to go where it is told to
-    assert judge.arrival(
+    assert evaluate.arrival(
         rows_of([1.0, 1.0, 0.9, 1.0], velocity_error=[0.2, 0.15, 0.1, 0.1], yaw_rate_error=[0.1, 0.2, 0.1, 0.1])
     ) == (4.0, 4000)
 
 
 def test_the_median_of_seeds_counts_those_that_never_arrive():
-    assert judge.median([3.0, None, 1.0]) == 3.0
-    assert judge.median([None, None, 1.0]) is None
-    assert judge.median([1.0, None]) is None
-    assert judge.median([2.0, 3.0]) == 2.5
+    assert evaluate.median([3.0, None, 1.0]) == 3.0
+    assert evaluate.median([None, None, 1.0]) is None
+    assert evaluate.median([1.0, None]) is None
+    assert evaluate.median([2.0, 3.0]) == 2.5
 
 
 def test_evaluations_get_rarer_and_the_last_is_at_the_end():
-    times = judge.evaluation_times(60.0)
+    times = evaluate.evaluation_times(60.0)
     assert times[0] == 0.5
     assert times[-1] == 60.0
     gaps = np.diff(times)[:-1]
@@ -60,35 +60,35 @@ def test_evaluations_get_rarer_and_the_last_is_at_the_end():
     assert (np.diff(gaps) >= -1e-9).all()
 
 
-def test_the_judge_stops_the_clock_while_he_looks(monkeypatch):
+def test_the_evaluator_stops_the_clock_while_it_evaluates(monkeypatch):
     now = [50.0]
-    monkeypatch.setattr(judge, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(evaluate, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
 
     def look(*_):
         now[0] += 1000.0
         return {"survival": 0.5}
 
-    monkeypatch.setattr(judge, "evaluate", look)
-    referee = judge.Judge("quadruped-balance", 0, seconds=10.0, times=[1.0, 3.5, 4.0, 10.0], episodes=1)
-    referee.start()
+    monkeypatch.setattr(evaluate, "evaluate", look)
+    evaluator = evaluate.Evaluator("quadruped-balance", 0, seconds=10.0, times=[1.0, 3.5, 4.0, 10.0], episodes=1)
+    evaluator.start()
     steps = 0
     over = False
     while not over:
         now[0] += 2.0  # an iteration
         steps += 100
-        over = referee.done(steps, None)
+        over = evaluator.done(steps, None)
     # the first iterations' ends after the times, each time looked at once
-    assert [(row["seconds"], row["env_steps"]) for row in referee.rows] == [(2.0, 100), (4.0, 200), (10.0, 500)]
-    assert judge.rate(referee.rows) == 50.0
+    assert [(row["seconds"], row["env_steps"]) for row in evaluator.rows] == [(2.0, 100), (4.0, 200), (10.0, 500)]
+    assert evaluate.rate(evaluator.rows) == 50.0
 
 
-def test_the_judge_looks_again_after_some_env_steps(monkeypatch):
-    monkeypatch.setattr(judge, "evaluate", lambda *_: {"survival": 0.5})
-    referee = judge.Judge("quadruped-balance", 0, 3600.0, 1000, (), 1, every=300)
-    referee.start()
+def test_the_evaluator_evaluates_again_after_some_env_steps(monkeypatch):
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"survival": 0.5})
+    evaluator = evaluate.Evaluator("quadruped-balance", 0, 3600.0, 1000, (), 1, every=300)
+    evaluator.start()
     for steps in range(120, 1081, 120):
-        assert referee.done(steps, None) == (steps >= 1000)
-    assert [row["env_steps"] for row in referee.rows] == [360, 600, 960, 1080]
+        assert evaluator.done(steps, None) == (steps >= 1000)
+    assert [row["env_steps"] for row in evaluator.rows] == [360, 600, 960, 1080]
 
 
 def test_two_evaluations_in_a_row_are_an_arrival_at_the_first():
@@ -131,7 +131,7 @@ def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
             results.append(foresight.foresee(model, s._replace(obs=torch.cat((s.obs[:6], future)))))
     assert torch.equal(*results)
     with torch.no_grad():
-        errors = foresight.examine(model, one_step, s, truth[-1])
+        errors = foresight.prediction_errors(model, one_step, s, truth[-1])
     assert set(errors) == {"world model", "one-step model", "the last observation"}
     held = (truth[-1] - s.obs[5, :, :37]) / s.obs.flatten(0, 1).std(0)[:37].clamp(min=1e-6)
     assert errors["the last observation"]["all"] == pytest.approx(float(held.square().mean().sqrt()), rel=1e-5)
@@ -206,9 +206,9 @@ def test_a_policy_remembers_and_knows_where_episodes_begin():
         seen.append((state, starts.copy()))
         return np.zeros((len(obs), 12)), (state or 0) + 1
 
-    referee = judge.Judge("quadruped-balance", 0, seconds=1e9, steps=1, times=[], episodes=4)
-    referee.start()
-    assert referee.done(1, judge.Policy(act))
+    evaluator = evaluate.Evaluator("quadruped-balance", 0, seconds=1e9, steps=1, times=[], episodes=4)
+    evaluator.start()
+    assert evaluator.done(1, evaluate.Policy(act))
     states, starts = zip(*seen, strict=True)
     assert states == (None, *range(1, len(seen)))
     assert starts[0].all()
@@ -269,8 +269,10 @@ def test_the_band_spans_seeds_between_their_evaluations():
 @pytest.mark.parametrize("contestant", training.NETWORKS)
 @pytest.mark.usefixtures("threads_as_before")
 def test_foal_trains_as_a_contestant(contestant):
-    referee = judge.Judge("quadruped-balance", 0, seconds=1e9, steps=64 * 16 * 2, times=[], episodes=16)
-    rows = training.train_foal("quadruped-balance", 0, referee, training.NETWORKS[contestant] | {"train.num_envs": 64})
+    evaluator = evaluate.Evaluator("quadruped-balance", 0, seconds=1e9, steps=64 * 16 * 2, times=[], episodes=16)
+    rows = training.train_foal(
+        "quadruped-balance", 0, evaluator, training.NETWORKS[contestant] | {"train.num_envs": 64}
+    )
     assert len(rows) == 1
     assert rows[0]["env_steps"] == 64 * 16 * 2
 
@@ -325,12 +327,12 @@ def test_stable_baselines_sees_what_the_environment_does():
 
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.usefixtures("threads_as_before")
-def test_stable_baselines_trains_under_the_judge(recurrent):
+def test_stable_baselines_trains_under_the_evaluator(recurrent):
     stable_baselines = pytest.importorskip("benchmarks.stable_baselines", exc_type=ImportError)
     preset = stable_baselines.presets("quadruped-balance")["recurrent-ppo-foal" if recurrent else "ppo-foal"][1]
     settings = dataclasses.replace(preset, robots=32, steps=8, batch=128, threads=1)
-    referee = judge.Judge("quadruped-balance", 0, seconds=1e9, steps=2 * 32 * 8, times=[], episodes=16)
-    rows = stable_baselines.train_sb3("quadruped-balance", 0, recurrent, settings, referee)
+    evaluator = evaluate.Evaluator("quadruped-balance", 0, seconds=1e9, steps=2 * 32 * 8, times=[], episodes=16)
+    rows = stable_baselines.train_sb3("quadruped-balance", 0, recurrent, settings, evaluator)
     assert [row["env_steps"] for row in rows] == [2 * 32 * 8]
     assert rows[0]["seconds"] > 0
 
@@ -358,13 +360,13 @@ def test_tasks_are_learnt_at_the_first_evaluation_that_says_so(tmp_path, capsys)
     assert tasks.arrival("bounce-ball", ball) == 3.0 and tasks.arrival("quadruped-walk-flat", walk) is None
     assert tasks.arrival("cartpole", tasks_run("cartpole", [{"survival": 0.98}, {"survival": 0.99}])) == 2.0
     results = {("bounce-ball", ""): [ball], ("quadruped-walk-flat", "spot"): [walk, walk]}
-    told = tasks.report(results, {"cpu": "c", "cores": 1, "versions": {}})
+    summary = tasks.report(results, {"cpu": "c", "cores": 1, "versions": {}})
     out = capsys.readouterr().out
     assert (
         "95% survival, bounces at least 10" in out
         and "never, never" in out
-        and told[0]["seconds"] == [3.0]
-        and told[1]["robot"] == "spot"
+        and summary[0]["seconds"] == [3.0]
+        and summary[1]["robot"] == "spot"
     )
     tasks.write_csv(tmp_path / "t.csv", results)
     with open(tmp_path / "t.csv", newline="") as file:

@@ -61,9 +61,8 @@ def write_what_is_named(words, folder):
             (folder / word).parent.mkdir(exist_ok=True)
             (folder / word).write_text(to_urdf(load_robot("go1")))
         if task := re.fullmatch(r"(\w+):([\w-]+)", word):
-            (code,) = (
-                body for body in shown if f'registry.envcfg("{task[2]}"' in body or f'\ntask("{task[2]}"' in body
-            )
+            marks = f'registry.envcfg("{task[2]}"', f'\ntask("{task[2]}"', f"\nclass {task[2]}(Policy)"
+            (code,) = (body for body in shown if any(mark in body for mark in marks))
             (folder / f"{task[1]}.py").write_text(code)
 
 
@@ -107,9 +106,9 @@ def look_at_evaluation(done, arguments, folder):
     if "--dream" in arguments:
         assert [path.stat().st_size > 20_000 for path in folder.rglob("*dream.png")] == [True]
     if not {"--record", "--dream"} & set(arguments):
-        told = dict(line.split(maxsplit=1) for line in done.out.splitlines())
-        assert told["episodes"] == "4"
-        assert 0 <= float(told["survival"]) <= 1
+        results = dict(line.split(maxsplit=1) for line in done.out.splitlines())
+        assert results["episodes"] == "4"
+        assert 0 <= float(results["survival"]) <= 1
 
 
 def look_at_training(folder):

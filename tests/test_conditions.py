@@ -168,7 +168,7 @@ def test_noise_is_uniform_within_its_bounds_and_new_at_every_step():
     n = 200
     steps = 20
     off, _ = deviations(make(n, NOISE), make(n), steps)
-    rest = np.ones(37, bool)
+    other = np.ones(37, bool)
     for name, (first, count, scale) in AMOUNTS.items():
         columns = slice(first, first + count)
         limit = NOISE[f"noise.{name}"] * scale
@@ -177,9 +177,9 @@ def test_noise_is_uniform_within_its_bounds_and_new_at_every_step():
         np.testing.assert_allclose(values.std((0, 1)), limit / np.sqrt(3), rtol=0.05)
         np.testing.assert_allclose(values.mean((0, 1)), 0, atol=0.05 * limit)
         assert abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.03
-        rest[columns] = False
-    np.testing.assert_array_equal(off[..., rest], 0)  # contacts and the goal
-    noisy = off[..., ~rest].reshape(-1, (~rest).sum())
+        other[columns] = False
+    np.testing.assert_array_equal(off[..., other], 0)  # contacts and the goal
+    noisy = off[..., ~other].reshape(-1, (~other).sum())
     assert np.abs(np.corrcoef(noisy.T) - np.eye(noisy.shape[1])).max() < 0.09
 
 

@@ -58,7 +58,8 @@ def forces(gap, normal, v, law, dt, out):
 @numba.njit
 def bounce(mass, speed, law, dt):
     """Return the speed at which a point mass without weight comes back from level ground."""
-    z, v = 0.5 * speed * dt, -speed
+    z = 0.5 * speed * dt
+    v = -speed
     while z <= 0.0 or v <= 0.0:
         f, alpha, beta = contact_force(z, (0.0, 0.0, 1.0), (0.0, 0.0, v), law, dt)
         v += dt * f[2] / (mass + alpha + beta)
@@ -295,8 +296,8 @@ def law_at_the_end(cfg, dt, gap, normal, v0, v1):
 
     v0, v1: its speed before and after the step.
     """
-    static, viscous = (0, 0) if cfg.friction_model == "simple" else (cfg.static_friction - cfg.foot_friction, 0)
-    viscous = cfg.viscous_friction if cfg.friction_model == "coulomb+viscous" else viscous
+    static = 0 if cfg.friction_model == "simple" else cfg.static_friction - cfg.foot_friction
+    viscous = cfg.viscous_friction if cfg.friction_model == "coulomb+viscous" else 0
     vn = v0 @ normal
     depth = max(-gap, 0.0)
     speed2 = v0 @ v0 - vn**2
@@ -428,7 +429,8 @@ def test_drop_gains_no_energy(timestep):
     cfg = PhysicsCfg()
     engine = PhysicsEngine(robot, n, timestep, 1, cfg)
     engine.set_state(**on_the_ground(robot, n, seed=2, speed=0.0, height=0.3))
-    first = last = invariants(robot, engine.get_state())[3]
+    first = invariants(robot, engine.get_state())[3]
+    last = first
     for _ in range(100):
         engine.step(round(0.01 / timestep))
         state = engine.get_state()

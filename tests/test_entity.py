@@ -402,11 +402,11 @@ def test_any_body_without_a_mirror_image():
     assert_compiled_equals_plain(belief({"network.head_size": 4}, body=body, sizes=sizes), 2e-5, sizes=sizes)
 
 
-# Spread
+# Standard deviation
 
 
 @pytest.mark.parametrize("extreme", [1e6, -1e6])
-def test_spread_stays_positive_and_finite(extreme):
+def test_the_standard_deviation_stays_positive_and_finite(extreme):
     model = belief()
     with torch.no_grad():
         model.log_std.fill_(extreme)
@@ -420,7 +420,7 @@ def test_spread_stays_positive_and_finite(extreme):
     assert torch.isfinite(model.log_std.grad).all()
 
 
-def test_spread_starts_as_configured_and_actions_near_zero():
+def test_the_standard_deviation_starts_as_configured_and_actions_near_zero():
     model = EntityBelief(World(BODY, *SIZES), override(Config(network=SMALL), {"network.initial_std": 0.7}).network)
     torch.testing.assert_close(model.std().detach(), torch.full((12,), 0.7))
     assert model.evaluate(*sequence()[:1], model.initial_state(10))[0].abs().max() < 0.1

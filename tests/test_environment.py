@@ -278,7 +278,8 @@ def test_a_fall_costs_once_and_returns_add_up():
         assert (state.reward[state.terminated] < env.cfg.reward.fall + 0.2).all()
         assert (state.reward[~state.terminated] >= 0).all()
         falls += state.terminated.sum()
-        total[ended] = length[ended] = 0
+        total[ended] = 0
+        length[ended] = 0
     assert falls > 64
 
 

@@ -61,7 +61,7 @@ def test_pushes_turn_the_robot_too():
 def test_the_critic_knows_the_next_push():
     env = make_with(64, EXACT_START, NEVER_FALL, {"physics.gravity": 0.0, "push.interval": (0.1, 0.3)})
     env.set_level(push=0.7)
-    told = env.init_state(seed=8).info["privileged"].copy()
+    last = env.init_state(seed=8).info["privileged"].copy()
     push, kick_at, push_in = (
         env.columns(name, True) for name in ("next_push_velocity", "next_push_spin", "next_push_time")
     )
@@ -71,17 +71,17 @@ def test_the_critic_knows_the_next_push():
     for _ in range(40):
         now = env.step(np.zeros((64, 12))).info["privileged"].copy()
         after = env.engine.get_state()
-        due = told[:, push_in][:, 0] - np.float32(env.cfg.ctrl_dt) <= 0
+        due = last[:, push_in][:, 0] - np.float32(env.cfg.ctrl_dt) <= 0
         # weightless and unmoved, a robot moves as it is pushed
         kick = after.base_linear_velocity - before.base_linear_velocity
         turned = rotation(before.base_quaternion)
-        announced = np.einsum("nij,nj->ni", turned, told[:, push])
+        announced = np.einsum("nij,nj->ni", turned, last[:, push])
         np.testing.assert_allclose(kick[due], announced[due], atol=0.1)
         np.testing.assert_allclose(kick[~due], 0.0, atol=0.1)
         spins.append((after.base_angular_velocity - before.base_angular_velocity)[due])
-        kicks.append(told[due, kick_at])
-        np.testing.assert_allclose(now[~due, push_in], told[~due, push_in] - env.cfg.ctrl_dt, atol=1e-5)
-        told = now
+        kicks.append(last[due, kick_at])
+        np.testing.assert_allclose(now[~due, push_in], last[~due, push_in] - env.cfg.ctrl_dt, atol=1e-5)
+        last = now
         before = after
     spins = np.concatenate(spins)
     kicks = np.concatenate(kicks)

@@ -78,12 +78,12 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
     returns = [{1.0: 50.0, 1.3: 20.0}, {1.0: 90.0, 1.3: 10.0}, {1.0: 70.0, 1.3: 30.0}, {1.0: 80.0, 1.3: 25.0}]
     levels = []
     saved = []
-    judge = types.SimpleNamespace(targets={}, set_level=lambda push, command: levels.append((push, command)))
+    eval_env = types.SimpleNamespace(targets={}, set_level=lambda push, command: levels.append((push, command)))
     engine = types.SimpleNamespace(creature=None, device=None, workers=[None], env_steps=0)
     trained = Run(
         override(preset("quadruped-balance"), {"curriculum.push": (0.5, 1.3), "curriculum.command": (0.3, 1.0)}),
         engine,
-        judge,
+        eval_env,
         tmp_path,
         Console(),
     )
@@ -95,7 +95,7 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
             "evaluate",
             lambda *_, by_level=by_level: {"survival": 1.0, "episodes": 1, "mean_return": by_level[levels[-1][0]]},
         )
-        assert trained.judge_now()["eval_mean_return"] == by_level[1.0]
+        assert trained.evaluate_now()["eval_mean_return"] == by_level[1.0]
     assert levels == [(1.0, 1.0), (1.3, 1.0)] * 4
     assert saved == [50.0, 70.0]
     trained.logger.close()

@@ -117,9 +117,9 @@ def test_gymnasiums_checks_find_nothing_wrong_with_many_copies(task):
     runs = [[env.reset(seed=123), *play_all(env, actions)] for _ in range(2)]
     assert env_checker.data_equivalence(*runs, exact=True)
     assert not any(data_shares_objects(a, b) for a, b in itertools.combinations(runs[0] + runs[1], 2))
-    for obs, *rest in runs[0]:
+    for obs, *other in runs[0]:
         check_obs(obs, env.observation_space, "step")
-        assert all(np.isfinite(array).all() for array in rest[:-1])
+        assert all(np.isfinite(array).all() for array in other[:-1])
 
 
 @checked
@@ -248,8 +248,8 @@ def test_what_a_task_tallies_is_told_of_whole_episodes():
     env = GymVectorEnv(registry.make("navigation", num_envs=3, env_cfg_override=changes))
     one = single("navigation", **changes)
     env.reset(seed=0)
-    *rest, (*_, infos) = play(env, 10, np.zeros((3, 3)))
-    assert all("final_info" not in infos for *_, infos in rest)
+    *other, (*_, infos) = play(env, 10, np.zeros((3, 3)))
+    assert all("final_info" not in infos for *_, infos in other)
     # every goal is so near that each step reaches one
     assert np.array_equal(infos["final_info"]["episode_goals"], [10.0] * 3)
     assert infos["final_info"]["_episode_goals"].all()

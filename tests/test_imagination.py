@@ -38,11 +38,11 @@ def rollouts(made, count):
     for _ in range(count):
         rs = made.collect_trajectory()
         made.replay.add(rs, torch.randn(made.replay.latent.shape[1:]))
-        lived = [
+        steps = [
             [r.action, torch.cat((r.obs[1:], r.privileged[1:]), dim=-1), r.reward, r.terminated.float(), 1.0 - r.done()]
             for r in rs
         ]
-        stored.append([torch.cat(x, dim=1) for x in zip(*lived, strict=True)])
+        stored.append([torch.cat(x, dim=1) for x in zip(*steps, strict=True)])
     return stored
 
 
@@ -116,23 +116,23 @@ def test_equal_observations_and_broken_losses_are_borne(threads):
 
 
 def about_to_imagine():
-    """Return an engine whose world model has followed a second rollout, and its dreamer."""
+    """Return an engine whose world model has found the latents of a second rollout, and its imagination."""
     made = engine(32)
     made.iterate()
     made.collect_trajectory()
     made.workers[0].estimate()
-    made.follow(made.learn_world()[0])
-    return made, made.dreamer
+    made.filter_rollout(made.learn_world()[0])
+    return made, made.imagination
 
 
-def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
-    made, dreamer = about_to_imagine()
-    x = dreamer.imagine(400, torch.Generator().manual_seed(0))
+def test_the_policy_acts_in_imagination_as_it_would_on_those_observations():
+    made, imagination = about_to_imagine()
+    x = imagination.imagine(400, torch.Generator().manual_seed(0))
     assert x.obs.shape == (5, 400, 37) and x.action.shape == (5, 400, 12) and x.features.shape[2:] == (5, 400)
     mean, _ = made.belief.evaluate(x.obs, x.memory)
     torch.testing.assert_close(mean, x.mean, rtol=1e-4, atol=1e-5)
-    spread = ((x.action - x.mean) / made.belief.std().detach()).std()
-    assert float(spread) == pytest.approx(1, abs=0.05)
+    std = ((x.action - x.mean) / made.belief.std().detach()).std()
+    assert float(std) == pytest.approx(1, abs=0.05)
     assert torch.equal(x.reached[0], torch.ones(400)) and float(x.reached.min()) >= 0 and float(x.reached.max()) <= 1
     # it begins at instants of the rollout, with the memory of that instant
     r = made.workers[0].rollout
@@ -141,25 +141,25 @@ def test_the_policy_acts_in_a_dream_as_it_would_on_those_observations():
     torch.testing.assert_close(after[1][..., n] * (1 - r.starts[t + 1, n]), x.memory[1][..., 5], rtol=1e-4, atol=1e-5)
 
 
-def test_a_dream_that_begins_an_episode_remembers_nothing():
-    made, dreamer = about_to_imagine()
-    lived = dreamer.experience._replace(keep=torch.zeros_like(dreamer.experience.keep))
-    dreamer.follow(lived, made.workers)
-    x = dreamer.imagine(8, torch.Generator().manual_seed(0))
-    assert not any(y.any() for y in x.memory) and not dreamer.latents[:, : dreamer.model.deter].any()
+def test_an_imagined_rollout_that_begins_an_episode_remembers_nothing():
+    made, imagination = about_to_imagine()
+    rollout = imagination.experience._replace(keep=torch.zeros_like(imagination.experience.keep))
+    imagination.filter_rollout(rollout, made.workers)
+    x = imagination.imagine(8, torch.Generator().manual_seed(0))
+    assert not any(y.any() for y in x.memory) and not imagination.latents[:, : imagination.model.deter].any()
 
 
 def test_imagined_steps_count_as_far_as_they_are_probable(monkeypatch):
-    made, dreamer = about_to_imagine()
-    dreams = []
+    made, imagination = about_to_imagine()
+    rollouts = []
 
-    def uncertain(*rest):
-        dreams.append(imagine(*rest)._replace(goes_on=torch.full((5, 48), 0.5)))
-        return dreams[-1]
+    def uncertain(*arguments):
+        rollouts.append(imagine(*arguments)._replace(goes_on=torch.full((5, 48), 0.5)))
+        return rollouts[-1]
 
     monkeypatch.setattr("training.imagination.imagine", uncertain)
-    x = dreamer.imagine(48, torch.Generator().manual_seed(0))
-    (d,) = dreams
+    x = imagination.imagine(48, torch.Generator().manual_seed(0))
+    (d,) = rollouts
     torch.testing.assert_close(x.reached, torch.tensor([1, 0.5, 0.25, 0.125, 0.0625])[:, None].expand(5, 48))
     with torch.no_grad():
         values = made.belief.value(d.obs[..., :37], d.obs[..., 37:])
@@ -184,16 +184,16 @@ def test_imagination_begins_after_a_while_and_is_learned_from(threads):
         assert all(repeated[name] == x for name, x in metrics.items() if not name.endswith("seconds"))
 
 
-def test_lived_and_imagined_experience_weigh_what_they_are_asked_to():
+def test_real_and_imagined_experience_weigh_what_they_are_asked_to():
     gradients = []
     for weight in (0.0, 0.25, 1.0):
         made = engine(64, 2, **{"ppo.minibatches": 1, "world_model.weight": weight})
         made.iterate()
         made.step = gradients.append
         made.iterate()
-    lived, mixed, imagined = gradients
-    assert (lived - imagined).norm() > 0.1 * lived.norm() > 0
-    torch.testing.assert_close(mixed, 0.75 * lived + 0.25 * imagined, rtol=1e-4, atol=1e-6)
+    real, mixed, imagined = gradients
+    assert (real - imagined).norm() > 0.1 * real.norm() > 0
+    torch.testing.assert_close(mixed, 0.75 * real + 0.25 * imagined, rtol=1e-4, atol=1e-6)
 
 
 def test_imagination_has_a_preset_of_few_robots():
@@ -206,15 +206,15 @@ def test_imagination_has_a_preset_of_few_robots():
     )
 
 
-def test_a_rollout_is_learned_from_several_times_each_with_other_dreams(monkeypatch):
+def test_a_rollout_is_learned_from_several_times_each_with_other_imagined_ones(monkeypatch):
     made = engine(64, 1, **{"world_model.passes": 3})
-    dreams = []
+    experience = []
     made.iterate()
     real = made.learn_behaviour
-    monkeypatch.setattr(made, "learn_behaviour", lambda sources: (dreams.append(sources), real(sources))[1])
+    monkeypatch.setattr(made, "learn_behaviour", lambda sources: (experience.append(sources), real(sources))[1])
     made.iterate()
-    assert len(dreams) == 3 and all(sources[""] is dreams[0][""] for sources in dreams)
-    assert not torch.equal(dreams[0]["imagined_"][0].obs, dreams[1]["imagined_"][0].obs)
+    assert len(experience) == 3 and all(sources[""] is experience[0][""] for sources in experience)
+    assert not torch.equal(experience[0]["imagined_"][0].obs, experience[1]["imagined_"][0].obs)
 
 
 def test_the_learning_rate_follows_what_was_imagined_by_the_policy_of_this_instant(monkeypatch):
@@ -226,7 +226,7 @@ def test_the_learning_rate_follows_what_was_imagined_by_the_policy_of_this_insta
     assert sum(seen) / len(seen) == pytest.approx(metrics["imagined_kl"]) != pytest.approx(metrics["kl"])
 
 
-def test_episodes_of_one_step_are_lived_through_and_imagined_from():
+def test_episodes_of_one_step_are_learned_from_and_imagined_from():
     made = engine(32)
     made.iterate()
     made.collect_trajectory()
@@ -234,7 +234,7 @@ def test_episodes_of_one_step_are_lived_through_and_imagined_from():
     r.terminated.fill_(True)
     r.starts[1:] = 1.0
     metrics = made.train_on_trajectory()
-    assert made.dreams() and all(math.isfinite(x) for x in metrics.values())
+    assert made.imagines() and all(math.isfinite(x) for x in metrics.values())
     assert "imagined_kl" in made.iterate()
 
 
@@ -260,8 +260,8 @@ def test_latents_before_rollouts_are_those_the_policy_read():
     before = torch.cat([worker.infer.memory.latent for worker in made.workers], dim=-1)
     made.collect_trajectory()
     made.world_model.train = dict
-    lived, _ = made.learn_world()
-    assert torch.equal(lived.latent, before) and before.any()
+    rollout, _ = made.learn_world()
+    assert torch.equal(rollout.latent, before) and before.any()
 
 
 def test_a_creature_carries_its_latent_from_step_to_step_and_does_the_same_again():
@@ -282,7 +282,7 @@ def test_a_creature_carries_its_latent_from_step_to_step_and_does_the_same_again
     keep[0] = 0.0
     before = torch.cat((torch.zeros(1, 32, 12), runs[0][:-1]))
     with torch.no_grad():
-        whole = m.run(
+        whole = m.sequence(
             m.initial_latent(32), before.flatten(0, 1), keep, None, m.encode_seen(m.standardise(obs.flatten(0, 1)))
         )
     torch.testing.assert_close(memory.latent, whole.last)

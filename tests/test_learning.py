@@ -11,21 +11,21 @@ from training.presets import preset
 
 CPU = torch.device("cpu")
 ITERATIONS = 40  # seeds 0, 1 and 2 survive 99 %, 72 % and 63 % of their episodes then; untrained ones 6 %
-SHARES = 2  # on any machine: every share has noise of its own
+PARTS = 2  # on any machine: every part of the robots has noise of its own
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_short_training_learns_to_stand_against_pushes(precision):
     torch.manual_seed(0)
     cfg = preset("quadruped-balance")
-    env, trial = (registry.make(cfg.task, num_envs=n, threads=SHARES) for n in (256, 128))
+    env, trial = (registry.make(cfg.task, num_envs=n, threads=PARTS) for n in (256, 128))
     creature = Creature(env, cfg.network, cfg.world_model)
     creature.use_precision(precision)
-    untrained = evaluate(creature, trial, 1000, CPU, SHARES)
-    engine = TrainingEngine(env, creature, cfg, CPU, SHARES)
+    untrained = evaluate(creature, trial, 1000, CPU, PARTS)
+    engine = TrainingEngine(env, creature, cfg, CPU, PARTS)
     for _ in range(ITERATIONS):
         metrics = engine.iterate()
-    trained = evaluate(creature, trial, 1000, CPU, SHARES)
+    trained = evaluate(creature, trial, 1000, CPU, PARTS)
     assert untrained["survival"] < 0.2
     assert trained["survival"] > 0.6
     assert trained["mean_return"] > 1.5 * untrained["mean_return"]

@@ -28,7 +28,7 @@ SAMPLES = [
     dict(zip(monitor.UNITS, values, strict=True))
     for values in ((10.0, 1000.0, 40.0), (90.0, 4000.0, 70.0), (20.0, 4000.0, 43.0))
 ]
-TOLD = (
+DESCRIBED = (
     "GPU: load 40 % mean, 90 max, 20 median; memory 3000 MB mean, 4000 max, 4000 median; "
     "temperature 51 deg C mean, 70 max, 43 median"
 )
@@ -97,12 +97,12 @@ def test_gputil_itself_can_be_imported():
 
 def test_mean_max_and_median_of_what_was_sampled():
     watching = watch(SAMPLES)
-    assert watching.describe() == TOLD and watching.latest() == SAMPLES[-1] and watching.failures == 0
+    assert watching.describe() == DESCRIBED and watching.latest() == SAMPLES[-1] and watching.failures == 0
 
 
 def test_a_sample_that_fails_is_counted_and_leaves_no_old_values():
     watching = watch([OSError("no nvidia-smi"), *SAMPLES, {}])
-    assert watching.describe() == TOLD + "; 2 of 5 samples failed" and watching.latest() == {}
+    assert watching.describe() == DESCRIBED + "; 2 of 5 samples failed" and watching.latest() == {}
     assert watch([LookupError("none")]).describe() == "GPU: 1 of 1 samples failed"
     assert watch([{"gpu_memory": 7.0}]).describe() == "GPU: memory 7 MB mean, 7 max, 7 median"
     assert Monitor(None).describe() == ""

@@ -55,7 +55,7 @@ def test_the_pendulum_of_the_docs_learns_to_swing_up(tmp_path):
 
 def test_a_task_written_from_the_docs_alone_learns(tmp_path):
     text = (ROOT / "tests" / "tasks" / "lander.py").read_text()
-    assert len(text.splitlines()) < 80
+    assert len(text.splitlines()) < 100
     (tmp_path / "lander.py").write_text(text)
     before, after = improves(tmp_path, "lander:lander", 120)
     assert before["survival"] < 0.2 and after["survival"] > 0.8 and after["mean_return"] > before["mean_return"] + 1

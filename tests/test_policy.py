@@ -35,7 +35,8 @@ def creature(name, env):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_sequence_gives_what_its_steps_give(name, env):
     made = creature(name, env).belief
-    steps, n = 21, 5  # longer than the transformer's window
+    steps = 21  # longer than the transformer's window
+    n = 5
     obs = torch.randn(steps, n, env.num_obs)
     starts = (torch.rand(steps, n) < 0.1).float()
     made.observe(3 * torch.randn(500, env.num_obs), torch.randn(500, env.num_privileged))
@@ -84,7 +85,8 @@ def test_an_example_learns_and_resumes(name, env, tmp_path):
     other.load_state(loaded.trainer)
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), again.parameters(), strict=True))
     for a, b in zip(engine.optimizer.param_groups, other.optimizer.param_groups, strict=True):
-        (x,), (y,) = a["params"], b["params"]
+        (x,) = a["params"]
+        (y,) = b["params"]
         assert torch.equal(engine.optimizer.state[x]["exp_avg"], other.optimizer.state[y]["exp_avg"])
     other.iterate()
 
@@ -110,7 +112,7 @@ def test_an_example_exported_acts_as_it_does(name, env, tmp_path):
     ("old", "new", "message"),
     [
         ("def value_of", "def values_of", "network.policy: NAME:Plain: expected a method value_of()"),
-        ("self.log_std =", "self.log_spread =", "Plain: expected log_std, a parameter (12), or a method std()"),
+        ("self.log_std =", "self.log_sigma =", "Plain: expected log_std, a parameter (12), or a method std()"),
         (
             "return self.actor(self.standardise(obs)), state",
             "return self.actor(self.standardise(obs)).transpose(0, 1), state",
@@ -127,7 +129,7 @@ def test_an_example_exported_acts_as_it_does(name, env, tmp_path):
             "self.idle = nn.Parameter(torch.zeros(1))\n        self.log_std =",
             "Plain: idle: expected a parameter that actions or values depend on",
         ),
-        ("self.critic", "self.judge", "expected parameters of a critic, whose names begin with value or critic"),
+        ("self.critic", "self.other", "expected parameters of a critic, whose names begin with value or critic"),
         (
             "    def evaluate",
             "    def initial_state(self, n):\n        return (torch.ones(3, n),)\n\n    def evaluate",

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation against arithmetic by hand; the engine, with one share of the robots or several."""
+"""Proximal policy optimisation against arithmetic by hand; the engine, with one part of the robots or several."""
 
 import dataclasses
 import math
@@ -113,7 +113,8 @@ def test_learning_rate_follows_the_divergence_within_its_bounds():
     assert ppo.adapt_learning_rate(1e-3, 0.03, cfg) == pytest.approx(1e-3 / 1.5)
     assert ppo.adapt_learning_rate(1e-3, 0.002, cfg) == pytest.approx(1.5e-3)
     assert ppo.adapt_learning_rate(1e-3, 0.01, cfg) == 1e-3
-    low = high = 1e-3
+    low = 1e-3
+    high = 1e-3
     for _ in range(50):
         low = ppo.adapt_learning_rate(low, 1.0, cfg)
         high = ppo.adapt_learning_rate(high, 0.0, cfg)
@@ -169,8 +170,8 @@ def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
             assert (forgotten - r.mean).abs().max() > 1e-3
             worker.estimate()
             average = worker.experience.advantage.mean()
-            spread = worker.experience.advantage.std()
-            metrics = gradient(made.belief, made.cfg.ppo, worker.experience, made.parameters, average, spread)[1]
+            std = worker.experience.advantage.std()
+            metrics = gradient(made.belief, made.cfg.ppo, worker.experience, made.parameters, average, std)[1]
             assert float(metrics["kl"]) == pytest.approx(0, abs=tolerance**1.2)
             assert metrics["clip_fraction"] < (1e-6 if precision == "float32" else 0.01)
             # of normalised advantages, whose mean is 0
@@ -238,7 +239,7 @@ def test_first_update_is_no_step_off_the_policy():
 
 
 def joined(whole, parts):
-    """Write the rollouts of shares into that of one which has all their robots."""
+    """Write the rollouts of parts into that of one which has all their robots."""
     for name, x in vars(whole).items():
         if isinstance(x, torch.Tensor) and x.dim() > 1:
             x.copy_(torch.cat([getattr(r, name) for r in parts], dim=1))
@@ -318,13 +319,13 @@ def test_experience_of_several_shares_is_learned_from_as_that_of_one():
     whole = Experience.join(parts)
     counts = [x.value.shape[1] for x in parts]
     scale = whole.advantage.mean(), whole.advantage.std()
-    together, told = gradient(made.belief, made.cfg.ppo, whole, made.parameters, *scale)
+    together, expected = gradient(made.belief, made.cfg.ppo, whole, made.parameters, *scale)
     apart = [gradient(made.belief, made.cfg.ppo, x, made.parameters, *scale) for x in parts]
     torch.testing.assert_close(
         sum(n * g for n, (g, _) in zip(counts, apart, strict=True)) / sum(counts), together, rtol=1e-3, atol=1e-6
     )
     losses = [float(metrics["value_loss"]) for _, metrics in apart]
-    assert float(told["value_loss"]) == pytest.approx(np.average(losses, weights=counts), rel=1e-4)
+    assert float(expected["value_loss"]) == pytest.approx(np.average(losses, weights=counts), rel=1e-4)
     for got, expected in zip(whole.of(slice(counts[0], None)).tensors(), parts[1].tensors(), strict=True):
         assert torch.equal(got, expected)
 

@@ -133,7 +133,8 @@ def test_light_shows_the_relief():
     assert towards > 1.2 * away
     # along x, from a wall of 1 m on the side away from the sun to one on the sun's side
     heights = np.zeros((81, 81))
-    heights[:, :20] = heights[:, 60:] = 1.0  # for x up to -2.1, and from 2.0 on
+    heights[:, :20] = 1.0  # for x up to -2.1
+    heights[:, 60:] = 1.0  # and from 2.0 on
     walls = terrain.from_array(heights, 0.1)
     brightness = {}
     for i in (-2, -1, 0, 1):

@@ -62,7 +62,7 @@ def test_training_leaves_metrics_events_curve_and_checkpoint(trained):
 
 def test_a_profile_says_where_all_the_time_went(trained):
     shares = dict(re.findall(r"^ +(\w+) +([\d.]+) % +[\d.]+ us per env step$", trained[2], re.MULTILINE))
-    assert list(shares) == ["move", "infer", "value", "gradient", "world", "follow", "imagine", "rest"]
+    assert list(shares) == ["move", "infer", "value", "gradient", "world", "filter", "imagine", "other"]
     assert all(float(share) > 0 for share in shares.values())
     assert sum(map(float, shares.values())) == pytest.approx(100, abs=0.3)
 
@@ -318,8 +318,8 @@ def test_ctrl_c_saves_and_leaves(tmp_path):
         if line.startswith("iteration"):
             process.send_signal(signal.SIGINT)
             break
-    rest = process.stderr.read()
-    assert process.wait(60) == 130 and "Traceback" not in rest and "checkpoint" in rest, "".join(lines) + rest
+    other = process.stderr.read()
+    assert process.wait(60) == 130 and "Traceback" not in other and "checkpoint" in other, "".join(lines) + other
     loaded = checkpoint.load(tmp_path / "checkpoints" / "quadruped-balance.pt")
     assert 0 < loaded.progress["iteration"] < 100000 and loaded.config.train.num_envs == 64
 

@@ -41,7 +41,9 @@ def symmetric(robot):
     offset = robot.offset.copy()
     foot_offset = robot.foot_offset.copy()
     home = robot.home_joints.copy()
-    offset[1::2], foot_offset[1::2], home[1::2] = offset[::2] * flip, foot_offset[::2] * flip, home[::2] * [-1, 1, 1]
+    offset[1::2] = offset[::2] * flip
+    foot_offset[1::2] = foot_offset[::2] * flip
+    home[1::2] = home[::2] * [-1, 1, 1]
     ranges = robot.joint_range.copy()
     ranges[1::2] = ranges[::2]
     ranges[1::2, 0] = -ranges[::2, 0, ::-1]

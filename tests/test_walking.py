@@ -29,10 +29,10 @@ def test_commands_are_drawn_as_configured():
     assert np.linalg.norm(command[moves, :2], axis=1).min() >= cfg.least
     assert np.abs(command[turns, 2]).min() >= cfg.least
     slow = np.pi * cfg.least**2 / (2.0 * 1.2)  # the share of even draws that are below the least speed
-    rest = 1 - cfg.standing - cfg.turning
-    assert moves.mean() == pytest.approx(rest * (1 - slow), abs=0.02)
-    assert (~moves & turns).mean() == pytest.approx((1 - cfg.least) * (cfg.turning + rest * slow), abs=0.02)
-    assert (~moves & ~turns).mean() == pytest.approx(cfg.standing + cfg.least * (cfg.turning + rest * slow), abs=0.02)
+    other = 1 - cfg.standing - cfg.turning
+    assert moves.mean() == pytest.approx(other * (1 - slow), abs=0.02)
+    assert (~moves & turns).mean() == pytest.approx((1 - cfg.least) * (cfg.turning + other * slow), abs=0.02)
+    assert (~moves & ~turns).mean() == pytest.approx(cfg.standing + cfg.least * (cfg.turning + other * slow), abs=0.02)
     even = (0.25, 0.25, 0.25, 0.25)
     gap = (0.5 / 1.8, 0.4 / 1.8, 0.4 / 1.8, 0.5 / 1.8)
     for column, (low, high), some, shares in (

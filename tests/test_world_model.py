@@ -44,7 +44,9 @@ def sequences(m, steps=6, robots=7, seed=1):
 
 def course(m, s, noise=None):
     """Return what a model takes sequences for."""
-    return m.run(s.latent, s.action.flatten(0, 1), s.keep, noise, m.encode_seen(m.standardise(s.obs.flatten(0, 1))))
+    return m.sequence(
+        s.latent, s.action.flatten(0, 1), s.keep, noise, m.encode_seen(m.standardise(s.obs.flatten(0, 1)))
+    )
 
 
 # Arithmetic
@@ -179,7 +181,7 @@ def test_what_it_expects_in_the_mirror_is_the_mirror_image_of_what_it_expects():
     ours = course(m, s, noise)
     theirs = course(m, image, noise.flip(0))
     torch.testing.assert_close(m.decode_all(theirs.latents), m.of_all(m.decode_all(ours.latents)), rtol=1e-4, atol=1e-4)
-    for a, b in zip(m.judge(ours.follows), m.judge(theirs.follows), strict=True):
+    for a, b in zip(m.predict_outcome(ours.follows), m.predict_outcome(theirs.follows), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours.logits.flip(0), theirs.logits, rtol=1e-4, atol=1e-5)
     assert (m.decode_all(theirs.latents) - m.decode_all(ours.latents)).abs().max() > 0.1
@@ -242,28 +244,28 @@ def test_overshooting_predicts_from_every_kth_latent_within_an_episode():
     m = of_quadruped()
     s = sequences(m, steps=7)
     target = m.both_sides(m.standardise(s.obs.flatten(0, 1)))
-    lived = course(m, s, m.noise(49))
+    real = course(m, s, m.noise(49))
     weights = overshooting_weights(3, 0.5)
-    ours = overshooting_loss(m, s, lived, target, weights, Chance(CPU, 3))
+    ours = overshooting_loss(m, s, real, target, weights, Chance(CPU, 3))
     noise = Chance(CPU, 3).draw(2, m.groups, 3 * 14).unflatten(-1, (3, 14))
     of = lambda x, t: x.unflatten(-1, (7, 7))[..., t, :]  # noqa: E731  a step of all robots
     expected = torch.zeros(14)
-    latent = torch.cat([of(lived.latents, t) for t in (0, 3)], dim=-1)
+    latent = torch.cat([of(real.latents, t) for t in (0, 3)], dim=-1)
     alive = torch.ones(14)
     for j in range(3):
         at = (1 + j, 4 + j)
         action, keep, reward, terminated = (
             torch.cat([x[t] for t in at]) for x in (s.action, s.keep, s.reward, s.terminated)
         )
-        ahead = m.run(latent, action, torch.ones(1, 14), noise[..., j, :])
+        ahead = m.sequence(latent, action, torch.ones(1, 14), noise[..., j, :])
         came = sum(outcome_losses(m, ahead.follows, reward, terminated).values())
         seen = observation_loss(m, ahead.latents, torch.cat([of(target, t) for t in at], dim=-1))
-        surprise = latent_losses(m, ahead.logits, torch.cat([of(lived.logits, t) for t in at], dim=-1))[0]
+        surprise = latent_losses(m, ahead.logits, torch.cat([of(real.logits, t) for t in at], dim=-1))[0]
         expected = expected + weights[j] * (alive * came + alive * keep * (seen + surprise))
         alive = alive * keep
         latent = ahead.last
     torch.testing.assert_close(ours, expected.mean())
-    assert overshooting_loss(m, sequences(m, steps=3), lived, target, weights, None) == 0
+    assert overshooting_loss(m, sequences(m, steps=3), real, target, weights, None) == 0
 
 
 @pytest.mark.parametrize("changes", [{}, {"overshoot": 2, "mask": 0.5}, {"privileged": True}])
@@ -335,7 +337,7 @@ def test_a_fall_costs_what_it_cost():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(m.reward(m.judge(follows)).detach().mean()) == pytest.approx(float(reward.mean()), rel=0.1)
+    assert float(m.reward(m.predict_outcome(follows)).detach().mean()) == pytest.approx(float(reward.mean()), rel=0.1)
 
 
 @pytest.mark.parametrize(

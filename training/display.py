@@ -33,7 +33,7 @@ SHOWN = 5  # terms of the reward that the panel shows, the largest
 
 
 class Display:
-    """Shows iteration, speed, return, survival, what else evaluations are judged by, and time left while training."""
+    """Shows iteration, speed, return, survival, what else the task asks for, and time left while training."""
 
     def __init__(self, iterations: int, console: Console, targets: tuple[str, ...] = ()) -> None:
         self.iterations = iterations

@@ -2,8 +2,8 @@ r"""TrainingEngine: collect a trajectory, learn from it.
 
 robots      0 ............ n-1 | n ........... 2n-1
            +-------------------+-------------------+
-collect    | think move think .| think move think .|   a thread for each worker, who has robots of its own: on the CPU it
-           +-------------------+-------------------+   does both; with a GPU one worker moves while the GPU
+collect    | think move think .| think move think .|   a thread for each worker, who has robots of its own: on the
+           +-------------------+-------------------+   CPU it does both; with a GPU one worker moves while the GPU
 update     | gradient          | gradient          |   thinks for the other
            +---------+---------+---------+---------+
                       \                 /
@@ -21,7 +21,7 @@ from entity import Creature, Memory
 from environments import ABEnv
 from training import ppo
 from training.experience import Experience, Gradients
-from training.imagination import Dreamer
+from training.imagination import Imagination
 from training.optimizer import Adam, flatten
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
@@ -56,17 +56,17 @@ class TrainingEngine:
         model = creature.world_model
         world = cfg.world_model
         self.world_model = None
-        self.dreamer = None
+        self.imagination = None
         if model:
             self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, device)
             self.world_model = WorldModelTrainer(model, self.replay, cfg.seed, threads)
         if world.role == "imagination":
-            self.dreamer = Dreamer(creature, env.num_envs, cfg, device, threads)
+            self.imagination = Imagination(creature, env.num_envs, cfg, device, threads)
         # taken so far, spent on them
         self.env_steps = 0
         self.seconds = 0.0
         self.spent = dict.fromkeys(
-            ("gradient", *(("world",) if model else ()), *(("follow", "imagine") if self.dreamer else ())), 0.0
+            ("gradient", *(("world",) if model else ()), *(("filter", "imagine") if self.imagination else ())), 0.0
         )  # of these
         self.skipped = 0  # gradients that were not finite
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
@@ -111,16 +111,19 @@ class TrainingEngine:
         return [worker.rollout for worker in self.workers]
 
     def train_on_trajectory(self) -> dict[str, float]:
-        """Update the creature from the latest rollout; return the metrics' means over minibatches, of the last update if there are several."""
+        """Update the creature from the latest rollout; return the metrics' means over minibatches.
+
+        They are the last update's if there are several.
+        """
         side_by_side(Worker.estimate, self.workers)
         sources = {"": [worker.experience for worker in self.workers]}
         more = {}
         if self.world_model:
-            lived, more = self.learn_world()
-            if self.dreamer:
-                self.follow(lived)
-        for _ in range(self.cfg.world_model.passes if self.dreams() else 1):
-            metrics = self.learn_behaviour(sources | self.dream())
+            rollout, more = self.learn_world()
+            if self.imagination:
+                self.filter_rollout(rollout)
+        for _ in range(self.cfg.world_model.passes if self.imagines() else 1):
+            metrics = self.learn_behaviour(sources | self.imagine())
         metrics |= more
         for worker in self.workers:
             self.belief.observe(worker.experience.obs[0], worker.rollout.privileged[0].to(self.device))
@@ -130,38 +133,39 @@ class TrainingEngine:
         """Train the world model on this rollout and earlier ones; return this one and the metrics."""
         start = time.perf_counter()
         rollouts = [worker.rollout for worker in self.workers]
-        lived = self.replay.add(
-            rollouts, self.dreamer.latent if self.dreamer else Memory.join([r.state for r in rollouts]).latent
-        )
+        latent = self.imagination.latent if self.imagination else Memory.join([r.state for r in rollouts]).latent
+        rollout = self.replay.add(rollouts, latent)
         if self.replay.count <= self.replay.capacity:  # from then on what the networks were taught keeps its meaning
-            self.creature.world_model.normaliser.update(lived.obs.flatten(0, 1))
+            self.creature.world_model.normaliser.update(rollout.obs.flatten(0, 1))
         metrics = self.world_model.train()
         self.spent["world"] += time.perf_counter() - start
-        return lived, metrics
+        return rollout, metrics
 
-    def follow(self, lived: Sequences) -> None:
-        """Follow the rollout with the world model."""
+    def filter_rollout(self, rollout: Sequences) -> None:
+        """Find the rollout's latents with the world model."""
         start = time.perf_counter()
-        self.dreamer.follow(lived, self.workers)
-        self.spent["follow"] += time.perf_counter() - start
+        self.imagination.filter_rollout(rollout, self.workers)
+        self.spent["filter"] += time.perf_counter() - start
 
-    def dreams(self) -> bool:
+    def imagines(self) -> bool:
         """Return whether to imagine: the world model is for that and has learnt a little."""
-        return self.dreamer is not None and self.replay.count > self.cfg.world_model.patience
+        return self.imagination is not None and self.replay.count > self.cfg.world_model.patience
 
-    def dream(self) -> dict[str, list[Experience]]:
+    def imagine(self) -> dict[str, list[Experience]]:
         """Imagine how the rollout might go on, a part of it in every thread."""
-        if not self.dreams():
+        if not self.imagines():
             return {}
         start = time.perf_counter()
-        dreamer = self.dreamer
-        count = max(1, self.cfg.world_model.imagined // len(dreamer.generators))
-        imagined = side_by_side(lambda generator: dreamer.imagine(count, generator), dreamer.generators)
+        imagination = self.imagination
+        count = max(1, self.cfg.world_model.imagined // len(imagination.generators))
+        imagined = side_by_side(lambda generator: imagination.imagine(count, generator), imagination.generators)
         self.spent["imagine"] += time.perf_counter() - start
         return {"imagined_": imagined}
 
     def learn_behaviour(self, sources: dict[str, list[Experience]]) -> dict[str, float]:
-        """Update policy and critic from experience of each source, in parts for the threads; return the metrics' means, names beginning with the source's.
+        """Update policy and critic from experience of each source; return the metrics' means.
+
+        sources: in parts for the threads, by what the names of their metrics begin with.
 
         The learning rate heeds the divergence from the policy of this instant, which imagined what was imagined.
         """
@@ -189,8 +193,8 @@ class TrainingEngine:
                     std, mean = statistics[name]
                     results = side_by_side(lambda x: self.gradients(x, mean, std), work)  # noqa: B023
                     weights = [n / sum(robots) for n in robots]
-                    part = imagined if name else 1.0 - imagined
-                    total = total + part * sum(w * g for w, (g, _) in zip(weights, results, strict=True))
+                    share = imagined if name else 1.0 - imagined
+                    total = total + share * sum(w * g for w, (g, _) in zip(weights, results, strict=True))
                     for key in results[0][1]:
                         x = sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True))
                         sums[name + key] = sums.get(name + key, 0.0) + x / (minibatches * cfg.epochs)
@@ -201,18 +205,22 @@ class TrainingEngine:
         return sums
 
     def profile(self) -> dict[str, float]:
-        """Return the seconds that went into each part so far; gradient: with the optimiser; rest: waiting and book-keeping; of collecting the workers' mean."""
+        """Return the seconds that went into each part so far.
+
+        gradient: with the optimiser; other: waiting and book-keeping; of collecting, the workers' mean.
+        """
         parts = {
             name: sum(worker.seconds[name] for worker in self.workers) / len(self.workers)
             for name in self.workers[0].seconds
         } | self.spent
-        return parts | {"rest": self.seconds - sum(parts.values())}
+        return parts | {"other": self.seconds - sum(parts.values())}
 
     def step(self, gradient: Tensor) -> None:
-        """Step along a gradient, policy and critic clipped apart: a fall surprises the critic most, and should not still the policy.
+        """Step along a gradient, policy and critic clipped apart.
 
-        The critic takes longer steps: where it lags behind the policy, what it does not know yet of
-        falls looks like gain (balance after 20 s: 93 and 97 instead of 67 and 76 % of episodes survived).
+        A fall surprises the critic most, and should not still the policy. The critic takes longer steps: where it lags
+        behind the policy, what it does not know yet of falls looks like gain (balance after 20 s: 93 and 97 instead of
+        67 and 76 % of episodes survived).
         """
         if not torch.isfinite(gradient).all():  # a step along a broken gradient would end the run
             self.skipped += 1
@@ -236,7 +244,10 @@ class TrainingEngine:
             self.env.set_level(*self.levels)
 
     def statistics(self) -> dict[str, float]:
-        """Return what the environment counted since the last call: reward terms per second and robot, and shares of how episodes ended."""
+        """Return what the environment counted since the last call.
+
+        Reward terms are per second and robot; how episodes ended is in shares of them.
+        """
         sums: dict[str, float] = {}
         for worker in self.workers:
             for name, value in worker.env.statistics().items():

@@ -14,12 +14,18 @@ EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never 
 
 
 def reaches(result: dict[str, float], survival: float, targets: dict[str, tuple[float, float]]) -> bool:
-    """Return whether an evaluation's survival and the rest are good enough for the task to count as learnt; targets: ABEnv.targets."""
+    """Return whether an evaluation is good enough for the task to count as learnt.
+
+    survival: the least there must be; targets: ABEnv.targets, bounds on what else the task asks.
+    """
     return result["survival"] >= survival and all(low <= result[name] <= high for name, (low, high) in targets.items())
 
 
 def nearness(result: dict[str, float], survival: float, targets: dict[str, tuple[float, float]]) -> float:
-    """Return how near an evaluation is to what reaches() asks: 1 if it does, else the share of what it is farthest from."""
+    """Return how near an evaluation is to what reaches() asks.
+
+    1 if it does, else the share of what it is farthest from.
+    """
     shares = [result["survival"] / max(survival, 1e-9)]
     for name, (low, high) in targets.items():
         value = result[name]
@@ -49,7 +55,7 @@ def target(survival: float, targets: dict[str, tuple[float, float]]) -> str:
 def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1) -> dict[str, float]:
     """Run one whole episode per robot with the policy's mean actions.
 
-    threads: shares of the robots, each in a thread of its own.
+    threads: parts of the robots, each in a thread of its own.
 
     Returns episodes; survival, the share that ended by time; mean_return; episode_seconds, the
     mean length; the means of what the task tallies of whole episodes; and the mean of the task's own
@@ -70,7 +76,10 @@ def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, th
 
 @torch.no_grad()
 def run_episodes(creature: Creature, env: ABEnv, seed: int, device: torch.device) -> dict[str, Any]:
-    """Return survived, returns, steps and tallies of one episode per robot, (N) each, and errors, each one's sum over all instants but the last."""
+    """Return what became of one episode per robot.
+
+    survived, returns, steps and tallies: (N) each; errors: each one's sum over all instants but the last.
+    """
     state = env.init_state(seed)
     memory = creature.initial_state(env.num_envs)
     running = np.ones(env.num_envs, bool)

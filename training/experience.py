@@ -1,4 +1,4 @@
-"""Experience: what an update learns from, lived or imagined, and the gradient that it gives."""
+"""Experience: what an update learns from, real or imagined, and the gradient that it gives."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class Experience(NamedTuple):
     reached: Tensor | None = None  # (T, N), probability of having come to a step that was imagined
 
     def of(self, robots: slice) -> "Experience":
-        """Return what some of the robots lived through, as views."""
+        """Return what some of the robots experienced, as views."""
         obs, starts, action, mean, value, advantage, reached = (
             y if y is None else y[:, robots]
             for y in (self.obs, self.starts, self.action, self.mean, self.value, self.advantage, self.reached)
@@ -57,7 +57,7 @@ class Experience(NamedTuple):
 
     @staticmethod
     def join(parts: "list[Experience]") -> "Experience":
-        """Return what several groups of robots lived through as what one did."""
+        """Return what several groups of robots experienced as what one did."""
         x, *_ = parts
         if len(parts) == 1:
             return x
@@ -73,7 +73,10 @@ class Experience(NamedTuple):
 
 
 def values(belief: Policy, everything: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the critic's features (..., T, N) and values (T + 1, N) of observations and privileged ones, (T + 1, N, O + P)."""
+    """Return the critic's features (..., T, N) and values (T + 1, N).
+
+    everything: (T + 1, N, O + P), observations and privileged ones.
+    """
     features = belief.critic_features(everything.flatten(0, 1))
     found = belief.value_of(features).unflatten(0, everything.shape[:2])
     return features.unflatten(-1, everything.shape[:2])[..., :-1, :], found
@@ -100,7 +103,10 @@ def gradient(
 
 
 class GradientGraph:
-    """gradient() of minibatches of one shape on a GPU, as one CUDA graph: replaying a sequence launches a thousand kernels of microseconds."""
+    """gradient() of minibatches of one shape on a GPU, as one CUDA graph.
+
+    Replaying a sequence launches a thousand kernels of microseconds.
+    """
 
     def __init__(
         self, belief: Policy, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor
@@ -131,7 +137,10 @@ class Gradients:
         self._graphs: dict[tuple, GradientGraph] = {}
 
     def __call__(self, x: Experience, mean: Tensor, std: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the gradient and metrics of a minibatch; on a GPU the next call with one of that shape overwrites them."""
+        """Return the gradient and metrics of a minibatch.
+
+        On a GPU the next call with one of that shape overwrites them.
+        """
         if x.value.device.type != "cuda":
             return gradient(self.belief, self.cfg, x, self.parameters, mean, std)
         shapes = tuple(y.shape for y in x.tensors())

@@ -57,7 +57,8 @@ def export_onnx(creature: Creature, num_obs: int, path: str) -> None:
     partial = target.with_suffix(".partial")
     with contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its progress
         torch.onnx.export(
-            policy, (torch.zeros(1, num_obs), *remembered), str(partial), dynamo=True, external_data=False, verbose=False,
-            input_names=["observation", *policy.names], output_names=["action", *(f"next_{name}" for name in policy.names)],
+            policy, (torch.zeros(1, num_obs), *remembered), str(partial), dynamo=True, external_data=False,
+            verbose=False, input_names=["observation", *policy.names],
+            output_names=["action", *(f"next_{name}" for name in policy.names)],
         )  # fmt: skip
     os.replace(partial, target)

@@ -1,4 +1,7 @@
-"""What a world model foresees, beside what comes: a ghost that knows the robot's actions but does not look, and a plot of it."""
+"""What a world model foresees, beside what comes: a ghost, and a plot of it.
+
+The ghost knows the robot's actions but does not look.
+"""
 
 import pathlib
 from typing import Any
@@ -23,15 +26,15 @@ class Foresight:
     def __init__(self, creature: Creature, env: ABEnv, device: torch.device, ahead: int = AHEAD) -> None:
         if creature.world_model is None:
             raise ConfigError(
-                "--dream: expected a checkpoint with a world model, as of --world_model.role belief, got one of role off"
+                "--dream: expected a checkpoint with a world model, as of --world_model.role belief,"
+                " got one of role off"
             )
         self.model = creature.world_model
         self.env = env
         self.device = device
         self.ahead = ahead
-        self.history: list[
-            tuple[np.ndarray, np.ndarray, bool]
-        ] = []  # of this episode: what came, what was foreseen, whether it looked
+        # of this episode: what came, what was foreseen, whether it looked
+        self.history: list[tuple[np.ndarray, np.ndarray, bool]] = []
 
     def begin(self, state: Any) -> None:
         """Begin with the first observation of an episode."""
@@ -45,11 +48,11 @@ class Foresight:
         model = self.model
         came = torch.from_numpy(np.concatenate((state.obs, state.info["privileged"]), axis=-1)).to(self.device)
         kept = torch.full((1, 1), keep, device=self.device)
-        self.latent = model.run(
+        self.latent = model.sequence(
             self.latent, action, kept, None, model.encode_seen(model.standardise(came[:, : model.seen_features.size]))
         ).last
         looks = not keep or len(self.history) % self.ahead == 0
-        self.unseen = self.latent if looks else model.run(self.unseen, action, kept, None).last
+        self.unseen = self.latent if looks else model.sequence(self.unseen, action, kept, None).last
         self.history.append((came[0].cpu().numpy().copy(), model.decode_all(self.unseen)[0].cpu().numpy(), looks))
         self._move(looks)
 
@@ -58,7 +61,10 @@ class Foresight:
         self._look(state, action, 1.0)
 
     def _move(self, looks: bool) -> None:
-        """Move the ghost as is foreseen; where the robot is and heads to is no part of an observation, so it is told that with every look."""
+        """Move the ghost as is foreseen.
+
+        Where the robot is and heads to is no part of an observation: the ghost takes that over with every look.
+        """
         m = self.env.motion(self.history[-1][1][None])
         dt = self.env.cfg.ctrl_dt
         up = -m["gravity"][0] / max(float(np.linalg.norm(m["gravity"][0])), 1e-6)
@@ -79,9 +85,8 @@ class Foresight:
         ])  # fmt: skip
         if not looks:
             v = m["velocity"][0]
-            ahead = np.array(
-                [np.cos(pitch) * v[0] + np.sin(pitch) * v[2], v[1]]
-            )  # in the heading frame, small rolls neglected
+            # in the heading frame, small rolls neglected
+            ahead = np.array([np.cos(pitch) * v[0] + np.sin(pitch) * v[2], v[1]])
             cos = np.cos(self.yaw)
             sin = np.sin(self.yaw)
             self.place[:2] += dt * np.array([cos * ahead[0] - sin * ahead[1], sin * ahead[0] + cos * ahead[1]])
@@ -101,7 +106,8 @@ class Foresight:
         looks = times[[step[2] for step in self.history]]
         shown = (
             ("forward velocity [m/s]", lambda m: m["velocity"][:, 0]), ("yaw rate [rad/s]", lambda m: m["spin"][:, 2]),
-            ("pitch [rad]", lambda m: np.arcsin(np.clip(m["gravity"][:, 0], -1, 1))), ("front left thigh [rad]", lambda m: m["joint_position"][:, 1]),
+            ("pitch [rad]", lambda m: np.arcsin(np.clip(m["gravity"][:, 0], -1, 1))),
+            ("front left thigh [rad]", lambda m: m["joint_position"][:, 1]),
             ("front left calf [rad]", lambda m: m["joint_position"][:, 2]),
         )  # fmt: skip
         figure, axes = plt.subplots(len(shown), sharex=True, figsize=(11, 9), layout="constrained")

@@ -6,7 +6,10 @@ import torch
 
 
 def record(compute: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Return a graph that repeats what a function does with tensors that stay where they are; not while another thread uses the GPU."""
+    """Return a graph that repeats what a function does with tensors that stay where they are.
+
+    Not to be called while another thread uses the GPU.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # libraries allocate what they need in their first runs, which a graph must not

@@ -15,8 +15,8 @@ from training.worker import Worker
 from world_model import WorldModel
 
 
-class Dream(NamedTuple):
-    """H imagined steps of M robots, from instants that robots lived through."""
+class Imagined(NamedTuple):
+    """H imagined steps of M robots, from instants of a real rollout."""
 
     memory: State  # of the policy before the first step
     obs: Tensor  # (H + 1, M, O + P), the first one real
@@ -35,10 +35,11 @@ def imagine(
     memory: State,
     steps: int,
     generator: torch.Generator,
-) -> Dream:
+) -> Imagined:
     """Let the policy act for some steps.
 
-    latent: (sides, D + Z, M), of instants at which obs (M, O + P) was observed; memory: the policy's before it saw that.
+    latent: (sides, D + Z, M), of instants at which obs (M, O + P) was observed; memory: the policy's before it saw
+    that.
     """
     start = memory
     m = len(obs)
@@ -58,9 +59,9 @@ def imagine(
             (deters, latent[:, : model.deter]),
         ):
             kept.append(new)
-    outcome = model.judge(torch.cat(deters, dim=-1))
+    outcome = model.predict_outcome(torch.cat(deters, dim=-1))
     reward, goes_on = (x.view(steps, m) for x in (model.reward(outcome), outcome.goes_on.sigmoid()))
-    return Dream(start, torch.stack(observed), torch.stack(actions), torch.stack(means), reward, goes_on)
+    return Imagined(start, torch.stack(observed), torch.stack(actions), torch.stack(means), reward, goes_on)
 
 
 def of_robots(x: Tensor, keep: Tensor) -> Tensor:
@@ -68,8 +69,8 @@ def of_robots(x: Tensor, keep: Tensor) -> Tensor:
     return x * keep.view(len(keep), *[1] * (x.ndim - 2), -1)
 
 
-class Dreamer:
-    """Follows the robots with the world model, rollout by rollout, and imagines how they might go on."""
+class Imagination:
+    """Finds the latents of real rollouts, one after the other, and imagines how the robots might go on."""
 
     def __init__(self, creature: Creature, num_envs: int, cfg: Config, device: torch.device, threads: int) -> None:
         self.model = creature.world_model
@@ -79,18 +80,18 @@ class Dreamer:
         self.latent = self.model.initial_latent(num_envs)  # before the next rollout
 
     @torch.no_grad()
-    def follow(self, lived: Sequences, workers: list[Worker]) -> None:
-        """Find the latents of a rollout."""
-        self.experience = lived
+    def filter_rollout(self, rollout: Sequences, workers: list[Worker]) -> None:
+        """Find the latents of a rollout along what was observed."""
+        self.experience = rollout
         model = self.model
-        seen = model.encode_seen(model.standardise(lived.obs.flatten(0, 1)))
-        noise = model.noise(lived.reward.numel(), self.generators[0])
-        course = model.run(self.latent, lived.action.flatten(0, 1), lived.keep, noise, seen)
+        seen = model.encode_seen(model.standardise(rollout.obs.flatten(0, 1)))
+        noise = model.noise(rollout.reward.numel(), self.generators[0])
+        course = model.sequence(self.latent, rollout.action.flatten(0, 1), rollout.keep, noise, seen)
         self.latents = course.latents
         self.latent = course.last
         # the policy's, (T, ..., N), before it saw the observation after each step: where an episode begins, nothing
         steps = (Memory.join(list(step)).belief for step in zip(*(worker.memories for worker in workers), strict=True))
-        self.memories = tuple(of_robots(torch.stack(x), lived.keep) for x in zip(*steps, strict=True))
+        self.memories = tuple(of_robots(torch.stack(x), rollout.keep) for x in zip(*steps, strict=True))
         self.std = workers[0].experience.std
 
     @torch.no_grad()
@@ -109,7 +110,7 @@ class Dreamer:
         n = at % robots
         cfg = self.cfg.ppo
         memory = tuple(x.movedim(-1, 1)[t, n].movedim(0, -1).contiguous() for x in self.memories)
-        d = imagine(
+        imagined = imagine(
             self.model,
             self.belief,
             self.latents[..., at].float(),
@@ -118,18 +119,23 @@ class Dreamer:
             self.cfg.world_model.horizon,
             generator,
         )
-        features, value = values(self.belief, d.obs)
+        features, value = values(self.belief, imagined.obs)
         advantage = ppo.generalised_advantages(
-            cfg.reward_scale * d.reward, value[:-1], d.goes_on * value[1:], 1.0 - d.goes_on, cfg.gamma, cfg.gae_lambda
+            cfg.reward_scale * imagined.reward,
+            value[:-1],
+            imagined.goes_on * value[1:],
+            1.0 - imagined.goes_on,
+            cfg.gamma,
+            cfg.gae_lambda,
         )
-        reached = torch.cat((torch.ones_like(d.goes_on[:1]), d.goes_on[:-1])).cumprod(0)
-        obs = d.obs[:-1, :, : self.model.num_obs].contiguous()
+        reached = torch.cat((torch.ones_like(imagined.goes_on[:1]), imagined.goes_on[:-1])).cumprod(0)
+        obs = imagined.obs[:-1, :, : self.model.num_obs].contiguous()
         return Experience(
             obs,
-            torch.zeros_like(d.reward),
-            d.memory,
-            d.action,
-            d.mean,
+            torch.zeros_like(imagined.reward),
+            imagined.memory,
+            imagined.action,
+            imagined.mean,
             self.std,
             features,
             value[:-1],

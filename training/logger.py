@@ -62,7 +62,10 @@ class Logger:
 
 
 def plot_curve(rows: list[dict[str, Any]], path: pathlib.Path) -> bool:
-    """Draw survival and return of the evaluations, and the task's own errors below, over training time; return whether there were any."""
+    """Draw what evaluations found over training time; return whether there were any.
+
+    Survival and return are above, the task's own errors below.
+    """
     points = [row for row in rows if "eval_survival" in row]
     if not points:
         return False

@@ -8,14 +8,17 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 # Methods of PyTorch's optimizers import its compiler when they are first called, which nothing here uses: 1.2 s of
-# every start. These are told to do without; step() below stands in for the one that cannot be told.
+# every start. These are made to do without; step() below stands in for the one that cannot be.
 for _method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
     if _plain := getattr(_method, "__wrapped__", None):
-        setattr(_plain, "__dynamo_disable", _plain)  # noqa: B010
+        setattr(_plain, "__dynamo_disable", _plain)
 
 
 def flatten(parameters: Sequence[Tensor]) -> Tensor:
-    """Return one vector that holds all parameters, which become views of it: one step and one norm instead of dozens."""
+    """Return one vector that holds all parameters, which become views of it.
+
+    An optimiser then takes one step and one norm instead of dozens.
+    """
     flat = torch.cat([p.detach().flatten() for p in parameters])
     for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         p.data = part.view_as(p)

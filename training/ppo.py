@@ -45,7 +45,9 @@ def gaussian_kl(mean: Tensor, std: Tensor, new_mean: Tensor, new_std: Tensor) ->
 def policy_loss(
     mean: Tensor, std: Tensor, action: Tensor, old_mean: Tensor, old_std: Tensor, advantage: Tensor, clip: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the clipped surrogate loss (Schulman et al., 2017, eq. 7), negated, the share of clipped ratios, and the divergence.
+    """Return the clipped surrogate loss, negated, the share of clipped ratios, and the divergence.
+
+    Schulman et al., 2017, eq. 7.
 
     mean, action, old_mean: (T, N, A); std, old_std: (A); advantage: (T, N).
     """

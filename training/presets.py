@@ -9,10 +9,12 @@ from settings import override
 # Where the world model multiplies experience, little of it is real: a rollout of few robots, much learnt from it.
 # Where the policy reads it, experience is as cheap as ever, and the world model learns from a part.
 _ROLES: dict[str, dict[str, Any]] = {
-    "belief": {"world_model.updates": 2, "world_model.batch": 128, "world_model.capacity": 16, "world_model.decode": 20.0},
+    "belief": {
+        "world_model.updates": 2, "world_model.batch": 128, "world_model.capacity": 16, "world_model.decode": 20.0,
+    },
     "imagination": {
-        "world_model.privileged": True, "world_model.updates": 40, "world_model.batch": 64, "world_model.capacity": 256, "train.num_envs": 16,
-        "train.iterations": 60, "train.eval_every": 4,
+        "world_model.privileged": True, "world_model.updates": 40, "world_model.batch": 64, "world_model.capacity": 256,
+        "train.num_envs": 16, "train.iterations": 60, "train.eval_every": 4,
     },
 }  # fmt: skip
 _SIZES: dict[str, dict[str, int]] = {
@@ -27,9 +29,11 @@ _SIZES: dict[str, dict[str, int]] = {
 
 
 def preset(task: str, role: str = "off", size: str = "small") -> Config:
-    """Return the configuration that a task is trained with if nothing else is asked for; raise ConfigError for an unknown task, role or size.
+    """Return the configuration that a task is trained with if nothing else is asked for.
 
     role, size: of the world model.
+
+    Raises ConfigError for an unknown task, role or size.
     """
     return override(
         registry.default_rl_cfg(task),

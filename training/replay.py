@@ -47,7 +47,10 @@ class Replay:
 
     @torch.no_grad()
     def add(self, rollouts: list[Rollout], latent: Tensor) -> Sequences:
-        """Take in a rollout of groups of robots and the latents (sides, D + Z, N) before it; return it as sequences, which the ring will overwrite."""
+        """Take in a rollout of groups of robots; return it as sequences, which the ring will overwrite.
+
+        latent: (sides, D + Z, N), the robots' before the rollout.
+        """
         i = self.count % self.capacity
         first = 0
         self.count += 1

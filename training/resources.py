@@ -33,7 +33,8 @@ class Resources:
         """Return one line for people."""
         where = self.gpu if self.device.type == "cuda" else "CPU"
         found = f"{self.cores} cores, {self.memory / 2**30:.0f} GB free, {self.gpu or 'no GPU'}"
-        return f"found {found}; using {self.num_envs} robots, {self.threads} threads, networks on {where} in {self.precision}"
+        used = f"{self.num_envs} robots, {self.threads} threads, networks on {where} in {self.precision}"
+        return f"found {found}; using {used}"
 
 
 def detect(cfg: Config) -> Resources:

@@ -50,7 +50,10 @@ class Rollout:
         ]  # fmt: skip
 
     def begin(self, env_state: EnvState | None) -> None:
-        """Make the last observation the first one; env_state: of fresh episodes, None to go on with the last rollout's."""
+        """Make the last observation the first one.
+
+        env_state: of fresh episodes, None to go on with the last rollout's.
+        """
         if env_state is None:
             self.obs[0] = self.obs[-1]
             self.privileged[0] = self.privileged[-1]

@@ -31,11 +31,11 @@ class Run:
     """One training run: iterations, evaluations, the best creature so far."""
 
     def __init__(
-        self, cfg: Config, engine: TrainingEngine, judge: ABEnv, folder: pathlib.Path, console: Console
+        self, cfg: Config, engine: TrainingEngine, eval_env: ABEnv, folder: pathlib.Path, console: Console
     ) -> None:
         self.cfg = cfg
         self.engine = engine
-        self.judge = judge
+        self.eval_env = eval_env
         self.folder = folder
         self.console = console
         self.logger = Logger(folder, self.cfg)
@@ -53,14 +53,15 @@ class Run:
         self.engine.load_state(loaded.trainer)
         self.iteration = loaded.progress["iteration"]
         self.train_seconds = loaded.progress["train_seconds"]
-        self.engine.env_steps = self.first_step = loaded.progress["env_steps"]
+        self.first_step = loaded.progress["env_steps"]
+        self.engine.env_steps = self.first_step
 
     def go(self) -> bool:
         """Iterate to the end or until Ctrl-C; return whether it was interrupted."""
         cfg = self.cfg.train
         engine = self.engine
         last = self.iteration + cfg.iterations
-        display = Display(last, self.console, tuple(self.judge.targets))
+        display = Display(last, self.console, tuple(self.eval_env.targets))
         previous = signal.signal(signal.SIGINT, self._interrupt)
         recent: list[float] = []
         try:
@@ -81,7 +82,7 @@ class Run:
                 }
                 metrics |= self.monitor.latest()
                 if cfg.eval_every and (self.iteration % cfg.eval_every == 0 or self.iteration == last):
-                    metrics |= self.judge_now()
+                    metrics |= self.evaluate_now()
                 self.logger.log(metrics)
                 display.update(metrics | {"left": (last - self.iteration) * sum(recent) / len(recent)})
         finally:
@@ -90,34 +91,34 @@ class Run:
             display.close()
         return self.stop
 
-    def judge_now(self) -> dict[str, Any]:
+    def evaluate_now(self) -> dict[str, Any]:
         """Evaluate the creature, keep it if it is the best so far, and save it."""
-        result = self.examine(1.0, 1.0)
+        result = self.evaluate(1.0, 1.0)
         # as hard as training becomes: of policies that pass the task as it is, this tells the robust ones
         hardest = self.cfg.curriculum.push[1], self.cfg.curriculum.command[1]
-        hard = result if hardest == (1.0, 1.0) else self.examine(*hardest)
+        hard = result if hardest == (1.0, 1.0) else self.evaluate(*hardest)
         progress = {
             "iteration": self.iteration,
             "env_steps": self.engine.env_steps,
             "train_seconds": self.train_seconds,
         } | result
         least = self.cfg.train.target_survival
-        if self.arrival is None and reaches(result, least, self.judge.targets):
+        if self.arrival is None and reaches(result, least, self.eval_env.targets):
             self.arrival = self.train_seconds, self.engine.env_steps
         # among those that do what is asked the return tells: who stands still survives, too
-        rank = nearness(hard, least, self.judge.targets), hard["mean_return"]
+        rank = nearness(hard, least, self.eval_env.targets), hard["mean_return"]
         if not self.best or rank >= self.rank:
             self.best = progress
             self.rank = rank
             self.save("best.pt", progress)
         return {f"eval_{key}": value for key, value in result.items()}
 
-    def examine(self, push: float, command: float) -> dict[str, float]:
+    def evaluate(self, push: float, command: float) -> dict[str, float]:
         """Return an evaluation with pushes and commands at some level; see ABEnv.set_level."""
-        self.judge.set_level(push, command)
+        self.eval_env.set_level(push, command)
         return evaluate(
             self.engine.creature,
-            self.judge,
+            self.eval_env,
             EVALUATION_SEED + self.iteration,
             self.engine.device,
             len(self.engine.workers),
@@ -149,18 +150,19 @@ class Run:
         shutil.copyfile(trained, path)
         rate = self.engine.env_steps / max(self.train_seconds, 1e-9)
         self.say(
-            f"trained {count_text(self.engine.env_steps)} env steps in {seconds_text(self.train_seconds)}, {count_text(rate)} per second"
+            f"trained {count_text(self.engine.env_steps)} env steps in {seconds_text(self.train_seconds)},"
+            f" {count_text(rate)} per second"
         )
-        wanted = target(self.cfg.train.target_survival, self.judge.targets)
+        wanted = target(self.cfg.train.target_survival, self.eval_env.targets)
         if self.arrival:
             self.say(f"{wanted} after {self.arrival[0]:.1f} s of training, {count_text(self.arrival[1])} env steps")
         elif self.best:
             self.say(f"{wanted} was not reached")
         if self.best:
-            told = "".join(f", {name.replace('_', ' ')} {self.best[name]:.3g}" for name in self.judge.targets)
+            found = "".join(f", {name.replace('_', ' ')} {self.best[name]:.3g}" for name in self.eval_env.targets)
             self.say(
-                f"best: {100 * self.best['survival']:.1f} % of {self.best['episodes']} episodes survived{told}, return {self.best['mean_return']:.4g},"
-                f" at iteration {self.best['iteration']}"
+                f"best: {100 * self.best['survival']:.1f} % of {self.best['episodes']} episodes survived{found},"
+                f" return {self.best['mean_return']:.4g}, at iteration {self.best['iteration']}"
             )
         if busy := self.monitor.describe():
             self.say(busy)

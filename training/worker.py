@@ -14,7 +14,7 @@ from training.rollout import Rollout
 
 
 class Worker:
-    """Robots that a thread moves, thinks for and judges, with a rollout of their own."""
+    """Robots that a thread moves, thinks for and finds the values of, with a rollout of their own."""
 
     def __init__(self, env: ABEnv, creature: Creature, cfg: Config, device: torch.device, number: int) -> None:
         self.env = env

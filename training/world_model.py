@@ -1,4 +1,4 @@
-"""Training of the world model on sequences that the policy lived through."""
+"""Training of the world model on sequences of real rollouts."""
 
 import math
 
@@ -22,9 +22,10 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
 
 
 def latent_losses(model: WorldModel, prior: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the dynamics and the representation loss (S) [nat] (Hafner et al., 2023, eq. 5), of logits (sides, Z, S), and the divergence itself.
+    """Return the dynamics and the representation loss (S) [nat], and the divergence itself, of logits (sides, Z, S).
 
-    The one teaches the prior to expect the posterior, the other the posterior to be expected.
+    Hafner et al., 2023, eq. 5: the one teaches the prior to expect the posterior, the other the posterior to be
+    expected.
     """
     free = model.cfg.free_nats
     if model.use_fused and prior.device.type == "cpu":
@@ -47,16 +48,22 @@ def overshooting_weights(steps: int, decay: float) -> Tensor:
 
 
 def observation_loss(model: WorldModel, latents: Tensor, target: Tensor) -> Tensor:
-    """Return the loss (S) [nat] of what latents (sides, D + Z, S) say of observations, standardised, from both sides (sides, rows, S)."""
+    """Return the loss (S) [nat] of what latents (sides, D + Z, S) say of observations.
+
+    target: (sides, rows, S), the observations, standardised, from both sides.
+    """
     return 0.5 * model.cfg.decode / model.sides * (model.decoder(latents) - target).square().sum((0, 1))
 
 
 def outcome_losses(model: WorldModel, deter: Tensor, reward: Tensor, terminated: Tensor) -> dict[str, Tensor]:
-    """Return the losses (S) [nat] of what deterministic states (sides, D, S) say of the rewards (S) and falls (S) on the way to them."""
-    outcome = model.judge(deter)
-    told = torch.where(terminated[:, None] > 0.0, outcome.over, outcome.on)
+    """Return the losses (S) [nat] of what deterministic states (sides, D, S) say of the way to them.
+
+    reward, terminated: (S), the rewards and falls on that way.
+    """
+    outcome = model.predict_outcome(deter)
+    logits = torch.where(terminated[:, None] > 0.0, outcome.over, outcome.on)
     return {
-        "reward": model.two_hot.loss(told, reward * model.cfg.reward_scale),
+        "reward": model.two_hot.loss(logits, reward * model.cfg.reward_scale),
         "done": F.binary_cross_entropy_with_logits(outcome.goes_on, 1.0 - terminated, reduction="none"),
     }
 
@@ -89,7 +96,7 @@ def world_model_loss(
     target = model.both_sides(obs)
     shown = chance.draw(columns) >= cfg.mask
     noise = chance.draw(model.sides, model.groups, columns)
-    course = model.run(s.latent, s.action.flatten(0, 1), s.keep, noise, shown * model.encode_seen(obs))
+    course = model.sequence(s.latent, s.action.flatten(0, 1), s.keep, noise, shown * model.encode_seen(obs))
     prior = model.prior_logits(model.prior(course.latents[:, : model.deter]))
     dynamics, representation, surprise = latent_losses(model, prior, course.logits)
     parts = {"dynamics": cfg.dynamics * dynamics, "representation": cfg.representation * representation}
@@ -109,7 +116,7 @@ def world_model_loss(
 def overshooting_loss(
     model: WorldModel, s: Sequences, course: Course, target: Tensor, weights: Tensor, chance: Chance
 ) -> Tensor:
-    """Return what predictions over K steps lose, unseen, starting from every K-th latent (Hafner et al., 2019, section 4)."""
+    """Return the loss of unseen predictions over K steps from every K-th latent (Hafner et al., 2019, section 4)."""
     k = len(weights)
     (steps, robots) = s.reward.shape
     starts = (steps - 1) // k
@@ -123,8 +130,8 @@ def overshooting_loss(
     begin = course.latents.unflatten(-1, (steps, robots))[..., : k * starts : k, :].flatten(-2).float()
     keep, reward, terminated = (following(x.flatten()) for x in (s.keep, s.reward, s.terminated))
     together = keep.view(k, -1).cumprod(0)  # still in the same episode
-    lived = torch.cat((torch.ones_like(together[:1]), together[:-1]))  # up to the action
-    ahead = model.run(
+    reached = torch.cat((torch.ones_like(together[:1]), together[:-1]))  # up to the action
+    ahead = model.sequence(
         begin,
         following(s.action.flatten(0, 1).T).T,
         torch.ones_like(together),
@@ -133,7 +140,7 @@ def overshooting_loss(
     dynamics, _, _ = latent_losses(model, ahead.logits, following(course.logits).detach())
     seen = model.cfg.dynamics * dynamics + observation_loss(model, ahead.latents, following(target))
     came = sum(outcome_losses(model, ahead.follows, reward, terminated).values())
-    return (weights[:, None] * (together * seen.view(k, -1) + lived * came.view(k, -1))).sum(0).mean()
+    return (weights[:, None] * (together * seen.view(k, -1) + reached * came.view(k, -1))).sum(0).mean()
 
 
 class WorldModelTrainer:
@@ -186,7 +193,7 @@ class WorldModelTrainer:
         return {name: sum(float(metrics[name]) for _, metrics, _, _ in results) / n for name in results[0][1]}
 
     def gradient(self, chance: Chance) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
-        """Return the gradient of the loss on sequences, one vector, metrics, the places of the sequences and their latents."""
+        """Return the loss's gradient, one vector, metrics, and the places and latents of the sequences it is of."""
         places = self.replay.draw(max(1, self.cfg.batch // len(self.chances)), chance.generator)
         loss, metrics, latents = world_model_loss(self.model, self.replay.read(places), chance, self.weights)
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.parameters)])

@@ -22,7 +22,12 @@ class LanderCfg(EnvCfg):
 @registry.rlcfg("lander")
 def training():
     """Return the fields of config.py that this task wants otherwise."""
-    quick = {"train.iterations": 300, "network.recurrent": False, "network.least_spread": 0.1, "ppo.reward_scale": 0.3}
+    quick = {
+        "train.iterations": 300,
+        "network.recurrent": False,
+        "network.min_observation_std": 0.1,
+        "ppo.reward_scale": 0.3,
+    }
     return quick | {"ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "ppo.gamma": 0.99, "ppo.rollout": 32}
 
 

@@ -1,4 +1,4 @@
-"""The clock and the examination that every contestant of benchmarks/training.py gets."""
+"""The clock and the evaluation that every contestant of benchmarks/training.py gets."""
 
 import math
 import statistics
@@ -49,7 +49,7 @@ class Policy:
         return torch.from_numpy(np.ascontiguousarray(actions, np.float32)), None, state
 
 
-class Judge:
+class Evaluator:
     """Keeps a training's time, evaluates at given times with the clock stopped, and says when to end.
 
     task: its name; seed: of the training, whose evaluations' episodes are the same for every
@@ -73,7 +73,8 @@ class Judge:
         self.seed = seed
         self.seconds = seconds
         self.steps = steps
-        self.every = self.mark = every
+        self.every = every
+        self.mark = every
         self.times = list(evaluation_times(seconds) if times is None else times)
         self.env = registry.make(task, num_envs=episodes)
         self.env.init_state(0)  # compiled, if it was not
