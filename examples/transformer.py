@@ -15,7 +15,7 @@ WINDOW = 8  # latest control steps that it sees
 
 
 class Transformer(Policy):
-    """One block of attention, network.heads heads, over the latest observations of an episode, network.encoder features.
+    """One block of attention over the latest observations of an episode: network.heads heads, network.encoder features.
 
     State: the observations before this one (WINDOW - 1, O, N), and 1 for those of this episode (WINDOW - 1, N).
     """
