@@ -1,5 +1,6 @@
 """Puts the repository on the path; physics comes before torch, for it sets how torch's threads wait."""
 
+import gc
 import pathlib
 import sys
 
@@ -13,6 +14,8 @@ from environments.quadruped.tasks import TASKS
 from environments.quadruped.terms import COMMANDS
 from physics import load_robot
 from physics.mjcf import to_mjcf
+
+gc.set_threshold(100_000, 50, 100)  # looking for garbage as often as usual takes 8 % of compiling
 
 
 @pytest.fixture

@@ -144,7 +144,10 @@ BENCHMARKS = {
     "environment": Small(
         f"--part sizes tasks breakdown overhead {ENVPOOL}",
         {
-            "environment_parts": {"ROBOTS": "32", "LEVELS": "2", "SETTLING": "2"},
+            "environment_parts": {
+                "ROBOTS": "32", "LEVELS": "2", "SETTLING": "2",
+                "CASES": '{"rough, motors on": ("quadruped-walk-rough", {"motor.enabled": True})}',
+            },
             "environment": {
                 "SIZES": "(32, 33)", "STEPS": "2", "TASK_SIZES": "(32,)", "TASK_STEPS": "64",
                 "ANTS": "4", "ANT_STEPS": "1",
