@@ -10,13 +10,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from commands import called
 from rich.console import Console
 
 from entity import Creature
 from environments import registry
 from environments.contracts import Body, Node
 from settings import ConfigError, knobs, override, sections
-from simulate import help_text, read_command_line, run
+from simulate import help_text, main, read_command_line, run
 from training import checkpoint
 from training.display import count_text, seconds_text
 from training.engine import TrainingEngine
@@ -28,11 +29,13 @@ CPU = torch.device("cpu")
 
 
 def simulate(*arguments, cwd=ROOT):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "simulate.py"), *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, timeout=300, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    """Return exit code, output and errors of the command line, run in this process; it leaves no trace there."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.chdir(cwd)
+        done = called(main, [str(x) for x in arguments], patch)
+    torch.set_num_threads(threads)
+    return done.code, done.out, done.err
 
 
 @pytest.fixture(scope="module")
