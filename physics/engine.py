@@ -207,8 +207,12 @@ class PhysicsEngine:
 
     def _shares(self) -> list[tuple[int, int]]:
         """Return first block and end of every thread's share."""
-        first = self.num_blocks // self.threads + self._lead if self.threads > 1 else self.num_blocks
-        bounds = [0, *np.linspace(first, self.num_blocks, self.threads).astype(int).tolist()]
+        blocks = self.num_blocks
+        others = self.threads - 1
+        if not others:
+            return [(0, blocks)]
+        first = blocks // self.threads + self._lead
+        bounds = [0, *(first + (blocks - first) * i // others for i in range(others)), blocks]
         return list(itertools.pairwise(bounds))
 
     def compute_reward_parallel(self, kernel: Callable, *arguments: object) -> np.ndarray:
