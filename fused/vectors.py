@@ -14,6 +14,7 @@ import operator
 from typing import Any
 
 import llvmlite.binding
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -21,9 +22,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 WIDTH = 16  # one register of AVX-512, two of AVX2; with 32 or 64 the attention is no faster
-
 # A processor with this multiplies pairs of bfloat16 numbers and adds both products in one instruction.
-HAS_PAIRS = bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
+_TARGET = numba.config.CPU_FEATURES  # None: the processor's own
+HAS_PAIRS = "+avx512bf16" in (llvmlite.binding.get_host_cpu_features().flatten() if _TARGET is None else _TARGET)
 
 
 class _BFloat(ir.types.Type):
