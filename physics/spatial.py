@@ -177,12 +177,6 @@ def x_unrotate(s, c, v):
 
 
 @inline
-def y_rotate(s, c, v):
-    """Return R_y v."""
-    return c * v[0] + s * v[2], v[1], c * v[2] - s * v[0]
-
-
-@inline
 def x_rotate_moment(s, c, m):
     """Return R_x S R_x^T for a second moment (or any symmetric matrix)."""
     yy = c * c * m[3] - (s * c + s * c) * m[4] + s * s * m[5]
