@@ -382,7 +382,7 @@ class Creature(nn.Module):
         context = self.world_model.deter if self.reads else 0
         self.belief = policies.make(network.policy, env, network, context)
         if type(self.belief) is not EntityBelief:
-            policies.check(self.belief, env)
+            policies.check(self.belief, env, (self.world_model.sides, context) if self.reads else None)
         if self.reads and self.world_model.sides != getattr(self.belief, "sides", self.world_model.sides):
             raise ConfigError(
                 "network.symmetric: expected true, as the world model that the policy reads is, got false"

@@ -148,14 +148,15 @@ def make(name: str, env: Any, cfg: NetworkCfg, context: int = 0) -> Policy:
         raise ConfigError(f"{what}: {name}: expected a method {missing[0]}()")
     if context and not kind.reads_context:
         raise ConfigError(f"{what}: {name} does not read a world model; expected another world_model.role than belief")
-    made = kind(env, cfg, context) if kind.reads_context else kind(env, cfg)
-    return made
+    return kind(env, cfg, context) if kind.reads_context else kind(env, cfg)
 
 
-def check(policy: Policy, env: Any) -> None:
+def check(policy: Policy, env: Any, context: tuple[int, int] | None = None) -> None:
     """Raise ConfigError, in a line, if a policy does not do what the protocol says, or leaves parameters unused.
 
     A sequence must give what its steps give, one after another: PPO compares the probabilities of both.
+
+    context: sides, and features of a side, of what the policy reads of a world model; None if it reads nothing.
     """
     what = f"network.policy: {type(policy).__name__}"
     steps = 3
@@ -164,6 +165,7 @@ def check(policy: Policy, env: Any) -> None:
     obs = torch.randn(steps, n, env.num_obs, generator=random)
     privileged = torch.randn(steps, n, env.num_privileged, generator=random)
     starts = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    read = None if context is None else torch.randn(*context, steps, n, generator=random)
     start = policy.initial_state(n)
     if not isinstance(start, tuple) or any(x.shape[-1] != n for x in start):
         raise ConfigError(f"{what}.initial_state(N): expected a tuple of tensors (..., N), robots last")
@@ -173,7 +175,7 @@ def check(policy: Policy, env: Any) -> None:
         raise ConfigError(f"{what}.state_names: expected {len(start)} names, got {len(policy.state_names)}")
     if not hasattr(policy, "log_std") and type(policy).std is Policy.std:
         raise ConfigError(f"{what}: expected log_std, a parameter ({env.num_actions}), or a method std()")
-    mean, last = policy.evaluate(obs, start, starts)
+    mean, last = policy.evaluate(obs, start, starts, read)
     value = policy.value(obs, privileged)
     for method, got, expected in (
         ("evaluate(obs, state, starts)", mean, (steps, n, env.num_actions)),
@@ -195,7 +197,7 @@ def check(policy: Policy, env: Any) -> None:
     one = []
     state = start
     for t in range(steps):
-        _, found, state = policy.act(obs[t], state, starts[t])
+        _, found, state = policy.act(obs[t], state, starts[t], None, None if read is None else read[:, :, t])
         one.append(found)
     if not torch.allclose(torch.stack(one), mean, rtol=1e-3, atol=1e-3):
         raise ConfigError(f"{what}.evaluate(): expected of {steps} steps at once the actions of one after another")

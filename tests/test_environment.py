@@ -9,7 +9,8 @@ from oracle import ROBOTS, centre_of_mass, foot_positions, random_state, rotatio
 from walking import goal, reward_terms
 
 from environments import registry
-from environments.quadruped import rewards
+from environments.quadruped import env as quadruped_env
+from environments.quadruped import rewards, step
 from physics import PhysicsEngine
 from physics import constants as C
 from physics import layout as L
@@ -360,3 +361,12 @@ def test_errors_are_the_task_s_own():
         errors["goal_distance"], np.linalg.norm(goal(env) - centre_of_mass(env.robot, state), axis=1), atol=2e-5
     )
     np.testing.assert_allclose(errors["speed"], np.hypot(*state.base_linear_velocity[:, :2].T), atol=1e-6)
+
+
+def test_what_is_compiled_ahead_is_what_a_step_calls():
+    assert set(quadruped_env.COMPILED) == {*quadruped_env.STAGES, "control_step", "draw"}
+    env = registry.make("quadruped-balance", num_envs=40, threads=1)
+    env.init_state()
+    kinds = set(step.control_step.overloads)
+    env.compile()
+    assert set(step.control_step.overloads) == kinds  # else it would be compiled again when first called

@@ -177,6 +177,22 @@ def test_a_policy_that_reads_no_world_model_is_not_given_one(env):
         Creature(env, NetworkCfg(policy=EXAMPLES[0]), cfg.world_model)
 
 
+def test_a_policy_of_ones_own_may_read_a_world_model(env, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_reader.py").write_text(
+        "from entity import EntityBelief\n\n\nclass Reader(EntityBelief):\n    pass\n"
+    )
+    world = override(Config(env=env.cfg), {"world_model.role": "belief", "world_model.deter": 32}).world_model
+    made = Creature(env, NetworkCfg(policy="own_reader:Reader"), world)
+    torch.nn.init.normal_(made.belief.encoder)
+    torch.nn.init.normal_(made.belief.policy)
+    policy.check(made.belief, env, (made.world_model.sides, made.world_model.deter))
+    memory = made.initial_state(4)
+    assert memory.latent.shape[-1] == 4
+    action, _, after = made.act(torch.randn(4, env.num_obs), memory)
+    assert action.shape == (4, 12) and after.latent.any()
+
+
 def test_the_belief_keeps_to_the_protocol(env):
     for changes in ({}, {"recurrent": False}, {"attention": False, "symmetric": False}):
         policy.check(creature("entity:EntityBelief", env).belief, env)
