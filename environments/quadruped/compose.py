@@ -277,8 +277,8 @@ class Composer:
                 scale = "" if term.scale == 1.0 else f"real({term.scale!r}) * "
                 body.append(f"out[({first} + {k}) * LANES + lane] = real({scale}{x})")
             bodies.append((term, body))
-            row = row + term.columns
-            draw = draw + -(-term.columns // 3) + 4
+            row += term.columns
+            draw += -(-term.columns // 3) + 4
         return self.loops(bodies)
 
     def rewards(self) -> list[str]:
@@ -420,7 +420,7 @@ class Composer:
         return len(value) if isinstance(value, (tuple, list)) else 1
 
     def blame(self, stage: str, error: Exception) -> ConfigError:
-        """Return what is wrong with the first term of a stage that does not compile, or gives too many numbers."""
+        """Return what is wrong with the first term of a stage that does not compile, or returns a wrong shape."""
         number = numba.from_dtype(np.dtype(real))
         for term in self.stage_terms[stage]:
             kinds = []

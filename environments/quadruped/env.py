@@ -26,8 +26,9 @@ from settings import ConfigError, knobs, sections
 
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 HUD_TERMS = 3  # of the reward that a picture tells, the largest
-# As control_step() takes them, and in the order in which two processes compile what a step needs, from either end
+# The stages, as control_step() takes them
 STAGES = "advance", "act", "events", "measure", "terminate", "reward", "restart", "begin", "renew", "observe"
+# All that a step needs, in an order that two processes compile from either end
 COMPILED = (
     "advance", "control_step", "measure", "restart", "draw", "act", "events", "terminate", "renew", "begin", "observe",
     "reward",

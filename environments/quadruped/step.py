@@ -20,6 +20,7 @@ from physics.random import robot_key, uniform
 from physics.spatial import add, scale, sincos
 from physics.vary import motor_delay
 
+# draws of a robot's key; physics/vary.py draws from 256 on
 DRAW_RESET = 32
 DRAW_AGE = 96
 
