@@ -7,6 +7,7 @@ compiler drops what is then computed for nobody. Of it remain the last products 
 0 need not be 0. They count as dynamics.
 """
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any
@@ -102,6 +103,7 @@ def go_on(task, work, extra, settings, model, ends, count):
 PHYSICS = {"idle": idle_advance, "airborne": airborne_advance, "dynamics": dynamics_advance}
 
 
+@functools.cache
 def skipped(function: Any) -> Any:
     """Return a stage that is called as another one is, and does nothing."""
     code = function.py_func.__code__

@@ -34,6 +34,7 @@ from training.resources import detect
 WALK = "quadruped-walk-flat"
 BALANCE = "quadruped-balance"
 ROBOTS = 1024, 4096, 16384, 65536
+SIZES = "small", "medium", "large"  # of the world model
 Part = Callable[["Bench"], dict[str, Any]]
 
 
@@ -209,7 +210,7 @@ def learning(bench: Bench) -> dict[str, Any]:
 def world_model(bench: Bench) -> dict[str, Any]:
     """World-model updates per second, by its size."""
     rows = {}
-    for size in ("small", "medium", "large"):
+    for size in SIZES:
         cfg = bench.config(WALK, 1024, "belief", size)
         engine = bench.engine(cfg)
         for _ in range(2):

@@ -11,7 +11,8 @@ from environments.contracts import Body, Mirror, Node
 from training import ppo
 from world_model import linear, normed, state_space_sequence
 
-DTYPES = [torch.float32, torch.bfloat16]
+# Every pair is a kernel of its own, which takes seconds to compile: each of either once
+KINDS = pytest.mark.parametrize(("sides", "dtype"), [(2, torch.float32), (1, torch.bfloat16)])
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
@@ -46,8 +47,7 @@ def assert_alike(fast, plain, tolerance):
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sides", [1, 2])
+@KINDS
 @pytest.mark.parametrize("samples", [32, 96])
 def test_dense_layers(samples, sides, dtype):
     x = parameter(sides, 12, samples)
@@ -68,8 +68,7 @@ def test_dense_layers(samples, sides, dtype):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sides", [1, 2])
+@KINDS
 @pytest.mark.parametrize("samples", [32, 96, 224])
 @pytest.mark.parametrize(("fast", "plain"), [(fused.Normed, normed), (fused.Linear, linear)])
 def test_normalised_and_linear_layers(fast, plain, samples, sides, dtype):
@@ -109,9 +108,8 @@ def state_space(sides, steps, n, evidence):
     return latent, torch.randn(sides, actions, samples), seen, keep, torch.rand(sides, 4, samples), 4, *weights
 
 
-@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize(("sides", "evidence"), [(2, 0), (1, 16)])
 @pytest.mark.parametrize(("steps", "n"), [(1, 32), (6, 96)])
-@pytest.mark.parametrize("evidence", [0, 16])
 @pytest.mark.parametrize("drawn", [False, True])
 def test_state_space_sequences_with_resets_inside(steps, n, evidence, sides, drawn):
     latent, action, seen, keep, noise, groups, *weights = state_space(sides, steps, n, evidence)
@@ -138,8 +136,7 @@ def test_state_space_sequences_of_bfloat16_numbers_are_near_those_of_float32():
         assert apart(a, b) < 0.05
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sides", [1, 2])
+@KINDS
 @pytest.mark.parametrize(("steps", "n"), [(1, 32), (6, 48)])
 def test_lstm_sequences_with_resets_inside(steps, n, sides, dtype):
     x = parameter(sides, 8, steps * n)
@@ -169,8 +166,7 @@ def body_encoder(sides):
     return encoder
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sides", [1, 2])
+@KINDS
 @pytest.mark.parametrize("samples", [16, 144])
 def test_attention_among_the_parts_of_a_body(samples, sides, dtype):
     encoder = body_encoder(sides)
@@ -202,8 +198,7 @@ def test_policy_heads(sides, samples):
     assert_alike(fast, plain, 1e-5)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sides", [1, 2])
+@KINDS
 def test_value_heads(sides, dtype):
     x = parameter(sides, 12, 96)
     weight = parameter(1, 12)
