@@ -19,7 +19,9 @@ from physics.mjcf import to_mjcf
 
 # Files in processes at once share the cores: two threads of each on two cores waited for one another 12 % of the time
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", str(available_cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) or 1))
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", str(available_cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) or 1)
+    )
 
 gc.set_threshold(100_000, 50, 100)  # looking for garbage as often as usual takes 8 % of compiling
 
