@@ -462,8 +462,9 @@ class TrainCfg(Section):
     device: str = knob("auto", "where the networks run", choices=("auto", "cpu", "cuda"))
     precision: str = knob("auto", "arithmetic of the networks' products", choices=("auto", "float32", "bfloat16"))
     threads: int = knob(0, "threads for physics and networks, 0 for every core this process may use", low=0, high=4096)
-    run_dir: str = knob("runs", "folder of logs and curves")
-    checkpoint_dir: str = knob("checkpoints", "folder of checkpoints")
+    save_every: float = knob(30.0, "time between saving all that going on needs", "s", low=0.0, high=1e6)
+    keep: int = knob(3, "evaluated policies that are kept beside the best, the last ones", low=0, high=10**6)
+    run_dir: str = knob("runs", "folder of the folders of runs")
 
 
 @dataclass(frozen=True)

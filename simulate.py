@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
 import pathlib
@@ -25,9 +24,12 @@ from environments import registry
 from physics.jit import compiling, is_compiled
 from settings import ConfigError, knobs, override, parse, sections, suggest
 from training import checkpoint as checkpoints
+from training import runs
+from training.checkpoint import Checkpoint
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export_onnx
+from training.files import require_new, require_writable
 from training.foresight import AHEAD, Foresight
 from training.presets import preset
 from training.resources import Resources, detect
@@ -38,14 +40,15 @@ from training.viewer import Viewer
 class System:
     """Owns the parts and runs them: resources, environments, creature, training, checkpoints.
 
-    cfg: everything; checkpoint: file to write and read; console: for people, standard error.
+    cfg: everything; console: for people, standard error; loaded: the checkpoint to evaluate, show or go on from; after
+    training it is the best of the run.
     """
 
-    def __init__(self, cfg: Config, checkpoint: pathlib.Path, console: Console) -> None:
+    def __init__(self, cfg: Config, console: Console, loaded: Checkpoint | None = None) -> None:
         cfg.validate()
         self.cfg = cfg
-        self.path = checkpoint
         self.console = console
+        self.loaded = loaded
         torch.set_num_threads(1)  # threads have robots of their own: training/parallel.py
         torch.manual_seed(cfg.seed)
 
@@ -59,15 +62,15 @@ class System:
 
     def say(self, text: str) -> None:
         """Print a line for people."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def make_env(self, num_envs: int) -> registry.ABEnv:
         """Return copies of the task."""
         return registry.make(self.cfg.task, num_envs=num_envs, cfg=self.cfg.env, threads=self.resources.threads)
 
-    def creature(self, env: registry.ABEnv, loaded: checkpoints.Checkpoint | None = None) -> Creature:
-        """Return a new creature or a checkpoint's, on the device and in the precision chosen."""
-        creature = loaded.creature(env) if loaded else Creature(env, self.cfg.network, self.cfg.world_model)
+    def creature(self, env: registry.ABEnv) -> Creature:
+        """Return the checkpoint's creature or a new one, on the device and in the precision chosen."""
+        creature = self.loaded.creature(env) if self.loaded else Creature(env, self.cfg.network, self.cfg.world_model)
         creature.use_precision(self.resources.precision)
         return creature.to(self.resources.device)
 
@@ -83,23 +86,24 @@ class System:
         if cold:
             self.say(f"compiled in {time.perf_counter() - start:.1f} s")
 
-    def train(self, resume: bool = False, profile: bool = False) -> int:
-        """Train for the configured iterations; return an exit code: 0, or 130 if interrupted.
+    def train(self, copy: pathlib.Path | None = None, more: int | None = None, profile: bool = False) -> int:
+        """Train, on from the checkpoint if there is one; return an exit code: 0, 2 if not all of it could be saved.
 
-        profile: say where the time went.
+        3 if it did not recover from numbers that are not finite; 128 + the number of a signal that ended it.
+
+        copy: where else to put the best policy; more: iterations of training on, None for those that are left; profile:
+        say where the time went.
         """
-        cfg = self.cfg
         begin = time.perf_counter()
+        loaded = self.loaded
+        cfg = self.cfg
         beside = None if is_compiled("") else registry.compile_beside(cfg.task, cfg.env)
-        folder = (
-            pathlib.Path(cfg.train.run_dir) / f"{cfg.task.rpartition(':')[2]}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-        )
-        loaded = checkpoints.load(self.path, self.resources.device) if resume else None
         self.say(f"task {cfg.task}: {self.resources.describe()}")
         env = self.make_env(self.resources.num_envs)
-        creature = self.creature(env, loaded)
-        require_writable(folder, "train.run_dir")
-        require_writable(self.path.parent, "train.checkpoint_dir")
+        creature = self.creature(env)
+        folder = loaded.folder if loaded else None
+        if folder:
+            require_writable(folder, "checkpoint")
         engine = TrainingEngine(env, creature, cfg, self.resources.device, self.resources.threads)
         eval_env = self.make_env(cfg.train.eval_episodes)
         with self.compiling(env):
@@ -107,32 +111,45 @@ class System:
             eval_env.init_state(0)
         if beside:  # what it is still at is done
             beside.kill()
-        run = Run(cfg, engine, eval_env, folder, self.console)
+        folder = folder or runs.new_folder(cfg.train.run_dir, cfg.task)
+        run = Run(cfg, engine, eval_env, folder, self.console, self.resources.chosen())
         if loaded:
-            run.resume(loaded)
+            anew = not self.goes_on(loaded)
+            run.resume(loaded, anew, more)
+            self.say(
+                f"going on from {loaded.path}, iteration {run.iteration} of {run.last}"
+                + (", with episodes begun anew" if anew else "")
+            )
         self.say(f"ready after {time.perf_counter() - begin:.1f} s; logs in {folder}")
-        interrupted = run.go()
-        run.finish(self.path)
+        code = run.go()
+        written = run.finish(copy)
         if profile:
             run.say_profile()
-        return 130 if interrupted else 0
+        with contextlib.suppress(ConfigError):
+            self.loaded = checkpoints.load(runs.find(str(folder), "", cfg.task), modules=(cfg.task, cfg.network.policy))
+        return code or (0 if written else 2)
+
+    def goes_on(self, loaded: Checkpoint) -> bool:
+        """Return whether a run goes on from its very instant: nothing that its state depends on was changed."""
+        now, then = self.cfg, loaded.config
+        same = all(getattr(now, name) == getattr(then, name) for name in ("env", "network", "world_model"))
+        chosen = loaded.progress.get("chosen", {})
+        return bool(loaded.run) and same and now.ppo.rollout == then.ppo.rollout and chosen == self.resources.chosen()
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
-        """Return a checkpoint's performance on fresh episodes."""
-        loaded = checkpoints.load(self.path, self.resources.device)
+        """Return the checkpoint's performance on fresh episodes."""
         env = self.make_env(episodes)
-        creature = self.creature(env, loaded)
+        creature = self.creature(env)
         with self.compiling(env):
             env.init_state(0)
         result = evaluate(creature, env, EVALUATION_SEED + self.cfg.seed, self.resources.device, self.resources.threads)
-        return {"task": self.cfg.task, "checkpoint": str(self.path)} | result
+        return {"task": self.cfg.task, "checkpoint": self.loaded.path} | result
 
     def export(self, path: str) -> None:
-        """Write a checkpoint's policy as ONNX."""
-        loaded = checkpoints.load(self.path)
+        """Write the checkpoint's policy as ONNX."""
         env = self.make_env(1)
-        export_onnx(loaded.creature(env), env.num_obs, path)
-        self.say(f"policy of {self.path} written to {path}")
+        export_onnx(self.loaded.creature(env), env.num_obs, path)
+        self.say(f"policy of {self.loaded.path} written to {path}")
 
     def dream(self) -> None:
         """Run an episode, foreseen by the world model as it goes, and plot it."""
@@ -147,10 +164,9 @@ class System:
         self.say(f"what the world model foresaw, {AHEAD} control steps at a time: {path}")
 
     def viewer(self, dreams: bool = False) -> Viewer:
-        """Return one robot as a checkpoint moves it."""
-        loaded = checkpoints.load(self.path, self.resources.device)
+        """Return one robot as the checkpoint moves it."""
         env = self.make_env(1)
-        creature = self.creature(env, loaded)
+        creature = self.creature(env)
         if dreams and not hasattr(env, "motion"):
             raise ConfigError(f"--dream: expected a task of a legged robot, got {self.cfg.task}")
         foresight = Foresight(creature, env, self.resources.device) if dreams else None
@@ -185,17 +201,6 @@ class System:
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
         if dreams:
             self.plot_dream(viewer, pathlib.Path(record).with_suffix(".dream.png"))
-
-
-def require_writable(folder: pathlib.Path, field: str) -> None:
-    """Raise ConfigError, naming the field, unless files can be written to a folder; create it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"{field}: expected a folder that can be written, got {folder} ({error.strerror})") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -237,8 +242,13 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
         help="with --eval: what the world model foresees, as a ghost beside the robot and as a plot",
     )
     add("--episodes", metavar="N", help="with --eval: episodes to evaluate (256) or to record (1)")
-    add("--checkpoint", metavar="PATH", help="checkpoint to write or read (checkpoints/TASK.pt)")
-    add("--resume", action="store_true", help="go on from the checkpoint")
+    add(
+        "--checkpoint",
+        metavar="PATH",
+        help="file or folder of a run (the newest run of the task, else what comes with Foal); while training: a new "
+        "file, for the best policy too",
+    )
+    add("--resume", action="store_true", help="go on with a run, from where it was saved last")
     add("--profile", action="store_true", help="after training, say where the time went")
     add("--export", metavar="FILE", help="write a checkpoint's policy as .onnx")
     add("--list", action="store_true", help="list tasks and robots")
@@ -286,8 +296,10 @@ def help_text(cfg: Config, section: str) -> str:
 
 
 def read_options(arguments: list[str]) -> dict[str, Any]:
-    """Return the options alone."""
-    return vars(build_parser().parse_known_args(arguments)[0])
+    """Return the options alone, and what names a module to import."""
+    parser = build_parser()
+    parser.add_argument("--network.policy")
+    return vars(parser.parse_known_args(arguments)[0])
 
 
 def read_command_line(arguments: list[str], cfg: Config) -> tuple[dict[str, Any], dict[str, str]]:
@@ -330,39 +342,59 @@ def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> 
     return override(base, changes)
 
 
-# A policy means nothing to another robot, nor where its observations or actions mean something else
-LEARNT_FOR = "env.model", "env.control", "command.kind"
-WORLD_MODEL = (
-    "role",
-    "size",
-    "privileged",
-    "deter",
-    "groups",
-    "classes",
-    "hidden",
-    "bins",
-    "reward_scale",
-)  # what it is made of
+def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: bool) -> None:
+    """Raise ConfigError, naming the option, for one that would do nothing beside the others."""
+    if wants_eval and "resume" in options:
+        raise ConfigError("--resume: expected without --eval, --render, --record and --dream, which do not train")
+    needs = {"json": wants_eval, "episodes": wants_eval, "profile": not loads or "resume" in options}
+    for name, needed in needs.items():
+        if name in options and not needed and not {"help", "list"} & set(options):
+            raise ConfigError(f"--{name}: expected {'without' if name == 'profile' else 'with'} --eval")
 
 
-def keep_what_was_learnt(cfg: Config, saved: Config, path: pathlib.Path) -> None:
-    """Raise ConfigError, naming the field, where networks are asked for that a checkpoint does not hold.
+def read_configuration(
+    arguments: list[str], options: dict[str, Any], console: Console, loads: bool
+) -> tuple[Config, Checkpoint | None, dict[str, Any]]:
+    """Return the configuration that a command line asks for, the checkpoint that is meant, and the options.
 
-    Likewise where they are asked to do what they were not trained for.
+    Prints what --help and --list ask for.
     """
-    asked = sections(cfg)
-    trained = sections(saved)
-    of_task = [key for key in LEARNT_FOR if hasattr(asked.get(key.split(".")[0]), key.split(".")[1])]
-    for key in (
-        *of_task,
-        *(f"network.{field.name}" for field in knobs(asked["network"])),
-        *(f"world_model.{name}" for name in WORLD_MODEL),
-    ):
-        name, field = key.split(".")
-        value = getattr(asked[name], field)
-        kept = getattr(trained[name], field)
-        if value != kept:
-            raise ConfigError(f"{key}: expected {kept}, which {path} was trained with, got {value}")
+    task = options.get("task", Config().task)
+    given = options.get("checkpoint")
+    resume = "resume" in options
+    modules = options.get("task"), options.get("network.policy")
+    loaded = (
+        checkpoints.load(runs.find(given, "", "", resume), modules=modules) if loads and given is not None else None
+    )
+    base = loaded.config if loaded else preset(task)
+    options, fields = read_command_line(arguments, base)
+    if "help" in options:
+        print(help_text(base, options["help"]), end="")
+        return base, None, options
+    if "list" in options:
+        print_list()
+        return base, None, options
+    if not loaded:
+        of_world_model = (
+            fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size")
+        )
+        base = preset(task, *of_world_model)
+    if loads and not loaded:
+        root = configure({}, fields, base).train.run_dir
+        loaded = checkpoints.load(runs.find(None, root, task, resume), modules=modules)
+        base = loaded.config
+    if loaded and "task" in options and task not in (base.task, runs.short(base.task)):
+        raise ConfigError(f"--task: expected {base.task}, which {loaded.path} was trained for, got {task}")
+    if loaded and resume:
+        base = override(base, loaded.chosen)
+    cfg = configure(options, fields, base)
+    if loaded:
+        loaded.require_fitting(cfg)
+        if not resume:
+            console.print(f"checkpoint {loaded.path}", markup=False, highlight=False, soft_wrap=True)
+    elif given is not None:
+        require_new(pathlib.Path(given), "--checkpoint")
+    return cfg, loaded, options
 
 
 def print_list() -> None:
@@ -380,35 +412,20 @@ def run(arguments: list[str], console: Console) -> int:
     """Do what the command line asks for; return the exit code."""
     options = read_options(arguments)
     wants_eval = any(options.get(name) for name in ("eval", "render", "record", "dream"))
-    loads = wants_eval or options.get("resume") or options.get("export")
-    task = options.get("task", Config().task)
-    path = pathlib.Path(options["checkpoint"]) if "checkpoint" in options else None
-    base = checkpoints.load(path).config if loads and path else preset(task)
-    options, fields = read_command_line(arguments, base)
-    if "help" in options:
-        print(help_text(base, options["help"]), end="")
+    loads = wants_eval or options.get("resume") or "export" in options
+    refuse_what_has_no_effect(options, wants_eval, loads)
+    cfg, loaded, options = read_configuration(arguments, options, console, loads)
+    if "help" in options or "list" in options:
         return 0
-    if options.get("list"):
-        print_list()
-        return 0
-    if not (loads and path):
-        base = preset(
-            task, *(fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size"))
-        )
-        path = path or pathlib.Path(configure({}, fields, base).train.checkpoint_dir) / f"{task.rpartition(':')[2]}.pt"
-        base = checkpoints.load(path).config if loads else base
-    if loads and "task" in options and task not in (base.task, base.task.rpartition(":")[2]):
-        raise ConfigError(f"--task: expected {base.task}, which {path} was trained for, got {task}")
-    cfg = configure(options, fields, base)
-    if loads:
-        keep_what_was_learnt(cfg, base, path)
-    system = System(cfg, path, console)
-    if options.get("export"):
+    system = System(cfg, console, loaded)
+    if "export" in options:
         system.export(options["export"])
         if not wants_eval:
             return 0
     if not wants_eval:
-        return system.train(bool(options.get("resume")), bool(options.get("profile")))
+        more = cfg.train.iterations if "iterations" in options else None
+        copy = pathlib.Path(options["checkpoint"]) if "checkpoint" in options and not loaded else None
+        return system.train(copy, more, "profile" in options)
     episodes = whole_number(options, "episodes")
     if options.get("json") or not any(options.get(name) for name in ("render", "record", "dream")):
         result = system.evaluate(episodes or cfg.train.eval_episodes)

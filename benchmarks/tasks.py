@@ -13,6 +13,7 @@ the end. --keep FOLDER: keep the checkpoints of seed 0 there; --quick: one seed.
 import contextlib
 import csv
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -69,11 +70,10 @@ def learn(task: str, robot: str, seed: int, keep: Path | None) -> dict[str, Any]
                 for row in csv.DictReader(file)
                 if row.get("eval_survival")
             ]
-        checkpoint = Path(folder) / "checkpoints" / f"{task}.pt"
-        final = json.loads(simulate(Path(folder), "--eval", "--checkpoint", checkpoint, "--json"))
+        final = json.loads(simulate(Path(folder), "--eval", "--task", task, "--json"))
         if keep and seed == 0 and robot == robots(task)[0]:
             keep.mkdir(parents=True, exist_ok=True)
-            (keep / checkpoint.name).write_bytes(checkpoint.read_bytes())
+            shutil.copyfile(Path(folder) / final["checkpoint"], keep / f"{task}.pt")
     return {"seconds": seconds, "rows": rows, "final": final}
 
 

@@ -70,7 +70,7 @@ def train_foal(task: str, seed: int, evaluator: Evaluator, overrides: dict[str, 
     overrides = overrides or {}
     base = preset(task, overrides.get("world_model.role", "off"))
     cfg = override(dataclasses.replace(base, seed=seed), {"train.device": "cpu"} | overrides)
-    system = System(cfg, Path(), Console(stderr=True))
+    system = System(cfg, Console(stderr=True))
     env = system.make_env(system.resources.num_envs)
     engine = TrainingEngine(env, system.creature(env), cfg, system.resources.device, system.resources.threads)
     engine.warm_up()

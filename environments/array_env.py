@@ -82,6 +82,7 @@ class ArrayEnv(ABEnv):
         # control steps and rewards of this episode
         self.age = np.zeros(num_envs, np.float32)
         self.total = np.zeros(num_envs, np.float32)
+        self.ends = np.zeros(3)  # episodes that ended since the last statistics()
         self.data = self.create(num_envs)
         self._state = self.new_state()
 
@@ -148,6 +149,8 @@ class ArrayEnv(ABEnv):
             np.floor(self.draws(everyone, 1).uniform(0.0, float(self.cfg.max_episode_steps))) if staggered else 0.0
         )
         self._see(s)
+        for seen in (s.obs, s.info["privileged"]):
+            np.nan_to_num(seen, copy=False, posinf=0.0, neginf=0.0)
         s.reward[:] = 0.0
         s.terminated[:] = False
         s.truncated[:] = False
@@ -172,17 +175,17 @@ class ArrayEnv(ABEnv):
         s.reward[:] = self._checked("reward", self.reward(), (self.num_envs,))
         s.terminated[:] = self._checked("fallen", self.fallen(), (self.num_envs,))
         s.truncated[:] = ~s.terminated & (self.age >= self.cfg.max_episode_steps)
-        # what is no number ends its episode, or is an error of the task
-        broken = ~np.isfinite(s.reward)
-        if (broken & ~s.terminated).any():
-            robot = int(np.argmax(broken & ~s.terminated))
-            raise ValueError(
-                f"reward: expected finite numbers, got {s.reward[robot]} of robot {robot}, whose episode goes on"
-            )
-        s.reward[broken] = 0.0
-        self.total += s.reward
         s.data = self.data
         self._see(s)
+        # what is no number ends its episode
+        broken = self._broken(s)
+        s.terminated |= broken
+        s.truncated &= ~broken
+        s.reward[~np.isfinite(s.reward)] = 0.0
+        s.obs[broken] = 0.0
+        s.info["privileged"][broken] = 0.0
+        self.total += s.reward
+        self.ends += np.array([s.truncated.sum(), (s.terminated & ~broken).sum(), broken.sum()])
         ended = np.flatnonzero(s.done)
         if len(ended):
             now = {
@@ -196,19 +199,46 @@ class ArrayEnv(ABEnv):
                 if name in s.info:
                     s.info[name][ended] = np.nan_to_num(values[ended], posinf=0.0, neginf=0.0)
             self._begin(ended)
-            s.obs[ended] = self.observe()[ended]
-            s.info["privileged"][ended] = self.privileged()[ended]
-        if not np.isfinite(s.obs).all():
-            robot = int(np.argwhere(~np.isfinite(s.obs))[0, 0])
-            raise ValueError(
-                f"observe: expected finite numbers, got {s.obs[robot].tolist()} of robot {robot}, whose episode goes on"
-            )
+            s.obs[ended] = np.nan_to_num(self.observe()[ended], posinf=0.0, neginf=0.0)
+            s.info["privileged"][ended] = np.nan_to_num(self.privileged()[ended], posinf=0.0, neginf=0.0)
         return s
+
+    def statistics(self) -> dict[str, float]:
+        """Return how many episodes ended by time, by what happened, and by numbers that are not finite; see ABEnv."""
+        counts = dict(zip(("end_time", "end_fall", "end_broken"), self.ends.tolist(), strict=True))
+        self.ends[:] = 0.0
+        return counts
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what stepping on from this instant needs; see ABEnv."""
+        arrays = {"age": self.age, "total": self.total, "data": self.data}
+        return {"seed": self.seed, "clock": self.clock} | arrays
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to the instant of a snapshot; see ABEnv."""
+        self.seed = snapshot["seed"]
+        self.clock = snapshot["clock"]
+        self.started = True
+        self.age[:] = snapshot["age"]
+        self.total[:] = snapshot["total"]
+        for name, array in self.data.items():
+            array[:] = snapshot["data"][name]
 
     def _see(self, s: EnvState) -> None:
         """Set observations and privileged ones."""
         s.obs[:] = self._checked("observe", self.observe(), (self.num_envs, self.num_obs))
         s.info["privileged"][:] = self._checked("privileged", self.privileged(), (self.num_envs, self.num_privileged))
+
+    def _broken(self, s: EnvState) -> np.ndarray:
+        """Return whether anything is not finite, (N); keep what is, the first time."""
+        broken = np.zeros(self.num_envs, bool)
+        for name, values in (("observe", s.obs), ("privileged", s.info["privileged"]), ("reward", s.reward)):
+            found = ~np.isfinite(values.reshape(self.num_envs, -1)).all(1)
+            if found.any() and not self.complaint:
+                robot = int(np.argmax(found))
+                self.complaint = f"{name}: got {values[robot].tolist()} of robot {robot + self.first_robot}"
+            broken |= found
+        return broken
 
     def _checked(self, name: str, values: Any, shape: tuple[int, ...]) -> Any:
         """Return what a method of the task returned; raise ValueError if it has another shape."""
@@ -238,5 +268,6 @@ class ArrayEnv(ABEnv):
         part.data = {name: array[first:last] for name, array in self.data.items()}
         part.age = self.age[start:stop]
         part.total = self.total[start:stop]
+        part.ends = np.zeros_like(self.ends)
         part._state = part.new_state()
         return part

@@ -140,6 +140,7 @@ class ABEnv(abc.ABC):
     kernel: str = ""  # name of the compiled function that takes a step, for those who wonder whether it is compiled yet
     camera: tuple[float, float] = (-52.0, 17.0)  # azimuth and elevation that a picture shows it from [deg]
     tallies: tuple[str, ...] = ()  # what evaluations tell of whole episodes: info["episode_NAME"]
+    complaint: str = ""  # what was seen of the first robot whose numbers were not finite
     targets: ClassVar[
         dict[str, tuple[float, float]]
     ] = {}  # of what evaluations tell: least and most for the task to count as learnt
@@ -216,6 +217,17 @@ class ABEnv(abc.ABC):
                 f"actions: expected finite numbers, got {actions[robot, column]} in column {column} of robot {robot}"
             )
         return actions
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """Return all that stepping on from this instant needs: arrays, not copied, and numbers, by name.
+
+        None for a task that cannot tell: a run that goes on begins its episodes anew.
+        """
+        return None
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to the instant of a snapshot, of an environment that was made alike."""
+        raise NotImplementedError(f"{type(self).__name__}: expected restore() beside snapshot()")
 
     def statistics(self) -> dict[str, float]:
         """Return what happened since the last call, over all robots, by name.

@@ -98,11 +98,13 @@ def train(trial: Trial, iterations: int, num_envs: int, folder: pathlib.Path) ->
         "train.eval_episodes": num_envs,
         "train.device": trial.device,
         "train.run_dir": str(folder / "runs"),
-        "train.checkpoint_dir": str(folder),
         **({"env.model": trial.robot} if trial.robot else {}),
     }
-    system = System(override(preset(trial.task), changes), folder / "checkpoint.pt", Console(file=io.StringIO()))
-    if system.train():
+    system = System(override(preset(trial.task), changes), Console(file=io.StringIO()))
+    code = system.train()
+    if code == 3:
+        raise ArithmeticError("training did not recover from numbers that are not finite")
+    if code:
         raise KeyboardInterrupt
     (log,) = (folder / "runs").glob("*/metrics.csv")
     with open(log, newline="") as file:

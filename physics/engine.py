@@ -181,6 +181,13 @@ class PhysicsEngine:
         part._start_threads(threads, len(self.work[0]) // LANES)
         return part
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that hold every robot's state, not copied, by name."""
+        found = {"blocks": self.blocks} | {
+            name: getattr(self.model, name) for name in ("motor_blocks", "varied_blocks")
+        }
+        return {name: array for name, array in found.items() if array is not None}
+
     def run(self, kernel: Callable, *arguments: object) -> None:
         """Call kernel(blocks, start, stop, work, model, *arguments) for every share of the blocks, in parallel.
 

@@ -90,7 +90,7 @@ def test_what_fails_is_told_of_and_the_others_run(short, capsys):
     assert results["CartPoleEnv"] == "pass" and list(results) == [name.removeprefix("short-") for name in names]
     assert results["Broken"] == "FAIL: RuntimeError: the pole is gone" and results["Leaves"] == "FAIL: SystemExit: 3"
     assert results["unmade"] == "FAIL: OSError: no model file"
-    assert re.fullmatch(r"FAIL: ArithmeticError: .*\breward nan\b.* in iteration 1", results["Lost"])
+    assert results["Lost"] == "FAIL: ArithmeticError: training did not recover from numbers that are not finite"
     assert "chatter" not in out + err and err == "" and len(out.splitlines()) == 5 + 1 + 6 + 2
     assert out.rstrip().splitlines()[-1].startswith("5 runs, 4 failed")
 

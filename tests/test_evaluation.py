@@ -87,7 +87,7 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
         tmp_path,
         Console(),
     )
-    monkeypatch.setattr(trained, "save", lambda name, progress: saved.append(progress["mean_return"]))
+    monkeypatch.setattr(trained, "save", lambda name, progress: saved.append((name, progress["mean_return"])))
     for i, by_level in enumerate(returns):
         trained.iteration = i
         monkeypatch.setattr(
@@ -97,8 +97,8 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
         )
         assert trained.evaluate_now()["eval_mean_return"] == by_level[1.0]
     assert levels == [(1.0, 1.0), (1.3, 1.0)] * 4
-    assert saved == [50.0, 70.0]
-    trained.logger.close()
+    assert [x for name, x in saved if name == "best.pt"] == [50.0, 70.0]
+    assert [x for name, x in saved if name == "iteration-3.pt"] == [80.0]
 
 
 def test_how_near_an_evaluation_is_to_what_is_asked():

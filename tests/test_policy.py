@@ -78,11 +78,11 @@ def test_an_example_learns_and_resumes(name, env, tmp_path):
         metrics = engine.iterate()
     assert not metrics["skipped_gradients"] and np.isfinite(metrics["value_loss"])
     assert not any(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
-    checkpoint.save(tmp_path / "c.pt", made, cfg, {}, engine.state())
-    loaded = checkpoint.load(tmp_path / "c.pt")
+    checkpoint.save(tmp_path / "c.pt", made, cfg, {}, engine.trainer_state())
+    loaded = checkpoint.load(tmp_path / "c.pt", modules=[name])
     again = loaded.creature(env)
     other = TrainingEngine(env, again, cfg, torch.device("cpu"))
-    other.load_state(loaded.trainer)
+    other.load_trainer_state(loaded.trainer, "c.pt")
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), again.parameters(), strict=True))
     for a, b in zip(engine.optimizer.param_groups, other.optimizer.param_groups, strict=True):
         (x,) = a["params"]

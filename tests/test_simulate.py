@@ -1,11 +1,16 @@
 """The command line from training to evaluation, checkpoints, and what it says when used wrongly."""
 
+import csv
 import json
+import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +23,7 @@ from environments import registry
 from environments.contracts import Body, Node
 from settings import ConfigError, knobs, override, sections
 from simulate import help_text, main, read_command_line, run
-from training import checkpoint
+from training import checkpoint, runs, tree
 from training.display import count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
@@ -38,12 +43,18 @@ def simulate(*arguments, cwd=ROOT):
     return done.code, done.out, done.err
 
 
+def best(folder):
+    """Return the best policy of the only run in a folder."""
+    (path,) = folder.glob("runs/*/best.pt")
+    return path
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     code, out, err = simulate(
         "--iterations", 4, "--train.num_envs", 64, "--train.eval_every", 2, "--train.eval_episodes", 16,
-        "--train.run_dir", folder / "runs", "--train.checkpoint_dir", folder / "checkpoints", "--profile",
+        "--train.run_dir", folder / "runs", "--profile",
         "--env.max_episode_seconds", 2, "--world_model.role", "imagination", "--world_model.patience", 2,
         "--world_model.updates", 2, "--world_model.imagined", 64,
     )  # fmt: skip
@@ -59,7 +70,7 @@ def test_training_leaves_metrics_events_curve_and_checkpoint(trained):
     assert len(rows) == 5 and names <= set(rows[0].split(","))
     assert (run / "curve.png").stat().st_size > 5000
     assert list(run.glob("events*")) and json.loads((run / "config.json").read_text())["train"]["iterations"] == 4
-    assert (folder / "checkpoints" / "quadruped-balance.pt").exists()
+    assert {path.name for path in run.glob("*.pt")} == {"best.pt", "latest.pt", "iteration-2.pt", "iteration-4.pt"}
     assert out == "" and re.search(r"64 robots, \d+ threads", err) and "peak memory" in err
 
 
@@ -72,7 +83,7 @@ def test_a_profile_says_where_all_the_time_went(trained):
 
 def test_evaluation_prints_one_json_object(trained):
     folder, _, _ = trained
-    path = folder / "checkpoints" / "quadruped-balance.pt"
+    path = best(folder)
     code, out, _ = simulate("--eval", "--json", "--episodes", 20, "--checkpoint", path)
     result = json.loads(out)
     assert code == 0 and result["task"] == "quadruped-balance" and result["episodes"] == 20
@@ -86,9 +97,9 @@ def test_evaluation_prints_one_json_object(trained):
 
 def test_what_the_world_model_foresees_is_plotted(trained, tmp_path):
     folder, _, _ = trained
-    path = folder / "checkpoints" / "quadruped-balance.pt"
-    code, out, err = simulate("--eval", "--dream", "--checkpoint", path, "--train.run_dir", tmp_path)
-    assert code == 0 and out == "" and (tmp_path / "dream.png").stat().st_size > 20000
+    code, out, err = simulate("--eval", "--dream", "--checkpoint", best(folder), "--train.run_dir", tmp_path)
+    assert code == 0 and out == "", err
+    assert (tmp_path / "dream.png").stat().st_size > 20000
     assert f"45 control steps at a time: {tmp_path / 'dream.png'}" in err
 
 
@@ -96,25 +107,86 @@ def test_a_dream_without_a_world_model_is_refused(tmp_path):
     code, _, err = simulate("--eval", "--dream", "--train.run_dir", tmp_path)
     assert (
         code == 2
-        and err.startswith("simulate.py: --dream: expected a checkpoint with a world model")
-        and len(err.splitlines()) == 1
+        and "simulate.py: --dream: expected a checkpoint with a world model" in err
+        and len(err.splitlines()) == 2
     )
     assert not list(tmp_path.iterdir())
 
 
-def test_resuming_goes_on_and_keeps_the_previous_checkpoint(trained, tmp_path):
-    folder, _, _ = trained
-    path = tmp_path / "copy.pt"
-    path.write_bytes((folder / "checkpoints" / "quadruped-balance.pt").read_bytes())
-    before = checkpoint.load(path)
-    code, _, err = simulate("--resume", "--checkpoint", path, "--iterations", 2, "--train.run_dir", tmp_path / "runs")
-    after = checkpoint.load(path)
+def test_resuming_goes_on_in_the_runs_own_folder(trained, tmp_path):
+    (run,) = (trained[0] / "runs").iterdir()
+    folder = tmp_path / run.name
+    shutil.copytree(run, folder)
+    before = checkpoint.load(folder / runs.LATEST)
+    code, _, err = simulate("--resume", "--iterations", 2, "--train.run_dir", tmp_path)
     assert code == 0, err
+    assert f"going on from {folder / runs.LATEST}, iteration 4 of 6\n" in err
+    after = checkpoint.load(folder / runs.LATEST)
     assert after.progress["iteration"] == before.progress["iteration"] + 2
     assert after.progress["env_steps"] == before.progress["env_steps"] + 2 * 16 * 64
-    assert (tmp_path / "copy.previous.pt").read_bytes() == (
-        folder / "checkpoints" / "quadruped-balance.pt"
-    ).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [run.name]
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 7
+
+
+def test_training_on_from_a_policy_alone_is_a_run_of_its_own(trained, tmp_path):
+    before = best(trained[0]).read_bytes()
+    options = "--iterations", 1, "--train.eval_every", 0, "--train.run_dir", tmp_path
+    code, _, err = simulate("--resume", "--checkpoint", best(trained[0]), *options)
+    assert code == 0, err
+    assert "with episodes begun anew" in err
+    (run,) = tmp_path.iterdir()
+    assert checkpoint.load(run / runs.LATEST).progress["iteration"] in (3, 5)
+    assert best(trained[0]).read_bytes() == before
+
+
+def test_options_given_on_resuming_win(trained, tmp_path):
+    (run,) = (trained[0] / "runs").iterdir()
+    shutil.copytree(run, tmp_path / run.name)
+    options = "--ppo.learning_rate", 2e-6, "--ppo.target_kl", 0, "--iterations", 1
+    code, _, err = simulate("--resume", "--checkpoint", tmp_path / run.name, *options)
+    assert code == 0, err
+    with open(tmp_path / run.name / "metrics.csv", newline="") as file:
+        *_, row = csv.DictReader(file)
+    assert float(row["learning_rate"]) == 2e-6
+
+
+def test_what_comes_with_foal_is_never_written(tmp_path):
+    before = {path: path.read_bytes() for path in runs.SHIPPED.iterdir()}
+    tiny = "--iterations", 1, "--train.num_envs", 16, "--train.eval_episodes", 4, "--env.max_episode_seconds", 0.5
+    for more in ((), ("--resume", "--task", "cartpole")):
+        code, _, err = simulate(*more, *tiny, cwd=tmp_path)
+        assert code == 0, err
+    for folder in tmp_path.glob("runs/*"):
+        assert (folder / runs.BEST).exists()
+    assert {path: path.read_bytes() for path in runs.SHIPPED.iterdir()} == before
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path):
+    made = [runs.new_folder(str(tmp_path / "runs"), "my_file:my-task") for _ in range(5)]
+    assert len(set(made)) == 5
+    assert all(runs.NAME.fullmatch(path.name)[1] == "my-task" for path in made)
+
+
+def test_the_newest_run_of_the_task_is_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    find = partial(runs.find, None, "runs")
+    assert find("quadruped-balance") == runs.SHIPPED / "quadruped-balance.pt"
+    names = [f"quadruped-balance-{time}" for time in ("20200101-000000", "20200101-000000-2", "19990101-000000")]
+    for i, name in enumerate(names):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"task": "quadruped-balance"}))
+        for file in (runs.LATEST, runs.BEST)[: 2 if i else 1]:
+            (folder / file).touch()
+            os.utime(folder / file, (100 + i, 100 + i))
+    assert find("quadruped-balance") == Path("runs", names[2], "best.pt")
+    assert find("quadruped-balance", resume=True) == Path("runs", names[2], "latest.pt")
+    (tmp_path / "runs" / names[2] / "config.json").write_text('{"task": "x:quadruped-balance"}')
+    assert find("quadruped-balance") == Path("runs", names[1], "best.pt")
+    assert find("x:quadruped-balance") == Path("runs", names[2], "best.pt")
+    assert find("quadruped-walk-flat") == runs.SHIPPED / "quadruped-walk-flat.pt"
+    with pytest.raises(ConfigError, match="expected a run of my-task in runs, there is none"):
+        find("my-task")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +215,15 @@ def test_resuming_goes_on_and_keeps_the_previous_checkpoint(trained, tmp_path):
         (["--eval", "--checkpoint", "text.pt"], "checkpoint: text.pt: expected a checkpoint of Foal"),
         (["--env.model", "heavy.json"], "heavy.json: base.mass: expected a number above 0"),
         (["--train.run_dir", "file/runs"], "train.run_dir: expected a folder that can be written"),
-        (["--train.checkpoint_dir", "file/checkpoints"], "train.checkpoint_dir: expected a folder that can be written"),
+        (["--checkpoint", "text.pt"], "--checkpoint: expected a new file, text.pt is there already"),
+        (["--checkpoint", "nowhere/c.pt"], "--checkpoint: expected a file in a folder that is there, got nowhere/c.pt"),
+        (["--resume", "--eval"], "--resume: expected without --eval"),
+        (["--json"], "--json: expected with --eval"),
+        (["--export", ""], "expected a file name ending in .onnx"),
+        (["--eval", "--checkpoint", "file"], "checkpoint: file: expected a checkpoint of Foal"),
+        (["--eval", "--checkpoint", "."], "checkpoint: .: expected the folder of a run"),
+        (["--eval", "--checkpoint", ""], "--checkpoint: expected a file or the folder of a run"),
+        (["--eval", "--checkpoint", "x" * 300], "File name too long"),
     ],
 )
 def test_what_the_user_got_wrong_is_one_line_and_code_2(arguments, words, tmp_path):
@@ -172,7 +252,7 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
     creature = Creature(env, cfg.network, cfg.world_model)
     engine = TrainingEngine(env, creature, cfg, CPU)
     engine.iterate()
-    checkpoint.save(tmp_path / "c.pt", creature, cfg, {"iteration": 1}, engine.state())
+    checkpoint.save(tmp_path / "c.pt", creature, cfg, {"iteration": 1}, engine.trainer_state())
     loaded = checkpoint.load(tmp_path / "c.pt")
     again = loaded.creature(env)
     assert loaded.config == cfg and loaded.progress == {"iteration": 1}
@@ -186,7 +266,7 @@ def test_a_checkpoint_round_trip_keeps_weights_settings_and_behaviour(tmp_path):
         for c in (creature, again)
     ]
     assert results[0] == results[1]
-    engine.load_state(loaded.trainer)
+    engine.load_trainer_state(loaded.trainer, "c.pt")
     engine.iterate()
 
 
@@ -217,7 +297,8 @@ def test_a_checkpoint_of_another_robot_or_network_says_what_differs(env_changes,
 def test_a_checkpoint_of_another_version_is_refused(tmp_path):
     torch.save({"format": "foal-checkpoint-1"}, tmp_path / "old.pt")
     with pytest.raises(
-        ConfigError, match=r"old\.pt: expected a checkpoint of Foal, format foal-checkpoint-\d+, got foal-checkpoint-1$"
+        ConfigError,
+        match=r"old\.pt: expected a checkpoint of Foal, format foal-checkpoint-\d+, got 'foal-checkpoint-1'$",
     ):
         checkpoint.load(tmp_path / "old.pt")
     data = {
@@ -226,14 +307,16 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path):
         "weights": {},
         "progress": {},
         "trainer": {},
+        "run": {},
     }
+    data |= {"digest": tree.digest({name: data[name] for name in checkpoint.PARTS})}
     torch.save(data, tmp_path / "new.pt")
     with pytest.raises(ConfigError, match=r"new\.pt: network\.layers: unknown field"):
         checkpoint.load(tmp_path / "new.pt")
 
 
 def test_networks_stay_as_a_checkpoint_has_them(trained):
-    path = str(trained[0] / "checkpoints" / "quadruped-balance.pt")
+    path = str(best(trained[0]))
     for options, words in (
         (["--network.lstm", "64"], "network.lstm: expected 128, which"),
         (["--network.symmetric", "false"], "network.symmetric: expected True, which"),
@@ -282,11 +365,7 @@ def test_the_default_configuration_is_valid_and_every_knob_is_explained():
 @pytest.mark.parametrize("belief", [False, True])
 def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = (
-        ROOT / "checkpoints" / "quadruped-walk-flat-belief.pt"
-        if belief
-        else trained[0] / "checkpoints" / "quadruped-balance.pt"
-    )
+    path = ROOT / "checkpoints" / "quadruped-walk-flat-belief.pt" if belief else best(trained[0])
     code, _, err = simulate("--export", tmp_path / "p.onnx", "--checkpoint", path)
     assert code == 0, err
     loaded = checkpoint.load(path)
@@ -312,7 +391,7 @@ def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_pat
 def test_ctrl_c_saves_and_leaves(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "simulate.py"), "--iterations", "100000", "--train.num_envs", "64",
-         "--train.eval_every", "0", "--train.run_dir", "runs", "--train.checkpoint_dir", "checkpoints"],
+         "--train.eval_every", "0", "--train.run_dir", "runs"],
         stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     lines = []
@@ -323,7 +402,8 @@ def test_ctrl_c_saves_and_leaves(tmp_path):
             break
     other = process.stderr.read()
     assert process.wait(60) == 130 and "Traceback" not in other and "checkpoint" in other, "".join(lines) + other
-    loaded = checkpoint.load(tmp_path / "checkpoints" / "quadruped-balance.pt")
+    (path,) = tmp_path.glob("runs/*/latest.pt")
+    loaded = checkpoint.load(path)
     assert 0 < loaded.progress["iteration"] < 100000 and loaded.config.train.num_envs == 64
 
 

@@ -1,27 +1,38 @@
-"""Checkpoints: weights with the configuration they were trained under."""
+"""Checkpoints: weights with the configuration they were trained under, and all that going on from there needs."""
 
 import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import torch
 
-from config import Config
+from config import Config, NetworkCfg
 from entity import Creature
 from environments import ABEnv, registry
-from settings import ConfigError, flat, override
+from settings import ConfigError, flat, knobs, override, sections
+from training import tree
+from training.files import written_whole
+from training.runs import LATEST, is_run
 
-FORMAT = "foal-checkpoint-3"
+FORMAT = "foal-checkpoint-4"
+PARTS = "config", "weights", "progress", "trainer", "run"
+CHOSEN = {"train.num_envs", "train.threads", "train.precision"}
+# A policy means nothing to another robot, nor where its observations or actions mean something else
+LEARNT_FOR = "env.model", "env.control", "command.kind"
+# What a world model is made of
+WORLD_MODEL = "role", "size", "privileged", "deter", "groups", "classes", "hidden", "bins", "reward_scale"
+PROGRESS = {"iteration": int, "env_steps": int, "train_seconds": float}
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint.
+    """A loaded checkpoint, its contents those that were saved, to the last bit.
 
-    progress: iteration, env_steps, train_seconds, survival, ... as saved; trainer: state of the
-    optimiser and its learning rate, to resume.
+    progress: iteration, env_steps, train_seconds, survival, ... as saved; trainer: of the optimisers, to train on; run:
+    of everything else, to go on as if nothing had happened, empty in a checkpoint of a policy alone.
     """
 
     path: str
@@ -29,14 +40,51 @@ class Checkpoint:
     weights: dict[str, Any]
     progress: dict[str, Any]
     trainer: dict[str, Any]
+    run: dict[str, Any]
+
+    @property
+    def folder(self) -> pathlib.Path | None:
+        """The folder of the run whose latest state this is, None for anything else."""
+        path = pathlib.Path(self.path)
+        return path.parent if path.name == LATEST and is_run(path.parent) else None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What the machine chose for the run, by field of the configuration; raise ConfigError for other fields."""
+        chosen = self.progress.get("chosen", {})
+        if not isinstance(chosen, dict) or not set(chosen) <= CHOSEN:
+            raise ConfigError(f"checkpoint: {self.path}: progress.chosen: expected {', '.join(sorted(CHOSEN))}")
+        return chosen
+
+    def require_fitting(self, cfg: Config) -> None:
+        """Raise ConfigError, naming the field, where a configuration asks for networks other than those there are.
+
+        Likewise where it asks them to do what they were not trained for.
+        """
+        asked = sections(cfg)
+        trained = sections(self.config)
+        of_task = [key for key in LEARNT_FOR if hasattr(asked.get(key.split(".")[0]), key.split(".")[1])]
+        for key in (
+            *of_task,
+            *(f"network.{field.name}" for field in knobs(asked["network"])),
+            *(f"world_model.{name}" for name in WORLD_MODEL),
+        ):
+            name, field = key.split(".")
+            value = getattr(asked[name], field)
+            kept = getattr(trained[name], field)
+            if value != kept:
+                raise ConfigError(f"{key}: expected {kept}, which {self.path} was trained with, got {value}")
 
     def creature(self, env: ABEnv) -> Creature:
         """Return the creature for an environment; raise ConfigError, saying what differs, if the weights do not fit."""
         creature = Creature(env, self.config.network, self.config.world_model)
-        try:
-            creature.load_state_dict(self.weights)
-        except RuntimeError:
-            raise ConfigError(f"checkpoint: {self.path}: {_difference(creature.state_dict(), self.weights)}") from None
+        expected = creature.state_dict()
+        if {name: x.shape for name, x in expected.items()} != {
+            name: getattr(x, "shape", None) for name, x in self.weights.items()
+        }:
+            raise ConfigError(f"checkpoint: {self.path}: {_difference(expected, self.weights)}")
+        tree.require_like(dict(expected), {name: self.weights[name] for name in expected}, f"checkpoint: {self.path}")
+        creature.load_state_dict(self.weights)
         return creature
 
 
@@ -46,52 +94,79 @@ def save(
     config: Config,
     progress: dict[str, Any],
     trainer: dict[str, Any] | None = None,
+    run: dict[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint in one move, so that an interruption leaves the old one or the new one, whole."""
-    path = pathlib.Path(path)
-    partial = path.with_suffix(".partial")
+    """Write a checkpoint whole: an interruption leaves the old one or the new one; raise OSError if it fails."""
     data = {
-        "format": FORMAT,
         "config": dataclasses.asdict(config),
-        "weights": creature.state_dict(),
+        "weights": dict(creature.state_dict()),
         "progress": progress,
         "trainer": trainer or {},
+        "run": run or {},
     }
-    torch.save(data, partial)
-    os.replace(partial, path)
+    with written_whole(path) as file:
+        torch.save({"format": FORMAT, "digest": tree.digest(data)} | data, file)
 
 
-def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpoint:
-    """Read a checkpoint.
+def load(path: str | os.PathLike, device: str | torch.device = "cpu", modules: Collection[str] = ()) -> Checkpoint:
+    """Read a checkpoint; nothing in it is run.
 
-    Raises ConfigError, naming the file, if it is missing, damaged or not Foal's.
+    modules: tasks and policies of one's own, "module:name", that may be imported for it.
+
+    Raises ConfigError, naming the file, if it is missing, damaged, not Foal's, or would import another module.
     """
     try:
-        data = torch.load(path, map_location=device, weights_only=True)
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         raise ConfigError(f"checkpoint: {path}: no such file; train first with: python simulate.py") from None
+    except IsADirectoryError:
+        raise ConfigError(f"checkpoint: {path}: expected a file, or the folder of a run") from None
     except Exception as error:  # whatever unpickling a foreign file may raise
-        raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal ({type(error).__name__})") from None
+        raise ConfigError(
+            f"checkpoint: {path!s:.120}: expected a checkpoint of Foal ({type(error).__name__})"
+        ) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = f", got {data['format']}" if isinstance(data, dict) and "format" in data else ""
+        found = f", got {data['format']!r:.40}" if isinstance(data, dict) and "format" in data else ""
         raise ConfigError(f"checkpoint: {path}: expected a checkpoint of Foal, format {FORMAT}{found}")
     try:
-        task = data["config"].get("task", Config().task)
-        config = override(
-            dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), flat(data["config"])
-        )
-        folders = {
-            name: getattr(Config().train, name) for name in ("run_dir", "checkpoint_dir")
-        }  # of whoever trained it, elsewhere
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, **folders))
-    except ConfigError as error:
+        kept = {name: data.get(name) for name in PARTS}
+        if tree.digest(kept) != data.get("digest"):
+            raise ConfigError("expected the contents that were saved, the file is damaged")
+        if wrong := [name for name, part in kept.items() if not isinstance(part, dict)]:
+            raise ConfigError(f"{wrong[0]}: expected a dict")
+        config = _config(kept["config"], modules)
+        for name, kind in PROGRESS.items():
+            value = kept["progress"].get(name, kind())
+            if type(value) is not kind or not 0 <= value < math.inf:
+                raise ConfigError(f"progress.{name}: expected a {kind.__name__} of at least 0, got {value!r:.40}")
+    except (ConfigError, RecursionError) as error:
         raise ConfigError(f"checkpoint: {path}: {error}") from None
-    return Checkpoint(str(path), config, data["weights"], data["progress"], data["trainer"])
+    del kept["config"]
+    return Checkpoint(str(path), config, **tree.to(kept, torch.device(device)))
+
+
+def _config(saved: dict[str, Any], modules: Collection[str]) -> Config:
+    """Return the configuration that a checkpoint has; raise ConfigError if it is none, or would import a module."""
+    task = saved.get("task", Config().task)
+    network = saved.get("network")
+    policy = network.get("policy", "") if isinstance(network, dict) else ""
+    for option, name in (("--task", task), ("--network.policy", policy)):
+        if ":" in str(name) and name != NetworkCfg().policy and name not in modules:
+            raise ConfigError(
+                f"expected {option} {name!s:.80}, which it was trained with: only the command line makes Foal import "
+                "a module"
+            )
+    config = override(dataclasses.replace(Config(), task=task, env=registry.default_cfg(task)), flat(saved))
+    return dataclasses.replace(  # runs are where whoever uses it keeps them
+        config, train=dataclasses.replace(config.train, run_dir=Config().train.run_dir)
+    )
 
 
 def _difference(expected: dict[str, Any], got: dict[str, Any]) -> str:
     """Return in words where weights are not those expected: the robot's numbers, else the first shape that differs."""
-    shapes, found = ({name: tuple(x.shape) for name, x in weights.items()} for weights in (expected, got))
+    shapes, found = (
+        {name: tuple(getattr(x, "shape", ())) for name, x in weights.items()} for weights in (expected, got)
+    )
     for what, name, axes in (
         ("actions", "belief.policy", slice(2)),
         ("observations, privileged ones included", "belief.normaliser.mean", slice(1)),
@@ -99,5 +174,5 @@ def _difference(expected: dict[str, Any], got: dict[str, Any]) -> str:
         sizes = [math.prod(s.get(name, ())[axes]) for s in (shapes, found)]
         if name in found and sizes[0] != sizes[1]:
             return f"expected {sizes[0]} {what}, got {sizes[1]}"
-    name = next(name for name in shapes | found if shapes.get(name) != found.get(name))
+    name = next((name for name in shapes | found if shapes.get(name) != found.get(name)), "weights")
     return f"expected {name} of shape {shapes.get(name, 'none')}, got {found.get(name, 'none')}"

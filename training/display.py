@@ -55,7 +55,10 @@ class Display:
         elif time.monotonic() - self._last_line > 5.0 or "eval_survival" in values:
             self._last_line = time.monotonic()
             self.console.print(
-                "  ".join(f"{label} {text}" for label, text in self._rows()), highlight=False, soft_wrap=True
+                "  ".join(f"{label} {text}" for label, text in self._rows()),
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from config import Config
 from entity import Creature, Memory
 from environments import ABEnv
-from training import ppo
+from training import ppo, tree
 from training.experience import Experience, Gradients
 from training.imagination import Imagination
 from training.optimizer import Adam, flatten
@@ -63,12 +63,14 @@ class TrainingEngine:
         if world.role == "imagination":
             self.imagination = Imagination(creature, env.num_envs, cfg, device, threads)
         # taken so far, spent on them
+        self.busy = False  # with an iteration, part of which may be done
         self.env_steps = 0
         self.seconds = 0.0
         self.spent = dict.fromkeys(
             ("gradient", *(("world",) if model else ()), *(("filter", "imagine") if self.imagination else ())), 0.0
         )  # of these
-        self.skipped = 0  # gradients that were not finite
+        self.updates = 0  # gradients
+        self.skipped = 0  # of these, that were not finite
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
         env.set_level(*self.levels)
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
@@ -90,19 +92,50 @@ class TrainingEngine:
         self.env.compile(backwards=True)  # a process beside this one may have begun at the other end
         self.env.init_state(self.cfg.seed)
 
-    def state(self) -> dict[str, Any]:
-        """Return what resuming needs beside the weights."""
-        state = {"optimizer": self.optimizer.state_dict(), "learning_rate": self.learning_rate, "levels": self.levels}
-        return state | ({"world_model": self.world_model.optimizer.state_dict()} if self.world_model else {})
+    def trainer_state(self) -> dict[str, Any]:
+        """Return what training on needs beside the weights; tensors not copied."""
+        state = {
+            "optimizer": self.optimizer.moments(),
+            "learning_rate": self.learning_rate,
+            "levels": list(self.levels),
+        }
+        return state | ({"world_model": self.world_model.optimizer.moments()} if self.world_model else {})
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take up where state() was."""
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load_trainer_state(self, state: dict[str, Any], name: str) -> None:
+        """Take up what trainer_state() returned; raise ConfigError, naming where it is from, if it does not fit."""
+        tree.require_like(self.trainer_state(), state, name)
+        self.optimizer.load_moments(state["optimizer"])
         self.learning_rate = state["learning_rate"]
         self.levels = tuple(state["levels"])
         self.env.set_level(*self.levels)
         if self.world_model:
-            self.world_model.optimizer.load_state_dict(state["world_model"])
+            self.world_model.optimizer.load_moments(state["world_model"])
+
+    def run_state(self) -> dict[str, Any]:
+        """Return what else the next iteration depends on, so that it may be the same to the last bit.
+
+        Tensors are not copied. Empty where the environment cannot tell its part of it.
+        """
+        workers = [worker.state() for worker in self.workers]
+        if None in workers:
+            return {}
+        state = {"workers": workers, "order": self.generator.get_state(), "skipped": self.skipped}
+        if self.world_model:
+            state |= {"world_model": self.world_model.state(), "replay": self.replay.state()}
+        return state | ({"imagination": self.imagination.state()} if self.imagination else {})
+
+    def load_run_state(self, state: dict[str, Any], name: str) -> None:
+        """Take up what run_state() returned; raise ConfigError, naming where it is from, if it does not fit."""
+        tree.require_like(self.run_state(), state, name)
+        for worker, part in zip(self.workers, state["workers"], strict=True):
+            worker.load_state(part)
+        self.generator.set_state(state["order"])
+        self.skipped = state["skipped"]
+        if self.world_model:
+            self.world_model.load_state(state["world_model"])
+            self.replay.load_state(state["replay"])
+        if self.imagination:
+            self.imagination.load_state(state["imagination"])
 
     def collect_trajectory(self) -> list[Rollout]:
         """Act for a rollout; return the rollout of every worker, which the next call overwrites."""
@@ -222,6 +255,7 @@ class TrainingEngine:
         behind the policy, what it does not know yet of falls looks like gain (balance after 20 s: 93 and 97 instead of
         67 and 76 % of episodes survived).
         """
+        self.updates += 1
         if not torch.isfinite(gradient).all():  # a step along a broken gradient would end the run
             self.skipped += 1
             return
@@ -262,6 +296,7 @@ class TrainingEngine:
     def iterate(self) -> dict[str, float]:
         """Collect and learn once; return metrics, with the seconds of both."""
         start = time.perf_counter()
+        self.busy = True
         rollouts = self.collect_trajectory()
         middle = time.perf_counter()
         metrics = self.train_on_trajectory()
@@ -276,11 +311,18 @@ class TrainingEngine:
                 lambda r: r.episode_steps,
             )
         )
+        broken = sum(worker.broken_rewards for worker in self.workers) / reward.numel()
         self.grow(1000.0 * float(terminated.float().mean()))
         metrics |= self.statistics()
         metrics |= {"skipped_gradients": self.skipped, "push_level": self.levels[0], "command_level": self.levels[1]}
-        metrics |= {"reward": float(reward.mean()), "falls": float(terminated.sum()), "episodes": float(ended.sum())}
+        metrics |= {
+            "broken_rewards": broken,
+            "reward": float(reward.mean()),
+            "falls": float(terminated.sum()),
+            "episodes": float(ended.sum()),
+        }
         if ended.any():
             metrics |= {"return": float(returns[ended].mean()), "episode_steps": float(steps[ended].mean())}
         self.seconds += end - start
+        self.busy = False
         return metrics | {"collect_seconds": middle - start, "update_seconds": end - middle}

@@ -1,6 +1,6 @@
 """Rollouts that never happened: the policy acts in what the world model expects."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,6 +78,16 @@ class Imagination:
         self.cfg = cfg
         self.generators = [torch.Generator(device=device).manual_seed(cfg.seed + 7919 * i + 1) for i in range(threads)]
         self.latent = self.model.initial_latent(num_envs)  # before the next rollout
+
+    def state(self) -> dict[str, Any]:
+        """Return what going on needs, tensors not copied."""
+        return {"latent": self.latent, "chances": [generator.get_state() for generator in self.generators]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up where state() was."""
+        self.latent = state["latent"].clone()
+        for generator, kept in zip(self.generators, state["chances"], strict=True):
+            generator.set_state(kept.cpu())
 
     @torch.no_grad()
     def filter_rollout(self, rollout: Sequences, workers: list[Worker]) -> None:

@@ -27,6 +27,11 @@ class Inference:
         """Return what robots remember now, for keeps: a copy where a graph writes into it."""
         return self.memory if self.graph is None else self.memory.copy()
 
+    def remember(self, memory: Memory) -> None:
+        """Let robots remember something else, as many as there are."""
+        for kept, new in zip(self.memory.tensors(), memory.tensors(), strict=True):
+            kept.copy_(new)
+
     @torch.no_grad()
     def __call__(self, obs: Tensor, starts: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return actions and their means, (N, A) on the device; obs: (N, O), starts: (N), anywhere; noise: (N, A).
@@ -47,14 +52,12 @@ class Inference:
         """Act on the buffers: what the graph repeats."""
         obs, starts, noise = self.inputs
         action, mean, memory = self.creature.act(obs, self.memory, starts, noise)
-        for kept, new in zip(self.memory.tensors(), memory.tensors(), strict=True):
-            kept.copy_(new)
+        self.remember(memory)
         self.outputs = action, mean
 
     def record(self) -> None:
         """Make the graph, leaving no trace in the memory; not while another thread uses the GPU."""
         before = self.memory.copy()
         graph = record(self.step)
-        for kept, old in zip(self.memory.tensors(), before.tensors(), strict=True):
-            kept.copy_(old)
+        self.remember(before)
         self.graph = graph

@@ -2,11 +2,14 @@
 
 import csv
 import dataclasses
+import io
 import json
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from config import Config
+from training.files import written_whole
 
 GROUPS = "eval", "reward", "end"  # metrics of these beginnings are shown together
 COMMON = {
@@ -22,31 +25,36 @@ class Logger:
 
     The columns of metrics.csv are the union of all metrics seen, empty where a row has none; the
     file is rewritten when a new one appears: at the first evaluation, at the first sample of a GPU.
+
+    iteration, env_steps: that a run goes on from; what its folder has of later ones is forgotten. chosen: what the
+    machine chose, by name.
     """
 
-    def __init__(self, folder: pathlib.Path, cfg: Config) -> None:
+    def __init__(
+        self, folder: pathlib.Path, cfg: Config, iteration: int = 0, env_steps: int = 0, chosen: dict | None = None
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        (folder / "config.json").write_text(json.dumps(dataclasses.asdict(cfg), indent=1) + "\n")
-        self.rows: list[dict[str, Any]] = []
+        self.path = folder / "metrics.csv"
+        self.points: list[dict[str, Any]] = []  # rows with an evaluation
         self._columns: list[str] = []
-        self._board = SummaryWriter(str(folder))
+        with written_whole(folder / "config.json") as file:
+            file.write((json.dumps(dataclasses.asdict(cfg) | {"chosen": chosen or {}}, indent=1) + "\n").encode())
+        if self.path.exists():
+            self._forget_after(iteration)
+        self._board = SummaryWriter(str(folder), purge_step=env_steps + 1 if iteration else None)
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """Add a row; metrics has "iteration" and "env_steps"."""
-        self.rows.append(metrics)
+        """Add a row; metrics has "iteration" and "env_steps". Raises OSError where it cannot be written."""
+        if "eval_survival" in metrics:
+            self.points.append(metrics)
         new = [key for key in metrics if key not in self._columns]
         if new:
             self._columns += new
-            with open(self.folder / "metrics.csv", "w", newline="") as file:
-                writer = csv.DictWriter(file, self._columns)
-                writer.writeheader()
-                writer.writerows(self.rows)
-        else:
-            with open(self.folder / "metrics.csv", "a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(metrics)
+            self._rewrite(lambda row: True)
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(metrics)
         for key, value in metrics.items():
             if key not in ("iteration", "env_steps"):
                 group, _, name = key.partition("_")
@@ -54,11 +62,39 @@ class Logger:
                     f"{group}/{name}" if group in GROUPS and name else key, value, metrics["env_steps"]
                 )
 
-    def close(self) -> pathlib.Path | None:
-        """Finish the files and draw the learning curve; return its path, None if nothing was evaluated."""
+    def close(self) -> None:
+        """Finish the files and draw the learning curve, if anything was evaluated."""
         self._board.close()
-        path = self.folder / "curve.png"
-        return path if plot_curve(self.rows, path) else None
+        plot_curve(self.points, self.path.with_name("curve.png"))
+
+    def _rows(self) -> Iterator[dict[str, str]]:
+        """Give what metrics.csv has, a row at a time."""
+        if self.path.exists():
+            with open(self.path, newline="") as file:
+                yield from csv.DictReader(file)
+
+    def _rewrite(self, wanted: Callable[[dict[str, str]], bool]) -> None:
+        """Write metrics.csv anew, with all columns there are by now and the rows that are wanted."""
+        with written_whole(self.path) as file:
+            text = io.TextIOWrapper(file, newline="", write_through=True)
+            writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(row for row in self._rows() if wanted(row))
+            text.detach()
+
+    def _forget_after(self, iteration: int) -> None:
+        """Take up the rows that a run has written up to an iteration; a row that was cut off is none."""
+
+        def kept(row: dict[str, str]) -> bool:
+            number = row.get("iteration") or ""
+            return number.isdecimal() and int(number) <= iteration and None not in row.values()
+
+        rows = [row for row in self._rows() if kept(row)]
+        self._columns = list(next(iter(rows), {}))
+        self.points = [
+            {key: float(value) for key, value in row.items() if value} for row in rows if row.get("eval_survival")
+        ]
+        self._rewrite(kept)
 
 
 def plot_curve(rows: list[dict[str, Any]], path: pathlib.Path) -> bool:

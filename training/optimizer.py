@@ -30,6 +30,22 @@ class Adam(torch.optim.Adam):
 
     def __init__(self, *vectors: Tensor, learning_rate: float = 1e-3) -> None:
         super().__init__([{"params": [vector]} for vector in vectors], lr=learning_rate, eps=1e-5, fused=True)
+        for vector in vectors:
+            self.state[vector] = {
+                "step": torch.zeros((), device=vector.device),
+                "exp_avg": torch.zeros_like(vector, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(vector, requires_grad=False),
+            }
+
+    def moments(self) -> list[dict[str, Tensor]]:
+        """Return what it keeps of each vector's gradients, not copied."""
+        return [self.state[vector] for group in self.param_groups for vector in group["params"]]
+
+    def load_moments(self, moments: list[dict[str, Tensor]]) -> None:
+        """Take up what moments() returned of vectors of the same lengths."""
+        for kept, new in zip(self.moments(), moments, strict=True):
+            for name, x in kept.items():
+                x.copy_(new[name])
 
     @torch.no_grad()
     def step(self) -> None:
@@ -37,10 +53,6 @@ class Adam(torch.optim.Adam):
         for group in self.param_groups:
             (vector,) = group["params"]
             state = self.state[vector]
-            if not state:
-                state["step"] = torch.zeros((), device=vector.device)
-                state["exp_avg"] = torch.zeros_like(vector)
-                state["exp_avg_sq"] = torch.zeros_like(vector)
             beta1, beta2 = group["betas"]
             adam(
                 [vector], [vector.grad], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],

@@ -1,11 +1,12 @@
 """What the world model learns from: the latest rollouts, whole."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from environments import ABEnv
+from settings import ConfigError
 from training.rollout import Rollout
 from world_model import WorldModel
 
@@ -44,6 +45,20 @@ class Replay:
         self.action = torch.zeros(*shape, env.num_actions, device=device)
         self.obs = torch.zeros(*shape, env.num_obs + env.num_privileged, device=device)
         self.reward, self.terminated, self.keep = (torch.zeros(shape, device=device) for _ in range(3))
+
+    def state(self) -> dict[str, Any]:
+        """Return all that it holds, tensors not copied."""
+        names = "latent", "action", "obs", "reward", "terminated", "keep"
+        return {"count": self.count} | {name: getattr(self, name) for name in names}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Hold what state() returned; raise ConfigError if it counts less than nothing."""
+        if state["count"] < 0:
+            raise ConfigError(f"replay.count: expected at least 0, got {state['count']}")
+        self.count = state["count"]
+        for name, x in self.state().items():
+            if name != "count":
+                x.copy_(state[name])
 
     @torch.no_grad()
     def add(self, rollouts: list[Rollout], latent: Tensor) -> Sequences:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import sys
 import time
+from typing import Any
 
 import psutil
 import torch
@@ -28,6 +29,10 @@ class Resources:
     precision: str
     threads: int
     num_envs: int
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the choices, by field of the configuration."""
+        return {"train.num_envs": self.num_envs, "train.threads": self.threads, "train.precision": self.precision}
 
     def describe(self) -> str:
         """Return one line for people."""

@@ -1,24 +1,38 @@
-"""A training run from its first iteration to its checkpoint."""
+"""A training run from its first iteration to its checkpoint, whatever comes between."""
 
-import os
+import contextlib
+import math
 import pathlib
 import shutil
 import signal
 import time
 import types
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 
 from config import Config
 from environments import ABEnv
+from settings import ConfigError
 from training import checkpoint as checkpoints
+from training import runs
 from training.display import Display, count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate, nearness, reaches, target
+from training.files import reason, written_whole
+from training.guard import Guard
 from training.logger import Logger
 from training.monitor import Monitor, reader
 from training.resources import peak_memory
+
+# End a run: a terminal's Ctrl-C, a request, a closed terminal; Windows has not all of them
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+GRACE = 3.0  # how long a signal waits for an iteration or an evaluation to end [s]
+
+
+class InterruptedRunError(Exception):
+    """A signal has waited long enough."""
 
 
 def script() -> str:
@@ -28,68 +42,139 @@ def script() -> str:
 
 
 class Run:
-    """One training run: iterations, evaluations, the best creature so far."""
+    """One training run: iterations, evaluations, the best creature so far, and what it saves of them.
+
+    chosen: fields of the configuration that the machine chose, by name; folder: of the run, its own.
+    """
 
     def __init__(
-        self, cfg: Config, engine: TrainingEngine, eval_env: ABEnv, folder: pathlib.Path, console: Console
+        self,
+        cfg: Config,
+        engine: TrainingEngine,
+        eval_env: ABEnv,
+        folder: pathlib.Path,
+        console: Console,
+        chosen: dict[str, Any] | None = None,
     ) -> None:
         self.cfg = cfg
         self.engine = engine
         self.eval_env = eval_env
         self.folder = folder
         self.console = console
-        self.logger = Logger(folder, self.cfg)
+        self.chosen = chosen or {}
         self.monitor = Monitor(None)
         self.iteration = 0
+        self.last = cfg.train.iterations  # iteration
         self.train_seconds = 0.0
         self.first_step = 0  # env steps that others took before this run
         self.best: dict[str, Any] = {}
-        self.rank = 0.0, 0.0  # the best one's
-        self.arrival: tuple[float, int] | None = None  # training seconds and env steps at the target survival
-        self.stop = False
+        self.rank = [0.0, 0.0]  # the best one's
+        self.arrival: list[float] = []  # training seconds and env steps at the target survival
+        self.undone = 0  # iterations before this run
+        self.waiting: dict[str, Any] = {}  # metrics of an iteration whose evaluation was interrupted
+        self.signal = 0  # that ends it
+        self.saved = time.monotonic()
+        self.failed = ""  # what went wrong with the last file
 
-    def resume(self, loaded: checkpoints.Checkpoint) -> None:
-        """Go on where a checkpoint was saved."""
-        self.engine.load_state(loaded.trainer)
-        self.iteration = loaded.progress["iteration"]
-        self.train_seconds = loaded.progress["train_seconds"]
-        self.first_step = loaded.progress["env_steps"]
+    def resume(self, loaded: checkpoints.Checkpoint, anew: bool, more: int | None) -> None:
+        """Go on where a checkpoint was saved.
+
+        anew: begin episodes, and all that is not of the networks, anew; more: iterations from here, None for those
+        that are left.
+
+        Raises ConfigError, naming the file, if it does not fit.
+        """
+        name = f"checkpoint: {loaded.path}"
+        progress = loaded.progress
+        if loaded.trainer:
+            self.engine.load_trainer_state(loaded.trainer, f"{name}: trainer")
+        if self.cfg.ppo.learning_rate != loaded.config.ppo.learning_rate:
+            self.engine.learning_rate = self.cfg.ppo.learning_rate
+        if loaded.run and not anew:
+            try:
+                self.engine.load_run_state(loaded.run["engine"], f"{name}: run")
+                self.best, rank, arrival, self.waiting, self.undone = (
+                    loaded.run[key] for key in ("best", "rank", "arrival", "waiting", "undone")
+                )
+                self.rank = [float(x) for x in rank]
+                self.arrival = [float(x) for x in arrival]
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"{name}: run: expected what a run needs ({error})") from None
+        self.iteration, self.first_step = (progress.get(name, 0) for name in ("iteration", "env_steps"))
+        self.train_seconds = progress.get("train_seconds", 0.0)
         self.engine.env_steps = self.first_step
+        last = progress.get("last", 0)
+        if more is None and isinstance(last, int) and last > self.iteration:
+            self.last = last
+        else:
+            self.last = self.iteration + (more or self.cfg.train.iterations)
 
-    def go(self) -> bool:
-        """Iterate to the end or until Ctrl-C; return whether it was interrupted."""
-        cfg = self.cfg.train
+    def go(self) -> int:
+        """Iterate to the end, until a signal or until there is no hope; return an exit code: 0, 128 + signal, or 3."""
         engine = self.engine
-        last = self.iteration + cfg.iterations
-        display = Display(last, self.console, tuple(self.eval_env.targets))
-        previous = signal.signal(signal.SIGINT, self._interrupt)
+        self.guard = Guard(engine, self.undone)
+        self.logger = Logger(self.folder, self.cfg, self.iteration, engine.env_steps, self.chosen)
+        display = Display(self.last, self.console, tuple(self.eval_env.targets))
         recent: list[float] = []
+        self.saved = time.monotonic()
         try:
-            self.monitor = Monitor(reader(engine.device))
-            self.monitor.start()
-            while self.iteration < last and not self.stop:
-                start = time.perf_counter()
-                metrics = engine.iterate()
-                recent = [*recent[-19:], time.perf_counter() - start]
-                self.train_seconds += recent[-1]
-                self.iteration += 1
-                rate = self.cfg.ppo.rollout * engine.env.num_envs * len(recent) / sum(recent)
-                metrics |= {
-                    "iteration": self.iteration,
-                    "env_steps": engine.env_steps,
-                    "train_seconds": self.train_seconds,
-                    "rate": rate,
-                }
-                metrics |= self.monitor.latest()
-                if cfg.eval_every and (self.iteration % cfg.eval_every == 0 or self.iteration == last):
-                    metrics |= self.evaluate_now()
-                self.logger.log(metrics)
-                display.update(metrics | {"left": (last - self.iteration) * sum(recent) / len(recent)})
+            with self.heed_signals():
+                self.monitor = Monitor(reader(engine.device))
+                self.monitor.start()
+                if self.iteration and not self.best and self.cfg.train.eval_every:
+                    self.evaluate_now()  # what there is already is not lost to what is worse
+                if self.waiting:
+                    self.complete(self.waiting, display)
+                while self.iteration < self.last and not self.signal and not self.guard.given_up:
+                    start = time.perf_counter()
+                    metrics = engine.iterate()
+                    recent = [*recent[-19:], time.perf_counter() - start]
+                    self.train_seconds += recent[-1]
+                    self.iteration += 1
+                    if seen := self.guard.look(metrics):
+                        rate = engine.learning_rate
+                        self.say(f"iteration {self.iteration}: {seen}; undone, learning rate now {rate:.2g}")
+                    rate = self.cfg.ppo.rollout * engine.env.num_envs * len(recent) / sum(recent)
+                    self.waiting = {
+                        "iteration": self.iteration,
+                        "env_steps": engine.env_steps,
+                        "train_seconds": self.train_seconds,
+                        "rate": rate,
+                        **metrics,
+                        **self.monitor.latest(),
+                    }
+                    if not self.signal or not self.due():
+                        left = (self.last - self.iteration) * sum(recent) / len(recent)
+                        self.complete(self.waiting, display, left)
+                    # one that takes longer than a signal would wait is saved before the next begins
+                    if time.monotonic() - self.saved > self.cfg.train.save_every or recent[-1] > GRACE:
+                        self.save_latest()
+        except InterruptedRunError:
+            if not self.sound:
+                self.say(f"an iteration takes longer than {GRACE:g} s: what is saved is the run before it")
         finally:
-            signal.signal(signal.SIGINT, previous)
             self.monitor.close()
             display.close()
-        return self.stop
+        return 128 + self.signal if self.signal else 3 if self.guard.in_a_row else 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether the run is between two iterations, so that it can be saved."""
+        return not self.engine.busy
+
+    def due(self) -> bool:
+        """Return whether this iteration ends with an evaluation."""
+        every = self.cfg.train.eval_every
+        return bool(every) and (self.iteration % every == 0 or self.iteration == self.last)
+
+    def complete(self, metrics: dict[str, Any], display: Display, left: float = 0.0) -> None:
+        """Evaluate if it is time, log, and show an iteration's metrics."""
+        if self.due():
+            metrics = metrics | self.evaluate_now()
+        with self.told("metrics"):
+            self.logger.log(metrics)
+        self.waiting = {}
+        display.update(metrics | {"left": left})
 
     def evaluate_now(self) -> dict[str, Any]:
         """Evaluate the creature, keep it if it is the best so far, and save it."""
@@ -97,20 +182,18 @@ class Run:
         # as hard as training becomes: of policies that pass the task as it is, this tells the robust ones
         hardest = self.cfg.curriculum.push[1], self.cfg.curriculum.command[1]
         hard = result if hardest == (1.0, 1.0) else self.evaluate(*hardest)
-        progress = {
-            "iteration": self.iteration,
-            "env_steps": self.engine.env_steps,
-            "train_seconds": self.train_seconds,
-        } | result
         least = self.cfg.train.target_survival
-        if self.arrival is None and reaches(result, least, self.eval_env.targets):
-            self.arrival = self.train_seconds, self.engine.env_steps
+        if not self.arrival and reaches(result, least, self.eval_env.targets):
+            self.arrival = [self.train_seconds, float(self.engine.env_steps)]
         # among those that do what is asked the return tells: who stands still survives, too
-        rank = nearness(hard, least, self.eval_env.targets), hard["mean_return"]
-        if not self.best or rank >= self.rank:
+        rank = [nearness(hard, least, self.eval_env.targets), hard["mean_return"]]
+        progress = self.progress() | result
+        self.save(f"iteration-{self.iteration}.pt", progress)
+        self.forget_old()
+        if all(map(math.isfinite, rank)) and (not self.best or rank >= self.rank):
             self.best = progress
             self.rank = rank
-            self.save("best.pt", progress)
+            self.save(runs.BEST, progress)
         return {f"eval_{key}": value for key, value in result.items()}
 
     def evaluate(self, push: float, command: float) -> dict[str, float]:
@@ -124,35 +207,80 @@ class Run:
             len(self.engine.workers),
         )
 
-    def save(self, name: str, progress: dict[str, Any]) -> None:
-        """Write a checkpoint of this instant to the run's folder."""
-        checkpoints.save(self.folder / name, self.engine.creature, self.cfg, progress, self.engine.state())
-
-    def say(self, text: str) -> None:
-        """Print a line for people."""
-        self.console.print(text, highlight=False, soft_wrap=True)
-
-    def finish(self, path: pathlib.Path) -> None:
-        """Save, draw the curve, put the best creature where --eval finds it, and say how it went.
-
-        path: of the checkpoint; what it held before is kept as NAME.previous.pt.
-        """
-        progress = {
+    def progress(self) -> dict[str, Any]:
+        """Return how far the run has come, and what the machine chose for it."""
+        return {
             "iteration": self.iteration,
             "env_steps": self.engine.env_steps,
             "train_seconds": self.train_seconds,
+            "last": self.last,
+            "chosen": self.chosen,
         }
-        self.save("latest.pt", progress)
-        curve = self.logger.close()
-        trained = self.folder / ("best.pt" if self.best else "latest.pt")
-        if path.exists():
-            os.replace(path, path.with_suffix(".previous.pt"))
-        shutil.copyfile(trained, path)
-        rate = self.engine.env_steps / max(self.train_seconds, 1e-9)
+
+    def save(self, name: str, progress: dict[str, Any], run: dict[str, Any] | None = None) -> bool:
+        """Write a checkpoint of this instant to the run's folder; return whether there was room for it."""
+        engine = self.engine
+        with self.told(name):
+            checkpoints.save(self.folder / name, engine.creature, self.cfg, progress, engine.trainer_state(), run)
+            return True
+        return False
+
+    def save_latest(self) -> bool:
+        """Write all that going on from here needs."""
+        names = "best", "rank", "arrival", "waiting"
+        state = self.engine.run_state()
+        run = {"engine": state, "undone": self.guard.undone} | {name: getattr(self, name) for name in names}
+        written = self.save(runs.LATEST, self.progress(), run if state else {})
+        self.saved = time.monotonic()
+        return written
+
+    def forget_old(self) -> None:
+        """Delete what evaluations before the last few have saved."""
+        found = {int(path.stem.partition("-")[2]): path for path in self.folder.glob("iteration-*.pt")}
+        for number in sorted(found)[: -self.cfg.train.keep or None]:
+            with contextlib.suppress(OSError):
+                found[number].unlink()
+
+    @contextlib.contextmanager
+    def told(self, name: str) -> Iterator[None]:
+        """Say, once, that a file of the run could not be written, and go on: training is worth more than its log."""
+        try:
+            yield
+            self.failed = self.failed if name != self.failed.partition(":")[0] else ""
+        except OSError as error:
+            text = f"{name}: {reason(error)}"
+            if text != self.failed:
+                self.say(f"cannot write {self.folder / name}: {reason(error)}; going on")
+            self.failed = text
+
+    def say(self, text: str) -> None:
+        """Print a line for people."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def finish(self, copy: pathlib.Path | None = None) -> bool:
+        """Save, draw the curve, and say how it went; return whether all of it was written.
+
+        copy: where else the best policy is to be.
+        """
+        written = self.save_latest() if self.sound else True
+        with self.told("curve.png"):
+            self.logger.close()
+        trained = self.folder / (runs.BEST if self.best else runs.LATEST)
+        if copy and trained.exists():
+            try:
+                with open(trained, "rb") as source, written_whole(copy) as file:
+                    shutil.copyfileobj(source, file)
+                trained = copy
+            except OSError as error:
+                self.say(f"cannot write {copy}: {reason(error)}")
+                written = False
+        rate = (self.engine.env_steps - self.first_step) / max(self.engine.seconds, 1e-9)
         self.say(
             f"trained {count_text(self.engine.env_steps)} env steps in {seconds_text(self.train_seconds)},"
             f" {count_text(rate)} per second"
         )
+        if self.guard.in_a_row:
+            self.say(f"did not recover: the last {self.guard.in_a_row} iterations were undone")
         wanted = target(self.cfg.train.target_survival, self.eval_env.targets)
         if self.arrival:
             self.say(f"{wanted} after {self.arrival[0]:.1f} s of training, {count_text(self.arrival[1])} env steps")
@@ -166,11 +294,15 @@ class Run:
             )
         if busy := self.monitor.describe():
             self.say(busy)
+        curve = self.folder / "curve.png"
         self.say(
             f"peak memory {peak_memory() / 2**30:.2f} GB; logs in {self.folder}"
-            + (f", learning curve {curve}" if curve else "")
+            + (f", learning curve {curve}" if curve.exists() else "")
         )
-        self.say(f"checkpoint {path}; watch it: python {script()} --eval --render --checkpoint {path}")
+        if trained.exists():
+            where = f" --checkpoint {trained if copy else self.folder}"
+            self.say(f"checkpoint {trained}; watch it: python {script()} --eval --render{where}")
+        return written
 
     def say_profile(self) -> None:
         """Say where the time of training went."""
@@ -180,9 +312,28 @@ class Run:
         for name, seconds in profile.items():
             self.say(f"{name:>10}  {100 * seconds / total:5.1f} %  {1e6 * seconds / steps:7.3f} us per env step")
 
+    @contextlib.contextmanager
+    def heed_signals(self) -> Iterator[None]:
+        """Let signals end the run in good order."""
+        before = {number: signal.signal(number, self._interrupt) for number in SIGNALS}
+        if hasattr(signal, "SIGALRM"):
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._waited_enough)
+        try:
+            yield
+        finally:
+            if hasattr(signal, "SIGALRM"):
+                signal.setitimer(signal.ITIMER_REAL, 0.0)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     def _interrupt(self, number: int, frame: types.FrameType | None) -> None:
-        """Stop after this iteration; a second Ctrl-C stops at once."""
-        if self.stop:
+        """Stop after this iteration, or in some seconds; a second signal stops at once."""
+        if self.signal:
             raise KeyboardInterrupt
-        self.stop = True
+        self.signal = number
+        if hasattr(signal, "SIGALRM"):
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
         self.say("stopping after this iteration and saving; Ctrl-C again to leave at once")
+
+    def _waited_enough(self, number: int, frame: types.FrameType | None) -> None:
+        raise InterruptedRunError

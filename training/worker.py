@@ -1,13 +1,14 @@
 """Worker: what one thread does for robots of its own."""
 
 import time
+from typing import Any
 
 import torch
 
 from config import Config
 from entity import Creature, Memory
 from environments import ABEnv
-from training import ppo
+from training import ppo, tree
 from training.experience import Experience, values
 from training.inference import Inference
 from training.rollout import Rollout
@@ -28,6 +29,29 @@ class Worker:
         self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
         self.memories: list[Memory] = []  # after each step of the rollout, where somebody asks for them
         self.seconds = dict.fromkeys(("move", "infer", "value"), 0.0)  # spent on each so far
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what collecting on needs, None if the environment cannot tell its part of it; tensors not copied."""
+        snapshot = self.env.snapshot()
+        if snapshot is None:
+            return None
+        r = self.rollout
+        return {
+            "env": tree.tensors(snapshot),
+            "memory": [x.contiguous() for x in self.infer.memory.tensors()],
+            "last": [r.obs[-1], r.privileged[-1], r.starts[-1]],
+            "noise": self.generator.get_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from where state() was."""
+        r = self.rollout
+        self.env.restore(tree.arrays(state["env"]))
+        self.infer.remember(self.infer.memory.like(state["memory"]))
+        for kept, new in zip((r.obs[-1], r.privileged[-1], r.starts[-1]), state["last"], strict=True):
+            kept.copy_(new)
+        self.generator.set_state(state["noise"].cpu())
+        self.begun = True
 
     @torch.no_grad()
     def collect(self) -> None:
@@ -53,6 +77,9 @@ class Worker:
             self.seconds["move"] += end - middle
             start = end
         self.memories = memories
+        broken = ~torch.isfinite(r.reward)
+        self.broken_rewards = int(broken.sum())
+        r.reward[broken] = 0.0
 
     @torch.no_grad()
     def estimate(self) -> None:

@@ -1,6 +1,7 @@
 """Training of the world model on sequences of real rollouts."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -168,6 +169,16 @@ class WorldModelTrainer:
         sizes = (m.num_actions,), (m.num_all,), (), (), ()
         nothing = Sequences(m.initial_latent(1), *(torch.zeros(2, 1, *size, device=device) for size in sizes))
         torch.autograd.grad(world_model_loss(m, nothing, Chance(device, 0), self.weights)[0], self.parameters)
+
+    def state(self) -> dict[str, Any]:
+        """Return what training on needs beside the optimiser."""
+        return {"chances": [chance.generator.get_state() for chance in self.chances], "skipped": self.skipped}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up where state() was."""
+        self.skipped = state["skipped"]
+        for chance, kept in zip(self.chances, state["chances"], strict=True):
+            chance.generator.set_state(kept.cpu())
 
     def train(self) -> dict[str, float]:
         """Take the configured number of steps; return the metrics' means."""

@@ -250,6 +250,18 @@ class QuadrupedEnv(ABEnv):
             result.append(part)
         return result
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return what stepping on from this instant needs; see ABEnv."""
+        return {"seed": self.seed, "clock": self.clock} | self.engine.arrays()
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to the instant of a snapshot; see ABEnv."""
+        self.seed = snapshot["seed"]
+        self.clock = snapshot["clock"]
+        self.started = True
+        for name, array in self.engine.arrays().items():
+            array[:] = snapshot[name]
+
     def set_level(self, push: float = 1.0, command: float = 1.0) -> None:
         """Scale pushes, and commands drawn from now on, or towards goals; see ABEnv.
 

@@ -1,0 +1,102 @@
+"""A run that was interrupted and goes on: the same bits as one that never stopped."""
+
+import pytest
+import torch
+from rich.console import Console
+
+from entity import Creature
+from environments import registry
+from settings import override
+from training import checkpoint as checkpoints
+from training import runs, tree
+from training.engine import TrainingEngine
+from training.presets import preset
+from training.run import Run
+
+CPU = torch.device("cpu")
+ITERATIONS = 20
+TIMES = "train_seconds", "rate", "collect_seconds", "update_seconds"  # of a row, which differ from run to run
+SMALL = {"train.num_envs": 64, "train.eval_every": 7, "train.eval_episodes": 16, "train.iterations": ITERATIONS}
+BRIEF = {"env.max_episode_seconds": 1.0}
+WORLD = {
+    "world_model.updates": 2,
+    "world_model.batch": 16,
+    "world_model.capacity": 4,
+    "world_model.patience": 2,
+    "world_model.imagined": 64,
+}
+
+
+def started(folder, cfg, threads, precision, loaded=None):
+    """Return a run in a folder, of a checkpoint's creature or a new one."""
+    torch.manual_seed(cfg.seed)
+    env, eval_env = (registry.make(cfg.task, num_envs=n, cfg=cfg.env, threads=threads) for n in (64, 16))
+    creature = loaded.creature(env) if loaded else Creature(env, cfg.network, cfg.world_model)
+    creature.use_precision(precision)
+    engine = TrainingEngine(env, creature, cfg, CPU, threads)
+    engine.warm_up()
+    return Run(cfg, engine, eval_env, folder, Console(quiet=True))
+
+
+def rows(folder):
+    """Return a run's log without its times."""
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    names = lines[0].split(",")
+    return [{n: x for n, x in zip(names, line.split(","), strict=True) if n not in TIMES} for line in lines[1:]]
+
+
+def assert_goes_on_alike(tmp_path, cfg, threads=1, precision="float32", stop=9):
+    """Train in one go, and again with a stop and a start in between, and compare to the last bit."""
+    whole = started(tmp_path / "whole", cfg, threads, precision)
+    assert whole.go() == 0
+    whole.finish()
+    first = started(tmp_path / "parts", cfg, threads, precision)
+    first.last = stop
+    first.go()
+    first.last = ITERATIONS
+    first.finish()
+    modules = [cfg.network.policy]
+    loaded = checkpoints.load(tmp_path / "parts" / runs.LATEST, modules=modules)
+    second = started(tmp_path / "parts", cfg, threads, precision, loaded)
+    second.resume(loaded, False, None)
+    assert (second.iteration, second.last) == (stop, ITERATIONS)
+    assert second.go() == 0
+    second.finish()
+    one, other = rows(tmp_path / "whole"), rows(tmp_path / "parts")
+    del one[stop - 1], other[stop - 1]  # the last iteration of a run is evaluated
+    assert one == other
+    one, other = (checkpoints.load(tmp_path / name / runs.LATEST, modules=modules) for name in ("whole", "parts"))
+    assert tree.digest(one.weights) == tree.digest(other.weights)
+    assert tree.digest(one.trainer) == tree.digest(other.trainer)
+    assert tree.digest(one.run["engine"]) == tree.digest(other.run["engine"])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_going_on_is_the_same_run(tmp_path, precision, threads):
+    assert_goes_on_alike(tmp_path, override(preset("quadruped-balance"), SMALL | BRIEF), threads, precision)
+
+
+@pytest.mark.parametrize("task", ["cartpole", "navigation", "bounce-ball", "anymal-navigation", "quadruped-walk-rough"])
+def test_going_on_with_any_kind_of_task_is_the_same_run(tmp_path, task):
+    assert_goes_on_alike(tmp_path, override(preset(task), SMALL | BRIEF))
+
+
+@pytest.mark.parametrize(
+    ("role", "precision", "threads"),
+    [
+        ("belief", "bfloat16", 2),
+        ("belief", "float32", 1),
+        ("imagination", "float32", 2),
+        ("imagination", "bfloat16", 1),
+    ],
+)
+def test_going_on_with_a_world_model_is_the_same_run(tmp_path, role, precision, threads):
+    cfg = override(preset("quadruped-balance", role), SMALL | BRIEF | WORLD)
+    assert_goes_on_alike(tmp_path, cfg, threads, precision)
+
+
+@pytest.mark.parametrize("policy", ["examples.mlp:MLP", "examples.transformer:Transformer"])
+def test_going_on_with_a_policy_of_ones_own_is_the_same_run(tmp_path, policy):
+    cfg = override(preset("cartpole"), SMALL | BRIEF | {"network.policy": policy})
+    assert_goes_on_alike(tmp_path, cfg)
