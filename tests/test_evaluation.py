@@ -87,7 +87,7 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
         tmp_path,
         Console(),
     )
-    monkeypatch.setattr(trained, "save", lambda name, progress: saved.append((name, progress["mean_return"])))
+    monkeypatch.setattr(trained, "save", lambda name, progress: saved.append((name, progress["mean_return"])) or True)
     for i, by_level in enumerate(returns):
         trained.iteration = i
         monkeypatch.setattr(

@@ -1,6 +1,7 @@
 """Checkpoints: weights with the configuration they were trained under, and all that going on from there needs."""
 
 import dataclasses
+import io
 import math
 import os
 import pathlib
@@ -104,8 +105,10 @@ def save(
         "trainer": trainer or {},
         "run": run or {},
     }
+    written = io.BytesIO()  # written to a file, PyTorch would say RuntimeError where the disk is full
+    torch.save({"format": FORMAT, "digest": tree.digest(data)} | data, written)
     with written_whole(path) as file:
-        torch.save({"format": FORMAT, "digest": tree.digest(data)} | data, file)
+        file.write(written.getbuffer())
 
 
 def load(path: str | os.PathLike, device: str | torch.device = "cpu", modules: Collection[str] = ()) -> Checkpoint:

@@ -64,8 +64,10 @@ class Logger:
 
     def close(self) -> None:
         """Finish the files and draw the learning curve, if anything was evaluated."""
-        self._board.close()
-        plot_curve(self.points, self.path.with_name("curve.png"))
+        try:
+            plot_curve(self.points, self.path.with_name("curve.png"))
+        finally:
+            self._board.close()
 
     def _rows(self) -> Iterator[dict[str, str]]:
         """Give what metrics.csv has, a row at a time."""

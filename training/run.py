@@ -74,7 +74,7 @@ class Run:
         self.waiting: dict[str, Any] = {}  # metrics of an iteration whose evaluation was interrupted
         self.signal = 0  # that ends it
         self.saved = time.monotonic()
-        self.failed = ""  # what went wrong with the last file
+        self.failed: set[str] = set()  # files that could not be written when it was last tried
 
     def resume(self, loaded: checkpoints.Checkpoint, anew: bool, more: int | None) -> None:
         """Go on where a checkpoint was saved.
@@ -113,7 +113,10 @@ class Run:
         """Iterate to the end, until a signal or until there is no hope; return an exit code: 0, 128 + signal, or 3."""
         engine = self.engine
         self.guard = Guard(engine, self.undone)
-        self.logger = Logger(self.folder, self.cfg, self.iteration, engine.env_steps, self.chosen)
+        try:
+            self.logger = Logger(self.folder, self.cfg, self.iteration, engine.env_steps, self.chosen)
+        except OSError as error:
+            raise ConfigError(f"train.run_dir: cannot write to {self.folder}: {reason(error)}") from None
         display = Display(self.last, self.console, tuple(self.eval_env.targets))
         recent: list[float] = []
         self.saved = time.monotonic()
@@ -190,10 +193,10 @@ class Run:
         progress = self.progress() | result
         self.save(f"iteration-{self.iteration}.pt", progress)
         self.forget_old()
-        if all(map(math.isfinite, rank)) and (not self.best or rank >= self.rank):
+        better = all(map(math.isfinite, rank)) and (not self.best or rank >= self.rank)
+        if better and self.save(runs.BEST, progress):
             self.best = progress
             self.rank = rank
-            self.save(runs.BEST, progress)
         return {f"eval_{key}": value for key, value in result.items()}
 
     def evaluate(self, push: float, command: float) -> dict[str, float]:
@@ -244,14 +247,14 @@ class Run:
     @contextlib.contextmanager
     def told(self, name: str) -> Iterator[None]:
         """Say, once, that a file of the run could not be written, and go on: training is worth more than its log."""
+        kind = name.partition("-")[0]
         try:
             yield
-            self.failed = self.failed if name != self.failed.partition(":")[0] else ""
+            self.failed.discard(kind)
         except OSError as error:
-            text = f"{name}: {reason(error)}"
-            if text != self.failed:
+            if kind not in self.failed:
                 self.say(f"cannot write {self.folder / name}: {reason(error)}; going on")
-            self.failed = text
+            self.failed.add(kind)
 
     def say(self, text: str) -> None:
         """Print a line for people."""
