@@ -15,6 +15,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
+LARGEST = 2**63  # magnitude of a number: beyond it arithmetic of whole numbers and of others part ways
 Pair = tuple[float, float]  # two numbers of a knob: lowest and highest, or first and last
 
 
@@ -45,7 +46,7 @@ class Section:
             if isinstance(value, Section):
                 value.validate(field.name)
             elif not fits(value, field):
-                raise ConfigError(f"{full}: expected {expected(field)}, got {value!r}")
+                raise ConfigError(f"{full}: expected {expected(field)}, got {value!r:.80}")
 
 
 def fits(value: Any, field: dataclasses.Field) -> bool:
@@ -61,7 +62,9 @@ def fits(value: Any, field: dataclasses.Field) -> bool:
         if kind in (int, float):
             if not number or not (kind is float or isinstance(v, int)):
                 return False
-            if not (math.isfinite(v) and meta.get("low", -math.inf) <= v <= meta.get("high", math.inf)):
+            if abs(v) > LARGEST or not (
+                math.isfinite(v) and meta.get("low", -math.inf) <= v <= meta.get("high", math.inf)
+            ):
                 return False
         elif not isinstance(v, kind):
             return False
@@ -127,7 +130,7 @@ def parse(field: dataclasses.Field, text: str, name: str) -> Any:
             return tuple(make(part) for make, part in zip(get_args(kind), parts, strict=True))
         return kind(text)
     except ValueError:
-        raise ConfigError(f"{name}: expected {expected(field)}, got {text!r}") from None
+        raise ConfigError(f"{name}: expected {expected(field)}, got {text!r:.80}") from None
 
 
 def expected(field: dataclasses.Field) -> str:
@@ -203,6 +206,17 @@ def flat(values: dict[str, Any], section: str = "") -> dict[str, Any]:
     return found
 
 
+def require_memory(needed: float, what: str) -> None:
+    """Raise ConfigError, naming what it is for, where less than so many bytes are free."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ConfigError(
+            f"{what}: expected what fits into {free / 1e9:.0f} GB of free memory, got {needed / 1e9:.3g} GB"
+        )
+
+
 def imported(name: str, kind: str, what: str) -> tuple[ModuleType, str]:
     """Return the module of "module:name", one of the current folder or an installed one, and the name behind the colon.
 
@@ -224,9 +238,9 @@ def imported(name: str, kind: str, what: str) -> tuple[ModuleType, str]:
             expected = f"a module that can be imported from {here} or is installed"
             raise ConfigError(f"{what}: expected {expected}, got {module!r}") from None
         raise ConfigError(f"{what}: {module} cannot be imported: {error}") from None
-    except ConfigError:
+    except (ConfigError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever a module of one's own may raise is told in a line
+    except BaseException as error:  # whatever a module of one's own may raise is told in a line, leaving Python too
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, SyntaxError) else f" ({last.filename}:{last.lineno})"
         raise ConfigError(f"{what}: {module} cannot be imported: {type(error).__name__}: {error}{where}") from None

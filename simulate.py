@@ -6,9 +6,12 @@ import json
 import os
 import pathlib
 import re
+import site
 import sys
+import sysconfig
 import textwrap
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
@@ -22,7 +25,7 @@ from config import Config
 from entity import Creature
 from environments import registry
 from physics.jit import compiling, is_compiled
-from settings import ConfigError, knobs, override, parse, sections, suggest
+from settings import ConfigError, knobs, override, parse, require_memory, sections, suggest
 from training import checkpoint as checkpoints
 from training import runs
 from training.checkpoint import Checkpoint
@@ -32,7 +35,7 @@ from training.export import export_onnx
 from training.files import require_new, require_writable
 from training.foresight import AHEAD, Foresight
 from training.presets import preset
-from training.resources import Resources, detect
+from training.resources import BYTES_PER_EPISODE, Resources, bytes_per_robot, detect
 from training.run import Run
 from training.viewer import Viewer
 
@@ -64,8 +67,12 @@ class System:
         """Print a line for people."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def make_env(self, num_envs: int) -> registry.ABEnv:
-        """Return copies of the task."""
+    def make_env(self, num_envs: int, what: str = "--episodes", size: float = BYTES_PER_EPISODE) -> registry.ABEnv:
+        """Return copies of the task; raise ConfigError, naming what asks for them, where memory does not hold them.
+
+        size: of a copy, and of what becomes of it [bytes].
+        """
+        require_memory(size * num_envs, what)
         return registry.make(self.cfg.task, num_envs=num_envs, cfg=self.cfg.env, threads=self.resources.threads)
 
     def creature(self, env: registry.ABEnv) -> Creature:
@@ -99,13 +106,13 @@ class System:
         cfg = self.cfg
         beside = None if is_compiled("") else registry.compile_beside(cfg.task, cfg.env)
         self.say(f"task {cfg.task}: {self.resources.describe()}")
-        env = self.make_env(self.resources.num_envs)
+        env = self.make_env(self.resources.num_envs, "train.num_envs and ppo.rollout", bytes_per_robot(cfg))
         creature = self.creature(env)
         folder = loaded.folder if loaded else None
         if folder:
             require_writable(folder, "checkpoint")
         engine = TrainingEngine(env, creature, cfg, self.resources.device, self.resources.threads)
-        eval_env = self.make_env(cfg.train.eval_episodes)
+        eval_env = self.make_env(cfg.train.eval_episodes, "train.eval_episodes")
         with self.compiling(env):
             engine.warm_up()
             eval_env.init_state(0)
@@ -408,6 +415,17 @@ def print_list() -> None:
     )
 
 
+def of_ones_own(error: BaseException) -> str:
+    """Return file, line and function where the code of a user raised an error, "" where it is Foal's own."""
+    here = pathlib.Path(physics.__file__).parent.parent
+    others = here, *(pathlib.Path(path).resolve() for path in {sysconfig.get_path("stdlib"), *site.getsitepackages()})
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = pathlib.Path(frame.filename).resolve()
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in others):
+            return f"{frame.filename}:{frame.lineno}: {frame.name}()"
+    return ""
+
+
 def run(arguments: list[str], console: Console) -> int:
     """Do what the command line asks for; return the exit code."""
     options = read_options(arguments)
@@ -454,9 +472,17 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except MemoryError:
+        print("simulate.py: expected more free memory; smaller networks or fewer robots need less", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # whoever read what was printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (Exception, SystemExit) as error:
+        if not (where := of_ones_own(error)):
+            raise
+        print(f"simulate.py: {where}: {type(error).__name__}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

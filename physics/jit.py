@@ -36,10 +36,11 @@ def _cache_directory() -> pathlib.Path:
         for path in sorted((ROOT / folder).rglob("*.py")):
             sources.update(path.read_bytes())
     name = f"numba-{sources.hexdigest()[:12]}"
-    for base in (ROOT / ".cache", pathlib.Path.home() / ".cache" / "foal"):
+    for base in (ROOT / ".cache", pathlib.Path("~/.cache/foal")):
         try:
+            base = base.expanduser()
             (base / name).mkdir(parents=True, exist_ok=True)
-        except OSError:  # a read-only checkout
+        except (OSError, RuntimeError):  # a read-only checkout, a user without a home
             continue
         if os.access(base / name, os.W_OK):
             return base / name
@@ -55,6 +56,7 @@ import llvmlite.binding  # noqa: E402
 import numba  # noqa: E402  (after the thread settings)
 from numba import typeof, types  # noqa: E402, F401
 from numba.core import cgutils  # noqa: E402
+from numba.core.caching import FunctionCache  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
 
 # Before a vector loop runs, it is checked that its arrays do not overlap, range by range. LLVM gives up joining
@@ -63,6 +65,20 @@ llvmlite.binding.set_option("foal", "-memory-check-merge-threshold=100000")
 
 if "NUMBA_CACHE_DIR" not in os.environ:
     numba.config.CACHE_DIR = str(_cache_directory())
+
+_load_overload = FunctionCache.load_overload
+
+
+def _load_whole(cache: FunctionCache, *arguments: Any) -> Any:
+    """Load a compiled function, or nothing, so that it is compiled anew, where its file is damaged."""
+    try:
+        return _load_overload(cache, *arguments)
+    except Exception:  # whatever unpickling a damaged file may raise
+        cache.flush()
+        return None
+
+
+FunctionCache.load_overload = _load_whole
 
 # float64 is the same source built for tests of accuracy.
 real = np.float64 if os.environ.get("FOAL_REAL") == "float64" else np.float32

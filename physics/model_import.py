@@ -42,7 +42,7 @@ def import_robot(path: pathlib.Path) -> Robot:
     height, home = _keyframe(m)
     feet, radii, home = _stand(m, offset, joint_range, home)
     standing = -min(_foot_height(offset[i], feet[i], home[i]) - radii[i] for i in range(4))
-    return Robot(
+    robot = Robot(
         name=path.stem,
         base=_link(m, m.base, np.zeros(3)),
         trunk_half_extents=_trunk(m),
@@ -58,6 +58,8 @@ def import_robot(path: pathlib.Path) -> Robot:
         home_height=height if height is not None and abs(height - standing) < SETTLED else standing,
         home_joints=home,
     )
+    robot.require_physical(str(path))
+    return robot
 
 
 def _link(m: ModelFile, body: int, origin: np.ndarray) -> Link:

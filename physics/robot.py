@@ -20,6 +20,27 @@ class RobotError(ValueError):
     """A robot file that cannot be used; the message names the file and the field."""
 
 
+LARGEST = 1e30  # magnitude of a number in a file, whatever it is of
+# Beyond what any legged robot has, and within what single precision computes with
+LIMITS = {
+    "mass": (1e-4, 1e4, "kg"),
+    "com": (-10.0, 10.0, "m"),
+    "inertia": (1e-9, 1e5, "kg m^2"),
+    "trunk_half_extents": (1e-4, 10.0, "m"),
+    "offset": (-10.0, 10.0, "m"),
+    "length of thigh and calf": (1e-3, 10.0, "m"),
+    "foot.offset": (-10.0, 10.0, "m"),
+    "foot.radius": (1e-4, 1.0, "m"),
+    "damping": (0.0, 1e4, "N m s/rad"),
+    "armature": (0.0, 1e3, "kg m^2"),
+    "frictionloss": (0.0, 1e4, "N m"),
+    "torque_limit": (1e-4, 1e5, "N m"),
+    "joint_range": (-50.0, 50.0, "rad"),
+    "home.height": (1e-3, 10.0, "m"),
+    "home.joints": (-50.0, 50.0, "rad"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Link:
     """A rigid body: mass [kg], com (3) from its own origin [m], inertia about com (3, 3) [kg m^2]."""
@@ -56,6 +77,26 @@ class Robot:
     def total_mass(self) -> float:
         """Mass of all links [kg]."""
         return self.base.mass + sum(link.mass for leg in self.links for link in leg)
+
+    def require_physical(self, file: str) -> None:
+        """Raise RobotError, naming file and field, where a number lies beyond what any legged robot has."""
+        bodies = [self.base, *(link for leg in self.links for link in leg)]
+        found = {
+            "mass": [body.mass for body in bodies],
+            "com": [body.com for body in bodies],
+            "inertia": [np.linalg.eigvalsh(body.inertia) for body in bodies],
+            "length of thigh and calf": np.linalg.norm([*self.offset[:, 2], *self.foot_offset], axis=1),
+            "foot.offset": self.foot_offset,
+            "foot.radius": self.foot_radius,
+            "frictionloss": self.friction,
+            "home.height": self.home_height,
+            "home.joints": self.home_joints,
+        } | {name: getattr(self, name) for name in LIMITS if hasattr(self, name)}
+        for name, (low, high, unit) in LIMITS.items():
+            values = np.asarray(found[name], float)
+            if not ((low <= values) & (values <= high)).all():
+                wrong = values[~((low <= values) & (values <= high))][0]
+                raise RobotError(f"{file}: {name}: expected numbers between {low:g} and {high:g} {unit}, got {wrong:g}")
 
     def hold_torques(self, gravity: float = 9.81) -> np.ndarray:
         """Return the motor torques (4, 3) that hold the home pose on the ground [N m].
@@ -158,8 +199,8 @@ class _Reader:
 
     def number(self, path: str, low: float = -math.inf, above: float = -math.inf) -> float:
         value = self.get(path)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise self.fail(path, f"a finite number, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST:
+            raise self.fail(path, f"a finite number, got {value!r:.60}")
         if value < low or value <= above:
             raise self.fail(
                 path,
@@ -171,7 +212,7 @@ class _Reader:
     def vector(self, path: str, size: int) -> np.ndarray:
         value = self.get(path)
         if not isinstance(value, list) or len(value) != size:
-            raise self.fail(path, f"a list of {size} numbers, got {value!r}")
+            raise self.fail(path, f"a list of {size} numbers, got {value!r:.60}")
         return np.array([self.number(f"{path}.{i}") for i in range(size)])
 
     def link(self, path: str) -> Link:
@@ -206,7 +247,7 @@ def load_robot(name: str | os.PathLike) -> Robot:
     except OSError:
         known = ", ".join(sorted(p.stem for p in (ROOT / "robots").glob("*.json")))
         raise RobotError(f"{path}: no such robot file; known robots: {known}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RobotError(f"{path}: expected JSON: {error}") from None
     read = _Reader(str(path), data)
     joints = [f"legs.{leg}.links.{i}" for leg in LEGS for i in range(3)]
@@ -221,7 +262,7 @@ def load_robot(name: str | os.PathLike) -> Robot:
     def per_joint(field: str, **limits: float) -> np.ndarray:
         return np.array([read.number(f"{joint}.{field}", **limits) for joint in joints]).reshape(4, 3)
 
-    return Robot(
+    robot = Robot(
         name=path.stem,
         base=read.link("base"),
         trunk_half_extents=read.vector("trunk_half_extents", 3),
@@ -237,6 +278,8 @@ def load_robot(name: str | os.PathLike) -> Robot:
         home_height=read.number("home.height", above=0.0),
         home_joints=np.array([read.vector(f"home.joints.{leg}", 3) for leg in LEGS]),
     )
+    robot.require_physical(str(path))
+    return robot
 
 
 def save_robot(robot: Robot, path: str | os.PathLike) -> None:

@@ -50,6 +50,8 @@ class Recorder:
             )
         if width % 2 or height % 2 or width <= 0 or height <= 0:
             raise RenderError(f"{self.path}: width and height must be even and positive, got {width} x {height}")
+        if self.path.is_dir():
+            raise RenderError(f"{self.path}: expected a file, this is a folder")
         if not self.path.parent.is_dir():
             raise RenderError(f"{self.path}: the folder {self.path.parent} does not exist")
         try:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from entity import Creature
 from settings import ConfigError
+from training.files import require_file
 
 
 class _Policy(nn.Module):
@@ -48,6 +49,7 @@ def export_onnx(creature: Creature, num_obs: int, path: str) -> None:
         import onnxscript  # noqa: F401
     except ImportError:
         raise ConfigError("--export: needs the packages onnx and onnxscript: pip install onnx onnxscript") from None
+    require_file(target, "--export")
     creature.use_precision("float32")
     for part in (creature.belief, creature.world_model):
         if part is not None:

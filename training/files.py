@@ -57,6 +57,19 @@ def require_writable(folder: pathlib.Path, what: str) -> None:
         raise ConfigError(f"{what}: expected a folder that can be written, got {folder} ({why})") from None
 
 
+def require_file(path: pathlib.Path, what: str) -> None:
+    """Raise ConfigError, naming what the file is given by, unless a file of that name can be written."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{what}: expected a file, {path} is a folder")
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        why = reason(error)
+        raise ConfigError(f"{what}: expected a file that can be written, got {path!s:.80} ({why})") from None
+
+
 def require_new(path: pathlib.Path, what: str) -> None:
     """Raise ConfigError, naming what the file is given by, unless a new file of that name can be written."""
     try:
@@ -67,6 +80,6 @@ def require_new(path: pathlib.Path, what: str) -> None:
         with open(path, "xb"):
             pass
         path.unlink()
-    except (OSError, ValueError) as error:
-        why = reason(error) if isinstance(error, OSError) else str(error)
+    except OSError as error:
+        why = reason(error)
         raise ConfigError(f"{what}: expected a file that can be written, got {path!s:.80} ({why})") from None

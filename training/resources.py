@@ -15,6 +15,7 @@ from entity import dense
 from physics.engine import available_cores
 from training.monitor import gputil
 
+BYTES_PER_EPISODE = 8 * 1024  # state of a robot and what is seen of it, while it is evaluated
 BYTES_PER_ROBOT = 64 * 1024  # state, a rollout of 16 steps and an update's activations, measured at 1024 robots
 
 
@@ -40,6 +41,12 @@ class Resources:
         found = f"{self.cores} cores, {self.memory / 2**30:.0f} GB free, {self.gpu or 'no GPU'}"
         used = f"{self.num_envs} robots, {self.threads} threads, networks on {where} in {self.precision}"
         return f"found {found}; using {used}"
+
+
+def bytes_per_robot(cfg: Config) -> float:
+    """Return about how much memory training takes for each robot [bytes]."""
+    replay = cfg.world_model.capacity * 400 if cfg.world_model.role != "off" else 0  # 100 numbers a step
+    return BYTES_PER_ROBOT * max(cfg.ppo.rollout / 16, 1.0) + replay * cfg.ppo.rollout
 
 
 def detect(cfg: Config) -> Resources:

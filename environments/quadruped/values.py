@@ -6,7 +6,7 @@ from typing import Any
 from config import QuadrupedCfg, TerrainCfg
 from physics import Robot
 from physics.terrain import Terrain, curriculum
-from settings import ConfigError, knobs, sections
+from settings import ConfigError, knobs, require_memory, sections
 
 PLATFORM = 2.0  # least side of the level middle of a tile, but at most a quarter of the tile [m]
 BORDER = 4.0  # least width of the level ground around the tiles [m]
@@ -54,6 +54,8 @@ def make_terrain(cfg: TerrainCfg) -> Terrain | None:
     kinds = cfg.kinds.replace(",", " ").split()
     if kinds == ["flat"]:
         return None
+    cells = (cfg.levels * cfg.tile + 2 * BORDER) * (len(kinds) * cfg.tile + 2 * BORDER) / cfg.cell**2
+    require_memory(40.0 * cells, "terrain.levels, terrain.tile and terrain.cell")
     try:
         border = cfg.cell * math.ceil(BORDER / cfg.cell - 1e-6)
         return curriculum(
