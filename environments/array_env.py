@@ -73,6 +73,7 @@ class ArrayEnv(ABEnv):
     def __init__(self, cfg: EnvCfg, num_envs: int = 1, threads: int = 0) -> None:
         if type(self).physics is ArrayEnv.physics and type(self).advance is ArrayEnv.advance:
             raise ConfigError(f"{type(self).__name__}: expected a method physics() or advance()")
+        self.require_sizes()
         self.cfg = cfg
         self.num_envs = num_envs
         self.first_robot = 0
@@ -84,6 +85,9 @@ class ArrayEnv(ABEnv):
         self.total = np.zeros(num_envs, np.float32)
         self.ends = np.zeros(3)  # episodes that ended since the last statistics()
         self.data = self.create(num_envs)
+        if not isinstance(self.data, dict) or not all(isinstance(x, np.ndarray) for x in self.data.values()):
+            found = type(self.data).__name__
+            raise ConfigError(f"create: expected a dict of arrays from {type(self).__name__}.create(), got {found}")
         self._state = self.new_state()
 
     @abc.abstractmethod
@@ -136,12 +140,12 @@ class ArrayEnv(ABEnv):
         self.clock = 0
         self.started = True
         if missing := set(self.tallies) - set(self.tally()):
-            raise ValueError(
+            raise ConfigError(
                 f"tally: expected {', '.join(sorted(missing))}, which tallies names, "
                 f"got {', '.join(self.tally()) or 'nothing'}"
             )
         if missing := set(self.targets) - set(self.tallies) - set(self.errors()):
-            raise ValueError(f"targets: expected names of tallies or errors(), got {', '.join(sorted(missing))}")
+            raise ConfigError(f"targets: expected names of tallies or errors(), got {', '.join(sorted(missing))}")
         everyone = np.arange(self.num_envs)
         s = self._state
         self._begin(everyone)
@@ -241,9 +245,9 @@ class ArrayEnv(ABEnv):
         return broken
 
     def _checked(self, name: str, values: Any, shape: tuple[int, ...]) -> Any:
-        """Return what a method of the task returned; raise ValueError if it has another shape."""
+        """Return what a method of the task returned; raise ConfigError if it has another shape."""
         if np.shape(values) != shape:
-            raise ValueError(
+            raise ConfigError(
                 f"{name}: expected shape {shape} from {type(self).__name__}.{name}(), got {np.shape(values)}"
             )
         return values

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from config import EnvCfg
+from settings import ConfigError
 
 __all__ = ["ABEnv", "Body", "Box", "EnvCfg", "EnvState", "Mirror", "Node", "Solid"]
 
@@ -217,6 +218,15 @@ class ABEnv(abc.ABC):
                 f"actions: expected finite numbers, got {actions[robot, column]} in column {column} of robot {robot}"
             )
         return actions
+
+    def require_sizes(self) -> None:
+        """Raise ConfigError, naming it, unless there are observations and actions."""
+        for size in ("num_obs", "num_actions"):
+            count = getattr(self, size, None)
+            if not isinstance(count, int) or count < 1:
+                raise ConfigError(
+                    f"{size}: expected a whole number of at least 1 in {type(self).__name__}, got {count}"
+                )
 
     def snapshot(self) -> dict[str, Any] | None:
         """Return all that stepping on from this instant needs: arrays, not copied, and numbers, by name.

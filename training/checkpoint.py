@@ -151,6 +151,8 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu", modules: C
 def _config(saved: dict[str, Any], modules: Collection[str]) -> Config:
     """Return the configuration that a checkpoint has; raise ConfigError if it is none, or would import a module."""
     task = saved.get("task", Config().task)
+    if not isinstance(task, str):
+        raise ConfigError(f"task: expected a text, got {task!r:.80}")
     network = saved.get("network")
     policy = network.get("policy", "") if isinstance(network, dict) else ""
     for option, name in (("--task", task), ("--network.policy", policy)):
