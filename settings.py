@@ -15,7 +15,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
-LARGEST = 2**63  # magnitude of a number: beyond it arithmetic of whole numbers and of others part ways
+LARGEST = sys.float_info.max  # magnitude of a number, whole ones too
 Pair = tuple[float, float]  # two numbers of a knob: lowest and highest, or first and last
 
 
