@@ -109,8 +109,7 @@ class System:
         env = self.make_env(self.resources.num_envs, "train.num_envs and ppo.rollout", bytes_per_robot(cfg))
         creature = self.creature(env)
         folder = loaded.folder if loaded else None
-        if folder:
-            require_writable(folder, "checkpoint")
+        require_writable(folder or pathlib.Path(cfg.train.run_dir), "checkpoint" if folder else "train.run_dir")
         engine = TrainingEngine(env, creature, cfg, self.resources.device, self.resources.threads)
         eval_env = self.make_env(cfg.train.eval_episodes, "train.eval_episodes")
         with self.compiling(env):

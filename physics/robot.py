@@ -20,7 +20,7 @@ class RobotError(ValueError):
     """A robot file that cannot be used; the message names the file and the field."""
 
 
-LARGEST = 1e30  # magnitude of a number in a file, whatever it is of
+LARGEST = 1e100  # magnitude of a number in a file, whatever it is of
 # Beyond what any legged robot has, and within what single precision computes with
 LIMITS = {
     "mass": (1e-4, 1e4, "kg"),

@@ -1,8 +1,11 @@
 """Files that are no robot: every refusal names the file, the element and what was expected."""
 
+import json
+import re
 import sys
 
 import pytest
+from commands import ROOT
 from robot_files import CALF_FOOT, HIP, LIMIT, MOTOR, REVOLUTE, edited, to_urdf
 
 from physics import RobotError, load_robot, save_robot
@@ -158,3 +161,34 @@ def test_json_is_not_written_over_other_files(written, tmp_path, go1):
     assert file.read_text() == go1
     with pytest.raises(RobotError, match=r"nowhere.*written"):
         save_robot(load_robot("go1"), tmp_path / "nowhere" / "go1.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("base.mass", 1e30, "mass: expected numbers between 0.0001 and 10000 kg, got 1e+30"),
+        ("legs.FR.links.1.mass", 1e-9, "mass: expected numbers between"),
+        ("trunk_half_extents.0", -0.1, "trunk_half_extents: expected numbers between 0.0001 and 10 m, got -0.1"),
+        ("legs.RL.links.2.joint_range.1", 1e300, "a finite number"),
+        ("legs.RL.links.2.joint_range.1", 1e10, "joint_range: expected numbers between -50 and 50 rad, got 1e+10"),
+        (
+            "legs.RR.links.2.offset",
+            [0, 0, 0],
+            "length of thigh and calf: expected numbers between 0.001 and 10 m, got 0",
+        ),
+        ("legs.RR.foot.offset", [0, 0, 0], "length of thigh and calf: expected numbers between 0.001 and 10 m, got 0"),
+        ("base.com.0", 1e9, "com: expected numbers between -10 and 10 m, got 1e+09"),
+        ("home.height", 10**400, "a finite number"),
+    ],
+)
+def test_a_robot_beyond_what_there_is_is_refused_by_field(tmp_path, place, value, words):
+    robot = json.loads((ROOT / "robots" / "go1.json").read_text())
+    node = robot
+    *parents, last = place.split(".")
+    for key in parents:
+        node = node[int(key) if isinstance(node, list) else key]
+    node[int(last) if isinstance(node, list) else last] = value
+    (tmp_path / "r.json").write_text(json.dumps(robot))
+    with pytest.raises(RobotError, match=re.escape(words)) as error:
+        load_robot(tmp_path / "r.json")
+    assert str(error.value).startswith(str(tmp_path / "r.json"))

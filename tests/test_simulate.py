@@ -219,6 +219,16 @@ def test_the_newest_run_of_the_task_is_meant(tmp_path, monkeypatch):
         (["--checkpoint", "nowhere/c.pt"], "--checkpoint: expected a file in a folder that is there, got nowhere/c.pt"),
         (["--resume", "--eval"], "--resume: expected without --eval"),
         (["--json"], "--json: expected with --eval"),
+        (["--eval", "--episodes", "99999999999"], "--episodes: expected what fits into"),
+        (
+            ["--train.num_envs", "1048576", "--ppo.rollout", "1024"],
+            "train.num_envs and ppo.rollout: expected what fits",
+        ),
+        (
+            ["--terrain.kinds", "rough", "--terrain.levels", "100", "--terrain.tile", "100", "--terrain.cell", "0.01"],
+            "terrain.levels, terrain.tile and terrain.cell: expected what fits into",
+        ),
+        (["--ppo.rollout", "9" * 400], "ppo.rollout: expected a whole number between"),
         (["--export", ""], "expected a file name ending in .onnx"),
         (["--eval", "--checkpoint", "file"], "checkpoint: file: expected a checkpoint of Foal"),
         (["--eval", "--checkpoint", "."], "checkpoint: .: expected the folder of a run"),

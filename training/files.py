@@ -77,9 +77,6 @@ def require_new(path: pathlib.Path, what: str) -> None:
             raise ConfigError(f"{what}: expected a new file, {path} is there already")
         if not path.parent.is_dir():
             raise ConfigError(f"{what}: expected a file in a folder that is there, got {path}")
-        with open(path, "xb"):
-            pass
-        path.unlink()
     except OSError as error:
-        why = reason(error)
-        raise ConfigError(f"{what}: expected a file that can be written, got {path!s:.80} ({why})") from None
+        raise ConfigError(f"{what}: expected a file that can be written, got {path!s:.80} ({reason(error)})") from None
+    require_file(path, what)

@@ -13,6 +13,7 @@ from torch import Tensor
 from training.engine import TrainingEngine
 
 LARGEST_KL = 3.0  # divergence [nat] of an update beyond which nothing is left of the policy; usual are 0.005 to 0.05
+LARGEST_REWARD = 1e3  # of a term, a second, above which it is named
 CAUTION = 0.2  # times the learning rate, where an iteration was undone
 PATIENCE = 10  # iterations undone in a row before training ends
 BROKEN = 0.5  # share of rewards or episodes that are too many to learn from the others
@@ -43,7 +44,8 @@ class Guard:
         if seen:
             for x, kept in zip(self._tensors(), self._kept, strict=True):
                 x.copy_(kept)
-            engine.learning_rate = max(CAUTION * engine.learning_rate, engine.cfg.ppo.min_learning_rate)
+            rate = engine.learning_rate
+            engine.learning_rate = min(rate, max(CAUTION * rate, engine.cfg.ppo.min_learning_rate))
             self.undone += 1
             self.in_a_row += 1
         else:
@@ -65,9 +67,9 @@ class Guard:
         """Return what is wrong, in words, "" for nothing."""
         engine = self.engine
         skipped, updates = (now - then for now, then in zip(self._now(), self._before, strict=True))
-        terms = {name: x for name, x in metrics.items() if (name.startswith("reward_") and abs(x) > 1e3) or x != x}
+        terms = {name: x for name, x in metrics.items() if name.startswith("reward_") and abs(x) > LARGEST_REWARD}
         largest = max(terms, key=lambda name: abs(terms[name]), default="")
-        about = f", most of it {largest.removeprefix('reward_')}" if largest.startswith("reward_") else ""
+        about = f", most of it {largest.removeprefix('reward_')}" if largest else ""
         reward = f"mean reward {metrics['reward']:.3g}{about}"
         if metrics["broken_rewards"] > BROKEN:
             return f"{metrics['broken_rewards']:.0%} of the rewards were not finite ({reward})"
