@@ -1,21 +1,18 @@
 """Train, evaluate and watch a creature: the command line, and System, which orchestrates."""
 
-import argparse
 import contextlib
 import json
 import os
 import pathlib
-import re
 import site
 import sys
 import sysconfig
-import textwrap
 import time
 import traceback
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 import physics  # sets what PyTorch reads when imported  # isort: skip
 import torch
@@ -24,8 +21,8 @@ from rich.console import Console
 from config import Config
 from entity import Creature
 from environments import registry
-from physics.jit import compiling, is_compiled
-from settings import ConfigError, knobs, override, parse, require_memory, sections, suggest
+from physics.jit import ROOT, compiling, is_compiled
+from settings import ConfigError, override, require_memory
 from training import checkpoint as checkpoints
 from training import runs
 from training.checkpoint import Checkpoint
@@ -34,6 +31,7 @@ from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export_onnx
 from training.files import require_new, require_writable
 from training.foresight import AHEAD, Foresight
+from training.options import PROGRAM, configure, help_text, read_command_line, read_options, whole_number
 from training.presets import preset
 from training.resources import BYTES_PER_EPISODE, Resources, bytes_per_robot, detect
 from training.run import Run
@@ -188,16 +186,17 @@ class System:
 
         if not record and not display_available():
             raise RenderError(
-                "no display to open a window on; record a video instead: python simulate.py --eval --record out.mp4"
+                f"no display to open a window on; record a video instead: {runs.command()} --eval --record out.mp4"
             )
-        viewer = self.viewer(dreams)
         if not record:
+            viewer = self.viewer(dreams)
             with viewer.window() as window:
                 viewer.show(window)
             if dreams:
                 self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
             return
         with offscreen_display():
+            viewer = self.viewer(dreams)
             with (
                 viewer.window(visible=False) as window,
                 Recorder(record, self.cfg.render.width, self.cfg.render.height, viewer.fps) as video,
@@ -207,145 +206,6 @@ class System:
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
         if dreams:
             self.plot_dream(viewer, pathlib.Path(record).with_suffix(".dream.png"))
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
-def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
-    """Return the command line: a few options, and every field of a configuration as --section.field."""
-    usage = "simulate.py [OPTION ...] [--SECTION.FIELD VALUE ...]"
-    parser = _Parser(
-        prog="simulate.py",
-        usage=usage,
-        description=__doc__,
-        allow_abbrev=False,
-        add_help=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    # a number such as -1e-4 is a value, which argparse came to see in Python 3.14 alone
-    parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-    add = parser.add_argument
-    add(
-        "-h",
-        "--help",
-        nargs="?",
-        const="",
-        metavar="SECTION",
-        help="show this, the fields of a section, or with all everything",
-    )
-    add("--task", metavar="NAME", help="task to train or evaluate")
-    add("--seed", metavar="N", help="seed of everything random")
-    add("--iterations", metavar="N", help="rollouts with an update each")
-    add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
-    add("--render", action="store_true", help="with --eval: open a window and watch")
-    add("--record", metavar="FILE", help="with --eval: record a video, .mp4 or .gif; needs no display")
-    add(
-        "--dream",
-        action="store_true",
-        help="with --eval: what the world model foresees, as a ghost beside the robot and as a plot",
-    )
-    add("--episodes", metavar="N", help="with --eval: episodes to evaluate (256) or to record (1)")
-    add(
-        "--checkpoint",
-        metavar="PATH",
-        help="file or folder of a run (the newest run of the task, else what comes with Foal); while training: a new "
-        "file, for the best policy too",
-    )
-    add("--resume", action="store_true", help="go on with a run, from where it was saved last")
-    add("--profile", action="store_true", help="after training, say where the time went")
-    add("--export", metavar="FILE", help="write a checkpoint's policy as .onnx")
-    add("--list", action="store_true", help="list tasks and robots")
-    add("--json", action="store_true", help="with --eval: print one JSON object")
-    for name, section in sections(cfg).items() if cfg else ():
-        group = parser.add_argument_group(name, (type(section).__doc__ or "").partition("\n")[0])
-        group._negative_number_matcher = parser._negative_number_matcher
-        for field in knobs(section):
-            value = getattr(section, field.name)
-            pair = isinstance(value, tuple)
-            unit = f" [{field.metadata['unit']}]" if field.metadata.get("unit", "") not in ("", "1") else ""
-            shown = " ".join(map(str, value)) if pair else value
-            text = f"{field.metadata.get('meaning', '')}{unit} ({shown})".strip().replace("%", "%%")
-            group.add_argument(
-                f"--{name}.{field.name}",
-                nargs=2 if pair else None,
-                metavar=("LOW", "HIGH") if pair else "VALUE",
-                help=text,
-            )
-    return parser
-
-
-def help_text(cfg: Config, section: str) -> str:
-    """Return what --help shows: the options, the fields of a section, or all; raise ConfigError for another section."""
-    if section == "all":
-        return build_parser(cfg).format_help()
-    groups = {
-        group.title: group
-        for group in build_parser(cfg)._action_groups
-        if group.title in sections(cfg) and group._group_actions
-    }
-    if not section:
-        names = textwrap.fill(" ".join(groups), 100, initial_indent="  ", subsequent_indent="  ")
-        about = f"sections of {cfg.task}, whose fields are set as --SECTION.FIELD VALUE; --help SECTION explains them:"
-        return f"{build_parser().format_help()}\n{about}\n{names}\n"
-    if section not in groups:
-        raise ConfigError(
-            f"--help: unknown section {section!r}; {suggest(section, groups, 'known: ' + ', '.join(groups))}"
-        )
-    formatter = argparse.HelpFormatter("simulate.py", max_help_position=40, width=120)
-    formatter.start_section(f"{section}: {groups[section].description.rstrip('.')}")
-    formatter.add_arguments(groups[section]._group_actions)
-    formatter.end_section()
-    return formatter.format_help()
-
-
-def read_options(arguments: list[str]) -> dict[str, Any]:
-    """Return the options alone, and what names a module to import."""
-    parser = build_parser()
-    parser.add_argument("--network.policy")
-    return vars(parser.parse_known_args(arguments)[0])
-
-
-def read_command_line(arguments: list[str], cfg: Config) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the options, and the texts of the fields of a configuration given as --section.field, by name.
-
-    Raises ConfigError for anything unknown.
-    """
-    parser = build_parser(cfg)
-    known, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        name = unknown[0].split("=")[0]
-        options = [option for action in parser._actions for option in action.option_strings]
-        raise ConfigError(f"{name}: unknown option; {suggest(name, options)}")
-    values = vars(known)
-    fields = {key: " ".join(value) if isinstance(value, list) else value for key, value in values.items() if "." in key}
-    return {key: value for key, value in values.items() if "." not in key}, fields
-
-
-def whole_number(options: dict[str, Any], name: str) -> int | None:
-    """Return an option as a whole number of at least 1, None if it is not given."""
-    if name not in options:
-        return None
-    try:
-        value = int(options[name])
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise ConfigError(f"--{name}: expected a whole number of at least 1, got {options[name]!r}")
-    return value
-
-
-def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> Config:
-    """Return a configuration with the command line's settings."""
-    by_name = {f"{name}.{field.name}": field for name, section in sections(base).items() for field in knobs(section)}
-    changes: dict[str, Any] = {key: parse(by_name[key], text, key) for key, text in fields.items()}
-    if "seed" in options:
-        changes["seed"] = parse(next(f for f in knobs(Config()) if f.name == "seed"), options["seed"], "--seed")
-    if (iterations := whole_number(options, "iterations")) is not None:
-        changes["train.iterations"] = iterations
-    return override(base, changes)
 
 
 def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: bool) -> None:
@@ -408,16 +268,12 @@ def print_list() -> None:
     backends = registry.list_registered_envs()
     for name, description in registry.tasks().items():
         print(f"{name}: {description} ({', '.join(backends[name])})")
-    print(
-        "robots: "
-        + ", ".join(sorted(p.stem for p in (pathlib.Path(physics.__file__).parent.parent / "robots").glob("*.json")))
-    )
+    print("robots: " + ", ".join(sorted(path.stem for path in (ROOT / "robots").glob("*.json"))))
 
 
 def of_ones_own(error: BaseException) -> str:
     """Return file, line and function where the code of a user raised an error, "" where it is Foal's own."""
-    here = pathlib.Path(physics.__file__).parent.parent
-    others = here, *(pathlib.Path(path).resolve() for path in {sysconfig.get_path("stdlib"), *site.getsitepackages()})
+    others = ROOT, *(pathlib.Path(path).resolve() for path in {sysconfig.get_path("stdlib"), *site.getsitepackages()})
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = pathlib.Path(frame.filename).resolve()
         if path.is_file() and not any(path.is_relative_to(folder) for folder in others):
@@ -461,18 +317,18 @@ def run(arguments: list[str], console: Console) -> int:
 def main() -> int:
     """Run the command line; what the user got wrong is one line on standard error and exit code 2."""
     console = Console(stderr=True)
-    warnings.formatwarning = lambda message, *_, **__: f"simulate.py: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"{PROGRAM}: {message}\n"
     from renderer import RenderError
 
     try:
         return run(sys.argv[1:], console)
     except (ConfigError, RenderError, physics.RobotError) as error:
-        print(f"simulate.py: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     except MemoryError:
-        print("simulate.py: expected more free memory; smaller networks or fewer robots need less", file=sys.stderr)
+        print(f"{PROGRAM}: expected more free memory; smaller networks or fewer robots need less", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read what was printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -480,7 +336,7 @@ def main() -> int:
     except (Exception, SystemExit) as error:
         if not (where := of_ones_own(error)):
             raise
-        print(f"simulate.py: {where}: {type(error).__name__}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+        print(f"{PROGRAM}: {where}: {type(error).__name__}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 2
 
 

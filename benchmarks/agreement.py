@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import mujoco as mj
 import numpy as np
 
 from benchmarks import machine, trot
@@ -21,6 +20,8 @@ from benchmarks.trot import CONVERGED, GAINS, Settings, pd_model
 from config import PhysicsCfg
 from physics import PhysicsEngine, Robot, Terrain, load_robot, terrain
 from physics.robot import LEGS
+
+mj = machine.required("mujoco")
 
 TIMESTEPS = (1e-3, 2e-3, 2.5e-3, 4e-3, 5e-3)  # [s]
 SAMPLE = 0.02  # between rows of a Run [s]

@@ -1,6 +1,7 @@
 """What every benchmark shares: the machine it ran on, repetition, the table, the JSON line."""
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import platform
@@ -8,8 +9,19 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from physics.engine import available_cores
+
+
+def required(name: str) -> ModuleType:
+    """Return another's package; end with a line that says how to install it where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        program = sys.argv[0].rpartition("/")[2].removesuffix(".py")
+        print(f"benchmarks.{program}: expected the package {name}: pip install {name}", file=sys.stderr)
+        sys.exit(2)
 
 
 def cpu_model() -> str:

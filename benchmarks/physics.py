@@ -24,14 +24,15 @@ import copy
 import time
 from collections.abc import Callable
 
-import mujoco
 import numpy as np
-from mujoco import rollout
 
 from benchmarks import machine, trot
 from config import MotorCfg, PhysicsCfg, VaryCfg
 from physics import PhysicsEngine, Terrain, load_robot, terrain
 from physics.mjcf import to_mjcf
+
+mujoco = machine.required("mujoco")
+rollout = machine.required("mujoco.rollout")
 
 ROBOT = "go1"
 TIMESTEP = 0.002  # [s]

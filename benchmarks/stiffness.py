@@ -14,7 +14,6 @@ import functools
 import warnings
 from collections.abc import Callable
 
-import mujoco as mj
 import numpy as np
 
 from benchmarks import machine
@@ -25,6 +24,8 @@ from physics import PhysicsEngine, Robot, load_robot
 from physics.contact import largest_timestep
 from physics.mjcf import to_mjcf
 from physics.robot import LEGS
+
+mj = machine.required("mujoco")
 
 STIFFNESSES = (1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6)  # [N/m]
 DAMPINGS = (100.0, 0.0)  # [N s/m]

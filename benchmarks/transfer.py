@@ -20,7 +20,6 @@ import math
 
 # before torch, which reads how its threads should wait when it is imported
 from environments import registry  # isort: skip
-import mujoco
 import numpy as np
 import torch
 
@@ -39,6 +38,8 @@ from physics.mjcf import to_mjcf
 from settings import ConfigError
 from training import checkpoint
 from training.evaluation import evaluate
+
+mujoco = machine.required("mujoco")
 
 CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
 

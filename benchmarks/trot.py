@@ -16,13 +16,14 @@ solution that its iterations and its integrator leave of that.
 import dataclasses
 from collections.abc import Callable, Iterable
 
-import mujoco as mj
 import numpy as np
 
 from benchmarks import machine
 from config import PhysicsCfg
 from physics import PhysicsEngine, Robot, load_robot
 from physics.mjcf import to_mjcf
+
+mj = machine.required("mujoco")
 
 GAINS = {
     "go1": (40.0, 1.0),

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-import physics  # sets what PyTorch reads when imported  # isort: skip
+from physics.jit import ROOT  # sets what PyTorch reads when imported  # isort: skip
 import torch
 from rich.console import Console
 
@@ -29,7 +29,7 @@ from simulate import System
 from training.display import count_text
 from training.presets import preset
 
-ROBOTS = sorted(path.stem for path in (pathlib.Path(physics.__file__).parent.parent / "robots").glob("*.json"))
+ROBOTS = sorted(path.stem for path in (ROOT / "robots").glob("*.json"))
 HEADING = "task", "robot", "device", "env steps/s", "mean return", "seconds", "result"
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+INSTALLED = not (ROOT / "pyproject.toml").exists()  # by pip, as opposed to a clone
 
 
 def _cache_directory() -> pathlib.Path:
@@ -36,7 +37,8 @@ def _cache_directory() -> pathlib.Path:
         for path in sorted((ROOT / folder).rglob("*.py")):
             sources.update(path.read_bytes())
     name = f"numba-{sources.hexdigest()[:12]}"
-    for base in (ROOT / ".cache", pathlib.Path("~/.cache/foal")):
+    bases = [ROOT / ".cache", pathlib.Path("~/.cache/foal")]
+    for base in reversed(bases) if INSTALLED else bases:  # pip takes away nothing but what it brought
         try:
             base = base.expanduser()
             (base / name).mkdir(parents=True, exist_ok=True)

@@ -22,11 +22,12 @@ from entity import Creature
 from environments import registry
 from environments.contracts import Body, Node
 from settings import ConfigError, knobs, override, sections
-from simulate import help_text, main, read_command_line, run
+from simulate import main, run
 from training import checkpoint, runs, tree
 from training.display import count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
+from training.options import help_text, read_command_line
 from training.presets import preset
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

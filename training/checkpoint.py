@@ -16,7 +16,7 @@ from environments import ABEnv, registry
 from settings import ConfigError, flat, knobs, override, sections
 from training import tree
 from training.files import written_whole
-from training.runs import LATEST, is_run
+from training.runs import LATEST, command, is_run
 
 FORMAT = "foal-checkpoint-4"
 PARTS = "config", "weights", "progress", "trainer", "run"
@@ -121,7 +121,7 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu", modules: C
     try:
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
-        raise ConfigError(f"checkpoint: {path}: no such file; train first with: python simulate.py") from None
+        raise ConfigError(f"checkpoint: {path}: no such file; train first with: {command()}") from None
     except IsADirectoryError:
         raise ConfigError(f"checkpoint: {path}: expected a file, or the folder of a run") from None
     except Exception as error:  # whatever unpickling a foreign file may raise

@@ -35,12 +35,6 @@ class InterruptedRunError(Exception):
     """A signal has waited long enough."""
 
 
-def script() -> str:
-    """Return simulate.py as one names it from the current folder."""
-    path = pathlib.Path(__file__).resolve().parent.parent / "simulate.py"
-    return path.name if path.parent == pathlib.Path.cwd() else str(path)
-
-
 class Run:
     """One training run: iterations, evaluations, the best creature so far, and what it saves of them.
 
@@ -304,7 +298,7 @@ class Run:
         )
         if trained.exists():
             where = f" --checkpoint {trained if copy else self.folder}"
-            self.say(f"checkpoint {trained}; watch it: python {script()} --eval --render{where}")
+            self.say(f"checkpoint {trained}; watch it: {runs.command()} --eval --render{where}")
         return written
 
     def say_profile(self) -> None:

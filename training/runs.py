@@ -16,7 +16,7 @@ import json
 import pathlib
 import re
 
-from physics.jit import ROOT
+from physics.jit import INSTALLED, ROOT
 from settings import ConfigError
 from training.files import reason
 
@@ -24,6 +24,14 @@ SHIPPED = ROOT / "checkpoints"
 LATEST = "latest.pt"
 BEST = "best.pt"
 NAME = re.compile(r"(.+)-\d{8}-\d{6}(-\d+)?")
+
+
+def command() -> str:
+    """Return how to run Foal from the current folder."""
+    if INSTALLED:
+        return "foal"
+    here = pathlib.Path.cwd() == ROOT
+    return f"python {'simulate.py' if here else ROOT / 'simulate.py'}"
 
 
 def short(task: str) -> str:
@@ -90,7 +98,7 @@ def find(given: str | None, root: str, task: str, resume: bool = False) -> pathl
         if shipped.is_file():
             return shipped
         raise ConfigError(
-            f"checkpoint: expected a run of {task} in {root}, there is none; train first with: python simulate.py"
+            f"checkpoint: expected a run of {task} in {root}, there is none; train first with: {command()}"
         )
     if not given:
         raise ConfigError("--checkpoint: expected a file or the folder of a run, got an empty name")
@@ -101,7 +109,7 @@ def find(given: str | None, root: str, task: str, resume: bool = False) -> pathl
             return path
         inside = next((path / name for name in names if (path / name).is_file()), None)
     except FileNotFoundError:
-        raise ConfigError(f"checkpoint: {path}: no such file; train first with: python simulate.py") from None
+        raise ConfigError(f"checkpoint: {path}: no such file; train first with: {command()}") from None
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
         raise ConfigError(f"checkpoint: {given:.80}: {why}") from None

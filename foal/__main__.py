@@ -1,0 +1,7 @@
+"""``python -m foal`` is ``foal``."""
+
+import sys
+
+from foal import main
+
+sys.exit(main())
