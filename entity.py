@@ -30,7 +30,7 @@ from torch.nn import functional as F
 import fused
 import policy as policies
 from config import NetworkCfg, WorldModelCfg
-from observation import Features, Normaliser, Reflection, change_over, joined, pair_weight
+from observation import Features, Moments, Normaliser, Reflection, change_over, joined, pair_weight
 from policy import Policy, State
 from settings import ConfigError
 from world_model import WorldModel
@@ -300,12 +300,9 @@ class EntityBelief(Policy):
         """Return the standard deviation of the actions, (A), of both sides the same."""
         return super().std()[self.action_pairs]
 
-    def observe(self, obs: Tensor, privileged: Tensor) -> None:
-        """Learn the scale of observations (B, O) and privileged observations (B, P).
-
-        What the networks make of an observation changes with it.
-        """
-        super().observe(obs, privileged)
+    def learn_scale(self, moments: Moments) -> None:
+        """Learn the scale of observations; what the networks make of an observation changes with it."""
+        super().learn_scale(moments)
         if self.body_encoder:
             self.body_encoder.normalise(self.normaliser)
 

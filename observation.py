@@ -1,7 +1,7 @@
 """How observations are scaled, and how they look in a mirror that swaps left and right."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,32 @@ class Reflection(nn.Module):
         return identity[None] if self.sides == 1 else change_over(torch.stack((identity, self(identity).T)))
 
 
+class Moments(NamedTuple):
+    """How many vectors there were, their mean and variance."""
+
+    count: int
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Moments":
+        """Return those of vectors (B, ...)."""
+        variance, mean = torch.var_mean(x, dim=0, correction=0)
+        return cls(len(x), mean, variance)
+
+    def to(self, device: torch.device | str) -> "Moments":
+        """Return them on a device."""
+        return Moments(self.count, self.mean.to(device), self.variance.to(device))
+
+    def join(self, other: "Moments") -> "Moments":
+        """Return those of both lots of vectors together; Chan et al., 1979."""
+        count = self.count + other.count
+        share = other.count / count
+        shift = other.mean - self.mean
+        variance = self.variance + share * (other.variance - self.variance) + share * (1.0 - share) * shift.square()
+        return Moments(count, self.mean + share * shift, variance)
+
+
 class Normaliser(nn.Module):
     """Mean and standard deviation of all observations so far, the same for their mirror images."""
 
@@ -68,16 +94,21 @@ class Normaliser(nn.Module):
         self.register_buffer("count", torch.zeros(()))
 
     @torch.no_grad()
-    def update(self, x: Tensor) -> None:
-        """Take in observations x (B, size); Chan et al., 1979, join means and variances."""
-        x = torch.cat((x, self.reflection(x)))
-        variance, mean = torch.var_mean(x, dim=0, correction=0)
-        share = len(x) / (self.count + len(x))
-        shift = mean - self.mean
-        self.variance += share * (variance - self.variance) + share * (1.0 - share) * shift.square()
-        self.mean += share * shift
-        self.count += len(x)
+    def moments(self, x: Tensor) -> Moments:
+        """Return the moments of observations x (B, size) and their mirror images."""
+        return Moments.of(torch.cat((x, self.reflection(x))))
+
+    @torch.no_grad()
+    def take(self, moments: Moments) -> None:
+        """Take in the moments of more observations."""
+        joined = Moments(self.count, self.mean, self.variance).join(moments)
+        for kept, new in zip((self.count, self.mean, self.variance), joined, strict=True):
+            kept.copy_(new)
         self.scale.copy_(self.variance.sqrt().clamp(min=self.min_std).reciprocal())
+
+    def update(self, x: Tensor) -> None:
+        """Take in observations x (B, size)."""
+        self.take(self.moments(x))
 
 
 class Features(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from config import NetworkCfg
-from observation import Normaliser, Reflection
+from observation import Moments, Normaliser, Reflection
 from settings import ConfigError, imported, suggest
 
 State = tuple[Tensor, ...]
@@ -84,7 +84,11 @@ class Policy(nn.Module, abc.ABC):
 
     def observe(self, obs: Tensor, privileged: Tensor) -> None:
         """Learn the scale of observations (B, O) and privileged observations (B, P)."""
-        self.normaliser.update(torch.cat((obs, privileged), dim=-1))
+        self.learn_scale(self.normaliser.moments(torch.cat((obs, privileged), dim=-1)))
+
+    def learn_scale(self, moments: Moments) -> None:
+        """Learn the scale of observations from their moments, privileged ones behind the others."""
+        self.normaliser.take(moments)
 
     def std(self) -> Tensor:
         """Return the standard deviation of the actions, (A), within bounds and so always finite."""

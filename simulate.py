@@ -1,6 +1,7 @@
 """Train, evaluate and watch a creature: the command line, and System, which orchestrates."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import sysconfig
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -21,10 +22,10 @@ from rich.console import Console
 from config import Config
 from entity import Creature
 from environments import registry
-from physics.jit import ROOT, compiling, is_compiled
+from physics.jit import LANES, ROOT, compiling, is_compiled
 from settings import ConfigError, override, require_memory
 from training import checkpoint as checkpoints
-from training import runs
+from training import distributed, runs
 from training.checkpoint import Checkpoint
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
@@ -66,12 +67,22 @@ class System:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def make_env(self, num_envs: int, what: str = "--episodes", size: float = BYTES_PER_EPISODE) -> registry.ABEnv:
-        """Return copies of the task; raise ConfigError, naming what asks for them, where memory does not hold them.
+        """Return this process's share of copies of the task.
 
         size: of a copy, and of what becomes of it [bytes].
+
+        Raises ConfigError, naming what asks for them, where memory does not hold them or processes go without.
         """
-        require_memory(size * num_envs, what)
-        return registry.make(self.cfg.task, num_envs=num_envs, cfg=self.cfg.env, threads=self.resources.threads)
+        processes = distributed.size()
+        require_memory(size * num_envs * distributed.local_size() / processes, what)
+        threads = self.resources.threads
+        env = registry.make(self.cfg.task, num_envs=num_envs, cfg=self.cfg.env, threads=threads)
+        if processes == 1:
+            return env
+        parts = env.split(processes, threads)
+        if len(parts) < processes:
+            raise ConfigError(f"{what}: expected robots for each of {processes} processes, got {num_envs}")
+        return parts[distributed.rank()]
 
     def creature(self, env: registry.ABEnv) -> Creature:
         """Return the checkpoint's creature or a new one, on the device and in the precision chosen."""
@@ -102,20 +113,22 @@ class System:
         begin = time.perf_counter()
         loaded = self.loaded
         cfg = self.cfg
-        beside = None if is_compiled("") else registry.compile_beside(cfg.task, cfg.env)
+        alone = distributed.size() == 1
+        beside = registry.compile_beside(cfg.task, cfg.env) if alone and not is_compiled("") else None
         self.say(f"task {cfg.task}: {self.resources.describe()}")
         env = self.make_env(self.resources.num_envs, "train.num_envs and ppo.rollout", bytes_per_robot(cfg))
         creature = self.creature(env)
-        folder = loaded.folder if loaded else None
-        require_writable(folder or pathlib.Path(cfg.train.run_dir), "checkpoint" if folder else "train.run_dir")
+        folder = distributed.from_first(lambda: self.writable_folder(loaded))
         engine = TrainingEngine(env, creature, cfg, self.resources.device, self.resources.threads)
-        eval_env = self.make_env(cfg.train.eval_episodes, "train.eval_episodes")
-        with self.compiling(env):
+        # a block of robots for each process
+        episodes = cfg.train.eval_episodes if alone else max(cfg.train.eval_episodes, LANES * distributed.size())
+        eval_env = self.make_env(episodes, "train.eval_episodes")
+        with distributed.first_here(), self.compiling(env):
             engine.warm_up()
             eval_env.init_state(0)
         if beside:  # what it is still at is done
             beside.kill()
-        folder = folder or runs.new_folder(cfg.train.run_dir, cfg.task)
+        folder = folder or distributed.from_first(lambda: runs.new_folder(cfg.train.run_dir, cfg.task))
         run = Run(cfg, engine, eval_env, folder, self.console, self.resources.chosen())
         if loaded:
             anew = not self.goes_on(loaded)
@@ -129,15 +142,25 @@ class System:
         written = run.finish(copy)
         if profile:
             run.say_profile()
+        if not run.parted:  # none leaves before all is written: torchrun would end the others
+            distributed.everyone(None)
         with contextlib.suppress(ConfigError):
             self.loaded = checkpoints.load(runs.find(str(folder), "", cfg.task), modules=(cfg.task, cfg.network.policy))
         return code or (0 if written else 2)
+
+    def writable_folder(self, loaded: Checkpoint | None) -> pathlib.Path | None:
+        """Return the folder of the run that goes on; raise ConfigError where it, or a new one, cannot be written."""
+        folder = loaded.folder if loaded else None
+        require_writable(folder or pathlib.Path(self.cfg.train.run_dir), "checkpoint" if folder else "train.run_dir")
+        return folder
 
     def goes_on(self, loaded: Checkpoint) -> bool:
         """Return whether a run goes on from its very instant: nothing that its state depends on was changed."""
         now, then = self.cfg, loaded.config
         same = all(getattr(now, name) == getattr(then, name) for name in ("env", "network", "world_model"))
         chosen = loaded.progress.get("chosen", {})
+        states = loaded.run.get("engine")
+        same &= isinstance(states, list) and len(states) == distributed.size()
         return bool(loaded.run) and same and now.ppo.rollout == then.ppo.rollout and chosen == self.resources.chosen()
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
@@ -218,6 +241,15 @@ def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: 
             raise ConfigError(f"--{name}: expected {'without' if name == 'profile' else 'with'} --eval")
 
 
+def read_checkpoint(find: Callable[[], pathlib.Path], modules: tuple[str | None, ...]) -> Checkpoint:
+    """Return the checkpoint in a file; of several processes the first finds and reads it for all of them."""
+    if distributed.size() == 1:
+        return checkpoints.load(find(), modules=modules)
+    path = distributed.from_first(find)
+    contents = distributed.from_first(path.read_bytes)
+    return checkpoints.load(path, modules=modules, contents=io.BytesIO(contents))
+
+
 def read_configuration(
     arguments: list[str], options: dict[str, Any], console: Console, loads: bool
 ) -> tuple[Config, Checkpoint | None, dict[str, Any]]:
@@ -229,9 +261,9 @@ def read_configuration(
     given = options.get("checkpoint")
     resume = "resume" in options
     modules = options.get("task"), options.get("network.policy")
-    loaded = (
-        checkpoints.load(runs.find(given, "", "", resume), modules=modules) if loads and given is not None else None
-    )
+    loaded = None
+    if loads and given is not None:
+        loaded = read_checkpoint(lambda: runs.find(given, "", "", resume), modules)
     base = loaded.config if loaded else preset(task)
     options, fields = read_command_line(arguments, base)
     if "help" in options:
@@ -247,7 +279,7 @@ def read_configuration(
         base = preset(task, *of_world_model)
     if loads and not loaded:
         root = configure({}, fields, base).train.run_dir
-        loaded = checkpoints.load(runs.find(None, root, task, resume), modules=modules)
+        loaded = read_checkpoint(lambda: runs.find(None, root, task, resume), modules)
         base = loaded.config
     if loaded and "task" in options and task not in (base.task, runs.short(base.task)):
         raise ConfigError(f"--task: expected {base.task}, which {loaded.path} was trained for, got {task}")
@@ -258,7 +290,7 @@ def read_configuration(
         loaded.require_fitting(cfg)
         if not resume:
             console.print(f"checkpoint {loaded.path}", markup=False, highlight=False, soft_wrap=True)
-    elif given is not None:
+    elif given is not None and distributed.rank() == 0:
         require_new(pathlib.Path(given), "--checkpoint")
     return cfg, loaded, options
 
@@ -287,6 +319,8 @@ def run(arguments: list[str], console: Console) -> int:
     wants_eval = any(options.get(name) for name in ("eval", "render", "record", "dream"))
     loads = wants_eval or options.get("resume") or "export" in options
     refuse_what_has_no_effect(options, wants_eval, loads)
+    if distributed.size() > 1 and (wants_eval or {"export", "help", "list"} & set(options)):
+        raise ConfigError("torchrun: expected a training, which alone is shared among processes")
     cfg, loaded, options = read_configuration(arguments, options, console, loads)
     if "help" in options or "list" in options:
         return 0
@@ -316,28 +350,42 @@ def run(arguments: list[str], console: Console) -> int:
 
 def main() -> int:
     """Run the command line; what the user got wrong is one line on standard error and exit code 2."""
-    console = Console(stderr=True)
     warnings.formatwarning = lambda message, *_, **__: f"{PROGRAM}: {message}\n"
     from renderer import RenderError
 
     try:
-        return run(sys.argv[1:], console)
+        distributed.start()
+        code = run(sys.argv[1:], Console(stderr=True, quiet=distributed.rank() > 0))
+        distributed.stop()
+        return code
     except (ConfigError, RenderError, physics.RobotError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
     except MemoryError:
-        print(f"{PROGRAM}: expected more free memory; smaller networks or fewer robots need less", file=sys.stderr)
+        complain("expected more free memory; smaller networks or fewer robots need less")
         return 2
     except BrokenPipeError:  # whoever read what was printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except distributed.LostProcessError as error:
+        complain(f"another process has ended without a word ({error})")
+        return 1
     except (Exception, SystemExit) as error:
-        if not (where := of_ones_own(error)):
+        if where := of_ones_own(error):
+            complain(f"{where}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            return 2
+        if distributed.is_first_to_fail():
             raise
-        print(f"{PROGRAM}: {where}: {type(error).__name__}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
-        return 2
+        return 1
+
+
+def complain(text: str) -> None:
+    """Print why the program ends; of several processes the first that fails says so, for all of them."""
+    if distributed.is_first_to_fail():
+        who = f"rank {distributed.rank()}: " if distributed.size() > 1 else ""
+        print(f"{PROGRAM}: {who}{text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

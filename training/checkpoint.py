@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 from collections.abc import Collection
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -111,15 +111,21 @@ def save(
         file.write(written.getbuffer())
 
 
-def load(path: str | os.PathLike, device: str | torch.device = "cpu", modules: Collection[str] = ()) -> Checkpoint:
+def load(
+    path: str | os.PathLike,
+    device: str | torch.device = "cpu",
+    modules: Collection[str] = (),
+    contents: BinaryIO | None = None,
+) -> Checkpoint:
     """Read a checkpoint; nothing in it is run.
 
-    modules: tasks and policies of one's own, "module:name", that may be imported for it.
+    modules: tasks and policies of one's own, "module:name", that may be imported for it; contents: of the file, where
+    it is another machine's.
 
     Raises ConfigError, naming the file, if it is missing, damaged, not Foal's, or would import another module.
     """
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        data = torch.load(contents or path, map_location="cpu", weights_only=True, mmap=contents is None)
     except FileNotFoundError:
         raise ConfigError(f"checkpoint: {path}: no such file; train first with: {command()}") from None
     except IsADirectoryError:

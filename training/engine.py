@@ -10,6 +10,7 @@ update     | gradient          | gradient          |   thinks for the other
                        sum, clip, step                 the only meeting point
 """
 
+import functools
 import time
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch import Tensor
 from config import Config
 from entity import Creature, Memory
 from environments import ABEnv
-from training import ppo, tree
+from observation import Moments
+from training import distributed, ppo, tree
 from training.experience import Experience, Gradients
 from training.imagination import Imagination
 from training.optimizer import Adam, flatten
@@ -37,6 +39,7 @@ class TrainingEngine:
     there, forgetting the state where an episode starts, so that replayed and collected
     log-probabilities agree and nothing is padded. Minibatches are groups of robots.
 
+    env: this process's robots; what is learnt is of those of every process (training/distributed.py).
     threads: workers that the robots are divided among; on the CPU each computes in one thread.
     """
 
@@ -52,7 +55,9 @@ class TrainingEngine:
         self.learning_rate = cfg.ppo.learning_rate
         self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
-        self.workers = [Worker(part, creature, cfg, device, i) for i, part in enumerate(parts)]
+        first = distributed.rank() * len(parts)
+        self.workers = [Worker(part, creature, cfg, device, i) for i, part in enumerate(parts, first)]
+        self.robots = sum(distributed.everyone(env.num_envs))  # of all processes
         model = creature.world_model
         world = cfg.world_model
         self.world_model = None
@@ -91,6 +96,13 @@ class TrainingEngine:
                 worker.infer.record()
         self.env.compile(backwards=True)  # a process beside this one may have begun at the other end
         self.env.init_state(self.cfg.seed)
+
+    def agree(self) -> None:
+        """Give every process the first one's weights: processors of different kinds round differently."""
+        optimizers = [self.optimizer, *([self.world_model.optimizer] if self.world_model else [])]
+        distributed.same_for_all(
+            [x.detach() for each in optimizers for group in each.param_groups for x in group["params"]]
+        )
 
     def trainer_state(self) -> dict[str, Any]:
         """Return what training on needs beside the weights; tensors not copied."""
@@ -140,7 +152,7 @@ class TrainingEngine:
     def collect_trajectory(self) -> list[Rollout]:
         """Act for a rollout; return the rollout of every worker, which the next call overwrites."""
         side_by_side(Worker.collect, self.workers)
-        self.env_steps += self.cfg.ppo.rollout * self.env.num_envs
+        self.env_steps += self.cfg.ppo.rollout * self.robots
         return [worker.rollout for worker in self.workers]
 
     def train_on_trajectory(self) -> dict[str, float]:
@@ -158,8 +170,9 @@ class TrainingEngine:
         for _ in range(self.cfg.world_model.passes if self.imagines() else 1):
             metrics = self.learn_behaviour(sources | self.imagine())
         metrics |= more
-        for worker in self.workers:
-            self.belief.observe(worker.experience.obs[0], worker.rollout.privileged[0].to(self.device))
+        seen = (torch.cat((w.experience.obs[0], w.rollout.privileged[0].to(self.device)), -1) for w in self.workers)
+        for moments in distributed.everyones_moments([self.belief.normaliser.moments(x) for x in seen]):
+            self.belief.learn_scale(moments)
         return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
 
     def learn_world(self) -> tuple[Sequences, dict[str, float]]:
@@ -169,7 +182,9 @@ class TrainingEngine:
         latent = self.imagination.latent if self.imagination else Memory.join([r.state for r in rollouts]).latent
         rollout = self.replay.add(rollouts, latent)
         if self.replay.count <= self.replay.capacity:  # from then on what the networks were taught keeps its meaning
-            self.creature.world_model.normaliser.update(rollout.obs.flatten(0, 1))
+            normaliser = self.creature.world_model.normaliser
+            for moments in distributed.everyones_moments([normaliser.moments(rollout.obs.flatten(0, 1))]):
+                normaliser.take(moments)
         metrics = self.world_model.train()
         self.spent["world"] += time.perf_counter() - start
         return rollout, metrics
@@ -190,7 +205,7 @@ class TrainingEngine:
             return {}
         start = time.perf_counter()
         imagination = self.imagination
-        count = max(1, self.cfg.world_model.imagined // len(imagination.generators))
+        count = max(1, self.cfg.world_model.imagined // (len(imagination.generators) * distributed.size()))
         imagined = side_by_side(lambda generator: imagination.imagine(count, generator), imagination.generators)
         self.spent["imagine"] += time.perf_counter() - start
         return {"imagined_": imagined}
@@ -206,34 +221,39 @@ class TrainingEngine:
         start = time.perf_counter()
         if self.device.type == "cuda":  # one stream of work: parts of it would wait for one another
             sources = {name: [Experience.join(source)] for name, source in sources.items()}
-        minibatches = min(cfg.minibatches, *(x.value.shape[1] for source in sources.values() for x in source))
         imagined = self.cfg.world_model.weight if len(sources) > 1 else 0.0
-        statistics = {
-            name: torch.std_mean(torch.cat([x.advantage.flatten() for x in source]), correction=0)
+        robots = {name: [x.value.shape[1] for x in source] for name, source in sources.items()}
+        minibatches = min(cfg.minibatches, *distributed.everyone(min(n for each in robots.values() for n in each)))
+        advantages = {
+            name: functools.reduce(
+                Moments.join, distributed.everyones_moments([Moments.of(x.advantage.flatten()) for x in source])
+            )
             for name, source in sources.items()
         }
         sums: dict[str, float] = {}
         for _ in range(cfg.epochs):
             for m in torch.randperm(minibatches, generator=self.generator).tolist():
                 total = 0.0
-                kl = 0.0
+                metrics: dict[str, float] = {}
                 for name, source in sources.items():
-                    robots = [x.value.shape[1] for x in source]
                     work = [
                         x.of(slice(n * m // minibatches, n * (m + 1) // minibatches))
-                        for x, n in zip(source, robots, strict=True)
+                        for x, n in zip(source, robots[name], strict=True)
                     ]
-                    std, mean = statistics[name]
+                    samples, mean, variance = advantages[name]
+                    std = variance.sqrt()
                     results = side_by_side(lambda x: self.gradients(x, mean, std), work)  # noqa: B023
-                    weights = [n / sum(robots) for n in robots]
+                    weights = [n * len(x.value) / samples for n, x in zip(robots[name], source, strict=True)]
                     share = imagined if name else 1.0 - imagined
                     total = total + share * sum(w * g for w, (g, _) in zip(weights, results, strict=True))
                     for key in results[0][1]:
                         x = sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True))
-                        sums[name + key] = sums.get(name + key, 0.0) + x / (minibatches * cfg.epochs)
-                        kl = x if key == "kl" else kl  # of the last source
+                        metrics[name + key] = x
+                total, metrics = distributed.summed(total, metrics)
+                for key, x in metrics.items():
+                    sums[key] = sums.get(key, 0.0) + x / (minibatches * cfg.epochs)
                 self.step(total)
-                self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, kl, cfg)
+                self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, metrics[f"{name}kl"], cfg)
         self.spent["gradient"] += time.perf_counter() - start
         return sums
 
@@ -286,7 +306,8 @@ class TrainingEngine:
         for worker in self.workers:
             for name, value in worker.env.statistics().items():
                 sums[name] = sums.get(name, 0.0) + value
-        seconds = self.cfg.ppo.rollout * self.env.num_envs * self.cfg.env.ctrl_dt
+        sums = distributed.totals(sums)
+        seconds = self.cfg.ppo.rollout * self.robots * self.cfg.env.ctrl_dt
         ends = sum(value for name, value in sums.items() if name.startswith("end_"))
         return {
             name: value / seconds if name.startswith("reward_") else value / max(ends, 1.0)
@@ -311,18 +332,25 @@ class TrainingEngine:
                 lambda r: r.episode_steps,
             )
         )
-        broken = sum(worker.broken_rewards for worker in self.workers) / reward.numel()
-        self.grow(1000.0 * float(terminated.float().mean()))
+        of_all = distributed.totals(
+            {
+                "steps": reward.numel(),
+                "broken": sum(worker.broken_rewards for worker in self.workers),
+                "reward": float(reward.double().sum()),
+                "falls": float(terminated.sum()),
+                "episodes": float(ended.sum()),
+                "return": float(returns[ended].double().sum()),
+                "episode_steps": float(steps[ended].double().sum()),
+            }
+        )
+        self.grow(1000.0 * of_all["falls"] / of_all["steps"])
         metrics |= self.statistics()
         metrics |= {"skipped_gradients": self.skipped, "push_level": self.levels[0], "command_level": self.levels[1]}
-        metrics |= {
-            "broken_rewards": broken,
-            "reward": float(reward.mean()),
-            "falls": float(terminated.sum()),
-            "episodes": float(ended.sum()),
-        }
-        if ended.any():
-            metrics |= {"return": float(returns[ended].mean()), "episode_steps": float(steps[ended].mean())}
+        metrics |= {name: of_all[name] for name in ("falls", "episodes")}
+        metrics |= {"broken_rewards": of_all["broken"] / of_all["steps"], "reward": of_all["reward"] / of_all["steps"]}
+        if of_all["episodes"]:
+            metrics |= {name: of_all[name] / of_all["episodes"] for name in ("return", "episode_steps")}
+        self.agree()
         self.seconds += end - start
         self.busy = False
         return metrics | {"collect_seconds": middle - start, "update_seconds": end - middle}

@@ -8,6 +8,7 @@ import torch
 
 from entity import Creature
 from environments import ABEnv
+from training import distributed
 from training.parallel import side_by_side
 
 EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never uses
@@ -55,20 +56,22 @@ def target(survival: float, targets: dict[str, tuple[float, float]]) -> str:
 def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1) -> dict[str, float]:
     """Run one whole episode per robot with the policy's mean actions.
 
-    threads: parts of the robots, each in a thread of its own.
+    env: this process's robots, where there are others; told is what became of all. threads: parts of the robots, each
+    in a thread of its own.
 
     Returns episodes; survival, the share that ended by time; mean_return; episode_seconds, the
     mean length; the means of what the task tallies of whole episodes; and the mean of the task's own
     errors over every instant of these episodes.
     """
     parts = env.split(threads) if threads > 1 else [env]
-    episodes = side_by_side(lambda part: run_episodes(creature, part, seed, device), parts)
+    mine = side_by_side(lambda part: run_episodes(creature, part, seed, device), parts)
+    episodes = [part for found in distributed.everyone(mine) for part in found]
     survived, returns, steps = (
         np.concatenate(arrays)
         for arrays in zip(*((e["survived"], e["returns"], e["steps"]) for e in episodes), strict=True)
     )
-    instants = max(float(steps.sum()) - env.num_envs, 1.0)
-    result = {"episodes": env.num_envs, "survival": float(survived.mean()), "mean_return": float(returns.mean())}
+    instants = max(float(steps.sum()) - len(steps), 1.0)
+    result = {"episodes": len(steps), "survival": float(survived.mean()), "mean_return": float(returns.mean())}
     result["episode_seconds"] = float(steps.mean() * env.cfg.ctrl_dt)
     result |= {name: float(np.mean(np.concatenate([e["tallies"][name] for e in episodes]))) for name in env.tallies}
     return result | {name: sum(e["errors"][name] for e in episodes) / instants for name in episodes[0]["errors"]}

@@ -8,7 +8,7 @@ from torch import Tensor
 from config import Config
 from entity import Creature, Memory
 from policy import Policy, State
-from training import ppo
+from training import distributed, ppo
 from training.experience import Experience, values
 from training.replay import Sequences
 from training.worker import Worker
@@ -76,7 +76,10 @@ class Imagination:
         self.model = creature.world_model
         self.belief = creature.belief
         self.cfg = cfg
-        self.generators = [torch.Generator(device=device).manual_seed(cfg.seed + 7919 * i + 1) for i in range(threads)]
+        first = distributed.rank() * threads
+        self.generators = [
+            torch.Generator(device=device).manual_seed(cfg.seed + 7919 * (first + i) + 1) for i in range(threads)
+        ]
         self.latent = self.model.initial_latent(num_envs)  # before the next rollout
 
     def state(self) -> dict[str, Any]:

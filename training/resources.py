@@ -13,6 +13,8 @@ import fused
 from config import Config
 from entity import dense
 from physics.engine import available_cores
+from settings import ConfigError
+from training import distributed
 from training.monitor import gputil
 
 BYTES_PER_EPISODE = 8 * 1024  # state of a robot and what is seen of it, while it is evaluated
@@ -21,7 +23,10 @@ BYTES_PER_ROBOT = 64 * 1024  # state, a rollout of 16 steps and an update's acti
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """Cores and memory this process may use, the GPU if there is one, and the choices made."""
+    """Cores and memory this process may use, the GPU if there is one, and the choices made.
+
+    threads: of each process; num_envs: robots of all of them.
+    """
 
     cores: int
     memory: int  # free [bytes]
@@ -39,8 +44,9 @@ class Resources:
         """Return one line for people."""
         where = self.gpu if self.device.type == "cuda" else "CPU"
         found = f"{self.cores} cores, {self.memory / 2**30:.0f} GB free, {self.gpu or 'no GPU'}"
-        used = f"{self.num_envs} robots, {self.threads} threads, networks on {where} in {self.precision}"
-        return f"found {found}; using {used}"
+        processes = distributed.size()
+        hands = f"{processes} processes of {self.threads} threads" if processes > 1 else f"{self.threads} threads"
+        return f"found {found}; using {self.num_envs} robots, {hands}, networks on {where} in {self.precision}"
 
 
 def bytes_per_robot(cfg: Config) -> float:
@@ -50,21 +56,45 @@ def bytes_per_robot(cfg: Config) -> float:
 
 
 def detect(cfg: Config) -> Resources:
-    """Look at the machine and choose what the configuration leaves open."""
+    """Look at the machine and choose what the configuration leaves open, the same in every process.
+
+    Raises ConfigError where there are more processes than GPUs for them.
+    """
     cores = available_cores()
     memory = psutil.virtual_memory().available
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda and cfg.train.device != "cpu" else "cpu")
-    threads = cfg.train.threads or cores
+    if device.type == "cuda" and distributed.size() > 1:
+        device = _gpu_of_this_process()
+    precision = cfg.train.precision
+    if precision == "auto":
+        with distributed.first_here():
+            precision = fastest_precision(device)
+    found = distributed.everyone((cfg.train.threads or cores, memory / distributed.local_size(), precision))
+    threads, share = (min(each[i] for each in found) for i in (0, 1))
+    precision = min((each[2] for each in found), key=("float32", "bfloat16").index)
     # a rollout of 1024 robots is what two cores learn from fastest; more only where more hands wait for it
-    wanted = 4096 if device.type == "cuda" else min(max(512 * threads, 1024), 4096)
-    while wanted > 64 and wanted * BYTES_PER_ROBOT > memory // 2:
+    processes = len(found)
+    machines = processes // distributed.local_size()
+    wanted = 4096 * processes if device.type == "cuda" else min(max(512 * threads * processes, 1024), 4096 * machines)
+    while wanted > 64 * processes and wanted / processes * BYTES_PER_ROBOT > share / 2:
         wanted //= 2
-    precision = cfg.train.precision if cfg.train.precision != "auto" else fastest_precision(device)
-    wanted = max(wanted - wanted % cfg.ppo.minibatches, cfg.ppo.minibatches)
+    together = cfg.ppo.minibatches * processes
+    wanted = max(wanted - wanted % together, together)
     return Resources(
         cores, memory, _gpu_name() if cuda else "", device, precision, threads, cfg.train.num_envs or wanted
     )
+
+
+def _gpu_of_this_process() -> torch.device:
+    """Return a GPU that no other process of this machine has; raise ConfigError if there are too few."""
+    if torch.cuda.device_count() < distributed.local_size():
+        raise ConfigError(
+            f"torchrun: expected at most {torch.cuda.device_count()} processes on this machine, one for each GPU, got "
+            f"{distributed.local_size()}; --train.device cpu trains without"
+        )
+    torch.cuda.set_device(distributed.local_rank())
+    return torch.device("cuda", distributed.local_rank())
 
 
 def fastest_precision(device: torch.device) -> str:

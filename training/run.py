@@ -16,7 +16,7 @@ from config import Config
 from environments import ABEnv
 from settings import ConfigError
 from training import checkpoint as checkpoints
-from training import runs
+from training import distributed, runs
 from training.display import Display, count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate, nearness, reaches, target
@@ -39,6 +39,9 @@ class Run:
     """One training run: iterations, evaluations, the best creature so far, and what it saves of them.
 
     chosen: fields of the configuration that the machine chose, by name; folder: of the run, its own.
+
+    Of several processes (training/distributed.py) each has a Run, and all of them iterate, evaluate and end together;
+    the first writes what there is to be written.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Run:
         self.eval_env = eval_env
         self.folder = folder
         self.console = console
+        self.writes = distributed.rank() == 0
         self.chosen = chosen or {}
         self.monitor = Monitor(None)
         self.iteration = 0
@@ -66,7 +70,9 @@ class Run:
         self.arrival: list[float] = []  # training seconds and env steps at the target survival
         self.undone = 0  # iterations before this run
         self.waiting: dict[str, Any] = {}  # metrics of an iteration whose evaluation was interrupted
-        self.signal = 0  # that ends it
+        self.signal = 0  # that this process was sent
+        self.stop = 0  # signal that ends it, the same for all
+        self.parted = False  # from the other processes, in the middle of something
         self.saved = time.monotonic()
         self.failed: set[str] = set()  # files that could not be written when it was last tried
 
@@ -86,13 +92,13 @@ class Run:
             self.engine.learning_rate = self.cfg.ppo.learning_rate
         if loaded.run and not anew:
             try:
-                self.engine.load_run_state(loaded.run["engine"], f"{name}: run")
+                self.engine.load_run_state(loaded.run["engine"][distributed.rank()], f"{name}: run")
                 self.best, rank, arrival, self.waiting, self.undone = (
                     loaded.run[key] for key in ("best", "rank", "arrival", "waiting", "undone")
                 )
                 self.rank = [float(x) for x in rank]
                 self.arrival = [float(x) for x in arrival]
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
                 raise ConfigError(f"{name}: run: expected what a run needs ({error})") from None
         self.iteration, self.first_step = (progress.get(name, 0) for name in ("iteration", "env_steps"))
         self.train_seconds = progress.get("train_seconds", 0.0)
@@ -106,11 +112,13 @@ class Run:
     def go(self) -> int:
         """Iterate to the end, until a signal or until there is no hope; return an exit code: 0, 128 + signal, or 3."""
         engine = self.engine
+        engine.agree()
         self.guard = Guard(engine, self.undone)
-        try:
-            self.logger = Logger(self.folder, self.cfg, self.iteration, engine.env_steps, self.chosen)
-        except OSError as error:
-            raise ConfigError(f"train.run_dir: cannot write to {self.folder}: {reason(error)}") from None
+        if self.writes:
+            try:
+                self.logger = Logger(self.folder, self.cfg, self.iteration, engine.env_steps, self.chosen)
+            except OSError as error:
+                raise ConfigError(f"train.run_dir: cannot write to {self.folder}: {reason(error)}") from None
         display = Display(self.last, self.console, tuple(self.eval_env.targets))
         recent: list[float] = []
         self.saved = time.monotonic()
@@ -122,7 +130,7 @@ class Run:
                     self.evaluate_now()  # what there is already is not lost to what is worse
                 if self.waiting:
                     self.complete(self.waiting, display)
-                while self.iteration < self.last and not self.signal and not self.guard.given_up:
+                while self.iteration < self.last and not self.stop and not self.guard.given_up:
                     start = time.perf_counter()
                     metrics = engine.iterate()
                     recent = [*recent[-19:], time.perf_counter() - start]
@@ -131,7 +139,7 @@ class Run:
                     if seen := self.guard.look(metrics):
                         rate = engine.learning_rate
                         self.say(f"iteration {self.iteration}: {seen}; undone, learning rate now {rate:.2g}")
-                    rate = self.cfg.ppo.rollout * engine.env.num_envs * len(recent) / sum(recent)
+                    rate = self.cfg.ppo.rollout * engine.robots * len(recent) / sum(recent)
                     self.waiting = {
                         "iteration": self.iteration,
                         "env_steps": engine.env_steps,
@@ -140,24 +148,28 @@ class Run:
                         **metrics,
                         **self.monitor.latest(),
                     }
-                    if not self.signal or not self.due():
+                    # one that takes longer than a signal would wait is saved before the next begins
+                    late = time.monotonic() - self.saved > self.cfg.train.save_every or recent[-1] > GRACE
+                    self.stop, late = map(max, zip(*distributed.everyone((self.signal, late)), strict=True))
+                    if not self.stop or not self.due():
                         left = (self.last - self.iteration) * sum(recent) / len(recent)
                         self.complete(self.waiting, display, left)
-                    # one that takes longer than a signal would wait is saved before the next begins
-                    if time.monotonic() - self.saved > self.cfg.train.save_every or recent[-1] > GRACE:
+                    if late:
                         self.save_latest()
         except InterruptedRunError:
+            self.stop = self.signal
+            self.parted = distributed.size() > 1  # the others may be somewhere else
             if not self.sound:
                 self.say(f"an iteration takes longer than {GRACE:g} s: what is saved is the run before it")
         finally:
             self.monitor.close()
             display.close()
-        return 128 + self.signal if self.signal else 3 if self.guard.in_a_row else 0
+        return 128 + self.stop if self.stop else 3 if self.guard.in_a_row else 0
 
     @property
     def sound(self) -> bool:
         """Whether the run is between two iterations, so that it can be saved."""
-        return not self.engine.busy
+        return not self.engine.busy and not self.parted
 
     def due(self) -> bool:
         """Return whether this iteration ends with an evaluation."""
@@ -168,8 +180,9 @@ class Run:
         """Evaluate if it is time, log, and show an iteration's metrics."""
         if self.due():
             metrics = metrics | self.evaluate_now()
-        with self.told("metrics"):
-            self.logger.log(metrics)
+        if self.writes:
+            with self.told("metrics"):
+                self.logger.log(metrics)
         self.waiting = {}
         display.update(metrics | {"left": left})
 
@@ -217,6 +230,8 @@ class Run:
     def save(self, name: str, progress: dict[str, Any], run: dict[str, Any] | None = None) -> bool:
         """Write a checkpoint of this instant to the run's folder; return whether there was room for it."""
         engine = self.engine
+        if not self.writes:
+            return True
         with self.told(name):
             checkpoints.save(self.folder / name, engine.creature, self.cfg, progress, engine.trainer_state(), run)
             return True
@@ -225,14 +240,16 @@ class Run:
     def save_latest(self) -> bool:
         """Write all that going on from here needs."""
         names = "best", "rank", "arrival", "waiting"
-        state = self.engine.run_state()
+        state = distributed.gathered(self.engine.run_state()) or []
         run = {"engine": state, "undone": self.guard.undone} | {name: getattr(self, name) for name in names}
-        written = self.save(runs.LATEST, self.progress(), run if state else {})
+        written = self.save(runs.LATEST, self.progress(), run if all(state) else {})
         self.saved = time.monotonic()
         return written
 
     def forget_old(self) -> None:
         """Delete what evaluations before the last few have saved."""
+        if not self.writes:
+            return
         found = {int(path.stem.partition("-")[2]): path for path in self.folder.glob("iteration-*.pt")}
         for number in sorted(found)[: -self.cfg.train.keep or None]:
             with contextlib.suppress(OSError):
@@ -260,6 +277,8 @@ class Run:
         copy: where else the best policy is to be.
         """
         written = self.save_latest() if self.sound else True
+        if not self.writes:
+            return True
         with self.told("curve.png"):
             self.logger.close()
         trained = self.folder / (runs.BEST if self.best else runs.LATEST)

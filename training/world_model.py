@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import fused
 from entity import WorldModel
+from training import distributed
 from training.optimizer import Adam, flatten
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
@@ -154,7 +155,9 @@ class WorldModelTrainer:
         self.parameters = list(model.parameters())
         self.flat = flatten(self.parameters)
         self.optimizer = Adam(self.flat, learning_rate=self.cfg.learning_rate)
-        self.chances = [Chance(replay.device, seed + 7919 * i) for i in range(min(threads, self.cfg.batch))]
+        count = min(threads, max(1, self.cfg.batch // distributed.size()))
+        first = distributed.rank() * count
+        self.chances = [Chance(replay.device, seed + 7919 * (first + i)) for i in range(count)]
         self.weights = (
             overshooting_weights(self.cfg.overshoot, self.cfg.overshoot_decay).to(replay.device)
             if self.cfg.overshoot
@@ -191,8 +194,11 @@ class WorldModelTrainer:
     def step(self) -> dict[str, float]:
         """Take one step on a batch, and store its latents anew; return its metrics."""
         results = side_by_side(self.gradient, self.chances)
-        n = len(results)
-        gradient = sum(result[0] for result in results) / n
+        n = len(results) * distributed.size()
+        gradient, metrics = distributed.summed(
+            sum(result[0] for result in results) / n,
+            {name: sum(float(metrics[name]) for _, metrics, _, _ in results) / n for name in results[0][1]},
+        )
         norm = gradient.norm()
         if torch.isfinite(norm):
             self.flat.grad = gradient * (LARGEST_GRADIENT / norm.clamp(min=LARGEST_GRADIENT))
@@ -201,11 +207,12 @@ class WorldModelTrainer:
                 self.replay.refresh(places, latents)
         else:
             self.skipped += 1
-        return {name: sum(float(metrics[name]) for _, metrics, _, _ in results) / n for name in results[0][1]}
+        return metrics
 
     def gradient(self, chance: Chance) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
         """Return the loss's gradient, one vector, metrics, and the places and latents of the sequences it is of."""
-        places = self.replay.draw(max(1, self.cfg.batch // len(self.chances)), chance.generator)
+        batch = max(1, self.cfg.batch // (len(self.chances) * distributed.size()))
+        places = self.replay.draw(batch, chance.generator)
         loss, metrics, latents = world_model_loss(self.model, self.replay.read(places), chance, self.weights)
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.parameters)])
         return gradient, metrics, places, latents
