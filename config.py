@@ -452,7 +452,7 @@ class WorldModelCfg(Section):
 class TrainCfg(Section):
     """A training run."""
 
-    num_envs: int = knob(0, "robots, 0 to choose by memory and cores", low=0, high=1 << 20)
+    num_envs: int = knob(0, "robots, of all processes together, 0 to choose by memory and cores", low=0, high=1 << 20)
     iterations: int = knob(200, "rollouts with an update each", low=1, high=10**9)
     eval_every: int = knob(10, "iterations between evaluations, 0 for none", low=0, high=10**9)
     eval_episodes: int = knob(256, "episodes of an evaluation", low=1, high=1 << 20)
@@ -461,10 +461,11 @@ class TrainCfg(Section):
     )
     device: str = knob("auto", "where the networks run", choices=("auto", "cpu", "cuda"))
     precision: str = knob("auto", "arithmetic of the networks' products", choices=("auto", "float32", "bfloat16"))
-    threads: int = knob(0, "threads for physics and networks, 0 for every core this process may use", low=0, high=4096)
+    threads: int = knob(0, "threads of a process, for physics and networks, 0 for all its cores", low=0, high=4096)
     save_every: float = knob(30.0, "time between saving all that going on needs", "s", low=0.0, high=1e6)
     keep: int = knob(3, "evaluated policies that are kept beside the best, the last ones", low=0, high=10**6)
     run_dir: str = knob("runs", "folder of the folders of runs")
+    tracker: str = knob("", "package that shows the run beside TensorBoard, if any", choices=("", "wandb", "trackio"))
 
 
 @dataclass(frozen=True)

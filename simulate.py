@@ -25,17 +25,19 @@ from environments import registry
 from physics.jit import LANES, ROOT, compiling, is_compiled
 from settings import ConfigError, override, require_memory
 from training import checkpoint as checkpoints
-from training import distributed, runs
+from training import distributed, record, runs
 from training.checkpoint import Checkpoint
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export_onnx
 from training.files import require_new, require_writable
 from training.foresight import AHEAD, Foresight
-from training.options import PROGRAM, configure, help_text, read_command_line, read_options, whole_number
+from training.logger import require_tracker
+from training.options import PROGRAM, configure, help_text, read_command_line, read_options, seeds_of, whole_number
 from training.presets import preset
 from training.resources import BYTES_PER_EPISODE, Resources, bytes_per_robot, detect
 from training.run import Run
+from training.seeds import Seeds
 from training.viewer import Viewer
 
 
@@ -113,6 +115,7 @@ class System:
         begin = time.perf_counter()
         loaded = self.loaded
         cfg = self.cfg
+        require_tracker(cfg)
         alone = distributed.size() == 1
         beside = registry.compile_beside(cfg.task, cfg.env) if alone and not is_compiled("") else None
         self.say(f"task {cfg.task}: {self.resources.describe()}")
@@ -239,6 +242,12 @@ def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: 
     for name, needed in needs.items():
         if name in options and not needed and not {"help", "list"} & set(options):
             raise ConfigError(f"--{name}: expected {'without' if name == 'profile' else 'with'} --eval")
+    for name, others in {
+        "from": ("eval", "render", "record", "dream", "export", "resume"),
+        "seeds": ("eval", "render", "record", "dream", "export", "resume", "seed", "checkpoint"),
+    }.items():
+        if name in options and (beside := next((other for other in others if other in options), "")):
+            raise ConfigError(f"--{name}: expected without --{beside}")
 
 
 def read_checkpoint(find: Callable[[], pathlib.Path], modules: tuple[str | None, ...]) -> Checkpoint:
@@ -264,7 +273,8 @@ def read_configuration(
     loaded = None
     if loads and given is not None:
         loaded = read_checkpoint(lambda: runs.find(given, "", "", resume), modules)
-    base = loaded.config if loaded else preset(task)
+    repeated, origin = record.read(options["from"], modules) if "from" in options else (None, {})
+    base = loaded.config if loaded else repeated or preset(task)
     options, fields = read_command_line(arguments, base)
     if "help" in options:
         print(help_text(base, options["help"]), end="")
@@ -272,7 +282,7 @@ def read_configuration(
     if "list" in options:
         print_list()
         return base, None, options
-    if not loaded:
+    if not loaded and not repeated:
         of_world_model = (
             fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size")
         )
@@ -281,8 +291,11 @@ def read_configuration(
         root = configure({}, fields, base).train.run_dir
         loaded = read_checkpoint(lambda: runs.find(None, root, task, resume), modules)
         base = loaded.config
-    if loaded and "task" in options and task not in (base.task, runs.short(base.task)):
-        raise ConfigError(f"--task: expected {base.task}, which {loaded.path} was trained for, got {task}")
+    if (loaded or repeated) and "task" in options and task not in (base.task, runs.short(base.task)):
+        which = loaded.path if loaded else options["from"]
+        raise ConfigError(f"--task: expected {base.task}, which {which} was trained for, got {task}")
+    if differs := record.differences(origin, record.provenance()) if origin else "":
+        console.print(f"other than in {options['from']}: {differs}", markup=False, highlight=False, soft_wrap=True)
     if loaded and resume:
         base = override(base, loaded.chosen)
     cfg = configure(options, fields, base)
@@ -319,11 +332,13 @@ def run(arguments: list[str], console: Console) -> int:
     wants_eval = any(options.get(name) for name in ("eval", "render", "record", "dream"))
     loads = wants_eval or options.get("resume") or "export" in options
     refuse_what_has_no_effect(options, wants_eval, loads)
-    if distributed.size() > 1 and (wants_eval or {"export", "help", "list"} & set(options)):
+    if distributed.size() > 1 and (wants_eval or {"export", "help", "list", "seeds"} & set(options)):
         raise ConfigError("torchrun: expected a training, which alone is shared among processes")
     cfg, loaded, options = read_configuration(arguments, options, console, loads)
     if "help" in options or "list" in options:
         return 0
+    if "seeds" in options:
+        return Seeds(arguments, seeds_of(options), cfg, console).go()
     system = System(cfg, console, loaded)
     if "export" in options:
         system.export(options["export"])

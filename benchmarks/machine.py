@@ -8,10 +8,9 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import ModuleType
 
-from physics.engine import available_cores
+from physics.engine import available_cores, processor
 
 
 def required(name: str) -> ModuleType:
@@ -24,20 +23,11 @@ def required(name: str) -> ModuleType:
         sys.exit(2)
 
 
-def cpu_model() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def describe(*packages: str) -> dict[str, object]:
     """Return cpu, cores and versions, those of the named packages and of Python."""
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {
-        "cpu": cpu_model(),
+        "cpu": processor(),
         "cores": available_cores(),
         "versions": versions | {"python": platform.python_version()},
     }

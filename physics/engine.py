@@ -15,6 +15,8 @@ import concurrent.futures
 import copy
 import itertools
 import os
+import pathlib
+import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +41,15 @@ TIMESTEP = 0.004  # [s]
 def available_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 @dataclass(frozen=True)

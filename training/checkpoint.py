@@ -143,7 +143,7 @@ def load(
             raise ConfigError("expected the contents that were saved, the file is damaged")
         if wrong := [name for name, part in kept.items() if not isinstance(part, dict)]:
             raise ConfigError(f"{wrong[0]}: expected a dict")
-        config = _config(kept["config"], modules)
+        config = config_of(kept["config"], modules)
         for name, kind in PROGRESS.items():
             value = kept["progress"].get(name, kind())
             if type(value) is not kind or not 0 <= value < math.inf:
@@ -154,7 +154,7 @@ def load(
     return Checkpoint(str(path), config, **tree.to(kept, torch.device(device)))
 
 
-def _config(saved: dict[str, Any], modules: Collection[str]) -> Config:
+def config_of(saved: dict[str, Any], modules: Collection[str]) -> Config:
     """Return the configuration that a checkpoint has; raise ConfigError if it is none, or would import a module."""
     task = saved.get("task", Config().task)
     if not isinstance(task, str):

@@ -2,13 +2,16 @@
 
 import csv
 import dataclasses
+import importlib
 import io
-import json
 import pathlib
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from config import Config
+from settings import ConfigError, flat
+from training import record
 from training.files import written_whole
 
 GROUPS = "eval", "reward", "end"  # metrics of these beginnings are shown together
@@ -17,6 +20,7 @@ COMMON = {
     "eval_mean_return",
     "eval_episodes",
     "eval_episode_seconds",
+    "eval_nearness",
 }  # what evaluations of every task tell
 
 
@@ -39,11 +43,11 @@ class Logger:
         self.path = folder / "metrics.csv"
         self.points: list[dict[str, Any]] = []  # rows with an evaluation
         self._columns: list[str] = []
-        with written_whole(folder / "config.json") as file:
-            file.write((json.dumps(dataclasses.asdict(cfg) | {"chosen": chosen or {}}, indent=1) + "\n").encode())
+        record.write(folder, cfg, chosen or {})
         if self.path.exists():
             self._forget_after(iteration)
         self._board = SummaryWriter(str(folder), purge_step=env_steps + 1 if iteration else None)
+        self._tracker = start_tracker(cfg, folder)
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Add a row; metrics has "iteration" and "env_steps". Raises OSError where it cannot be written."""
@@ -55,12 +59,11 @@ class Logger:
             self._rewrite(lambda row: True)
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(metrics)
-        for key, value in metrics.items():
-            if key not in ("iteration", "env_steps"):
-                group, _, name = key.partition("_")
-                self._board.add_scalar(
-                    f"{group}/{name}" if group in GROUPS and name else key, value, metrics["env_steps"]
-                )
+        grouped = {grouped_name(key): value for key, value in metrics.items() if key not in ("iteration", "env_steps")}
+        for name, value in grouped.items():
+            self._board.add_scalar(name, value, metrics["env_steps"])
+        if self._tracker:
+            self._tracker.log(grouped | {"env_steps": metrics["env_steps"]}, step=metrics["iteration"])
 
     def close(self) -> None:
         """Finish the files and draw the learning curve, if anything was evaluated."""
@@ -68,6 +71,8 @@ class Logger:
             plot_curve(self.points, self.path.with_name("curve.png"))
         finally:
             self._board.close()
+            if self._tracker:
+                self._tracker.finish()
 
     def _rows(self) -> Iterator[dict[str, str]]:
         """Give what metrics.csv has, a row at a time."""
@@ -97,6 +102,39 @@ class Logger:
             {key: float(value) for key, value in row.items() if value} for row in rows if row.get("eval_survival")
         ]
         self._rewrite(kept)
+
+
+def grouped_name(metric: str) -> str:
+    """Return a metric's name as boards show it, those of a group together."""
+    group, _, name = metric.partition("_")
+    return f"{group}/{name}" if group in GROUPS and name else metric
+
+
+def require_tracker(cfg: Config) -> ModuleType | None:
+    """Return the package that runs are shown by beside TensorBoard, None for none; raise ConfigError without it."""
+    name = cfg.train.tracker
+    if not name:
+        return None
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ConfigError(f"train.tracker: expected the package {name}: pip install {name}") from None
+
+
+def start_tracker(cfg: Config, folder: pathlib.Path) -> ModuleType | None:
+    """Show a run, a new one or one that goes on, in Weights & Biases or Trackio, whose functions have the same names.
+
+    Returns the package; raises ConfigError, with its words, where it refuses.
+    """
+    package = require_tracker(cfg)
+    if package:
+        same = {"id": folder.name} if cfg.train.tracker == "wandb" else {}  # Trackio tells runs by their names
+        settings = flat(dataclasses.asdict(cfg))
+        try:
+            package.init(project="foal", name=folder.name, config=settings, resume="allow", **same)
+        except Exception as error:  # whatever a service may raise that it is not logged in to
+            raise ConfigError(f"train.tracker: {cfg.train.tracker}: {str(error).partition(chr(10))[0]:.200}") from None
+    return package
 
 
 def plot_curve(rows: list[dict[str, Any]], path: pathlib.Path) -> bool:

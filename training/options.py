@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from config import Config
 from physics.jit import INSTALLED
-from settings import ConfigError, knobs, override, parse, sections, suggest
+from settings import ConfigError, expected, fits, knobs, override, parse, sections, suggest
 
 ABOUT = "Train, evaluate and watch a creature."
 PROGRAM = "foal" if INSTALLED else "simulate.py"
@@ -59,6 +59,8 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
         "file, for the best policy too",
     )
     add("--resume", action="store_true", help="go on with a run, from where it was saved last")
+    add("--from", metavar="RUN", help="train as a run did: its folder, or a config.json; options given win")
+    add("--seeds", nargs="+", metavar="N", help="train with each of several seeds, side by side where threads allow")
     add("--profile", action="store_true", help="after training, say where the time went")
     add("--export", metavar="FILE", help="write a checkpoint's policy as .onnx")
     add("--list", action="store_true", help="list tasks and robots")
@@ -126,6 +128,15 @@ def read_command_line(arguments: list[str], cfg: Config) -> tuple[dict[str, Any]
     values = vars(known)
     fields = {key: " ".join(value) if isinstance(value, list) else value for key, value in values.items() if "." in key}
     return {key: value for key, value in values.items() if "." not in key}, fields
+
+
+def seeds_of(options: dict[str, Any]) -> list[int]:
+    """Return the seeds of --seeds, none twice; raise ConfigError for what is none."""
+    field = next(f for f in knobs(Config()) if f.name == "seed")
+    seeds = [parse(field, text, "--seeds") for text in options["seeds"]]
+    if wrong := [seed for seed in seeds if not fits(seed, field)]:
+        raise ConfigError(f"--seeds: expected {expected(field)}, got {wrong[0]}")
+    return list(dict.fromkeys(seeds))
 
 
 def whole_number(options: dict[str, Any], name: str) -> int | None:

@@ -204,7 +204,8 @@ class Run:
         if better and self.save(runs.BEST, progress):
             self.best = progress
             self.rank = rank
-        return {f"eval_{key}": value for key, value in result.items()}
+        near = {"nearness": nearness(result, least, self.eval_env.targets)}
+        return {f"eval_{key}": value for key, value in (result | near).items()}
 
     def evaluate(self, push: float, command: float) -> dict[str, float]:
         """Return an evaluation with pushes and commands at some level; see ABEnv.set_level."""

@@ -34,6 +34,13 @@ def command() -> str:
     return f"python {'simulate.py' if here else ROOT / 'simulate.py'}"
 
 
+def module(name: str) -> str:
+    """Return how to run a module of Foal from the current folder."""
+    if INSTALLED:
+        return f"python -m foal.{name}"
+    return f"python -m {name}" if pathlib.Path.cwd() == ROOT else f"PYTHONPATH={ROOT} python -m {name}"
+
+
 def short(task: str) -> str:
     """Return a task's name without the module that it is in."""
     return task.rpartition(":")[2]
