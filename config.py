@@ -452,7 +452,7 @@ class WorldModelCfg(Section):
 class TrainCfg(Section):
     """A training run."""
 
-    num_envs: int = knob(0, "robots, of all processes together, 0 to choose by memory and cores", low=0, high=1 << 20)
+    num_envs: int = knob(0, "robots, of all processes together, 0 to choose by memory and cores", low=0, high=1 << 24)
     iterations: int = knob(200, "rollouts with an update each", low=1, high=10**9)
     eval_every: int = knob(10, "iterations between evaluations, 0 for none", low=0, high=10**9)
     eval_episodes: int = knob(256, "episodes of an evaluation", low=1, high=1 << 20)

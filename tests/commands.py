@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 FENCE = re.compile(r"^ *(```+|~~~+) *(\w*)[^\n]*\n(.*?)^ *\1 *$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
-RUNS_PYTHON = re.compile(r"(?:\$ +)?(python3?\s+\S.*)", re.DOTALL)
+RUNS_PYTHON = re.compile(r"(?:\$ +)?((?:python3?|torchrun)\s+\S.*)", re.DOTALL)
 
 
 def blocks(text, language=None):
@@ -152,6 +152,10 @@ def shrunk(arguments):
         more |= PICTURES if "--record" in arguments else {}
         more |= DREAM if "--dream" in arguments else {}
     elif not any(option in arguments for option in INSTEAD):
+        if "--seeds" in arguments:  # one of them
+            at = arguments.index("--seeds") + 2
+            while at < len(arguments) and not arguments[at].startswith("--"):
+                del arguments[at]
         more |= ALWAYS | TRAINING
         more |= WORLD_MODEL if "--world_model.role" in arguments else {}
     return [*arguments, *(word for pair in more.items() for word in pair)]

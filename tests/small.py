@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import math
+import pathlib
 import shlex
 import types
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import pytest
 from commands import called
 
 from environments import registry
+from settings import override
+from training.logger import Logger
 
 
 def installed(*packages):
@@ -206,11 +209,17 @@ BENCHMARKS = {
         look_at_world_model,
     ),
 }  # fmt: skip
+# What an example is given where nothing else is, and what makes it small
 EXAMPLES = {
-    "all_tasks": "--tasks cartpole quadruped-walk-flat --devices cpu --iterations 1 --num-envs 16",
-    "stable_baselines3": "--task navigation --seconds 0.1 --robots 8",
+    "all_tasks": ("", "--tasks cartpole quadruped-walk-flat --devices cpu --iterations 1 --num-envs 16"),
+    "compare": ("runs", ""),
+    "stable_baselines3": ("", "--task navigation --seconds 0.1 --robots 8"),
+    "sweep": (
+        "ppo.gamma=0.9,0.99 --task cartpole",
+        "--trials 1 --iterations 1 --train.num_envs 16 --train.eval_episodes 2 --env.max_episode_seconds 0.1",
+    ),
 }
-NEEDS = {"stable_baselines3": ("stable_baselines3",)}
+NEEDS = {"stable_baselines3": ("stable_baselines3",), "sweep": ("optuna",)}
 
 
 def numbers(x):
@@ -239,11 +248,28 @@ def run_benchmark(name, arguments, monkeypatch):
         small.look(result)
 
 
+def write_run(folder, seed=0, task="cartpole", changes=None, values=((1.0, 0.5), (2.0, 1.0))):
+    """Write what a run of a task leaves; values: seconds and nearness of its evaluations."""
+    folder.mkdir(parents=True)
+    cfg = override(registry.default_rl_cfg(task), {"seed": seed} | (changes or {}))
+    logger = Logger(folder, cfg, chosen={"train.num_envs": 64, "train.threads": 1, "train.precision": "float32"})
+    for i, (seconds, nearness) in enumerate(values, 1):
+        logger.log(
+            {"iteration": i, "env_steps": 1000 * i, "train_seconds": seconds, "eval_survival": nearness,
+             "eval_mean_return": 10.0 * nearness + seed, "eval_nearness": nearness}
+        )  # fmt: skip
+    logger.close()
+
+
 def run_example(name, arguments, monkeypatch):
     """Run an example at a tiny size and look at what it prints; arguments: more of them."""
     if not installed(*NEEDS.get(name, ())):
         pytest.skip(f"{', '.join(NEEDS[name])}: not installed here")
     main = importlib.import_module(f"examples.{name}").main
-    done = called(main, [*shlex.split(EXAMPLES[name]), *arguments], monkeypatch)
+    given, small = map(shlex.split, EXAMPLES[name])
+    if name == "compare":
+        for seed in range(2):
+            write_run(pathlib.Path("runs", f"cartpole-20260101-00000{seed}"), seed)
+    done = called(main, [*(arguments or given), *small], monkeypatch)
     assert done.code == 0, done.out + done.err
-    assert len(done.out.splitlines()) >= 3
+    assert len(done.out.splitlines()) >= 2

@@ -8,13 +8,15 @@ import math
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 
 import commands
 import pytest
 from commands import ROOT, called
 from robot_files import to_urdf
-from small import BENCHMARKS, EXAMPLES, NEEDS, installed, run_benchmark, run_example
+from small import BENCHMARKS, EXAMPLES, NEEDS, installed, run_benchmark, run_example, write_run
+from torch.distributed.run import get_args_parser
 
 import simulate
 from environments import registry
@@ -29,7 +31,7 @@ COMMANDS = [command for command in dict.fromkeys(itertools.chain(*SHOWN.values()
 # What stands for the words that a reader is to replace
 STANDS_FOR = {
     "PATH": "checkpoints/quadruped-walk-flat.pt", "TASK": "quadruped-balance", "ROBOT": "go2", "SEED": "1",
-    "my_file:my-task": "swing_up:swing-up",
+    "my_file:my-task": "swing_up:swing-up", "RUN": "repeated/cartpole-20260101-000000", "HOST": "localhost",
 }  # fmt: skip
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z_.-]*[a-z](?![A-Za-z_.*]*[A-Z*])")  # not --env.NAME, --vary.*
 CHECKPOINTS = sorted(path.stem for path in (ROOT / "checkpoints").glob("*.pt"))
@@ -57,6 +59,9 @@ def write_what_is_named(words, folder):
     """Write files that a reader has and the repository has not: modules that documents show, and a robot."""
     shown = [body for text in TEXTS.values() for body in commands.blocks(text, "python")]
     for word in words:
+        if word == STANDS_FOR["RUN"]:
+            write_run(folder / word)
+            (folder / word / "metrics.csv").unlink()
         if word.endswith(".urdf"):
             (folder / word).parent.mkdir(exist_ok=True)
             (folder / word).write_text(to_urdf(load_robot("go1")))
@@ -97,6 +102,25 @@ def run_simulate(words, folder, monkeypatch):
     else:
         look_at_training(folder)
         assert any(before.get(path) != path.stat().st_mtime_ns for path in folder.rglob("*.pt"))
+
+
+def run_torchrun(first, words, folder):
+    """Read torchrun's options as it does, and train at a tiny size as two processes of one machine."""
+    options = [first, *words]
+    at = options.index("simulate.py")
+    get_args_parser().parse_args(options[: at + 1])
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        ROOT / "simulate.py",
+    ]
+    arguments = [*commands.shrunk(options[at + 1 :]), "--train.eval_episodes", "32"]
+    done = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    look_at_training(folder)
 
 
 def look_at_evaluation(done, arguments, folder):
@@ -177,7 +201,9 @@ python -m examples.all_tasks
 def test_a_shown_command_works(command, workplace, monkeypatch):
     program, *words = spelt_out(command)
     write_what_is_named(words, workplace)
-    if program.endswith("simulate.py"):
+    if command.startswith("torchrun"):
+        run_torchrun(program, words, workplace)
+    elif program.endswith("simulate.py"):
         run_simulate(words, workplace, monkeypatch)
     else:
         assert program == "-m", "say here how to run it"
