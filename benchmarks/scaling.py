@@ -10,6 +10,7 @@ would make, from the figures of docs/benchmarks.md.
 
 import contextlib
 import csv
+import itertools
 import json
 import math
 import os
@@ -158,21 +159,26 @@ def possible() -> dict[str, str | None]:
     return found
 
 
-def apart(first: list[dict[str, str]], other: list[dict[str, str]]) -> float:
-    """Return the largest difference of two trainings' returns, over the largest return."""
-    returns = [[float(row["return"]) for row in rows if row.get("return")] for rows in (first, other)]
-    largest = max(map(abs, returns[0]), default=1.0)
-    return max((abs(a - b) for a, b in zip(*returns, strict=True)), default=0.0) / largest
+def alike(first: list[dict[str, str]], other: list[dict[str, str]]) -> int:
+    """Return for how many iterations two trainings have the same rewards, to a thousandth.
+
+    Sums are rounded in another order, which in the long run makes another training of it.
+    """
+    rewards = [[float(row["reward"]) for row in rows] for rows in (first, other)]
+    pairs = itertools.takewhile(
+        lambda pair: math.isclose(*pair, rel_tol=1e-3, abs_tol=1e-6), zip(*rewards, strict=True)
+    )
+    return sum(1 for _ in pairs)
 
 
 def compare(places: list[Command], iterations: int, repetitions: int) -> dict[str, Any]:
-    """Return the paces of two processes and of two threads, in turn, their ratio, and how far their returns differ."""
+    """Return the paces of two processes and of two threads, in turn, their ratio, and for how long they do the same."""
     pairs = [(pace(places, iterations), pace(None, iterations)) for _ in range(repetitions)]
     return {
         "env_steps_per_second": statistics.median(two for (two, _), _ in pairs),
         "two_threads": statistics.median(one for _, (one, _) in pairs),
         "ratio": statistics.median(two / one for (two, _), (one, _) in pairs),
-        "returns_apart": max(apart(one, two) for (_, two), (_, one) in pairs),
+        "iterations_alike": min(alike(one, two) for (_, two), (_, one) in pairs),
     }
 
 
@@ -283,9 +289,9 @@ def main() -> None:
 def report(result: dict[str, Any], about: dict[str, object]) -> None:
     """Print tables of what was measured and computed."""
     if rows := result.get("training"):
-        heading = "two processes", "env steps/s", "over two threads", "returns apart"
+        heading = "two processes", "env steps/s", "over two threads", "iterations alike"
         cells = (
-            (name, f"{x['env_steps_per_second']:,.0f}", f"{x['ratio']:.3f}", f"{x['returns_apart']:.1e}")
+            (name, f"{x['env_steps_per_second']:,.0f}", f"{x['ratio']:.3f}", x["iterations_alike"])
             for name, x in rows.items()
         )
         machine.table(f"{TASK}, {ROBOTS} robots", [heading, *cells], about)

@@ -18,7 +18,7 @@ PATH = ROOT / "docs" / "configuration.md"
 HEAD = """# Every setting
 
 Written from the schema in `config.py` by `python tests/configuration_reference.py`. A field is an option of the command
-line, `--section.field VALUE`; two numbers are lowest and highest, written `--push.speed 0.5 1.5`.
+line, `--SECTION.FIELD VALUE`; two numbers are lowest and highest, written `--push.speed 0.5 1.5`.
 `python simulate.py --help SECTION` shows the same for a task of yours, whose terms may have fields of their own.
 
 """

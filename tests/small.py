@@ -97,6 +97,14 @@ def look_at_physics(result):
     assert min(result[key] for key in PHYSICS_KEYS) > 0
 
 
+def look_at_scaling(result):
+    assert result["training"]["one machine"]["iterations_alike"] == 2
+    assert min(result["messages"]["one machine"].values()) > 0
+    alone, *others = result["model"]
+    assert alone["summing_share"] == 0.0
+    assert all(row["summing_share"] < 0.2 for row in others)
+
+
 def look_at_soak(result):
     assert result["finite"]
     assert result["robot_steps"] >= 1e4
@@ -168,6 +176,12 @@ BENCHMARKS = {
         },
         keys=PHYSICS_KEYS,
         look=look_at_physics,
+    ),
+    "scaling": Small(
+        "--quick --iterations 2",
+        {"scaling": {"ROBOTS": "64", "SUMS": "3", "PLACES": '{"one machine": None}'}},
+        keys=("bytes_per_update", "training", "messages", "model"),
+        look=look_at_scaling,
     ),
     "soak": Small("--steps 1e4", keys=("broken", "largest_speed"), look=look_at_soak),
     "stiffness": Small(

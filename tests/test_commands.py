@@ -27,11 +27,13 @@ SHOWN = {name: commands.documented(text) for name, text in TEXTS.items()}
 SHOWN["Makefile"] = commands.of_makefile((ROOT / "Makefile").read_text())
 PLAIN = {f"python -m benchmarks.{name}" for name in BENCHMARKS} | {f"python -m examples.{name}" for name in EXAMPLES}
 # Those that are not run already, one of PLAIN each
-COMMANDS = [command for command in dict.fromkeys(itertools.chain(*SHOWN.values())) if command not in PLAIN]
+ELSEWHERE = {"python tests/configuration_reference.py"}  # test_configuration.py
+COMMANDS = [command for command in dict.fromkeys(itertools.chain(*SHOWN.values())) if command not in PLAIN | ELSEWHERE]
 # What stands for the words that a reader is to replace
 STANDS_FOR = {
     "PATH": "checkpoints/quadruped-walk-flat.pt", "TASK": "quadruped-balance", "ROBOT": "go2", "SEED": "1",
     "my_file:my-task": "swing_up:swing-up", "RUN": "repeated/cartpole-20260101-000000", "HOST": "localhost",
+    "SECTION": "push",
 }  # fmt: skip
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z_.-]*[a-z](?![A-Za-z_.*]*[A-Z*])")  # not --env.NAME, --vary.*
 CHECKPOINTS = sorted(path.stem for path in (ROOT / "checkpoints").glob("*.pt"))
@@ -104,11 +106,17 @@ def run_simulate(words, folder, monkeypatch):
         assert any(before.get(path) != path.stat().st_mtime_ns for path in folder.rglob("*.pt"))
 
 
+SHARED = set()  # commands that were run as two processes
+
+
 def run_torchrun(first, words, folder):
     """Read torchrun's options as it does, and train at a tiny size as two processes of one machine."""
     options = [first, *words]
     at = options.index("simulate.py")
     get_args_parser().parse_args(options[: at + 1])
+    if tuple(options[at:]) in SHARED:
+        return
+    SHARED.add(tuple(options[at:]))
     command = [
         sys.executable,
         "-m",
@@ -205,6 +213,10 @@ def test_a_shown_command_works(command, workplace, monkeypatch):
         run_torchrun(program, words, workplace)
     elif program.endswith("simulate.py"):
         run_simulate(words, workplace, monkeypatch)
+    elif program == "-c" or words[:1] == ["tests.fuzz"]:
+        fewer = ["--cases", "2"] if program == "-m" else []
+        done = subprocess.run([sys.executable, program, *words, *fewer], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
     else:
         assert program == "-m", "say here how to run it"
         folder, name = words[0].split(".")
@@ -241,7 +253,7 @@ def test_options_that_are_shown_are_there(monkeypatch):
     everything = set().union(own, *known.values())
     for name, text in TEXTS.items():
         # commands are run above
-        codes = [code for code in commands.snippets(text) if not re.match(r"(\$ +)?(python|pip)", code)]
+        codes = [code for code in commands.snippets(text) if not re.match(r"(\$ +)?(python|pip|torchrun)", code)]
         assert set(OPTION.findall("\n".join(codes))) <= everything, name
 
 

@@ -54,10 +54,11 @@ def test_a_run_is_repeated_to_the_last_bit(tmp_path, monkeypatch, capsys):
     (second,) = tmp_path.glob("again/*")
     assert rows(first) == rows(second)
     assert "other than in" not in capsys.readouterr().err
+    numba = origin["numba"]
     saved["provenance"]["numba"] = "0.1"
     (first / "config.json").write_text(json.dumps(saved))
     assert run(["--from", str(first), "--seed", "4", "--iterations", "1"], Console(stderr=True, width=200)) == 0
-    assert f"other than in {first}: numba 0.1, now {origin['numba']}" in capsys.readouterr().err
+    assert f"other than in {first}: numba 0.1, now {numba}" in capsys.readouterr().err
 
 
 def test_what_cannot_be_repeated_is_told(tmp_path, monkeypatch, capsys):
