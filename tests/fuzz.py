@@ -36,7 +36,7 @@ from environments import registry  # noqa: E402
 from physics import load_robot  # noqa: E402
 from physics.mjcf import to_mjcf  # noqa: E402
 from settings import knobs, sections  # noqa: E402
-from training import checkpoint, tree  # noqa: E402
+from training import checkpoint, record, tree  # noqa: E402
 from training.presets import preset  # noqa: E402
 
 BATCH = 50  # cases of a process
@@ -51,7 +51,18 @@ NUMBERS = 0, -1, 1, 1e-30, 1e30, -1e30, 1e300, 10**400, float("nan"), float("inf
 INVALID = "", "nan", "x", "-1e300", "9" * 400, "1e400", "\n", "1 2 3"
 COSTLY = "terrain", "vary", "motor", "physics", "train"
 FLAGS = "--eval", "--resume", "--render", "--dream", "--profile", "--list", "--json", "--help"
-VALUES = "--task", "--seed", "--iterations", "--episodes", "--checkpoint", "--export", "--record", "--help"
+VALUES = (
+    "--task",
+    "--seed",
+    "--iterations",
+    "--episodes",
+    "--checkpoint",
+    "--export",
+    "--record",
+    "--help",
+    "--from",
+    "--seeds",
+)
 TINY = (
     "--train.num_envs", "16", "--iterations", "1", "--train.eval_episodes", "4", "--env.max_episode_seconds", "0.2",
     "--train.threads", "1",
@@ -217,6 +228,22 @@ def a_checkpoint(pick, folder):
     return [*what, "--checkpoint", "c.pt", *tiny]
 
 
+def a_record(pick, folder):
+    name = pick.choice(("cartpole", "quadruped-balance"))
+    record.write(folder, preset(name), {"train.num_envs": 16, "train.threads": 1, "train.precision": "float32"})
+    path = folder / record.NAME
+    saved = json.loads(path.read_text())
+    for _ in range(pick.choice((1, 1, 2))):
+        saved = mutated(saved, pick)
+    if pick.random() < 0.2:
+        saved["task"] = "evil:evil"
+    text = json.dumps(saved)
+    if pick.random() < 0.2:
+        text = flipped(text.encode(), pick).decode(errors="replace")
+    path.write_text(text)
+    return ["--from", pick.choice((".", record.NAME)), *TINY]
+
+
 def a_robot(pick, folder):
     robot = json.loads((ROOT / "robots" / "go1.json").read_text())
     for _ in range(pick.choice((1, 1, 2))):
@@ -269,7 +296,7 @@ def a_file(pick, folder):
     return ["--task", f"{name}:mine", *TINY]
 
 
-KINDS = command_line, configuration, a_checkpoint, a_robot, a_model, a_terrain, a_file
+KINDS = command_line, configuration, a_checkpoint, a_record, a_robot, a_model, a_terrain, a_file
 
 
 def contents(folder):

@@ -39,9 +39,8 @@ def start() -> None:
         return
     if missing := [name for name in VARIABLES if name not in os.environ]:
         raise ConfigError(f"{missing[0]}: expected all that torchrun sets beside RANK")
-    rank, processes = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    _take_cores(rank, processes)
     try:
+        _take_cores(*(int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE")))
         _store, number, count = next(dist.rendezvous("env://", timeout=PATIENCE))
         dist.init_process_group(store=_store, rank=number, world_size=count, timeout=PATIENCE)
     except (OSError, RuntimeError, ValueError) as error:
