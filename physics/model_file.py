@@ -73,6 +73,9 @@ class _Scan:
                 problems.append(
                     f"{label}: expected a joint that moves by itself, got a mimic of {attributes.get('joint')!r}"
                 )
+            for key in {"xyz", "rpy"} & set(attributes) if tag == "origin" else ():
+                if not _three_numbers(attributes[key]):
+                    problems.append(f"{label}: expected three numbers as {tag} {key}, got {attributes[key]!r:.40}")
             if tag == "origin" and around == "inertial":
                 self.turned[name] = attributes.get("rpy", "0 0 0")
             file = attributes.get("file", "")
@@ -93,6 +96,14 @@ class _Scan:
             raise RobotError(f"{path}: expected XML, got: {error}") from None
         if problems:
             raise RobotError(f"{path}: {problems[0]}")
+
+
+def _three_numbers(text: str) -> bool:
+    """Return whether a text is three numbers."""
+    try:
+        return len([float(token) for token in text.split()]) == 3
+    except ValueError:
+        return False
 
 
 class ModelFile:

@@ -1,6 +1,7 @@
 """Files that are no robot: every refusal names the file, the element and what was expected."""
 
 import json
+import math
 import re
 import sys
 
@@ -99,6 +100,8 @@ def test_an_inertia_from_a_mesh_that_is_not_read_is_refused(written, go1):
         assert_refused(str(error.value), file, "body 'FL_hip'", "mesh")
 
 
+TURN = f"0 0 {math.pi / 2}"
+TURNED = f'rpy="{TURN}"/><mass value="0.68"/>'
 BLOCK = '<inertial><mass value="1"/><inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial>'
 
 
@@ -115,6 +118,8 @@ BLOCK = '<inertial><mass value="1"/><inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz
         (LIMIT, LIMIT.replace("23.7", "0"), "joint 'FL_hip'", "torque limit"),
         ('<mass value="0.68"/>', '<mass value="0"/>', "FL_hip", "mass"),
         ('<mass value="0.68"/>', '<mass value="nan"/>', "link 'FL_hip'", "mass value"),
+        (TURNED, TURNED.replace(TURN, "0 0"), "link 'FL_hip'", "three numbers as origin rpy"),
+        (TURNED, TURNED.replace(TURN, ""), "link 'FL_hip'", "three numbers as origin rpy"),
         ('<link name="base">', '<link name="crate"/><link name="base">', "crate", "mass"),
         ('<link name="base">',
          f'<link name="crate">{BLOCK}</link><link name="base">', "body 'base'", "another body with a joint"),
