@@ -30,7 +30,7 @@ from training.checkpoint import Checkpoint
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export_onnx
-from training.files import require_new, require_writable
+from training.files import reason, require_new, require_writable
 from training.foresight import AHEAD, Foresight
 from training.logger import require_tracker
 from training.options import PROGRAM, configure, help_text, read_command_line, read_options, seeds_of, whole_number
@@ -45,12 +45,15 @@ class System:
     """Owns the parts and runs them: resources, environments, creature, training, checkpoints.
 
     cfg: everything; console: for people, standard error; loaded: the checkpoint to evaluate, show or go on from; after
-    training it is the best of the run.
+    training it is the best of the run; chosen: by field, what a machine chose for a run and this one is not to choose.
     """
 
-    def __init__(self, cfg: Config, console: Console, loaded: Checkpoint | None = None) -> None:
+    def __init__(
+        self, cfg: Config, console: Console, loaded: Checkpoint | None = None, chosen: dict[str, Any] | None = None
+    ) -> None:
         cfg.validate()
         self.cfg = cfg
+        self.chosen = chosen or {}
         self.console = console
         self.loaded = loaded
         torch.set_num_threads(1)  # threads have robots of their own: training/parallel.py
@@ -59,7 +62,7 @@ class System:
     @cached_property
     def resources(self) -> Resources:
         """What this machine has, and what is made of it."""
-        found = detect(self.cfg)
+        found = detect(override(self.cfg, self.chosen))
         if self.cfg.train.device == "cuda" and found.device.type != "cuda":
             raise ConfigError("train.device: expected auto or cpu, PyTorch finds no GPU")
         return found
@@ -115,13 +118,16 @@ class System:
         begin = time.perf_counter()
         loaded = self.loaded
         cfg = self.cfg
+        goes_on = loaded is not None and self.goes_on(loaded)
+        if goes_on and not more and loaded.progress.get("iteration", 0) >= loaded.last:
+            raise ConfigError(f"--resume: {loaded.folder} is finished; --iterations N takes N iterations more")
         require_tracker(cfg)
         alone = distributed.size() == 1
         beside = registry.compile_beside(cfg.task, cfg.env) if alone and not is_compiled("") else None
         self.say(f"task {cfg.task}: {self.resources.describe()}")
         env = self.make_env(self.resources.num_envs, "train.num_envs and ppo.rollout", bytes_per_robot(cfg))
         creature = self.creature(env)
-        folder = distributed.from_first(lambda: self.writable_folder(loaded))
+        folder = distributed.from_first(lambda: self.writable_folder(loaded if goes_on else None))
         engine = TrainingEngine(env, creature, cfg, self.resources.device, self.resources.threads)
         # a block of robots for each process
         episodes = cfg.train.eval_episodes if alone else max(cfg.train.eval_episodes, LANES * distributed.size())
@@ -133,20 +139,21 @@ class System:
             beside.kill()
         folder = folder or distributed.from_first(lambda: runs.new_folder(cfg.train.run_dir, cfg.task))
         run = Run(cfg, engine, eval_env, folder, self.console, self.resources.chosen())
-        if loaded:
-            anew = not self.goes_on(loaded)
+        if goes_on:
+            anew = not self.goes_on_exactly(loaded)
             run.resume(loaded, anew, more)
             self.say(
                 f"going on from {loaded.path}, iteration {run.iteration} of {run.last}"
                 + (", with episodes begun anew" if anew else "")
             )
+        elif loaded:
+            run.begin_from(loaded)
+            self.say(f"a run of its own, which begins with the networks of {loaded.path}")
         self.say(f"ready after {time.perf_counter() - begin:.1f} s; logs in {folder}")
         code = run.go()
         written = run.finish(copy)
         if profile:
             run.say_profile()
-        if not run.parted:  # none leaves before all is written: torchrun would end the others
-            distributed.everyone(None)
         with contextlib.suppress(ConfigError):
             self.loaded = checkpoints.load(runs.find(str(folder), "", cfg.task), modules=(cfg.task, cfg.network.policy))
         return code or (0 if written else 2)
@@ -158,13 +165,14 @@ class System:
         return folder
 
     def goes_on(self, loaded: Checkpoint) -> bool:
+        """Return whether a run goes on, in its folder: what its evaluations mean was not changed."""
+        same = (getattr(self.cfg, name) == getattr(loaded.config, name) for name in ("env", "network", "world_model"))
+        return loaded.folder is not None and bool(loaded.run) and all(same)
+
+    def goes_on_exactly(self, loaded: Checkpoint) -> bool:
         """Return whether a run goes on from its very instant: nothing that its state depends on was changed."""
-        now, then = self.cfg, loaded.config
-        same = all(getattr(now, name) == getattr(then, name) for name in ("env", "network", "world_model"))
-        chosen = loaded.progress.get("chosen", {})
-        states = loaded.run.get("engine")
-        same &= isinstance(states, list) and len(states) == distributed.size()
-        return bool(loaded.run) and same and now.ppo.rollout == then.ppo.rollout and chosen == self.resources.chosen()
+        same = self.cfg.ppo.rollout == loaded.config.ppo.rollout and loaded.processes == distributed.size()
+        return same and loaded.chosen == self.resources.chosen()
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
         """Return the checkpoint's performance on fresh episodes."""
@@ -255,7 +263,10 @@ def read_checkpoint(find: Callable[[], pathlib.Path], modules: tuple[str | None,
     if distributed.size() == 1:
         return checkpoints.load(find(), modules=modules)
     path = distributed.from_first(find)
-    contents = distributed.from_first(path.read_bytes)
+    try:
+        contents = distributed.from_first(path.read_bytes)
+    except OSError as error:
+        raise ConfigError(f"checkpoint: {path!s:.80}: {reason(error)}") from None
     return checkpoints.load(path, modules=modules, contents=io.BytesIO(contents))
 
 
@@ -273,7 +284,7 @@ def read_configuration(
     loaded = None
     if loads and given is not None:
         loaded = read_checkpoint(lambda: runs.find(given, "", "", resume), modules)
-    repeated, origin = record.read(options["from"], modules) if "from" in options else (None, {})
+    repeated, chosen, origin = record.read(options["from"], modules) if "from" in options else (None, {}, {})
     base = loaded.config if loaded else repeated or preset(task)
     options, fields = read_command_line(arguments, base)
     if "help" in options:
@@ -297,8 +308,11 @@ def read_configuration(
     if differs := record.differences(origin, record.provenance()) if origin else "":
         console.print(f"other than in {options['from']}: {differs}", markup=False, highlight=False, soft_wrap=True)
     if loaded and resume:
-        base = override(base, loaded.chosen)
+        chosen = loaded.chosen
+        if loaded.processes != distributed.size():  # with other cores
+            chosen.pop("train.threads", None)
     cfg = configure(options, fields, base)
+    options["chosen"] = {name: value for name, value in chosen.items() if name not in fields}
     if loaded:
         loaded.require_fitting(cfg)
         if not resume:
@@ -332,14 +346,15 @@ def run(arguments: list[str], console: Console) -> int:
     wants_eval = any(options.get(name) for name in ("eval", "render", "record", "dream"))
     loads = wants_eval or options.get("resume") or "export" in options
     refuse_what_has_no_effect(options, wants_eval, loads)
-    if distributed.size() > 1 and (wants_eval or {"export", "help", "list", "seeds"} & set(options)):
-        raise ConfigError("torchrun: expected a training, which alone is shared among processes")
+    alone = {"eval", "render", "record", "dream", "export", "help", "list", "seeds"} & set(options)
+    if distributed.size() > 1 and alone:
+        raise ConfigError(f"--{sorted(alone)[0]}: expected without torchrun, which shares one training")
     cfg, loaded, options = read_configuration(arguments, options, console, loads)
     if "help" in options or "list" in options:
         return 0
     if "seeds" in options:
         return Seeds(arguments, seeds_of(options), cfg, console).go()
-    system = System(cfg, console, loaded)
+    system = System(cfg, console, loaded, options["chosen"])
     if "export" in options:
         system.export(options["export"])
         if not wants_eval:
@@ -370,9 +385,7 @@ def main() -> int:
 
     try:
         distributed.start()
-        code = run(sys.argv[1:], Console(stderr=True, quiet=distributed.rank() > 0))
-        distributed.stop()
-        return code
+        return distributed.leave(run(sys.argv[1:], Console(stderr=True, quiet=distributed.rank() > 0)))
     except (ConfigError, RenderError, physics.RobotError) as error:
         complain(str(error))
         return 2

@@ -105,9 +105,8 @@ def _known(name: str, what: str) -> _Task:
     """Return a task; raise ConfigError, with the known names, if there is none of that name."""
     if name not in _TASKS:
         raise ConfigError(
-            f"{what}: unknown task {name!r}; {suggest(str(name), _TASKS, '')} known: {', '.join(_TASKS)}".replace(
-                "  ", " "
-            )
+            f"{what}: unknown task {name!r}; {suggest(str(name), _TASKS, '')} known: {', '.join(_TASKS)}; "
+            "one of your own is named with its file, my_file:my-task".replace("  ", " ")
         )
     return _TASKS[name]
 

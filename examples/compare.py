@@ -18,7 +18,7 @@ import numpy as np
 from settings import ConfigError, suggest
 from training.record import NAME, Recorded
 
-# Settings that do not change what is learnt
+# Settings that do not change what is learnt; runs of other lengths are compared as far as they go
 ASIDE = {"seed", "train.iterations", "train.save_every", "train.keep", "train.run_dir", "train.tracker"}
 LABELS = {"train_seconds": "training time [s]", "env_steps": "env steps"}
 COLOURS = "#1f6f8b", "#d97b29", "#5b8c3e", "#8b4a8b", "#555555", "#b8433b", "#3e6fb0", "#9a7b2d"
@@ -29,9 +29,11 @@ def find(paths: list[str]) -> list[Recorded]:
     """Return the runs in folders; raise ConfigError for a folder without any."""
     found = []
     for path in map(pathlib.Path, paths):
+        if not path.is_dir():
+            raise ConfigError(f"{path}: there is no such folder")
         inside = [path] if (path / NAME).exists() else sorted(folder.parent for folder in path.glob(f"*/{NAME}"))
         if not inside:
-            raise ConfigError(f"{path}: expected the folder of a run, or of runs")
+            raise ConfigError(f"{path}: expected the folder of a run, or of runs, there are none in it")
         found += map(Recorded.read, inside)
     return found
 
@@ -39,12 +41,17 @@ def find(paths: list[str]) -> list[Recorded]:
 def contestants(runs: list[Recorded]) -> dict[str, list[Recorded]]:
     """Return runs by the settings in which they differ, in words, seeds of the same settings together."""
     names = sorted({name for run in runs for name in run.settings} - ASIDE)
-    differing = [name for name in names if len({repr(run.settings.get(name)) for run in runs}) > 1]
-    shown = ["task"] if "task" in differing else differing  # tasks differ in much that their names tell
-    found: dict[str, list[Recorded]] = {}
+    tasks: dict[str, list[Recorded]] = {}
     for run in runs:
-        values = [f"{name} {value_text(run.settings[name])}" for name in shown if name in run.settings]
-        found.setdefault(", ".join(values) or str(run.settings["task"]), []).append(run)
+        tasks.setdefault(str(run.settings["task"]), []).append(run)
+    found: dict[str, list[Recorded]] = {}
+    for task, lot in tasks.items():
+        differing = [name for name in names if len({repr(run.settings.get(name)) for run in lot}) > 1]
+        for run in lot:
+            values = [f"{name} {value_text(run.settings[name])}" for name in differing if name in run.settings]
+            if len(tasks) > 1 or not values:
+                values.insert(0, task)
+            found.setdefault(", ".join(values), []).append(run)
     return found
 
 
@@ -94,8 +101,10 @@ def plot(found: dict[str, list[Recorded]], value: str, over: str, path: pathlib.
         for x, y in curves:
             axis.plot(x, y, color=colour, linewidth=0.6, alpha=0.5)
         axis.fill_between(grid, heights.min(0), heights.max(0), color=colour, alpha=0.15, linewidth=0)
-        seeds = f" ({len(runs)} seeds)" if len(runs) > 1 else ""
-        axis.plot(grid, np.median(heights, 0), color=colour, linewidth=2, label=f"{name}{seeds}")
+        count = f" ({len(runs)} runs)" if len(runs) > 1 else ""
+        axis.plot(grid, np.median(heights, 0), color=colour, linewidth=2, label=f"{name}{count}")
+    if not np.ptp(axis.get_ylim()) > 0.1:
+        axis.set_ylim(0.0, 1.0)
     axis.set(xlabel=LABELS[over], ylabel=value.removeprefix("eval_").replace("_", " "))
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
@@ -116,10 +125,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = contestants(find(args.runs))
         known = {name for runs in found.values() for run in runs for row in run.evaluations for name in row}
+        if not known:
+            raise ConfigError("none of these runs was evaluated yet")
         if args.value not in known:
             raise ConfigError(f"--value: expected a column with evaluations, {suggest(args.value, known, 'got none')}")
-        plot(found, args.value, args.over, pathlib.Path(args.plot))
-    except (ConfigError, OSError, ValueError) as error:
+        try:
+            plot(found, args.value, args.over, pathlib.Path(args.plot))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--plot: expected a picture to write, got {args.plot} ({error})") from None
+    except ConfigError as error:
         print(f"examples.compare: {error}", file=sys.stderr)
         return 2
     result = {name: summary(runs, args.value) for name, runs in found.items()}

@@ -6,12 +6,12 @@ Fields are those of simulate.py, with two bounds, or values to choose from; boun
 apart are searched by their logarithms. Every trial is a run of its own in --runs, with each of --seeds; what is made as
 large as possible is how near its evaluations come to what the task asks for (eval_nearness), their mean over the run:
 what arrives early has most. Trials that lag behind are stopped. Other options are simulate.py's own and the same for
-all trials.
+all trials. A folder has one search: the same command goes on with it, by --trials more.
 """
 
 import argparse
 import csv
-import math
+import json
 import pathlib
 import signal
 import statistics
@@ -24,6 +24,7 @@ from typing import Any
 from environments import registry
 from physics.jit import ROOT
 from settings import ConfigError, expected, fits, knobs, parse, sections, suggest
+from training import runs
 
 DECADE = 10  # times the lower bound, from which on a range is searched by its logarithm
 
@@ -35,7 +36,9 @@ class Field:
     """
 
     def __init__(self, text: str, known: dict[str, Any]) -> None:
-        self.name, _, places = text.partition("=")
+        self.name, equals, places = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{self.name}: expected FIELD=LOW..HIGH or FIELD=A,B,C")
         if self.name not in known:
             raise ConfigError(f"{self.name}: unknown field; {suggest(self.name, known, 'see simulate.py --help all')}")
         field = known[self.name]
@@ -72,7 +75,8 @@ def train(folder: pathlib.Path, options: list[str], lags: Any) -> float:
     """
     command = [sys.executable, str(ROOT / "simulate.py"), *options, "--train.run_dir", str(folder)]
     with tempfile.TemporaryFile("w+") as told:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told, text=True)
+        # a Ctrl-C reaches it through this process alone
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told, start_new_session=True)
         try:
             while process.poll() is None:
                 time.sleep(0.2)
@@ -97,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", default=["0"], metavar="N", help="seeds of each")
     parser.add_argument("--runs", default="sweep", metavar="FOLDER", help="where runs go, and what was found")
     args, options = parser.parse_known_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         import optuna
     except ImportError:
@@ -108,7 +113,14 @@ def main(arguments: list[str] | None = None) -> int:
         cfg = registry.default_rl_cfg(args.task)
         known = {f"{name}.{field.name}": field for name, section in sections(cfg).items() for field in knobs(section)}
         fields = [Field(text, known) for text in args.fields]
+        if args.trials < 1:
+            raise ConfigError(f"--trials: expected a whole number of at least 1, got {args.trials}")
         root.mkdir(parents=True, exist_ok=True)
+        asked = {"fields": args.fields, "task": args.task, "seeds": args.seeds, "options": options}
+        search = root / "search.json"
+        if search.exists() and json.loads(search.read_text()) != asked:
+            raise ConfigError(f"--runs: expected a folder of its own, {root} has another search: {search.read_text()}")
+        search.write_text(json.dumps(asked))
         study = optuna.create_study(
             study_name=args.task,
             storage=f"sqlite:///{root / 'study.db'}",
@@ -138,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
                 scores.append(train(folder, more, lags))
             shown = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
                               for name, value in chosen.items())  # fmt: skip
-            print(f"trial {trial.number}: {statistics.mean(scores):.3f} with {shown}", flush=True)
+            print(f"trial {trial.number}: nearness {statistics.mean(scores):.3f} with {shown}", flush=True)
             return statistics.mean(scores)
 
         study.optimize(objective, n_trials=args.trials)
@@ -149,9 +161,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"examples.sweep: stopped; the same command goes on with what {root} has", file=sys.stderr)
         return 130
     best = study.best_trial
-    if math.isfinite(best.value):
-        words = " ".join(f"--{name} {value}" for name, value in best.params.items())
-        print(f"best of {len(study.trials)}: {best.value:.3f}, simulate.py --task {args.task} {words}")
+    if not best.value:
+        print(f"none of {len(study.trials)} trials came near what {args.task} asks for: expected more --iterations")
+        return 0
+    words = " ".join(f"--{name} {value}" for name, value in best.params.items())
+    print(f"best of {len(study.trials)}, mean nearness {best.value:.3f}:")
+    print(" ".join([runs.command(), "--task", args.task, *options, words]))
     return 0
 
 

@@ -1,5 +1,6 @@
 """Processes that train together do what threads do, agree on everything, and end together."""
 
+import copy
 import os
 import pathlib
 import subprocess
@@ -150,6 +151,24 @@ def test_networks_stay_the_same_with_a_world_model(role, monkeypatch):
     # each has robots and noise of its own
     assert not torch.equal(one.workers[0].rollout.action, other.workers[0].rollout.action)
     assert not torch.equal(one.replay.obs, other.replay.obs)
+
+
+def test_numbers_that_not_all_have_are_summed_by_name(monkeypatch):
+    both = Together(2, monkeypatch)
+    found = both.run(distributed.totals, {"a": 1.0, "b": 2.0}, {"b": 3.0, "c": 4.0})
+    assert found[0] == found[1] == {"a": 1.0, "b": 5.0, "c": 4.0}
+
+
+def test_workers_of_all_processes_have_noise_of_their_own(monkeypatch):
+    cfg = configuration({})
+    both = Together(3, monkeypatch)
+    envs = registry.make(cfg.task, num_envs=160, cfg=cfg.env, threads=1).split(3)
+    torch.manual_seed(0)
+    creature = Creature(envs[0], cfg.network, cfg.world_model)
+    engines = both.run(lambda env: TrainingEngine(env, copy.deepcopy(creature), cfg, CPU, 2), *envs)
+    seeds = [worker.generator.initial_seed() for engine in engines for worker in engine.workers]
+    assert sorted(len(engine.workers) for engine in engines) == [1, 2, 2]
+    assert len(set(seeds)) == 5
 
 
 def test_moments_are_joined():

@@ -11,13 +11,14 @@ import time
 import types
 
 import pytest
+import torch
 from rich.console import Console
 from small import installed, write_run
 
 from examples import compare
 from settings import ConfigError
 from simulate import main, run
-from training import record
+from training import checkpoint, record, runs, tree
 from training.logger import Logger
 from training.presets import preset
 from training.seeds import without
@@ -67,11 +68,14 @@ def test_what_cannot_be_repeated_is_told(tmp_path, monkeypatch, capsys):
     path = tmp_path / "run" / "config.json"
     saved = json.loads(path.read_text())
     for change, expected in (
-        ("{", "--from: expected the folder of a run, or its config.json, got run/config.json (it is no JSON)"),
+        ("{", "--from: expected the folder of a run, or its config.json, got run/config.json (that is no JSON)"),
         ("[]", "--from: run/config.json: expected the settings of a run"),
         (json.dumps(saved | {"task": "own:task"}), "expected --task own:task"),
         (json.dumps(saved | {"ppo": {"clip": 7e9}}), "--from: run/config.json: ppo.clip: expected a number"),
-        (json.dumps(saved | {"chosen": {"x": 1}}), "chosen: expected fields of a configuration, got x"),
+        (
+            json.dumps(saved | {"chosen": {"x": 1}}),
+            "chosen: expected train.num_envs, train.precision, train.threads, got x",
+        ),
         (json.dumps(saved | {"chosen": 3}), "expected the settings of a run"),
     ):
         path.write_text(change)
@@ -105,6 +109,70 @@ def test_seeds_train_side_by_side_and_end_in_good_order(tmp_path):
         assert f"seed {seed}: not evaluated" in told
 
 
+def trained(tmp_path, *more):
+    """Train a little; return the only run's folder."""
+    assert run([*TINY, "--train.threads", "1", *more], Console(quiet=True)) == 0
+    (folder,) = tmp_path.glob("runs/*")
+    return folder
+
+
+@pytest.mark.usefixtures("threads_as_before")
+def test_going_on_keeps_what_was_best_and_what_was_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = trained(tmp_path)
+    (folder / "iteration-2-good.pt").write_bytes((folder / "iteration-2.pt").read_bytes())
+    latest = torch.load(folder / "latest.pt", weights_only=True)
+    latest["run"] |= {"best": dict(latest["progress"], survival=1.0, mean_return=1e6, episodes=8), "rank": [1.0, 1e6]}
+    latest["digest"] = tree.digest({part: latest[part] for part in checkpoint.PARTS})
+    torch.save(latest, folder / "latest.pt")
+    best = (folder / "best.pt").read_bytes()
+    # with other threads: robots begin anew, the best one stays
+    again = ["--resume", "--task", "cartpole"]
+    assert run([*again, "--iterations", "2", "--train.threads", "2"], Console(stderr=True)) == 0
+    assert "with episodes begun anew" in capsys.readouterr().err
+    assert (folder / "best.pt").read_bytes() == best
+    assert (folder / "iteration-2-good.pt").exists()
+    saved = json.loads((folder / "config.json").read_text())
+    assert saved["train"]["iterations"] == 5
+    assert (saved["train"]["precision"], saved["train"]["threads"]) == ("auto", 2)
+    assert refused(again, monkeypatch, capsys).endswith("is finished; --iterations N takes N iterations more")
+    # another reward, ground or length of episodes: another run
+    changed = ["--resume", "--checkpoint", str(folder), "--env.max_episode_seconds", "0.4", "--train.run_dir", "other"]
+    assert run([*changed, "--iterations", "1"], Console(stderr=True, width=300)) == 0
+    assert "a run of its own, which begins with the networks of" in capsys.readouterr().err
+    assert (folder / "best.pt").read_bytes() == best
+    assert len(rows(next((tmp_path / "other").glob("*")))) == 1
+
+
+@pytest.mark.usefixtures("threads_as_before")
+def test_a_run_that_saved_nothing_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = trained(tmp_path)
+    later = tmp_path / "runs" / "cartpole-29990101-000000"
+    later.mkdir()
+    (later / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.warns(UserWarning, match=rf"{later.name} ended before anything was saved; taking .*{folder.name}"):
+        assert runs.find(None, "runs", "cartpole", resume=True) == pathlib.Path("runs", folder.name, "latest.pt")
+
+
+def test_a_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    log = Logger(tmp_path, preset("cartpole"))
+    log.log({"iteration": 1, "env_steps": 1, "a": 1.0})
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            log.log({"iteration": 2, "env_steps": 2, "a": 2.0, "eval_survival": 1.0})
+    log.log({"iteration": 3, "env_steps": 3, "a": 3.0})
+    log.log({"iteration": 4, "env_steps": 4, "a": 4.0, "eval_survival": 0.5, "eval_mean_return": 2.0})
+    assert [(row["iteration"], row["a"], row["eval_survival"]) for row in rows(tmp_path)] == [
+        ("1", "1.0", ""), ("3", "3.0", ""), ("4", "4.0", "0.5"),
+    ]  # fmt: skip
+
+
 def test_an_option_is_taken_out_with_its_values():
     words = ["--task", "x", "--seeds", "0", "1", "--seed", "7", "--seeds=3"]
     assert without(words, "--seeds") == ["--task", "x", "--seed", "7"]
@@ -135,13 +203,15 @@ def test_runs_are_compared_by_what_they_do_otherwise(tmp_path, monkeypatch, caps
 def test_what_cannot_be_compared_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
     for arguments, expected in (
-        (["nowhere"], "nowhere: expected the folder of a run, or of runs"),
+        (["nowhere"], "nowhere: there is no such folder"),
+        (["empty"], "empty: expected the folder of a run, or of runs, there are none in it"),
         (
             ["run", "--value", "eval_survivall"],
             "--value: expected a column with evaluations, did you mean eval_survival",
         ),
-        (["run", "--plot", "no/where.png"], "No such file"),
+        (["run", "--plot", "no/where.png"], "--plot: expected a picture to write, got no/where.png"),
     ):
         assert compare.main(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -199,7 +269,8 @@ def test_a_commit_is_named_only_where_foal_is_a_clone(tmp_path, monkeypatch):
 
 def test_the_log_says_what_a_run_was_made_with(tmp_path):
     Logger(tmp_path, preset("cartpole"), chosen={"train.num_envs": 64}).close()
-    cfg, origin = record.read(str(tmp_path))
-    assert cfg.train.num_envs == 64
+    cfg, chosen, origin = record.read(str(tmp_path))
+    assert cfg == preset("cartpole")
+    assert chosen == {"train.num_envs": 64}
     assert origin == record.provenance()
     assert record.differences(origin, origin) == ""

@@ -16,7 +16,7 @@ from environments import ABEnv, registry
 from settings import ConfigError, flat, knobs, override, sections
 from training import tree
 from training.files import written_whole
-from training.runs import LATEST, command, is_run
+from training.runs import LATEST, is_run
 
 FORMAT = "foal-checkpoint-4"
 PARTS = "config", "weights", "progress", "trainer", "run"
@@ -55,7 +55,19 @@ class Checkpoint:
         chosen = self.progress.get("chosen", {})
         if not isinstance(chosen, dict) or not set(chosen) <= CHOSEN:
             raise ConfigError(f"checkpoint: {self.path}: progress.chosen: expected {', '.join(sorted(CHOSEN))}")
-        return chosen
+        return dict(chosen)
+
+    @property
+    def last(self) -> int:
+        """The iteration that the run was to end with, 0 where it does not say."""
+        last = self.progress.get("last", 0)
+        return last if isinstance(last, int) and not isinstance(last, bool) else 0
+
+    @property
+    def processes(self) -> int:
+        """How many processes' states the run has, 0 for none."""
+        states = self.run.get("engine")
+        return len(states) if isinstance(states, list) else 0
 
     def require_fitting(self, cfg: Config) -> None:
         """Raise ConfigError, naming the field, where a configuration asks for networks other than those there are.
@@ -127,12 +139,12 @@ def load(
     try:
         data = torch.load(contents or path, map_location="cpu", weights_only=True, mmap=contents is None)
     except FileNotFoundError:
-        raise ConfigError(f"checkpoint: {path}: no such file; train first with: {command()}") from None
+        raise ConfigError(f"checkpoint: {path}: there is no such file or folder") from None
     except IsADirectoryError:
         raise ConfigError(f"checkpoint: {path}: expected a file, or the folder of a run") from None
     except Exception as error:  # whatever unpickling a foreign file may raise
         raise ConfigError(
-            f"checkpoint: {path!s:.120}: expected a checkpoint of Foal ({type(error).__name__})"
+            f"checkpoint: {path!s:.120}: expected a checkpoint of Foal, whole ({type(error).__name__})"
         ) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = f", got {data['format']!r:.40}" if isinstance(data, dict) and "format" in data else ""

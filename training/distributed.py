@@ -8,6 +8,7 @@ A process that is alone is told what it says. Only the main thread calls these.
 import contextlib
 import datetime
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ Anything = TypeVar("Anything")
 PATIENCE = datetime.timedelta(minutes=10)  # with a process that says nothing, while it compiles perhaps
 VARIABLES = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
 _store: Any = None
+_parted = False  # from the others, in the middle of something
 
 
 class LostProcessError(Exception):
@@ -43,7 +45,7 @@ def start() -> None:
         _take_cores(*(int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE")))
         _store, number, count = next(dist.rendezvous("env://", timeout=PATIENCE))
         dist.init_process_group(store=_store, rank=number, world_size=count, timeout=PATIENCE)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"torchrun: the other processes cannot be reached ({error!s:.200})") from None
 
 
@@ -55,10 +57,30 @@ def _take_cores(rank: int, processes: int) -> None:
         os.sched_setaffinity(0, mine or cores)
 
 
-def stop() -> None:
-    """Part from the others in good order."""
+def leave(code: int) -> int:
+    """Return an exit code; of several processes end at once with it, once all have come so far.
+
+    torchrun ends the others as soon as one has left with another code than 0.
+    """
     if size() > 1:
-        dist.destroy_process_group()
+        if not _parted:
+            with contextlib.suppress(LostProcessError):
+                everyone(None)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def part() -> None:
+    """Do nothing more together: the others may be somewhere else."""
+    global _parted
+    _parted = size() > 1
+
+
+def is_parted() -> bool:
+    """Return whether nothing more is done together."""
+    return _parted
 
 
 def size() -> int:
@@ -137,7 +159,7 @@ def from_first(find: Callable[[], Anything]) -> Anything:
 
 def summed(vector: Tensor, numbers: dict[str, float]) -> tuple[Tensor, dict[str, float]]:
     """Return the sums of all processes' vectors and numbers, which travel in one message; all have the same names."""
-    if size() == 1 or not (len(vector) or numbers):
+    if size() == 1:
         return vector, numbers
     both = torch.cat((vector, vector.new_tensor(list(numbers.values()))))
     with _missed():
@@ -147,8 +169,12 @@ def summed(vector: Tensor, numbers: dict[str, float]) -> tuple[Tensor, dict[str,
 
 
 def totals(numbers: dict[str, float]) -> dict[str, float]:
-    """Return the sums of all processes' numbers, in double precision."""
-    return summed(torch.zeros(0, dtype=torch.float64), numbers)[1]
+    """Return the sums of all processes' numbers, by name, in double precision; not all need have the same names."""
+    found: dict[str, float] = {}
+    for each in everyone(numbers):
+        for name, x in each.items():
+            found[name] = found.get(name, 0.0) + x
+    return found
 
 
 def same_for_all(tensors: list[Tensor]) -> None:

@@ -55,7 +55,7 @@ class TrainingEngine:
         self.learning_rate = cfg.ppo.learning_rate
         self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
-        first = distributed.rank() * len(parts)
+        first = distributed.rank() * max(distributed.everyone(len(parts)))
         self.workers = [Worker(part, creature, cfg, device, i) for i, part in enumerate(parts, first)]
         self.robots = sum(distributed.everyone(env.num_envs))  # of all processes
         model = creature.world_model

@@ -84,7 +84,7 @@ class Imagination:
 
     def state(self) -> dict[str, Any]:
         """Return what going on needs, tensors not copied."""
-        return {"latent": self.latent, "chances": [generator.get_state() for generator in self.generators]}
+        return {"latent": self.latent.contiguous(), "chances": [generator.get_state() for generator in self.generators]}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up where state() was."""

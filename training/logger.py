@@ -1,9 +1,11 @@
 """What a run leaves behind: metrics.csv, TensorBoard events, config.json, curve.png."""
 
+import contextlib
 import csv
 import dataclasses
 import importlib
 import io
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -55,10 +57,8 @@ class Logger:
             self.points.append(metrics)
         new = [key for key in metrics if key not in self._columns]
         if new:
-            self._columns += new
-            self._rewrite(lambda row: True)
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(metrics)
+            self._rewrite(lambda row: True, [*self._columns, *new])
+        self._append(metrics)
         grouped = {grouped_name(key): value for key, value in metrics.items() if key not in ("iteration", "env_steps")}
         for name, value in grouped.items():
             self._board.add_scalar(name, value, metrics["env_steps"])
@@ -80,14 +80,26 @@ class Logger:
             with open(self.path, newline="") as file:
                 yield from csv.DictReader(file)
 
-    def _rewrite(self, wanted: Callable[[dict[str, str]], bool]) -> None:
-        """Write metrics.csv anew, with all columns there are by now and the rows that are wanted."""
+    def _append(self, row: dict[str, Any]) -> None:
+        """Add a row, whole or not at all; raise OSError where it cannot be."""
+        size = self.path.stat().st_size
+        try:
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, size)
+            raise
+
+    def _rewrite(self, wanted: Callable[[dict[str, str]], bool], columns: list[str]) -> None:
+        """Write metrics.csv anew, with these columns and the rows that are wanted."""
         with written_whole(self.path) as file:
             text = io.TextIOWrapper(file, newline="", write_through=True)
-            writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
+            writer = csv.DictWriter(text, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(row for row in self._rows() if wanted(row))
             text.detach()
+        self._columns = columns
 
     def _forget_after(self, iteration: int) -> None:
         """Take up the rows that a run has written up to an iteration; a row that was cut off is none."""
@@ -97,11 +109,11 @@ class Logger:
             return number.isdecimal() and int(number) <= iteration and None not in row.values()
 
         rows = [row for row in self._rows() if kept(row)]
-        self._columns = list(next(iter(rows), {}))
+        columns = list(next(iter(rows), {}))
         self.points = [
             {key: float(value) for key, value in row.items() if value} for row in rows if row.get("eval_survival")
         ]
-        self._rewrite(kept)
+        self._rewrite(kept, columns)
 
 
 def grouped_name(metric: str) -> str:

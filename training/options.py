@@ -1,6 +1,7 @@
 """The command line: a few options, and every field of a configuration as --section.field."""
 
 import argparse
+import pathlib
 import re
 import textwrap
 from typing import Any, NoReturn
@@ -123,6 +124,8 @@ def read_command_line(arguments: list[str], cfg: Config) -> tuple[dict[str, Any]
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
         name = unknown[0].split("=")[0]
+        if pathlib.Path(name).exists():
+            raise ConfigError(f"{name}: expected options alone; a file or a run is named by --checkpoint {name}")
         options = [option for action in parser._actions for option in action.option_strings]
         raise ConfigError(f"{name}: unknown option; {suggest(name, options)}")
     values = vars(known)
@@ -131,12 +134,14 @@ def read_command_line(arguments: list[str], cfg: Config) -> tuple[dict[str, Any]
 
 
 def seeds_of(options: dict[str, Any]) -> list[int]:
-    """Return the seeds of --seeds, none twice; raise ConfigError for what is none."""
+    """Return the seeds of --seeds; raise ConfigError for what is none, or there twice."""
     field = next(f for f in knobs(Config()) if f.name == "seed")
     seeds = [parse(field, text, "--seeds") for text in options["seeds"]]
     if wrong := [seed for seed in seeds if not fits(seed, field)]:
         raise ConfigError(f"--seeds: expected {expected(field)}, got {wrong[0]}")
-    return list(dict.fromkeys(seeds))
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds: expected each seed once, got {' '.join(options['seeds'])}")
+    return seeds
 
 
 def whole_number(options: dict[str, Any], name: str) -> int | None:

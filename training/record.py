@@ -15,13 +15,14 @@ import torch
 from config import Config
 from physics.engine import processor
 from physics.jit import ROOT
-from settings import ConfigError, flat
+from settings import ConfigError, flat, override
 from training import distributed
-from training.checkpoint import config_of
+from training.checkpoint import CHOSEN, config_of
 from training.files import reason, written_whole
+from training.runs import CONFIG as NAME
+from training.runs import is_run
 
 PACKAGES = "torch", "numba", "numpy"
-NAME = "config.json"
 MORE = "chosen", "provenance"  # beside the configuration
 
 
@@ -36,7 +37,7 @@ def commit() -> str:
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + (", with changes" if changed else "")
+        return git("rev-parse", "--short=12", "HEAD") + (" with other files" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -58,8 +59,8 @@ def write(folder: pathlib.Path, cfg: Config, chosen: dict[str, Any]) -> None:
         file.write((json.dumps(dataclasses.asdict(cfg) | more, indent=1) + "\n").encode())
 
 
-def read(run: str, modules: Collection[str | None] = ()) -> tuple[Config, dict[str, str]]:
-    """Return the configuration to repeat a run with, what its machine chose set, and its provenance.
+def read(run: str, modules: Collection[str | None] = ()) -> tuple[Config, dict[str, Any], dict[str, str]]:
+    """Return a run's configuration, what its machine chose, by field, and its provenance.
 
     run: its folder, or a config.json; modules: tasks and policies of one's own that may be imported for it.
 
@@ -70,18 +71,19 @@ def read(run: str, modules: Collection[str | None] = ()) -> tuple[Config, dict[s
         path = path / NAME if path.is_dir() else path
         saved = distributed.from_first(lambda: json.loads(path.read_text()))
     except (OSError, ValueError, RecursionError) as error:
-        why = reason(error) if isinstance(error, OSError) else "it is no JSON"
+        why = reason(error) if isinstance(error, OSError) else "that is no JSON"
+        if path.suffix == ".pt" and is_run(path.parent):
+            raise ConfigError(f"--from: expected the run's folder, {path.parent}") from None
         raise ConfigError(f"--from: expected the folder of a run, or its {NAME}, got {path!s:.80} ({why})") from None
     try:
         if not isinstance(saved, dict) or not all(isinstance(saved.get(name, {}), dict) for name in MORE):
             raise ConfigError("expected the settings of a run")
         chosen, origin = (saved.pop(name, {}) for name in MORE)
-        for name, value in chosen.items():
-            section, _, field = name.partition(".")
-            if not isinstance(saved.get(section), dict):
-                raise ConfigError(f"chosen: expected fields of a configuration, got {name:.40}")
-            saved[section][field] = value
-        return config_of(saved, modules), origin
+        if wrong := set(chosen) - CHOSEN:
+            raise ConfigError(f"chosen: expected {', '.join(sorted(CHOSEN))}, got {sorted(wrong)[0]:.40}")
+        cfg = config_of(saved, modules)
+        override(cfg, chosen)
+        return cfg, chosen, origin
     except (ConfigError, RecursionError) as error:
         raise ConfigError(f"--from: {path}: {error}") from None
 
@@ -122,6 +124,15 @@ class Recorded:
                 f"{folder}: expected the folder of a run, with {NAME} and metrics.csv in it ({why})"
             ) from None
         return cls(folder, settings, numbers)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The evaluation that came nearest to what the task asks for, with the largest return; {} without any."""
+        return max(
+            self.evaluations,
+            key=lambda row: (row.get("eval_nearness", 0.0), row.get("eval_mean_return", 0.0)),
+            default={},
+        )
 
     @property
     def arrival(self) -> float | None:

@@ -43,9 +43,11 @@ class Resources:
     def describe(self) -> str:
         """Return one line for people."""
         where = self.gpu if self.device.type == "cuda" else "CPU"
-        found = f"{self.cores} cores, {self.memory / 2**30:.0f} GB free, {self.gpu or 'no GPU'}"
+        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
+        found = f"{cores}, {self.memory / 2**30:.0f} GB free, {self.gpu or 'no GPU'}"
         processes = distributed.size()
-        hands = f"{processes} processes of {self.threads} threads" if processes > 1 else f"{self.threads} threads"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        hands = f"{processes} processes of {threads}" if processes > 1 else threads
         return f"found {found}; using {self.num_envs} robots, {hands}, networks on {where} in {self.precision}"
 
 

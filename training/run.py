@@ -1,8 +1,10 @@
 """A training run from its first iteration to its checkpoint, whatever comes between."""
 
 import contextlib
+import dataclasses
 import math
 import pathlib
+import re
 import shutil
 import signal
 import time
@@ -29,6 +31,17 @@ from training.resources import peak_memory
 # End a run: a terminal's Ctrl-C, a request, a closed terminal; Windows has not all of them
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 3.0  # how long a signal waits for an iteration or an evaluation to end [s]
+
+
+def heeded() -> list[int]:
+    """Return the signals that end a run; not those that whoever started it has it ignore, as nohup does."""
+    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def set_alarm(seconds: float) -> None:
+    """Have SIGALRM sent after some time, never for 0, where the system has it."""
+    if hasattr(signal, "SIGALRM"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 class InterruptedRunError(Exception):
@@ -65,53 +78,55 @@ class Run:
         self.last = cfg.train.iterations  # iteration
         self.train_seconds = 0.0
         self.first_step = 0  # env steps that others took before this run
+        self.begun_from = ""  # checkpoint whose networks it began with
         self.best: dict[str, Any] = {}
         self.rank = [0.0, 0.0]  # the best one's
         self.arrival: list[float] = []  # training seconds and env steps at the target survival
         self.undone = 0  # iterations before this run
         self.waiting: dict[str, Any] = {}  # metrics of an iteration whose evaluation was interrupted
+        self.ever_saved = False
         self.signal = 0  # that this process was sent
         self.stop = 0  # signal that ends it, the same for all
-        self.parted = False  # from the other processes, in the middle of something
         self.saved = time.monotonic()
+        self.evaluating = math.inf  # the latest evaluation's time, or that of one to come [s]
         self.failed: set[str] = set()  # files that could not be written when it was last tried
 
-    def resume(self, loaded: checkpoints.Checkpoint, anew: bool, more: int | None) -> None:
-        """Go on where a checkpoint was saved.
+    def begin_from(self, loaded: checkpoints.Checkpoint) -> None:
+        """Begin with a checkpoint's networks and optimisers; raise ConfigError, naming the file, if they do not fit."""
+        self.begun_from = loaded.path
+        if loaded.trainer:
+            self.engine.load_trainer_state(loaded.trainer, f"checkpoint: {loaded.path}: trainer")
+        if self.cfg.ppo.learning_rate != loaded.config.ppo.learning_rate:
+            self.engine.learning_rate = self.cfg.ppo.learning_rate
 
-        anew: begin episodes, and all that is not of the networks, anew; more: iterations from here, None for those
-        that are left.
+    def resume(self, loaded: checkpoints.Checkpoint, anew: bool, more: int | None) -> None:
+        """Go on where a run was saved.
+
+        anew: begin episodes anew; more: iterations from here, None for those that are left.
 
         Raises ConfigError, naming the file, if it does not fit.
         """
+        self.begin_from(loaded)
         name = f"checkpoint: {loaded.path}"
         progress = loaded.progress
-        if loaded.trainer:
-            self.engine.load_trainer_state(loaded.trainer, f"{name}: trainer")
-        if self.cfg.ppo.learning_rate != loaded.config.ppo.learning_rate:
-            self.engine.learning_rate = self.cfg.ppo.learning_rate
-        if loaded.run and not anew:
-            try:
+        try:
+            if not anew:
                 self.engine.load_run_state(loaded.run["engine"][distributed.rank()], f"{name}: run")
-                self.best, rank, arrival, self.waiting, self.undone = (
-                    loaded.run[key] for key in ("best", "rank", "arrival", "waiting", "undone")
-                )
-                self.rank = [float(x) for x in rank]
-                self.arrival = [float(x) for x in arrival]
-            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-                raise ConfigError(f"{name}: run: expected what a run needs ({error})") from None
+                self.waiting = dict(loaded.run["waiting"])
+            self.best, rank, arrival, self.undone = (loaded.run[key] for key in ("best", "rank", "arrival", "undone"))
+            self.rank = [float(x) for x in rank]
+            self.arrival = [float(x) for x in arrival]
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"{name}: run: expected what a run needs ({error})") from None
         self.iteration, self.first_step = (progress.get(name, 0) for name in ("iteration", "env_steps"))
         self.train_seconds = progress.get("train_seconds", 0.0)
         self.engine.env_steps = self.first_step
-        last = progress.get("last", 0)
-        if more is None and isinstance(last, int) and last > self.iteration:
-            self.last = last
-        else:
-            self.last = self.iteration + (more or self.cfg.train.iterations)
+        self.last = self.iteration + more if more else loaded.last
 
     def go(self) -> int:
         """Iterate to the end, until a signal or until there is no hope; return an exit code: 0, 128 + signal, or 3."""
         engine = self.engine
+        self.cfg = dataclasses.replace(self.cfg, train=dataclasses.replace(self.cfg.train, iterations=self.last))
         engine.agree()
         self.guard = Guard(engine, self.undone)
         if self.writes:
@@ -126,7 +141,7 @@ class Run:
             with self.heed_signals():
                 self.monitor = Monitor(reader(engine.device))
                 self.monitor.start()
-                if self.iteration and not self.best and self.cfg.train.eval_every:
+                if self.begun_from and not self.best and self.cfg.train.eval_every:
                     self.evaluate_now()  # what there is already is not lost to what is worse
                 if self.waiting:
                     self.complete(self.waiting, display)
@@ -148,19 +163,27 @@ class Run:
                         **metrics,
                         **self.monitor.latest(),
                     }
-                    # one that takes longer than a signal would wait is saved before the next begins
+                    # one that takes longer than a signal would wait is saved before the next begins, and before an
+                    # evaluation that may: in the middle of it processes cannot save together
                     late = time.monotonic() - self.saved > self.cfg.train.save_every or recent[-1] > GRACE
-                    self.stop, late = map(max, zip(*distributed.everyone((self.signal, late)), strict=True))
+                    long = self.due() and self.evaluating > GRACE and distributed.size() > 1
+                    told = distributed.everyone((self.signal, late, long))
+                    self.stop, late, long = map(max, zip(*told, strict=True))
+                    if self.stop:
+                        set_alarm(0.0)
+                    if long and not self.stop:
+                        self.save_latest()
                     if not self.stop or not self.due():
                         left = (self.last - self.iteration) * sum(recent) / len(recent)
                         self.complete(self.waiting, display, left)
-                    if late:
+                    if late and not long:
                         self.save_latest()
         except InterruptedRunError:
             self.stop = self.signal
-            self.parted = distributed.size() > 1  # the others may be somewhere else
+            distributed.part()
             if not self.sound:
-                self.say(f"an iteration takes longer than {GRACE:g} s: what is saved is the run before it")
+                what = "what is saved is the run before it" if self.ever_saved else "nothing of it is saved"
+                self.say(f"what it was at takes longer than {GRACE:g} s: {what}")
         finally:
             self.monitor.close()
             display.close()
@@ -169,7 +192,7 @@ class Run:
     @property
     def sound(self) -> bool:
         """Whether the run is between two iterations, so that it can be saved."""
-        return not self.engine.busy and not self.parted
+        return not self.engine.busy and not distributed.is_parted()
 
     def due(self) -> bool:
         """Return whether this iteration ends with an evaluation."""
@@ -179,7 +202,9 @@ class Run:
     def complete(self, metrics: dict[str, Any], display: Display, left: float = 0.0) -> None:
         """Evaluate if it is time, log, and show an iteration's metrics."""
         if self.due():
+            start = time.perf_counter()
             metrics = metrics | self.evaluate_now()
+            self.evaluating = time.perf_counter() - start
         if self.writes:
             with self.told("metrics"):
                 self.logger.log(metrics)
@@ -242,8 +267,10 @@ class Run:
         """Write all that going on from here needs."""
         names = "best", "rank", "arrival", "waiting"
         state = distributed.gathered(self.engine.run_state()) or []
-        run = {"engine": state, "undone": self.guard.undone} | {name: getattr(self, name) for name in names}
-        written = self.save(runs.LATEST, self.progress(), run if all(state) else {})
+        run = {"engine": state if all(state) else [], "undone": self.guard.undone}
+        run |= {name: getattr(self, name) for name in names}
+        written = self.save(runs.LATEST, self.progress(), run)
+        self.ever_saved = True
         self.saved = time.monotonic()
         return written
 
@@ -251,7 +278,8 @@ class Run:
         """Delete what evaluations before the last few have saved."""
         if not self.writes:
             return
-        found = {int(path.stem.partition("-")[2]): path for path in self.folder.glob("iteration-*.pt")}
+        named = ((re.fullmatch(r"iteration-(\d+)\.pt", path.name), path) for path in self.folder.glob("iteration-*.pt"))
+        found = {int(match[1]): path for match, path in named if match}
         for number in sorted(found)[: -self.cfg.train.keep or None]:
             with contextlib.suppress(OSError):
                 found[number].unlink()
@@ -326,30 +354,36 @@ class Run:
         steps = self.engine.env_steps - self.first_step
         profile = self.engine.profile()
         total = sum(profile.values())
+        if not (steps and total):
+            return
         for name, seconds in profile.items():
             self.say(f"{name:>10}  {100 * seconds / total:5.1f} %  {1e6 * seconds / steps:7.3f} us per env step")
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
         """Let signals end the run in good order."""
-        before = {number: signal.signal(number, self._interrupt) for number in SIGNALS}
+        before = {number: signal.signal(number, self._interrupt) for number in heeded()}
         if hasattr(signal, "SIGALRM"):
             before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._waited_enough)
         try:
             yield
         finally:
-            if hasattr(signal, "SIGALRM"):
-                signal.setitimer(signal.ITIMER_REAL, 0.0)
+            set_alarm(0.0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: types.FrameType | None) -> None:
-        """Stop after this iteration, or in some seconds; a second signal stops at once."""
+        """Stop after this iteration, or in some seconds; a second Ctrl-C stops at once.
+
+        A second signal of another kind is the same request, sent to a group and passed on by who started it.
+        """
         if self.signal:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT and time.monotonic() - self.signalled > 0.5:
+                raise KeyboardInterrupt
+            return
         self.signal = number
-        if hasattr(signal, "SIGALRM"):
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
+        self.signalled = time.monotonic()
+        set_alarm(GRACE)
         self.say("stopping after this iteration and saving; Ctrl-C again to leave at once")
 
     def _waited_enough(self, number: int, frame: types.FrameType | None) -> None:

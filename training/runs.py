@@ -15,12 +15,14 @@ import itertools
 import json
 import pathlib
 import re
+import warnings
 
 from physics.jit import INSTALLED, ROOT
 from settings import ConfigError
 from training.files import reason
 
 SHIPPED = ROOT / "checkpoints"
+CONFIG = "config.json"
 LATEST = "latest.pt"
 BEST = "best.pt"
 NAME = re.compile(r"(.+)-\d{8}-\d{6}(-\d+)?")
@@ -67,26 +69,35 @@ def new_folder(root: str, task: str) -> pathlib.Path:
 
 def is_run(folder: pathlib.Path) -> bool:
     """Return whether a folder is a run's."""
-    return (folder / "config.json").is_file()
+    return (folder / CONFIG).is_file()
 
 
 def task_of(folder: pathlib.Path) -> str | None:
     """Return the task that a run's folder says it is of."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads((folder / "config.json").read_text()).get("task")
+        return json.loads((folder / CONFIG).read_text()).get("task")
     return None
 
 
 def newest(root: str, task: str, names: tuple[str, ...]) -> pathlib.Path | None:
-    """Return the first there is of files of the run of a task that was written last; None without such a run."""
+    """Return the first there is of files of the run of a task that was written last; None without such a run.
+
+    Warns of a run that began later and has none of them.
+    """
     found = []
+    empty = []
     with contextlib.suppress(OSError):
         for folder in pathlib.Path(root).iterdir():
             match = NAME.fullmatch(folder.name)
-            file = next((folder / name for name in names if (folder / name).is_file()), None)
-            if match and match[1] == short(task) and file and task_of(folder) == task:
-                found.append((file.stat().st_mtime_ns, folder.name, file))
-    return max(found)[2] if found else None
+            if not match or match[1] != short(task) or task_of(folder) != task:
+                continue
+            file = next((folder / name for name in names if (folder / name).is_file()), folder / CONFIG)
+            (found if file.name != CONFIG else empty).append((file.stat().st_mtime_ns, folder.name, file))
+    newest_run = max(found)[2] if found else None
+    if empty and max(empty) > max(found, default=(0,)):
+        instead = f"taking {newest_run}" if newest_run else "it is passed over"
+        warnings.warn(f"{max(empty)[2].parent} ended before anything was saved; {instead}", stacklevel=2)
+    return newest_run
 
 
 def find(given: str | None, root: str, task: str, resume: bool = False) -> pathlib.Path:
@@ -116,7 +127,7 @@ def find(given: str | None, root: str, task: str, resume: bool = False) -> pathl
             return path
         inside = next((path / name for name in names if (path / name).is_file()), None)
     except FileNotFoundError:
-        raise ConfigError(f"checkpoint: {path}: no such file; train first with: {command()}") from None
+        raise ConfigError(f"checkpoint: {path}: there is no such file or folder") from None
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
         raise ConfigError(f"checkpoint: {given:.80}: {why}") from None

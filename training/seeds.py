@@ -17,7 +17,7 @@ from physics.engine import available_cores
 from physics.jit import INSTALLED, ROOT
 from settings import ConfigError
 from training.record import Recorded
-from training.run import SIGNALS
+from training.run import heeded
 from training.runs import module
 
 
@@ -56,7 +56,7 @@ class Seeds:
         known = set(root.glob("*"))
         codes: dict[int, int] = {}
         waiting = list(self.seeds)
-        before = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
+        before = {number: signal.signal(number, self._pass_on) for number in heeded()}
         try:
             while self.running or (waiting and not self.signal):
                 while waiting and not self.signal and len(self.running) < self.at_once:
@@ -111,16 +111,19 @@ class Seeds:
             if run.settings.get("task") == self.cfg.task and run.settings.get("seed") in self.seeds:
                 found.append(run)
         for run in sorted(found, key=lambda run: run.settings["seed"]):
-            last = run.evaluations[-1] if run.evaluations else {}
-            told = [
-                f"{name} {last[f'eval_{name}']:.4g}" for name in ("survival", "mean_return") if f"eval_{name}" in last
-            ]
-            arrival = "" if run.arrival is None else f"at the mark after {run.arrival:.1f} s"
-            said = ", ".join(filter(None, [arrival, *told])) or "not evaluated"
+            arrival = "" if run.arrival is None else f"at the mark after {run.arrival:.1f} s, "
+            best = run.best
+            said = (
+                f"{arrival}best {100 * best['eval_survival']:.1f} % survived, return {best['eval_mean_return']:.4g}"
+                if best
+                else "not evaluated"
+            )
             self._say(f"seed {run.settings['seed']}: {said}; {run.folder}")
-        arrivals = [run.arrival for run in found]
-        if found and None not in arrivals:
+        arrivals = [run.arrival for run in found if run.arrival is not None]
+        if found and len(arrivals) == len(found):
             middle = statistics.median(arrivals)
             self._say(f"at the mark after {middle:.1f} s, the median; {max(arrivals):.1f} s, the worst")
-        if len(found) > 1:
+        elif found:
+            self._say(f"{len(arrivals)} of {len(found)} came to the mark")
+        if sum(bool(run.evaluations) for run in found) > 1:
             self._say(f"compare them: {module('examples.compare')} {' '.join(str(run.folder) for run in found)}")
