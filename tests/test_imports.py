@@ -16,7 +16,8 @@ FORBIDDEN = {
     "world_model.py": {"renderer", *(LEARNING - {"observation", "fused"})},
     "observation.py": {"renderer", *(LEARNING - {"fused"})},
     "fused": {"renderer", *(LEARNING - {"fused"})},
-    "training": {"simulate"},
+    "training": {"simulate", "motion"},
+    "motion": {"simulate", "renderer"},
 }
 
 
