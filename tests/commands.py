@@ -129,6 +129,22 @@ def called(main, arguments, monkeypatch):
     return Done(code or 0, out.getvalue(), err.getvalue())
 
 
+def started_here(monkeypatch):
+    """Return what stands for subprocess where simulate.py is started: its main(), called here to its end."""
+
+    class Here:
+        def __init__(self, words, stdout=None, **_):
+            assert words[0] == sys.executable and words[1].endswith("simulate.py")
+            done = called(simulate.main, words[2:], monkeypatch)
+            self.returncode = done.code
+            self.stdout = io.StringIO(done.out + done.err)
+
+        def poll(self):
+            return self.returncode
+
+    return types.SimpleNamespace(**(vars(subprocess) | {"Popen": Here}))
+
+
 # What a training or an evaluation becomes; of an option given twice the last counts. A checkpoint remembers where its
 # training left its logs: here they are to be where we are.
 ALWAYS = {"--env.max_episode_seconds": "0.5"}

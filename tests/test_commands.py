@@ -21,13 +21,17 @@ from torch.distributed.run import get_args_parser
 import simulate
 from environments import registry
 from physics import load_robot
+from training import seeds
+from training.options import read_command_line
+from training.presets import preset
 
 TEXTS = {path.name: path.read_text() for path in commands.DOCUMENTS}
 SHOWN = {name: commands.documented(text) for name, text in TEXTS.items()}
 SHOWN["Makefile"] = commands.of_makefile((ROOT / "Makefile").read_text())
 PLAIN = {f"python -m benchmarks.{name}" for name in BENCHMARKS} | {f"python -m examples.{name}" for name in EXAMPLES}
 # Those that are not run already, one of PLAIN each
-ELSEWHERE = {"python tests/configuration_reference.py"}  # test_configuration.py
+# Those that test_configuration.py and test_fuzz.py run
+ELSEWHERE = {"python tests/configuration_reference.py", "python -m tests.fuzz --cases 200 --seed 1"}
 COMMANDS = [command for command in dict.fromkeys(itertools.chain(*SHOWN.values())) if command not in PLAIN | ELSEWHERE]
 # What stands for the words that a reader is to replace
 STANDS_FOR = {
@@ -106,29 +110,13 @@ def run_simulate(words, folder, monkeypatch):
         assert any(before.get(path) != path.stat().st_mtime_ns for path in folder.rglob("*.pt"))
 
 
-SHARED = set()  # commands that were run as two processes
-
-
-def run_torchrun(first, words, folder):
-    """Read torchrun's options as it does, and train at a tiny size as two processes of one machine."""
+def read_torchrun(first, words, monkeypatch):
+    """Read the options of torchrun as it does, and of simulate.py; test_distributed.py runs it."""
     options = [first, *words]
-    at = options.index("simulate.py")
+    at = options.index("simulate.py") if "simulate.py" in options else options.index("-m") + 1
+    assert options[at] in ("simulate.py", "foal")
     get_args_parser().parse_args(options[: at + 1])
-    if tuple(options[at:]) in SHARED:
-        return
-    SHARED.add(tuple(options[at:]))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        ROOT / "simulate.py",
-    ]
-    arguments = [*commands.shrunk(options[at + 1 :]), "--train.eval_episodes", "32"]
-    done = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    look_at_training(folder)
+    read_command_line(options[at + 1 :], preset("quadruped-balance"))
 
 
 def look_at_evaluation(done, arguments, folder):
@@ -210,16 +198,17 @@ def test_a_shown_command_works(command, workplace, monkeypatch):
     program, *words = spelt_out(command)
     write_what_is_named(words, workplace)
     if command.startswith("torchrun"):
-        run_torchrun(program, words, workplace)
+        read_torchrun(program, words, monkeypatch)
     elif program.endswith("simulate.py"):
+        if "--seeds" in words:
+            monkeypatch.setattr(seeds, "subprocess", commands.started_here(monkeypatch))
         run_simulate(words, workplace, monkeypatch)
-    elif program == "-c" or words[:1] == ["tests.fuzz"]:
-        fewer = ["--cases", "2"] if program == "-m" else []
-        done = subprocess.run([sys.executable, program, *words, *fewer], cwd=ROOT, capture_output=True, text=True)
+    elif program == "-c":
+        done = subprocess.run([sys.executable, program, *words], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     else:
         assert program == "-m", "say here how to run it"
-        folder, name = words[0].split(".")
+        folder, name = words[0].removeprefix("foal.").split(".")  # installed, what is in the clone: test_installed.py
         {"benchmarks": run_benchmark, "examples": run_example}[folder](name, words[1:], monkeypatch)
 
 
