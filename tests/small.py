@@ -157,7 +157,7 @@ BENCHMARKS = {
         {
             "environment_parts": {
                 "ROBOTS": "32", "LEVELS": "2", "SETTLING": "2",
-                "CASES": '{"rough, motors on": ("quadruped-walk-rough", {"motor.enabled": True})}',
+                "CASES": '{"balance": (TASK, {})}',
             },
             "environment": {
                 "SIZES": "(32, 33)", "STEPS": "2", "TASK_SIZES": "(32,)", "TASK_STEPS": "64",
