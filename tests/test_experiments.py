@@ -87,6 +87,11 @@ def test_what_cannot_be_repeated_is_told(tmp_path, monkeypatch, capsys):
         assert refused(["--from", "run", option], monkeypatch, capsys) == f"--from: expected without {option}"
     assert refused(["--seeds", "1", "--seed", "1"], monkeypatch, capsys) == "--seeds: expected without --seed"
     assert "--seeds: expected a whole number between 0" in refused(["--seeds", "1", "-1"], monkeypatch, capsys)
+    (tmp_path / "there").touch()
+    assert refused(["--resume", "there"], monkeypatch, capsys) == (
+        "there: expected options alone; a file or a run is named by --checkpoint there"
+    )
+    assert "unknown option" in refused(["9" * 400], monkeypatch, capsys)
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,7 +1,7 @@
 """The command line: a few options, and every field of a configuration as --section.field."""
 
 import argparse
-import pathlib
+import os
 import re
 import textwrap
 from typing import Any, NoReturn
@@ -124,7 +124,7 @@ def read_command_line(arguments: list[str], cfg: Config) -> tuple[dict[str, Any]
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
         name = unknown[0].split("=")[0]
-        if pathlib.Path(name).exists():
+        if os.path.exists(name):
             raise ConfigError(f"{name}: expected options alone; a file or a run is named by --checkpoint {name}")
         options = [option for action in parser._actions for option in action.option_strings]
         raise ConfigError(f"{name}: unknown option; {suggest(name, options)}")
