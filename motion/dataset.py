@@ -1,6 +1,6 @@
 """What a generator is fitted to: clips of one robot, under commands all over their range, and their statistics.
 
-Clips are of gaits by formula, or recorded from policies; every one is there mirrored too. A file is an .npz with the
+Every clip is there mirrored too. A file is an .npz with the
 frames of all clips behind one another, where each begins, and the statistics.
 """
 
@@ -8,11 +8,10 @@ import dataclasses
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from environments import ABEnv
 from motion import gait
 from motion.clip import Clip
 from motion.command import CommandSampler, sequences
@@ -21,7 +20,6 @@ from settings import ConfigError
 
 LEAST_STD = 1e-3  # of a joint's position [rad] or velocity [rad/s] that hardly moves
 HELD_OUT = 10  # one clip in so many, with its mirror image, is not fitted to
-SETTLE = 50  # frames until a policy's walk is what it will be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,30 +127,3 @@ def by_formula(
         courses = sequences(CommandSampler(bounds=bounds, seed=int(random.integers(2**31))), clips, frames)
         made += [gait.clip(robot, name, courses[:, i], fps, random.uniform()) for i in range(clips)]
     return made
-
-
-def recorded(
-    env: ABEnv, act: Callable[[np.ndarray], np.ndarray], course: np.ndarray, name: str, seed: int = 0
-) -> list[Clip]:
-    """Return clips of a policy under commands; robots that fall are left out.
-
-    env: quadrupeds that follow velocities, without pushes; act: actions (N, 12) of observations, in order from the
-    first on; course: (T, N, 3).
-    """
-    state = env.init_state(seed)
-    shown = []
-    walks = np.ones(env.num_envs, bool)
-    for t in range(-SETTLE, len(course)):
-        env.set_field("command", course[max(t, 0)])
-        state = env.step(act(state.obs))
-        walks &= ~state.done
-        if t >= 0:
-            s = env.engine.get_state()
-            shown.append([s.joint_position, s.joint_velocity, s.base_position, s.base_quaternion,
-                          s.base_linear_velocity, s.base_angular_velocity])  # fmt: skip
-    arrays = [np.stack(x) for x in zip(*shown, strict=True)]
-    fps = 1.0 / env.cfg.ctrl_dt
-    return [
-        Clip(f"{name} {i}", fps, *(np.asarray(x[:, i], float) for x in arrays), course[:, i])
-        for i in np.flatnonzero(walks)
-    ]

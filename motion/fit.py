@@ -1,11 +1,11 @@
 """Fit a generator to motion.
 
-    python -m motion.fit --robot NAME --out FILE [--gaits NAME ...] [--policies PATH ...] [--clips FILE ...]
+    python -m motion.fit --robot NAME --out FILE [--gaits NAME ...] [--clips FILE ...]
                          [--epochs N] [--seed N] [--resume]
 
 The network sees windows of 30 frames. In each it goes on from the true frame with a chance that falls from 1 to 0.3, by
 0.995 an epoch, else from its own, as it will have to (scheduled sampling; Bengio et al., 2015). The data are gaits by
-formula, policies' walks (checkpoints of tasks that follow velocities) and clips of one's own, all mirrored.
+formula and clips of one's own, all mirrored.
 """
 
 import argparse
