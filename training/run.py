@@ -34,8 +34,9 @@ GRACE = 3.0  # how long a signal waits for an iteration or an evaluation to end 
 
 
 def heeded() -> list[int]:
-    """Return the signals that end a run; not those that whoever started it has it ignore, as nohup does."""
-    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    """Return the signals that end a run; not a closed terminal's, where nohup has it ignored."""
+    hangup = getattr(signal, "SIGHUP", None)
+    return [number for number in SIGNALS if number != hangup or signal.getsignal(number) != signal.SIG_IGN]
 
 
 def set_alarm(seconds: float) -> None:
