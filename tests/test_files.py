@@ -113,6 +113,23 @@ def test_a_signal_ends_a_run_saved(here, monkeypatch, number):
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
+def test_no_iteration_begins_after_a_signal_in_an_evaluation(here, monkeypatch):
+    plain = run_module.evaluate
+    calls = count(1)
+
+    def signalled(*arguments):
+        if next(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*arguments)
+
+    monkeypatch.setattr(run_module, "evaluate", signalled)
+    done = called(simulate.main, [*SMALL, "--iterations", "100000"], monkeypatch)
+    assert done.code == 143, done.err
+    found = all_whole(here)
+    # evaluations are two at a time, every other iteration
+    assert found["latest.pt"] == found["iteration-4.pt"] == 4
+
+
 @pytest.mark.parametrize("where", ["iterate", "evaluate"])
 def test_a_signal_does_not_wait_for_what_takes_long(here, monkeypatch, where):
     monkeypatch.setattr(run_module, "GRACE", 0.2)

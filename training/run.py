@@ -146,7 +146,7 @@ class Run:
                     self.evaluate_now()  # what there is already is not lost to what is worse
                 if self.waiting:
                     self.complete(self.waiting, display)
-                while self.iteration < self.last and not self.stop and not self.guard.given_up:
+                while self.iteration < self.last and not self.stopped() and not self.guard.given_up:
                     start = time.perf_counter()
                     metrics = engine.iterate()
                     recent = [*recent[-19:], time.perf_counter() - start]
@@ -189,6 +189,11 @@ class Run:
             self.monitor.close()
             display.close()
         return 128 + self.stop if self.stop else 3 if self.guard.in_a_row else 0
+
+    def stopped(self) -> bool:
+        """Return whether any process was sent a signal; all of them hear of it here, and end together."""
+        self.stop = self.stop or max(distributed.everyone(self.signal))
+        return bool(self.stop)
 
     @property
     def sound(self) -> bool:
