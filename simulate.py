@@ -27,6 +27,7 @@ from settings import ConfigError, override, require_memory
 from training import checkpoint as checkpoints
 from training import distributed, record, runs
 from training.checkpoint import Checkpoint
+from training.display import say
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export_onnx
@@ -69,7 +70,7 @@ class System:
 
     def say(self, text: str) -> None:
         """Print a line for people."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def make_env(self, num_envs: int, what: str = "--episodes", size: float = BYTES_PER_EPISODE) -> registry.ABEnv:
         """Return this process's share of copies of the task.
@@ -127,7 +128,7 @@ class System:
         self.say(f"task {cfg.task}: {self.resources.describe()}")
         env = self.make_env(self.resources.num_envs, "train.num_envs and ppo.rollout", bytes_per_robot(cfg))
         creature = self.creature(env)
-        folder = distributed.from_first(lambda: self.writable_folder(loaded if goes_on else None))
+        folder = distributed.from_rank_0(lambda: self.writable_folder(loaded if goes_on else None))
         engine = TrainingEngine(env, creature, cfg, self.resources.device, self.resources.threads)
         # a block of robots for each process
         episodes = cfg.train.eval_episodes if alone else max(cfg.train.eval_episodes, LANES * distributed.size())
@@ -137,7 +138,7 @@ class System:
             eval_env.init_state(0)
         if beside:  # what it is still at is done
             beside.kill()
-        folder = folder or distributed.from_first(lambda: runs.new_folder(cfg.train.run_dir, cfg.task))
+        folder = folder or distributed.from_rank_0(lambda: runs.new_folder(cfg.train.run_dir, cfg.task))
         run = Run(cfg, engine, eval_env, folder, self.console, self.resources.chosen())
         if goes_on:
             anew = not self.goes_on_exactly(loaded)
@@ -262,9 +263,9 @@ def read_checkpoint(find: Callable[[], pathlib.Path], modules: tuple[str | None,
     """Return the checkpoint in a file; of several processes the first finds and reads it for all of them."""
     if distributed.size() == 1:
         return checkpoints.load(find(), modules=modules)
-    path = distributed.from_first(find)
+    path = distributed.from_rank_0(find)
     try:
-        contents = distributed.from_first(path.read_bytes)
+        contents = distributed.from_rank_0(path.read_bytes)
     except OSError as error:
         raise ConfigError(f"checkpoint: {path!s:.80}: {reason(error)}") from None
     return checkpoints.load(path, modules=modules, contents=io.BytesIO(contents))
@@ -306,7 +307,7 @@ def read_configuration(
         which = loaded.path if loaded else options["from"]
         raise ConfigError(f"--task: expected {base.task}, which {which} was trained for, got {task}")
     if differs := record.differences(origin, record.provenance()) if origin else "":
-        console.print(f"other than in {options['from']}: {differs}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"other than in {options['from']}: {differs}")
     if loaded and resume:
         chosen = loaded.chosen
         if loaded.processes != distributed.size():  # with other cores
@@ -316,7 +317,7 @@ def read_configuration(
     if loaded:
         loaded.require_fitting(cfg)
         if not resume:
-            console.print(f"checkpoint {loaded.path}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"checkpoint {loaded.path}")
     elif given is not None and distributed.rank() == 0:
         require_new(pathlib.Path(given), "--checkpoint")
     return cfg, loaded, options

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from settings import ConfigError, suggest
-from training.record import NAME, Recorded
+from training.record import Recorded
+from training.runs import CONFIG
 
 # Settings that do not change what is learnt; runs of other lengths are compared as far as they go
 ASIDE = {"seed", "train.iterations", "train.save_every", "train.keep", "train.run_dir", "train.tracker"}
@@ -31,7 +32,7 @@ def find(paths: list[str]) -> list[Recorded]:
     for path in map(pathlib.Path, paths):
         if not path.is_dir():
             raise ConfigError(f"{path}: there is no such folder")
-        inside = [path] if (path / NAME).exists() else sorted(folder.parent for folder in path.glob(f"*/{NAME}"))
+        inside = [path] if (path / CONFIG).exists() else sorted(folder.parent for folder in path.glob(f"*/{CONFIG}"))
         if not inside:
             raise ConfigError(f"{path}: expected the folder of a run, or of runs, there are none in it")
         found += map(Recorded.read, inside)

@@ -22,7 +22,6 @@ import time
 from typing import Any
 
 from environments import registry
-from physics.jit import ROOT
 from settings import ConfigError, expected, fits, knobs, parse, sections, suggest
 from training import runs
 
@@ -73,7 +72,7 @@ def train(folder: pathlib.Path, options: list[str], lags: Any) -> float:
 
     Raises ConfigError, with its last line, if a training fails.
     """
-    command = [sys.executable, str(ROOT / "simulate.py"), *options, "--train.run_dir", str(folder)]
+    command = [*runs.program(), *options, "--train.run_dir", str(folder)]
     with tempfile.TemporaryFile("w+") as told:
         # a Ctrl-C reaches it through this process alone
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told, start_new_session=True)

@@ -36,7 +36,7 @@ from environments import registry  # noqa: E402
 from physics import load_robot  # noqa: E402
 from physics.mjcf import to_mjcf  # noqa: E402
 from settings import knobs, sections  # noqa: E402
-from training import checkpoint, record, tree  # noqa: E402
+from training import checkpoint, record, runs, tree  # noqa: E402
 from training.presets import preset  # noqa: E402
 
 BATCH = 50  # cases of a process
@@ -231,7 +231,7 @@ def a_checkpoint(pick, folder):
 def a_record(pick, folder):
     name = pick.choice(("cartpole", "quadruped-balance"))
     record.write(folder, preset(name), {"train.num_envs": 16, "train.threads": 1, "train.precision": "float32"})
-    path = folder / record.NAME
+    path = folder / runs.CONFIG
     saved = json.loads(path.read_text())
     for _ in range(pick.choice((1, 1, 2))):
         saved = mutated(saved, pick)
@@ -241,7 +241,7 @@ def a_record(pick, folder):
     if pick.random() < 0.2:
         text = flipped(text.encode(), pick).decode(errors="replace")
     path.write_text(text)
-    return ["--from", pick.choice((".", record.NAME)), *TINY]
+    return ["--from", pick.choice((".", runs.CONFIG)), *TINY]
 
 
 def a_robot(pick, folder):

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from fuzz import BODY
 from rich.console import Console
 from test_resume import SMALL as TINY
 from test_resume import WORLD
@@ -37,7 +38,7 @@ class Together:
         self.local = threading.local()
         self.barrier = threading.Barrier(count, timeout=60)
         self.said = [None] * count
-        for name in ("size", "rank", "everyone", "summed", "from_first", "same_for_all"):
+        for name in ("size", "rank", "all_gather", "all_reduce", "from_rank_0", "broadcast"):
             monkeypatch.setattr(distributed, name, getattr(self, name))
 
     def size(self):
@@ -46,23 +47,23 @@ class Together:
     def rank(self):
         return self.local.rank
 
-    def everyone(self, mine):
+    def all_gather(self, mine):
         self.said[self.rank()] = mine
         self.barrier.wait()
         found = list(self.said)
         self.barrier.wait()
         return found
 
-    def summed(self, vector, numbers):
-        found = self.everyone((vector.clone(), dict(numbers)))
+    def all_reduce(self, vector, numbers):
+        found = self.all_gather((vector.clone(), dict(numbers)))
         assert len({tuple(more) for _, more in found}) == 1
         return sum(v for v, _ in found), {name: sum(more[name] for _, more in found) for name in numbers}
 
-    def from_first(self, find):
-        return self.everyone(find() if self.rank() == 0 else None)[0]
+    def from_rank_0(self, find):
+        return self.all_gather(find() if self.rank() == 0 else None)[0]
 
-    def same_for_all(self, tensors):
-        for x, first in zip(tensors, self.everyone([x.clone() for x in tensors])[0], strict=True):
+    def broadcast(self, tensors):
+        for x, first in zip(tensors, self.all_gather([x.clone() for x in tensors])[0], strict=True):
             x.copy_(first)
 
     def run(self, function, *items):
@@ -155,7 +156,7 @@ def test_networks_stay_the_same_with_a_world_model(role, monkeypatch):
 
 def test_numbers_that_not_all_have_are_summed_by_name(monkeypatch):
     both = Together(2, monkeypatch)
-    found = both.run(distributed.totals, {"a": 1.0, "b": 2.0}, {"b": 3.0, "c": 4.0})
+    found = both.run(distributed.sum_by_name, {"a": 1.0, "b": 2.0}, {"b": 3.0, "c": 4.0})
     assert found[0] == found[1] == {"a": 1.0, "b": 5.0, "c": 4.0}
 
 
@@ -181,9 +182,9 @@ def test_moments_are_joined():
 
 def test_alone_a_process_is_told_what_it_says():
     assert (distributed.size(), distributed.rank(), distributed.local_size()) == (1, 0, 1)
-    assert distributed.everyone("x") == ["x"]
-    assert distributed.totals({"a": 2.0}) == {"a": 2.0}
-    assert distributed.from_first(lambda: 3) == 3
+    assert distributed.all_gather("x") == ["x"]
+    assert distributed.sum_by_name({"a": 2.0}) == {"a": 2.0}
+    assert distributed.from_rank_0(lambda: 3) == 3
 
 
 def torchrun(folder, *arguments):
@@ -224,45 +225,6 @@ def test_torchrun_trains_as_two_threads_do_across_a_stop(tmp_path, monkeypatch):
     assert counted == [7, 7]
 
 
-OWN = """
-import os
-
-import numpy as np
-
-from environments import ArrayEnv, EnvCfg, registry
-
-
-@registry.envcfg("dies", "one process of it does")
-class Cfg(EnvCfg):
-    pass
-
-
-@registry.env("dies", "numpy")
-class Dies(ArrayEnv):
-    num_obs = 1
-    num_actions = 1
-
-    def create(self, n):
-        return {"x": np.zeros(n, np.float32)}
-
-    def reset(self, who, random):
-        self.data["x"][who] = 0.0
-
-    def act(self, actions):
-        if self.first_robot > 0 and self.clock == 70:
-            HOW
-
-    def physics(self):
-        self.data["x"] += 1.0
-
-    def observe(self):
-        return self.data["x"][:, None]
-
-    def reward(self):
-        return np.ones(self.num_envs, np.float32)
-"""
-
-
 @pytest.mark.parametrize(
     "how, told",
     [
@@ -274,8 +236,9 @@ class Dies(ArrayEnv):
     ],
 )
 def test_a_process_that_dies_ends_all_with_its_reason(how, told, tmp_path):
-    (tmp_path / "own.py").write_text(OWN.replace("HOW", how))
-    code, error = torchrun(tmp_path, "--task", "own:dies", "--train.num_envs", "64", "--train.eval_every", "0")
+    dies = f"    def act(self, actions):\n        if self.first_robot > 0 and self.clock == 70:\n            {how}\n"
+    (tmp_path / "own.py").write_text("import os\n" + BODY.replace("    def act(self, actions):\n", dies))
+    code, error = torchrun(tmp_path, "--task", "own:mine", "--train.num_envs", "64", "--train.eval_every", "0")
     assert code != 0
     mine = [line for line in error.splitlines() if line.startswith("simulate.py: ")]
     assert len(mine) == 1

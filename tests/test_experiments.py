@@ -221,6 +221,12 @@ def test_what_cannot_be_compared_is_told(tmp_path, monkeypatch, capsys):
         assert compare.main(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert expected in line
+    saved = (tmp_path / "run" / "config.json").read_text()
+    for damaged in ("{", "[]", '{"ppo": {"clip": 0.2}}', '{"task": 3}'):
+        (tmp_path / "run" / "config.json").write_text(damaged)
+        assert compare.main(["run"]) == 2
+        assert "(damaged)" in capsys.readouterr().err
+    (tmp_path / "run" / "config.json").write_text(saved)
     (tmp_path / "run" / "metrics.csv").unlink()
     with pytest.raises(ConfigError, match=r"run: expected the folder of a run, with config\.json and metrics\.csv"):
         record.Recorded.read(pathlib.Path("run"))

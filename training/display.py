@@ -11,6 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 
+def say(console: Console, text: str) -> None:
+    """Print a line for people, its brackets no markup and its paths whole."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def seconds_text(seconds: float) -> str:
     """Return a duration as 8 s, 1:05 or 2:03:04."""
     if seconds < 60:

@@ -65,7 +65,7 @@ def leave(code: int) -> int:
     if size() > 1:
         if not _parted:
             with contextlib.suppress(LostProcessError):
-                everyone(None)
+                all_gather(None)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -120,7 +120,7 @@ def _missed() -> Iterator[None]:
         raise LostProcessError(str(error).partition("\n")[0]) from None
 
 
-def everyone(mine: Anything) -> list[Anything]:
+def all_gather(mine: Anything) -> list[Anything]:
     """Return what every process has, in the order of their ranks."""
     if size() == 1:
         return [mine]
@@ -130,15 +130,15 @@ def everyone(mine: Anything) -> list[Anything]:
     return found
 
 
-def everyones_moments(mine: list[Moments]) -> list[Moments]:
+def all_gather_moments(mine: list[Moments]) -> list[Moments]:
     """Return the moments that every process has, in the order of their ranks, on this one's device."""
     if size() == 1:
         return mine
     device = mine[0].mean.device
-    return [moments.to(device) for found in everyone([m.to("cpu") for m in mine]) for moments in found]
+    return [moments.to(device) for found in all_gather([m.to("cpu") for m in mine]) for moments in found]
 
 
-def gathered(mine: Anything) -> list[Anything] | None:
+def gather(mine: Anything) -> list[Anything] | None:
     """Return what every process has to the first of them, None to the others."""
     if size() == 1:
         return [mine]
@@ -148,7 +148,7 @@ def gathered(mine: Anything) -> list[Anything] | None:
     return found
 
 
-def from_first(find: Callable[[], Anything]) -> Anything:
+def from_rank_0(find: Callable[[], Anything]) -> Anything:
     """Return what the first process finds, to all of them."""
     found = [find() if rank() == 0 else None]
     if size() > 1:
@@ -157,7 +157,7 @@ def from_first(find: Callable[[], Anything]) -> Anything:
     return found[0]
 
 
-def summed(vector: Tensor, numbers: dict[str, float]) -> tuple[Tensor, dict[str, float]]:
+def all_reduce(vector: Tensor, numbers: dict[str, float]) -> tuple[Tensor, dict[str, float]]:
     """Return the sums of all processes' vectors and numbers, which travel in one message; all have the same names."""
     if size() == 1:
         return vector, numbers
@@ -168,16 +168,16 @@ def summed(vector: Tensor, numbers: dict[str, float]) -> tuple[Tensor, dict[str,
     return total, dict(zip(numbers, rest.tolist(), strict=True))
 
 
-def totals(numbers: dict[str, float]) -> dict[str, float]:
+def sum_by_name(numbers: dict[str, float]) -> dict[str, float]:
     """Return the sums of all processes' numbers, by name, in double precision; not all need have the same names."""
     found: dict[str, float] = {}
-    for each in everyone(numbers):
+    for each in all_gather(numbers):
         for name, x in each.items():
             found[name] = found.get(name, 0.0) + x
     return found
 
 
-def same_for_all(tensors: list[Tensor]) -> None:
+def broadcast(tensors: list[Tensor]) -> None:
     """Give every process the first one's tensors, in place."""
     if size() > 1:
         with _missed():
@@ -189,7 +189,7 @@ def same_for_all(tensors: list[Tensor]) -> None:
 def first_here() -> Iterator[None]:
     """Let the first process of each machine go ahead, and the others follow: what it compiled is in the cache."""
     if local_rank() > 0:
-        everyone(None)
+        all_gather(None)
     yield
     if local_rank() == 0:
-        everyone(None)
+        all_gather(None)

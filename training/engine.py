@@ -55,9 +55,9 @@ class TrainingEngine:
         self.learning_rate = cfg.ppo.learning_rate
         self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
-        first = distributed.rank() * max(distributed.everyone(len(parts)))
+        first = distributed.rank() * max(distributed.all_gather(len(parts)))
         self.workers = [Worker(part, creature, cfg, device, i) for i, part in enumerate(parts, first)]
-        self.robots = sum(distributed.everyone(env.num_envs))  # of all processes
+        self.robots = sum(distributed.all_gather(env.num_envs))  # of all processes
         model = creature.world_model
         world = cfg.world_model
         self.world_model = None
@@ -100,7 +100,7 @@ class TrainingEngine:
     def agree(self) -> None:
         """Give every process the first one's weights: processors of different kinds round differently."""
         optimizers = [self.optimizer, *([self.world_model.optimizer] if self.world_model else [])]
-        distributed.same_for_all(
+        distributed.broadcast(
             [x.detach() for each in optimizers for group in each.param_groups for x in group["params"]]
         )
 
@@ -171,7 +171,7 @@ class TrainingEngine:
             metrics = self.learn_behaviour(sources | self.imagine())
         metrics |= more
         seen = (torch.cat((w.experience.obs[0], w.rollout.privileged[0].to(self.device)), -1) for w in self.workers)
-        for moments in distributed.everyones_moments([self.belief.normaliser.moments(x) for x in seen]):
+        for moments in distributed.all_gather_moments([self.belief.normaliser.moments(x) for x in seen]):
             self.belief.learn_scale(moments)
         return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
 
@@ -183,7 +183,7 @@ class TrainingEngine:
         rollout = self.replay.add(rollouts, latent)
         if self.replay.count <= self.replay.capacity:  # from then on what the networks were taught keeps its meaning
             normaliser = self.creature.world_model.normaliser
-            for moments in distributed.everyones_moments([normaliser.moments(rollout.obs.flatten(0, 1))]):
+            for moments in distributed.all_gather_moments([normaliser.moments(rollout.obs.flatten(0, 1))]):
                 normaliser.take(moments)
         metrics = self.world_model.train()
         self.spent["world"] += time.perf_counter() - start
@@ -223,10 +223,10 @@ class TrainingEngine:
             sources = {name: [Experience.join(source)] for name, source in sources.items()}
         imagined = self.cfg.world_model.weight if len(sources) > 1 else 0.0
         robots = {name: [x.value.shape[1] for x in source] for name, source in sources.items()}
-        minibatches = min(cfg.minibatches, *distributed.everyone(min(n for each in robots.values() for n in each)))
+        minibatches = min(cfg.minibatches, *distributed.all_gather(min(n for each in robots.values() for n in each)))
         advantages = {
             name: functools.reduce(
-                Moments.join, distributed.everyones_moments([Moments.of(x.advantage.flatten()) for x in source])
+                Moments.join, distributed.all_gather_moments([Moments.of(x.advantage.flatten()) for x in source])
             )
             for name, source in sources.items()
         }
@@ -249,7 +249,7 @@ class TrainingEngine:
                     for key in results[0][1]:
                         x = sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True))
                         metrics[name + key] = x
-                total, metrics = distributed.summed(total, metrics)
+                total, metrics = distributed.all_reduce(total, metrics)
                 for key, x in metrics.items():
                     sums[key] = sums.get(key, 0.0) + x / (minibatches * cfg.epochs)
                 self.step(total)
@@ -306,7 +306,7 @@ class TrainingEngine:
         for worker in self.workers:
             for name, value in worker.env.statistics().items():
                 sums[name] = sums.get(name, 0.0) + value
-        sums = distributed.totals(sums)
+        sums = distributed.sum_by_name(sums)
         seconds = self.cfg.ppo.rollout * self.robots * self.cfg.env.ctrl_dt
         ends = sum(value for name, value in sums.items() if name.startswith("end_"))
         return {
@@ -332,7 +332,7 @@ class TrainingEngine:
                 lambda r: r.episode_steps,
             )
         )
-        of_all = distributed.totals(
+        of_all = distributed.sum_by_name(
             {
                 "steps": reward.numel(),
                 "broken": sum(worker.broken_rewards for worker in self.workers),

@@ -65,7 +65,7 @@ def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, th
     """
     parts = env.split(threads) if threads > 1 else [env]
     mine = side_by_side(lambda part: run_episodes(creature, part, seed, device), parts)
-    episodes = [part for found in distributed.everyone(mine) for part in found]
+    episodes = [part for found in distributed.all_gather(mine) for part in found]
     survived, returns, steps = (
         np.concatenate(arrays)
         for arrays in zip(*((e["survived"], e["returns"], e["steps"]) for e in episodes), strict=True)

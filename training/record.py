@@ -19,8 +19,7 @@ from settings import ConfigError, flat, override
 from training import distributed
 from training.checkpoint import CHOSEN, config_of
 from training.files import reason, written_whole
-from training.runs import CONFIG as NAME
-from training.runs import is_run
+from training.runs import CONFIG, is_run
 
 PACKAGES = "torch", "numba", "numpy"
 MORE = "chosen", "provenance"  # beside the configuration
@@ -55,7 +54,7 @@ def write(folder: pathlib.Path, cfg: Config, chosen: dict[str, Any]) -> None:
     chosen: what the machine chose, by field.
     """
     more = dict(zip(MORE, (chosen, provenance()), strict=True))
-    with written_whole(folder / NAME) as file:
+    with written_whole(folder / CONFIG) as file:
         file.write((json.dumps(dataclasses.asdict(cfg) | more, indent=1) + "\n").encode())
 
 
@@ -68,13 +67,13 @@ def read(run: str, modules: Collection[str | None] = ()) -> tuple[Config, dict[s
     """
     path = pathlib.Path(run)
     try:
-        path = path / NAME if path.is_dir() else path
-        saved = distributed.from_first(lambda: json.loads(path.read_text()))
+        path = path / CONFIG if path.is_dir() else path
+        saved = distributed.from_rank_0(lambda: json.loads(path.read_text()))
     except (OSError, ValueError, RecursionError) as error:
         why = reason(error) if isinstance(error, OSError) else "that is no JSON"
         if path.suffix == ".pt" and is_run(path.parent):
             raise ConfigError(f"--from: expected the run's folder, {path.parent}") from None
-        raise ConfigError(f"--from: expected the folder of a run, or its {NAME}, got {path!s:.80} ({why})") from None
+        raise ConfigError(f"--from: expected the folder of a run, or its {CONFIG}, got {path!s:.80} ({why})") from None
     try:
         if not isinstance(saved, dict) or not all(isinstance(saved.get(name, {}), dict) for name in MORE):
             raise ConfigError("expected the settings of a run")
@@ -113,15 +112,17 @@ class Recorded:
     def read(cls, folder: pathlib.Path) -> "Recorded":
         """Read a run's folder; raise ConfigError, naming it, if it is none."""
         try:
-            saved = json.loads((folder / NAME).read_text())
+            saved = json.loads((folder / CONFIG).read_text())
             settings = flat({name: value for name, value in saved.items() if name not in MORE})
+            if not isinstance(settings.get("task"), str):
+                raise ValueError("task")
             with open(folder / "metrics.csv", newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row.get("eval_survival")]
             numbers = [{name: float(x) for name, x in row.items() if name and x} for row in rows]
         except (OSError, ValueError, AttributeError, TypeError) as error:
             why = reason(error) if isinstance(error, OSError) else "damaged"
             raise ConfigError(
-                f"{folder}: expected the folder of a run, with {NAME} and metrics.csv in it ({why})"
+                f"{folder}: expected the folder of a run, with {CONFIG} and metrics.csv in it ({why})"
             ) from None
         return cls(folder, settings, numbers)
 

@@ -72,7 +72,7 @@ def detect(cfg: Config) -> Resources:
     if precision == "auto":
         with distributed.first_here():
             precision = fastest_precision(device)
-    found = distributed.everyone((cfg.train.threads or cores, memory / distributed.local_size(), precision))
+    found = distributed.all_gather((cfg.train.threads or cores, memory / distributed.local_size(), precision))
     threads, share = (min(each[i] for each in found) for i in (0, 1))
     precision = min((each[2] for each in found), key=("float32", "bfloat16").index)
     # a rollout of 1024 robots is what two cores learn from fastest; more only where more hands wait for it

@@ -19,7 +19,7 @@ from environments import ABEnv
 from settings import ConfigError
 from training import checkpoint as checkpoints
 from training import distributed, runs
-from training.display import Display, count_text, seconds_text
+from training.display import Display, count_text, say, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate, nearness, reaches, target
 from training.files import reason, written_whole
@@ -168,7 +168,7 @@ class Run:
                     # evaluation that may: in the middle of it processes cannot save together
                     late = time.monotonic() - self.saved > self.cfg.train.save_every or recent[-1] > GRACE
                     long = self.due() and self.evaluating > GRACE and distributed.size() > 1
-                    told = distributed.everyone((self.signal, late, long))
+                    told = distributed.all_gather((self.signal, late, long))
                     self.stop, late, long = map(max, zip(*told, strict=True))
                     if self.stop:
                         set_alarm(0.0)
@@ -192,7 +192,7 @@ class Run:
 
     def stopped(self) -> bool:
         """Return whether any process was sent a signal; all of them hear of it here, and end together."""
-        self.stop = self.stop or max(distributed.everyone(self.signal))
+        self.stop = self.stop or max(distributed.all_gather(self.signal))
         return bool(self.stop)
 
     @property
@@ -272,7 +272,7 @@ class Run:
     def save_latest(self) -> bool:
         """Write all that going on from here needs."""
         names = "best", "rank", "arrival", "waiting"
-        state = distributed.gathered(self.engine.run_state()) or []
+        state = distributed.gather(self.engine.run_state()) or []
         run = {"engine": state if all(state) else [], "undone": self.guard.undone}
         run |= {name: getattr(self, name) for name in names}
         written = self.save(runs.LATEST, self.progress(), run)
@@ -304,7 +304,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Print a line for people."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def finish(self, copy: pathlib.Path | None = None) -> bool:
         """Save, draw the curve, and say how it went; return whether all of it was written.

@@ -15,6 +15,7 @@ import itertools
 import json
 import pathlib
 import re
+import sys
 import warnings
 
 from physics.jit import INSTALLED, ROOT
@@ -34,6 +35,11 @@ def command() -> str:
         return "foal"
     here = pathlib.Path.cwd() == ROOT
     return f"python {'simulate.py' if here else ROOT / 'simulate.py'}"
+
+
+def program() -> list[str]:
+    """Return what the words of a process begin with that runs Foal with this Python."""
+    return [sys.executable, str(ROOT / "simulate.py")]
 
 
 def module(name: str) -> str:

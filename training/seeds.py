@@ -4,7 +4,6 @@ import pathlib
 import signal
 import statistics
 import subprocess
-import sys
 import threading
 import time
 import types
@@ -14,11 +13,11 @@ from rich.console import Console
 
 from config import Config
 from physics.engine import available_cores
-from physics.jit import INSTALLED, ROOT
 from settings import ConfigError
+from training.display import say
 from training.record import Recorded
 from training.run import heeded
-from training.runs import module
+from training.runs import module, program
 
 
 def without(arguments: list[str], option: str) -> list[str]:
@@ -75,8 +74,7 @@ class Seeds:
 
     def _start(self, seed: int) -> None:
         """Start a training; where others run beside it, its lines begin with its seed."""
-        program = ["-m", "foal"] if INSTALLED else [str(ROOT / "simulate.py")]
-        words = [sys.executable, *program, *self.arguments, "--seed", str(seed)]
+        words = [*program(), *self.arguments, "--seed", str(seed)]
         alone = {"start_new_session": True}  # signals reach it through this process alone
         if self.at_once == 1:
             self._say(f"seed {seed}")
@@ -92,7 +90,7 @@ class Seeds:
             self._say(f"seed {seed}: {line.rstrip()}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def _pass_on(self, number: int, frame: types.FrameType | None) -> None:
         """End every training in good order, and begin no other."""

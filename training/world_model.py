@@ -195,7 +195,7 @@ class WorldModelTrainer:
         """Take one step on a batch, and store its latents anew; return its metrics."""
         results = side_by_side(self.gradient, self.chances)
         n = len(results) * distributed.size()
-        gradient, metrics = distributed.summed(
+        gradient, metrics = distributed.all_reduce(
             sum(result[0] for result in results) / n,
             {name: sum(float(metrics[name]) for _, metrics, _, _ in results) / n for name in results[0][1]},
         )
