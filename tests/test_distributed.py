@@ -3,6 +3,7 @@
 import copy
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import threading
@@ -196,6 +197,23 @@ def torchrun(folder, *arguments):
     return done.returncode, done.stderr
 
 
+def two_processes(folder, *arguments):
+    """Run simulate.py as two processes without torchrun's care; return exit codes, and what both said."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, ROOT / "simulate.py", *arguments], cwd=folder, stderr=subprocess.PIPE, text=True,
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    told = [process.communicate(timeout=120)[1] for process in running]
+    return [process.returncode for process in running], "".join(told)
+
+
 def options(iterations):
     changes = TINY | {"env.max_episode_seconds": 1.0, "ppo.rollout": 8, "train.precision": "float32"}
     changes |= {"train.eval_every": 2, "train.eval_episodes": 32, "train.iterations": iterations}
@@ -238,8 +256,8 @@ def test_torchrun_trains_as_two_threads_do_across_a_stop(tmp_path, monkeypatch):
 def test_a_process_that_dies_ends_all_with_its_reason(how, told, tmp_path):
     dies = f"    def act(self, actions):\n        if self.first_robot > 0 and self.clock == 70:\n            {how}\n"
     (tmp_path / "own.py").write_text("import os\n" + BODY.replace("    def act(self, actions):\n", dies))
-    code, error = torchrun(tmp_path, "--task", "own:mine", "--train.num_envs", "64", "--train.eval_every", "0")
-    assert code != 0
+    codes, error = two_processes(tmp_path, "--task", "own:mine", "--train.num_envs", "64", "--train.eval_every", "0")
+    assert all(codes)
     mine = [line for line in error.splitlines() if line.startswith("simulate.py: ")]
     assert len(mine) == 1
     assert mine[0].startswith(told.format(folder=os.path.realpath(tmp_path)))

@@ -95,8 +95,18 @@ def test_a_kill_at_any_moment_leaves_a_run_to_go_on_with(tmp_path):
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
+@pytest.fixture
+def as_by_default():
+    """Let signals do what they do by default, whatever those who started the tests made of them: nohup, a shell's &."""
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = [signal.signal(n, signal.default_int_handler if n == signal.SIGINT else signal.SIG_DFL) for n in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_run_saved(here, monkeypatch, number):
+def test_a_signal_ends_a_run_saved(here, monkeypatch, as_by_default, number):
     plain = TrainingEngine.iterate
 
     def iterate(self):
@@ -111,6 +121,13 @@ def test_a_signal_ends_a_run_saved(here, monkeypatch, number):
     assert done.code == 128 + number, done.err
     assert all_whole(here)["latest.pt"] == 5
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def test_a_hangup_that_nohup_keeps_away_ends_nothing(as_by_default):
+    assert set(run_module.heeded()) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    assert set(run_module.heeded()) == {signal.SIGINT, signal.SIGTERM}
 
 
 def test_no_iteration_begins_after_a_signal_in_an_evaluation(here, monkeypatch):
