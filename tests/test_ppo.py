@@ -12,7 +12,7 @@ from config import NetworkCfg, PPOCfg
 from entity import Creature, Memory
 from environments import registry
 from settings import override
-from training import checkpoint, ppo
+from training import checkpoint, parallel, ppo
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
 from training.experience import Experience, gradient
@@ -289,6 +289,21 @@ def test_the_number_of_threads_does_not_change_what_robots_do():
     for result in results[1:]:
         assert result == pytest.approx(results[0], rel=1e-5)
         assert all(result[name] == results[0][name] for name in ("survival", "mean_return", "episode_seconds"))
+
+
+def test_one_thread_calls_functions_before_several_do(monkeypatch):
+    """The first call of one is not safe in two threads at once; what that does shows in some processes alone."""
+    monkeypatch.setattr(parallel, "_pool", None)
+    monkeypatch.setattr(parallel, "_size", 0)
+    called = []
+    for name in ("exp", "log", "sqrt", "tanh"):
+        plain = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda x, name=name, plain=plain: called.append((name, x.dtype)) or plain(x))
+    before = parallel.side_by_side(lambda _: set(called), [0, 1])
+    both = torch.float32, torch.float64
+    assert before == 2 * [{(name, dtype) for name in ("exp", "log", "sqrt", "tanh") for dtype in both}]
+    parallel.side_by_side(lambda _: None, [0, 1])
+    assert len(called) == 8  # once
 
 
 def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
