@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fused.layers import keep_sides, side_of
 from fused.memory import scratch, view
-from fused.product import REGISTERS, pack, pack_transposed, product, weight_gradient
+from fused.product import REGISTERS, pack, pack_transposed, panel_size, product, weight_gradient
 from fused.vectors import WIDTH, fma, load, multiply_up, over_samples, store, store_block, zeros
 from physics.jit import kernel, real
 from physics.spatial import exp
@@ -283,7 +283,7 @@ class Linear(torch.autograd.Function):
         x = x.contiguous()
         weight = weight.contiguous()
         y = torch.empty(sides, size, samples)
-        work = scratch("weights", weight.numel()), scratch("panel", inner * REGISTERS * WIDTH)
+        work = scratch("weights", weight.numel()), scratch("panel", panel_size(inner))
         addresses = [z.data_ptr() for z in (weight, bias, x, y)]
         make_linear_kernels(sides, x.dtype == torch.bfloat16)[0](size, inner, samples, *addresses, *work)
         ctx.save_for_backward(x, weight)
@@ -301,7 +301,7 @@ class Linear(torch.autograd.Function):
         dweight = torch.empty_like(weight)
         dbias = torch.empty(size)
         addresses = [z.data_ptr() for z in (weight, x, dy, dsums, dx, dweight, dbias)]
-        work = scratch("weights", weight.numel()), scratch("panel", size * REGISTERS * WIDTH)
+        work = scratch("weights", weight.numel()), scratch("panel", panel_size(size))
         make_linear_kernels(sides, x.dtype == torch.bfloat16)[1](size, inner, samples, *addresses, *work)
         return dx, dweight, dbias
 

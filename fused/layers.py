@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fused.memory import scratch, view
-from fused.product import REGISTERS, pack, pack_transposed, product, weight_gradient
+from fused.product import pack, pack_transposed, panel_size, product, weight_gradient
 from fused.vectors import WIDTH, bounded, choose_positive, exponential, fma, load, over_samples, store, zeros
 from physics.jit import inline, kernel, real
 
@@ -360,7 +360,7 @@ class Dense(torch.autograd.Function):
         x = x.contiguous()
         weight = weight.contiguous()
         y = torch.empty(sides, size, samples, dtype=x.dtype)
-        work = scratch("weights", weight.numel()), scratch("panel", inner * REGISTERS * WIDTH)
+        work = scratch("weights", weight.numel()), scratch("panel", panel_size(inner))
         forward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[0]
         forward_pass(size, inner, samples, weight.data_ptr(), bias.data_ptr(), x.data_ptr(), y.data_ptr(), *work)
         ctx.save_for_backward(x, y, weight)
@@ -379,7 +379,7 @@ class Dense(torch.autograd.Function):
         dweight = torch.empty_like(weight)
         dbias = torch.empty(size)
         addresses = [z.data_ptr() for z in (dz, dx, dweight, dbias)]
-        work = scratch("weights", weight.numel()), scratch("panel", size * REGISTERS * WIDTH)
+        work = scratch("weights", weight.numel()), scratch("panel", panel_size(size))
         backward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[1]
         backward_pass(
             size,
@@ -424,7 +424,7 @@ class LSTMSequence(torch.autograd.Function):
         work = (
             scratch("weights", weight.numel()),
             scratch("gates", sides * 4 * size * n),
-            scratch("panel", (inner + size) * REGISTERS * WIDTH),
+            scratch("panel", panel_size(inner + size)),
         )
         make_kernels(sides, x.dtype == torch.bfloat16)[2](size, inner, steps, n, *addresses, *work)
         ctx.save_for_backward(weight, keep, inputs, cells, acts)
@@ -448,7 +448,7 @@ class LSTMSequence(torch.autograd.Function):
         addresses = [z.data_ptr() for z in (weight, keep, inputs, cells, acts, doutputs, dx, dgates, dweight, dbias)]
         work = (
             scratch("dinput", sides * size * n), scratch("dcell", sides * size * n), scratch("weights", weight.numel()),
-            scratch("panel", 4 * size * REGISTERS * WIDTH),
+            scratch("panel", panel_size(4 * size)),
         )  # fmt: skip
         make_kernels(sides, acts.dtype == torch.bfloat16)[3](size, inner, steps, n, *addresses, *work)
         return dx, dweight, dbias, None, None, None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fused.layers import keep_sides, side_of, sigmoid
 from fused.memory import scratch, view
-from fused.product import REGISTERS, pack, pack_transposed, product, weight_gradient
+from fused.product import REGISTERS, pack, pack_transposed, panel_size, product, weight_gradient
 from fused.vectors import WIDTH, fma, load, over_samples, square_root, store, zeros
 from physics.jit import inline, kernel, real
 
@@ -231,7 +231,7 @@ class Normed(torch.autograd.Function):
         work = (
             scratch("weights", weight.numel()),
             scratch("pre", sides * size * CHUNK),
-            scratch("panel", inner * REGISTERS * WIDTH),
+            scratch("panel", panel_size(inner)),
         )
         addresses = [z.data_ptr() for z in (weight, gain, x, y, values, inverse)]
         make_kernels(sides, x.dtype == torch.bfloat16)[0](size, inner, samples, *addresses, *work)
@@ -254,7 +254,7 @@ class Normed(torch.autograd.Function):
         work = (
             scratch("weights", weight.numel()),
             scratch("pre", sides * size * CHUNK),
-            scratch("panel", size * REGISTERS * WIDTH),
+            scratch("panel", panel_size(size)),
         )
         inputs = [z.data_ptr() for z in (weight, gain, x, values, inverse, dy)]
         make_kernels(sides, x.dtype == torch.bfloat16)[1](size, inner, samples, *inputs, wants_dx, *addresses, *work)

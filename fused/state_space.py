@@ -24,7 +24,7 @@ from fused.categorical import UNIFORM, draw, softmax
 from fused.layers import keep_sides, side_of, sigmoid, tanh
 from fused.memory import scratch, view
 from fused.normed import activate, activate_backward, normalise, normalise_backward
-from fused.product import REGISTERS, pack, pack_transposed, product, weight_gradient
+from fused.product import pack, pack_transposed, panel_size, product, weight_gradient
 from fused.vectors import WIDTH, fma, load, over_samples, store, zeros
 from physics.jit import kernel, real
 
@@ -377,7 +377,7 @@ class StateSpaceSequence(torch.autograd.Function):
         work = (
             scratch("weights", sum(w.numel() for w in weights)),
             scratch("pre", sides * widest * n),
-            scratch("panel", widest * REGISTERS * WIDTH),
+            scratch("panel", panel_size(widest)),
         )
         make_kernels(sides, dtype == torch.bfloat16)[0](*sizes, noise is not None, *inputs, *outputs, *work)
         ctx.sizes = (*sizes, sides)
@@ -409,7 +409,7 @@ class StateSpaceSequence(torch.autograd.Function):
             scratch("pre", sides * widest * n),
             scratch("dvalues", sides * widest * n),
             scratch("direct", sides * deter * n),
-            scratch("panel", widest * REGISTERS * WIDTH),
+            scratch("panel", panel_size(widest)),
         )
         inputs = [x.data_ptr() for x in (*weights[:7], keep, *kept, dlatents, dfollows, dlogits)]
         outputs = [x.data_ptr() if x is not None else dlatent.data_ptr() for x in (*before, *dweights, dlatent, dseen)]

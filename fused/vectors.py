@@ -145,7 +145,9 @@ def load(typing, array, index, count):
 
 def _write(context: Any, builder: Any, kind: Any, array: Any, index: Any, i: int, x: Any) -> None:
     """Store register i of what goes to array[index] and on."""
-    if kind.dtype == types.uint16:
+    if kind.dtype == types.uint16 and HAS_PAIRS:
+        x = builder.bitcast(builder.fptrunc(x, ir.VectorType(_BFloat(), WIDTH)), _SHORTS)
+    elif kind.dtype == types.uint16:
         u = builder.bitcast(x, _INTS)
         half = builder.add(_whole(0x7FFF), builder.and_(builder.lshr(u, _whole(16)), _whole(1)))  # to even
         x = builder.trunc(builder.lshr(builder.add(u, half), _whole(16)), _SHORTS)
@@ -188,6 +190,13 @@ def pairs_of(typing, array):
     """Return how many numbers lie in 32 bits: 1 of an array of float32, 2 of uint16."""
     count = 1 if array.dtype == types.float32 else 2
     return types.intp(array), lambda context, builder, signature, values: ir.Constant(ir.IntType(64), count)
+
+
+@intrinsic
+def pairs_in(typing, weights):
+    """Return how many numbers lie in an element of weights: 1 of an array of float32, 2 of int32."""
+    count = 1 if weights.dtype == types.float32 else 2
+    return types.intp(weights), lambda context, builder, signature, values: ir.Constant(ir.IntType(64), count)
 
 
 @intrinsic

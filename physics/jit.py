@@ -13,10 +13,12 @@ with ``lane`` from ``range(LANES)``, and everything else must be a scalar loaded
 """
 
 import contextlib
+import ctypes
 import gc
 import hashlib
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,7 +34,7 @@ def _cache_directory() -> pathlib.Path:
 
     Numba notices an edit of the file that holds a kernel, not of the files it inlines from.
     """
-    sources = hashlib.sha256(os.environ.get("FOAL_REAL", "float32").encode())
+    sources = hashlib.sha256(f"{os.environ.get('FOAL_REAL', 'float32')} {HAS_TILES}".encode())
     for folder in ("physics", "environments", "fused"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             sources.update(path.read_bytes())
@@ -64,6 +66,19 @@ from numba.extending import intrinsic  # noqa: E402
 # Before a vector loop runs, it is checked that its arrays do not overlap, range by range. LLVM gives up joining
 # neighbouring ranges after 100 attempts; all of them joined, there are 2 checks in place of 30: 4 % of a step.
 llvmlite.binding.set_option("foal", "-memory-check-merge-threshold=100000")
+
+
+def _allow_tiles() -> bool:
+    """Ask Linux for the use of Intel's matrix unit; return whether there is one and this process may."""
+    chosen = numba.config.CPU_FEATURES  # None: the processor's own
+    features = llvmlite.binding.get_host_cpu_features().flatten() if chosen is None else chosen
+    if "+amx-bf16" not in features or "+avx512bf16" not in features or not sys.platform.startswith("linux"):
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
+
+
+HAS_TILES = _allow_tiles()
 
 if "NUMBA_CACHE_DIR" not in os.environ:
     numba.config.CACHE_DIR = str(_cache_directory())
