@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fused.memory import scratch, view
 from fused.product import pack, pack_transposed, panel_size, product, weight_gradient
-from fused.vectors import WIDTH, bounded, choose_positive, exponential, fma, load, over_samples, store, zeros
+from fused.vectors import WIDTH, bounded, choose_positive, elu, fma, load, over_samples, store, zeros
 from physics.jit import inline, kernel, real
 
 
@@ -107,8 +107,8 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 b = a
                 if sides == 2:
                     b = side_of(sides, 1, y, place, other) + bias[j]
-                    b = choose_positive(b, b, exponential(b) - real(1.0))
-                a = choose_positive(a, a, exponential(a) - real(1.0))
+                    b = elu(b)
+                a = elu(a)
                 keep_sides(sides, y, place, other, a, b)
 
     @kernel

@@ -8,7 +8,16 @@ features takes 317 us for 2048 samples in float32, 428 in pairs and 158 in tiles
 threads, the median of twelve, 139, and 118 ms in tiles.
 """
 
-from fused.tiles import HAS_TILES, begin_tiles, end_tiles, tile_load, tile_multiply, tile_store, tile_zero
+from fused.tiles import (
+    HAS_TILES,
+    begin_tiles,
+    end_tiles,
+    tile_load,
+    tile_load_transposed,
+    tile_multiply,
+    tile_store,
+    tile_zero,
+)
 from fused.vectors import (
     WIDTH,
     load,
@@ -45,7 +54,9 @@ def panel_product(rows, inner, weight, panel, y, place, y_stride):
     """
     steps = inner // pairs_in(weight)
     if HAS_TILES and pairs_in(weight) == 2 and rows % (2 * TILE) == 0 and steps % TILE == 0:
+        begin_tiles()
         tile_product(rows, steps, weight, panel, y, place, y_stride)
+        end_tiles()
     else:
         for r in range(0, rows, ROWS):
             totals = zeros(BLOCK)
@@ -58,10 +69,12 @@ def panel_product(rows, inner, weight, panel, y, place, y_stride):
 
 @inline
 def tile_product(rows, steps, weight, panel, y, place, y_stride):
-    """Do what panel_product() does in the matrix unit, two tiles by two; totals are left behind the panel's end."""
+    """Do what panel_product() does in the matrix unit, two tiles by two, after begin_tiles().
+
+    rows and steps: whole numbers of 2 TILE and TILE; totals on their way to bfloat16 lie behind the panel's end.
+    """
     row = REGISTERS * WIDTH
     behind = steps * row
-    begin_tiles()
     for r in range(0, rows, 2 * TILE):
         for c in range(0, row, 2 * WIDTH):
             tile_zero(0)
@@ -90,7 +103,6 @@ def tile_product(rows, steps, weight, panel, y, place, y_stride):
                 tile_store(3, panel, behind + 2 * TILE * WIDTH + WIDTH, 8 * WIDTH)
                 for i in range(2 * TILE):
                     store(y, (r + i) * y_stride + place + c, load(panel, behind + 2 * i * WIDTH, 2))
-    end_tiles()
 
 
 @inline
@@ -126,13 +138,50 @@ def weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
     columns: a whole number of 2 WIDTH; inner: a whole number of REGISTERS.
     """
     step = pairs_of(x) * WIDTH
-    for r in range(0, rows, ROWS):
-        for k in range(0, inner, REGISTERS):
-            totals = zeros(BLOCK)
-            for s in range(0, columns, step):
-                a = load_rows(dy, r * y_stride + s, y_stride, ROWS)
-                totals = multiply_all(dy, totals, a, load_rows(x, k * x_stride + s, x_stride, REGISTERS))
-            store_sums(dweight, r * inner + k, inner, totals, REGISTERS)
+    if HAS_TILES and pairs_of(x) == 2 and rows % (2 * TILE) == 0 and inner % TILE == 0:
+        begin_tiles()
+        whole = rows - rows % (4 * TILE)
+        for k in range(0, inner, TILE):
+            for r in range(0, whole, 4 * TILE):
+                tile_zero(0)
+                tile_zero(1)
+                tile_zero(2)
+                tile_zero(3)
+                for s in range(0, columns, step):
+                    place = r * y_stride + s
+                    tile_load_transposed(7, x, k * x_stride + s, 2 * x_stride)
+                    tile_load(4, dy, place, 2 * y_stride)
+                    tile_multiply(0, 4, 7)
+                    tile_load(5, dy, place + TILE * y_stride, 2 * y_stride)
+                    tile_multiply(1, 5, 7)
+                    tile_load(4, dy, place + 2 * TILE * y_stride, 2 * y_stride)
+                    tile_multiply(2, 4, 7)
+                    tile_load(5, dy, place + 3 * TILE * y_stride, 2 * y_stride)
+                    tile_multiply(3, 5, 7)
+                tile_store(0, dweight, r * inner + k, 4 * inner)
+                tile_store(1, dweight, (r + TILE) * inner + k, 4 * inner)
+                tile_store(2, dweight, (r + 2 * TILE) * inner + k, 4 * inner)
+                tile_store(3, dweight, (r + 3 * TILE) * inner + k, 4 * inner)
+            for r in range(whole, rows, 2 * TILE):
+                tile_zero(0)
+                tile_zero(1)
+                for s in range(0, columns, step):
+                    tile_load_transposed(7, x, k * x_stride + s, 2 * x_stride)
+                    tile_load(4, dy, r * y_stride + s, 2 * y_stride)
+                    tile_multiply(0, 4, 7)
+                    tile_load(5, dy, (r + TILE) * y_stride + s, 2 * y_stride)
+                    tile_multiply(1, 5, 7)
+                tile_store(0, dweight, r * inner + k, 4 * inner)
+                tile_store(1, dweight, (r + TILE) * inner + k, 4 * inner)
+        end_tiles()
+    else:
+        for r in range(0, rows, ROWS):
+            for k in range(0, inner, REGISTERS):
+                totals = zeros(BLOCK)
+                for s in range(0, columns, step):
+                    a = load_rows(dy, r * y_stride + s, y_stride, ROWS)
+                    totals = multiply_all(dy, totals, a, load_rows(x, k * x_stride + s, x_stride, REGISTERS))
+                store_sums(dweight, r * inner + k, inner, totals, REGISTERS)
 
 
 @inline

@@ -13,9 +13,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fused.vectors import WIDTH, transposed
 from physics.jit import HAS_TILES
 
-__all__ = ["HAS_TILES", "begin_tiles", "end_tiles", "tile_load", "tile_multiply", "tile_store", "tile_zero"]
+__all__ = [
+    "HAS_TILES", "begin_tiles", "end_tiles", "tile_load", "tile_load_transposed", "tile_multiply", "tile_store",
+    "tile_zero",
+]  # fmt: skip
 
 _BYTE = ir.IntType(8)
 _WORD = ir.IntType(64)
@@ -83,6 +87,26 @@ def tile_load(typing, tile, array, index, stride):
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
         place = _place(context, builder, signature.args[1], values[1], values[2])
         _call(builder, "tileloadd64", _number(tile), place, values[3])
+        return context.get_dummy_value()
+
+    return types.void(tile, array, types.intp, types.intp), code
+
+
+@intrinsic(prefer_literal=True)
+def tile_load_transposed(typing, tile, array, index, stride):
+    """Read a tile as tile_load() does, its 32-bit numbers' rows for columns."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        kind = ir.VectorType(ir.FloatType(), WIDTH)
+        place = _place(context, builder, signature.args[1], values[1], values[2])
+        rows = []
+        for i in range(WIDTH):
+            at = builder.gep(place, [builder.mul(values[3], ir.Constant(values[3].type, i))])
+            rows.append(builder.load(builder.bitcast(at, kind.as_pointer()), align=2))
+        space = cgutils.alloca_once(builder, kind, size=ir.Constant(ir.IntType(32), WIDTH))
+        for i, row in enumerate(transposed(builder, rows)):
+            builder.store(row, builder.gep(space, [ir.Constant(ir.IntType(32), i)]), align=4)
+        _call(builder, "tileloadd64", _number(tile), builder.bitcast(space, _BYTE.as_pointer()), _WORD(4 * WIDTH))
         return context.get_dummy_value()
 
     return types.void(tile, array, types.intp, types.intp), code

@@ -148,9 +148,7 @@ def _write(context: Any, builder: Any, kind: Any, array: Any, index: Any, i: int
     if kind.dtype == types.uint16 and HAS_PAIRS:
         x = builder.bitcast(builder.fptrunc(x, ir.VectorType(_BFloat(), WIDTH)), _SHORTS)
     elif kind.dtype == types.uint16:
-        u = builder.bitcast(x, _INTS)
-        half = builder.add(_whole(0x7FFF), builder.and_(builder.lshr(u, _whole(16)), _whole(1)))  # to even
-        x = builder.trunc(builder.lshr(builder.add(u, half), _whole(16)), _SHORTS)
+        x = builder.trunc(builder.lshr(_rounded(builder, x), _whole(16)), _SHORTS)
     builder.store(x, _place(context, builder, kind, array, index, i), align=2 if kind.dtype == types.uint16 else 4)
 
 
@@ -164,6 +162,34 @@ def store(typing, array, index, vector):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), code
+
+
+def _rounded(builder: Any, x: Any) -> Any:
+    """Return the bits of float32 numbers whose upper halves are bfloat16 numbers, rounded to the nearest."""
+    u = builder.bitcast(x, _INTS)
+    odd = builder.and_(builder.lshr(u, _whole(16)), _whole(1))  # ties to even
+    return builder.add(u, builder.add(_whole(0x7FFF), odd))
+
+
+@intrinsic
+def store_pairs(typing, array, index, a, b):
+    """Write pairs of bfloat16 numbers, one of each of two Vector(1), to an array of float32, as load_pairs()."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        x, y = (builder.extract_value(value, 0) for value in values[2:])
+        if HAS_PAIRS:
+            both = builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_INT, 2 * WIDTH), list(range(2 * WIDTH))))
+            narrow = builder.bitcast(builder.fptrunc(both, _PAIRS), ir.VectorType(_SHORT, 2 * WIDTH))
+            order = [i + half * WIDTH for i in range(WIDTH) for half in (0, 1)]
+            pairs = builder.shuffle_vector(narrow, narrow, ir.Constant(ir.VectorType(_INT, 2 * WIDTH), order))
+        else:
+            upper = builder.and_(_rounded(builder, y), _whole(0xFFFF0000))
+            pairs = builder.or_(builder.lshr(_rounded(builder, x), _whole(16)), upper)
+        place = _place(context, builder, signature.args[0], values[0], values[1], 0)
+        builder.store(builder.bitcast(pairs, _FLOATS), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, a, b), code
 
 
 @intrinsic
@@ -334,6 +360,41 @@ def store_sums(typing, array, index, stride, totals, count):
     return types.void(array, types.intp, types.intp, totals, count), code
 
 
+def transposed(builder: Any, rows: list) -> list:
+    """Return WIDTH registers whose numbers are those of the others, rows for columns."""
+    rows = list(rows)
+    step = 1
+    while step < WIDTH:  # swap the off-diagonal blocks of ever larger squares
+        stays = [i if not i & step else WIDTH + i - step for i in range(WIDTH)]
+        comes = [i + step if not i & step else WIDTH + i for i in range(WIDTH)]
+        for i in range(WIDTH):
+            if not i & step:
+                a, b = rows[i], rows[i + step]
+                rows[i] = builder.shuffle_vector(a, b, ir.Constant(_INTS, stays))
+                rows[i + step] = builder.shuffle_vector(a, b, ir.Constant(_INTS, comes))
+        step *= 2
+    return rows
+
+
+@intrinsic
+def store_scattered(typing, array, places, first, offset, vector):
+    """Write a Vector(WIDTH) transposed: of sample i, one number after another, to array[places[first + i] + offset].
+
+    places: int64.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        rows = transposed(builder, _split(builder, signature.args[4], values[4], WIDTH))
+        data = context.make_array(signature.args[1])(context, builder, values[1]).data
+        for i, row in enumerate(rows):
+            at = builder.load(builder.gep(data, [builder.add(values[2], ir.Constant(values[2].type, i))]))
+            place = _place(context, builder, signature.args[0], values[0], builder.add(at, values[3]), 0)
+            builder.store(row, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, places, types.intp, types.intp, vector), code
+
+
 @intrinsic(prefer_literal=True)
 def zeros(typing, count):
     """Return a Vector(count) of zeros; count: a constant."""
@@ -421,6 +482,30 @@ def _exponential(builder: Any, x: Any) -> Any:
 def exponential(typing, a):
     """Return e^a, for a from -87 to 88, beyond which it stays at e^-87 and e^88."""
     return _each((a,), _exponential)
+
+
+def _elu(builder: Any, x: Any) -> Any:
+    """Return x where it is above 0, else e^x - 1 = 2^n 2^f - 1 with x / ln 2 = n + f, |f| <= 1/2.
+
+    2^f is a polynomial, to 8e-8. n is what is left of t's digits beside 1.5 * 2^23, and is added to the exponent of
+    2^f as it lies there.
+    """
+    t = builder.fmul(x, _constant(1.4426950408889634))
+    t = builder.select(builder.fcmp_ordered("<", t, _constant(-126.0)), _constant(-126.0), t)
+    shifted = builder.fadd(t, _constant(12582912.0))
+    f = builder.fsub(t, builder.fsub(shifted, _constant(12582912.0)))
+    p = _constant(1.3276460813358426e-3)
+    for c in (9.675540961325169e-3, 5.550713464617729e-2, 2.4022120237350464e-1, 6.931469440460205e-1, 1.0):
+        p = _call(builder, "llvm.fma", p, f, _constant(c))
+    power = builder.add(builder.bitcast(p, _INTS), builder.shl(builder.bitcast(shifted, _INTS), _whole(23)))
+    below = builder.fsub(builder.bitcast(power, _FLOATS), _constant(1.0))
+    return builder.select(builder.fcmp_ordered(">", x, _constant(0.0)), x, below)
+
+
+@intrinsic
+def elu(typing, a):
+    """Return a where it is above 0, else e^a - 1 (Clevert et al., 2016)."""
+    return _each((a,), _elu)
 
 
 def _logarithm(builder: Any, x: Any) -> Any:

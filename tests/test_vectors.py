@@ -160,6 +160,48 @@ def test_logarithm_and_square_root_are_accurate():
     np.testing.assert_allclose(out[1024:], np.sqrt(x.astype(float)), rtol=3e-7)
 
 
+@kernel
+def elus(x, out):
+    for i in range(0, len(x), WIDTH):
+        store(out, i, vectors.elu(load(x, i, 1)))
+
+
+def test_elu_is_accurate():
+    x = np.concatenate((np.linspace(-20, 5, 1000), -np.geomspace(1e-12, 1e6, 20), [0.0, -0.0, 80.0, -1e30]))
+    x = x.astype(np.float32)
+    out = np.zeros(1024, np.float32)
+    elus(x, out)
+    np.testing.assert_allclose(out, np.where(x > 0, x, np.expm1(np.minimum(x.astype(float), 0))), atol=1.5e-7)
+
+
+@kernel
+def pair_up(a, b, out):
+    vectors.store_pairs(out, 0, load(a, 0, 1), load(b, 0, 1))
+
+
+def test_pairs_are_stored_beside_one_another():
+    a, b = torch.randn(2, WIDTH)
+    out = np.zeros(WIDTH, np.float32)
+    pair_up(a.numpy(), b.numpy(), out)
+    np.testing.assert_array_equal(out.view(np.uint16), bits(torch.stack((a, b), 1).bfloat16()))
+
+
+@kernel
+def scatter(x, places, out):
+    vectors.store_scattered(out, places, 1, 3, vectors.load_rows(x, 0, WIDTH, WIDTH))
+
+
+def test_a_square_is_scattered_by_its_columns():
+    x = np.arange(WIDTH * WIDTH, dtype=np.float32).reshape(WIDTH, WIDTH)
+    places = 40 * np.random.default_rng(0).permutation(WIDTH + 1)
+    out = np.full(40 * WIDTH + 80, -1.0, np.float32)
+    scatter(x.ravel(), places, out)
+    expected = np.full_like(out, -1.0)
+    for i in range(WIDTH):
+        expected[places[1 + i] + 3 :][:WIDTH] = x[:, i]
+    np.testing.assert_array_equal(out, expected)
+
+
 def test_tanh_and_sigmoid_are_accurate():
     around = np.concatenate(
         [np.linspace(-30, 30, 20001), np.random.default_rng(0).normal(scale=0.01, size=5000), [-np.inf, np.inf, 1e30]]
@@ -205,7 +247,7 @@ def outer(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(4, 4, 32), (8, 12, 96), (32, 20, 224)])
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(4, 4, 32), (8, 12, 96), (32, 20, 224), (96, 48, 224)])
 def test_weight_gradients_are_numpys(rows, inner, columns, dtype):
     dy = torch.randn(rows, columns + 16).to(dtype)
     x = torch.randn(inner, columns + 32).to(dtype)
