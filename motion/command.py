@@ -25,42 +25,48 @@ PRESETS = {
 KINDS = "uniform", "normal", "presets", "sequence", "curriculum"
 
 
+def between(start: np.ndarray, target: np.ndarray, since: np.ndarray, frames: int = FRAMES) -> np.ndarray:
+    """Return commands (N, 3) on a straight line from start to target, and there exactly after some frames.
+
+    since: (N), frames gone by.
+    """
+    share = np.clip(since / np.float32(frames), 0.0, 1.0).astype(np.float32)[:, None]
+    return np.where(share < 1.0, start + share * (target - start), target)
+
+
 class CommandSmoother:
     """Leads every robot's command to its target in a straight line over some frames, and there exactly.
 
-    current: (N, 3), the commands of this frame; all arrays are changed in place.
+    start, target: (N, 3); since: (N) frames gone by since the target was set.
     """
 
     def __init__(self, num_envs: int, frames: int = FRAMES) -> None:
         if frames < 1:
             raise ConfigError(f"frames: expected at least 1, got {frames}")
         self.frames = frames
-        self.current = np.zeros((num_envs, 3), np.float32)
+        self.start = np.zeros((num_envs, 3), np.float32)
         self.target = np.zeros((num_envs, 3), np.float32)
-        self.left = np.zeros((num_envs, 1), np.int32)  # frames until the target
-        self._share = np.zeros((num_envs, 1), np.float32)
-        self._change = np.zeros((num_envs, 3), np.float32)
+        self.since = np.full(num_envs, frames, np.int64)
+
+    @property
+    def current(self) -> np.ndarray:
+        """The commands of this frame, (N, 3)."""
+        return between(self.start, self.target, self.since, self.frames)
 
     def reset(self, env_ids: np.ndarray | slice, commands: np.ndarray) -> None:
         """Set commands of some robots at once."""
-        self.current[env_ids] = self.target[env_ids] = commands
-        self.left[env_ids] = 0
+        self.start[env_ids] = self.target[env_ids] = commands
+        self.since[env_ids] = self.frames
 
     def set_target(self, env_ids: np.ndarray | slice, commands: np.ndarray) -> None:
         """Let some robots' commands begin to change to others."""
+        self.start[env_ids] = self.current[env_ids]
         self.target[env_ids] = commands
-        self.left[env_ids] = self.frames
+        self.since[env_ids] = 0
 
     def step(self) -> np.ndarray:
-        """Go on by a frame; return the commands (N, 3), which the next call overwrites."""
-        # what is left to go, in as many equal steps as frames are left: the last one is whole
-        np.maximum(self.left, 1, out=self.left)
-        np.divide(1.0, self.left, out=self._share)
-        np.subtract(self.target, self.current, out=self._change)
-        self._change *= self._share
-        self.current += self._change
-        self.left -= 1
-        np.copyto(self.current, self.target, where=self.left == 0)
+        """Go on by a frame; return its commands (N, 3)."""
+        self.since += 1
         return self.current
 
 

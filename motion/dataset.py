@@ -19,7 +19,7 @@ from physics.robot import Robot
 from settings import ConfigError
 
 LEAST_STD = 1e-3  # of a joint's position [rad] or velocity [rad/s] that hardly moves
-HELD_OUT = 10  # one clip in so many, with its mirror image, is not fitted to
+HELD_OUT = 10  # the last clip of so many, or of fewer, is not fitted to, nor is its mirror image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +74,21 @@ class Dataset:
         """Return how many frames each clip has, (C)."""
         return np.diff([*self.starts, len(self.frame)])
 
+    def slowest(self, count: int) -> np.ndarray:
+        """Return frames (count, 2J) under the commands nearest to standing still, of every part of a gait."""
+        speed = np.linalg.norm(self.command / np.maximum(np.abs([self.low, self.high]).max(axis=0), 1e-6), axis=1)
+        nearest = np.argsort(speed, kind="stable")[: 8 * count]
+        return self.frame[nearest[np.arange(count) * len(nearest) // count]]
+
     def windows(self, frames: int, held_out: bool = False) -> np.ndarray:
         """Return the first frames of all windows of so many frames and one more, (W), within one clip each.
 
-        held_out: of the clips that are not fitted to instead. Raises ConfigError where every clip is too short.
+        held_out: of the clips that are not fitted to instead; a single clip is both. Raises ConfigError where every
+        clip is too short.
         """
         pairs = np.arange(len(self.starts)) // 2
-        chosen = (pairs % HELD_OUT == HELD_OUT - 1) == held_out
+        count = len(self.starts) // 2
+        chosen = ((pairs % HELD_OUT == min(HELD_OUT, count) - 1) == held_out) | (count == 1)
         found = [
             np.arange(start, start + length - frames)
             for start, length, take in zip(self.starts, self.lengths(), chosen, strict=True)
@@ -120,10 +128,17 @@ def load(path: str | os.PathLike) -> Dataset:
 def by_formula(
     robot: Robot, names: Sequence[str], clips: int, frames: int, bounds: np.ndarray, fps: float = 50.0, seed: int = 0
 ) -> list[Clip]:
-    """Return clips of each gait under commands that change every two seconds; bounds: of commands (3, 2)."""
+    """Return clips of each gait under commands that change every two seconds; bounds: of commands (3, 2).
+
+    Every third clip stays within a quarter of the bounds about standing: there are few such commands in a wide range,
+    and a gait that was seldom seen there comes to rest.
+    """
     random = np.random.default_rng(seed)
     made = []
     for name in names:
-        courses = sequences(CommandSampler(bounds=bounds, seed=int(random.integers(2**31))), clips, frames)
-        made += [gait.clip(robot, name, courses[:, i], fps, random.uniform()) for i in range(clips)]
+        for third, level in enumerate((1.0, 1.0, 0.25)):
+            sampler = CommandSampler("curriculum", bounds, seed=int(random.integers(2**31)))
+            sampler.set_level(level)
+            courses = sequences(sampler, len(range(third, clips, 3)), frames)
+            made += [gait.clip(robot, name, course, fps, random.uniform()) for course in courses.transpose(1, 0, 2)]
     return made

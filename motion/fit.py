@@ -1,11 +1,11 @@
 """Fit a generator to motion.
 
-    python -m motion.fit --robot NAME --out FILE [--gaits NAME ...] [--clips FILE ...]
+    python -m motion.fit --robot NAME --out FILE [--gaits NAME ...] [--clips FILE ...] [--policies PATH ...]
                          [--epochs N] [--seed N] [--resume]
 
 The network sees windows of 30 frames. In each it goes on from the true frame with a chance that falls from 1 to 0.3, by
 0.995 an epoch, else from its own, as it will have to (scheduled sampling; Bengio et al., 2015). The data are gaits by
-formula and clips of one's own, all mirrored.
+formula, clips of one's own and clips of walking policies, all mirrored.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motion import clip, dataset, gait
+from motion import clip, dataset, gait, record
 from motion.command import RANGE
 from motion.dataset import Dataset
 from motion.network import MotionNetwork, NetworkCfg
@@ -41,22 +41,26 @@ class FitCfg(Section):
 
     window: int = knob(30, "frames of a window", low=1, high=1000)
     batch: int = knob(512, "windows of a step", low=1, high=1 << 20)
-    steps: int = knob(50, "steps of an epoch", low=1, high=10**6)
-    epochs: int = knob(60, "epochs", low=1, high=10**6)
+    steps: int = knob(10, "steps of an epoch", low=1, high=10**6)
+    epochs: int = knob(400, "epochs", low=1, high=10**6)
     learning_rate: float = knob(2e-3, "learning rate at first, falling to nothing as a cosine", low=1e-8, high=1.0)
     teacher: float = knob(0.995, "times the chance of going on from the true frame, an epoch", low=0.0, high=1.0)
     floor: float = knob(0.3, "least chance of it", low=0.0, high=1.0)
+    noise: float = knob(0.05, "of the frames that it goes on from, in deviations", low=0.0, high=10.0)
 
 
-def rollout(net: MotionNetwork, frame: Tensor, command: Tensor, teacher: float, generator: torch.Generator) -> Tensor:
+def rollout(
+    net: MotionNetwork, frame: Tensor, command: Tensor, teacher: float, noise: float, generator: torch.Generator
+) -> Tensor:
     """Return the predictions (T, N, 2J) of windows (T + 1, N, 2J), normalised.
 
-    command: (T, N, 3), scaled; teacher: chance, for each robot and frame, of going on from the true frame.
+    command: (T, N, 3), scaled; teacher: chance, for each robot and frame, of going on from the true frame; noise: of
+    what it goes on from, whose error the next frame is to correct.
     """
     now = frame[0]
     found = []
     for t in range(len(command)):
-        found.append(net(now, command[t]))
+        found.append(net(now + noise * torch.randn(now.shape, generator=generator), command[t]))
         true = torch.rand(frame.shape[1], 1, generator=generator) < teacher
         now = torch.where(true, frame[t + 1], found[-1])
     return torch.stack(found)
@@ -76,6 +80,7 @@ class Fit:
         self.net = MotionNetwork(data.frame.shape[1] // 2, network, data.robot, data.fps)
         for name in ("mean", "std", "low", "high"):
             getattr(self.net, name).copy_(torch.from_numpy(getattr(data, name)))
+        self.net.examples.copy_(torch.from_numpy(data.slowest(len(self.net.examples))))
         self.frame = self.net.normalise(torch.from_numpy(data.frame))
         self.command = self.net.scale_command(torch.from_numpy(data.command))
         self.windows = {held: torch.from_numpy(data.windows(cfg.window, held)) for held in (False, True)}
@@ -96,7 +101,7 @@ class Fit:
     def gradient(self, random: torch.Generator, teacher: float) -> tuple[Tensor, float]:
         """Return the loss's gradient, one vector, and the loss, of a thread's windows."""
         frame, command = self.batch(random)
-        loss = (rollout(self.net, frame, command, teacher, random) - frame[1:]).square().mean()
+        loss = (rollout(self.net, frame, command, teacher, self.cfg.noise, random) - frame[1:]).square().mean()
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.parameters)]), float(loss.detach())
 
     def take_epoch(self) -> dict[str, float]:
@@ -203,6 +208,10 @@ def gather(args: argparse.Namespace) -> Dataset:
     clips = dataset.by_formula(robot, args.gaits, args.each, args.frames, bounds, seed=args.seed) if args.gaits else []
     for path in args.clips:
         clips.append(clip.load(path))
+    for given in args.policies:
+        recorded, fell = record.record(record.policy(given), args.each, args.frames, args.seed)
+        print(f"{len(recorded)} clips of {given}" + (f"; {fell} robots fell" if fell else ""), flush=True)
+        clips += recorded
     return Dataset.of(robot, clips)
 
 
@@ -213,11 +222,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", default="motion.pt", metavar="FILE", help="what to write, after every epoch")
     parser.add_argument("--gaits", nargs="*", default=["trot"], metavar="NAME", help=", ".join(gait.GAITS))
     parser.add_argument("--clips", nargs="*", default=[], metavar="FILE", help="clips of one's own, .npz")
-    parser.add_argument("--each", type=int, default=60, help="clips of each gait")
-    parser.add_argument("--frames", type=int, default=500, help="frames of a clip by formula")
+    parser.add_argument(
+        "--policies",
+        nargs="*",
+        default=[],
+        metavar="PATH",
+        help="walking policies to record: checkpoints, runs, or tasks whose policy comes with Foal",
+    )
+    parser.add_argument("--each", type=int, default=120, help="clips of each gait and policy")
+    parser.add_argument("--frames", type=int, default=500, help="frames of a clip that is made")
     parser.add_argument("--range", nargs=6, type=float, default=RANGE.ravel().tolist(), metavar="X",
                         help="commands: lowest and highest forward, sideways [m/s] and turning [rad/s]")  # fmt: skip
-    parser.add_argument("--epochs", type=int, default=FitCfg().epochs, help="passes of 50 steps")
+    parser.add_argument("--epochs", type=int, default=FitCfg().epochs, help="times that many steps")
     parser.add_argument("--hidden", type=int, default=NetworkCfg().hidden, help="features of a layer")
     parser.add_argument("--batch", type=int, default=FitCfg().batch, help="windows of a step")
     parser.add_argument("--steps", type=int, default=FitCfg().steps, help="steps of an epoch")

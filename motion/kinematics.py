@@ -23,6 +23,41 @@ def feet(robot: Robot, joints: np.ndarray) -> np.ndarray:
     return robot.offset[:, 0] + np.stack([plane.real, c * side - s * plane.imag, s * side + c * plane.imag], axis=-1)
 
 
+def bodies(robot: Robot, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return places (..., 13, 3) [m] and quaternions (..., 13, 4) of root and legs' links, and feet (..., 4, 3).
+
+    In the base frame. Links are in the order hip, thigh, calf, legs FL, FR, RL, RR; a link is where its joint is.
+    """
+    q = np.asarray(joints, float).reshape(*np.shape(joints)[:-1], 4, 3)
+    half = 0.5 * q
+    zero = np.zeros(q.shape[:-1])
+    places = [np.broadcast_to(robot.offset[:, 0], (*zero.shape, 3))]
+    turns = [np.stack([np.cos(half[..., 0]), np.sin(half[..., 0]), zero, zero], axis=-1)]
+    for joint in (1, 2):
+        turn = np.stack([np.cos(half[..., joint]), zero, np.sin(half[..., joint]), zero], axis=-1)
+        places.append(places[-1] + turned(turns[-1], robot.offset[:, joint]))
+        turns.append(multiplied(turns[-1], turn))
+    feet = places[-1] + turned(turns[-1], robot.foot_offset)
+    shape = (*q.shape[:-2], 12)
+    of_legs = np.stack(places, axis=-2).reshape(*shape, 3), np.stack(turns, axis=-2).reshape(*shape, 4)
+    root = np.zeros((*q.shape[:-2], 1, 3)), np.broadcast_to([1.0, 0.0, 0.0, 0.0], (*q.shape[:-2], 1, 4))
+    return *(np.concatenate(pair, axis=-2) for pair in zip(root, of_legs, strict=True)), feet
+
+
+def turned(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Return vectors (..., 3) turned by quaternions (..., 4), w x y z."""
+    u = quaternion[..., 1:]
+    return vector + 2.0 * np.cross(u, np.cross(u, vector) + quaternion[..., :1] * vector)
+
+
+def multiplied(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the quaternion (..., 4) of turning by b, then by a."""
+    u = a[..., 1:]
+    v = b[..., 1:]
+    w = a[..., :1] * b[..., :1] - (u * v).sum(axis=-1, keepdims=True)
+    return np.concatenate([w, a[..., :1] * v + b[..., :1] * u + np.cross(u, v)], axis=-1)
+
+
 def joints(robot: Robot, feet: np.ndarray) -> np.ndarray:
     """Return the joint angles (..., 12) [rad] that put the feet's centres (..., 4, 3) [m, base frame] where they are.
 

@@ -5,9 +5,10 @@
     h <- ELU(sum_k alpha_k (W_k h + b_k))      every layer; the last has no ELU and gives the change of the frame
 
 Blended are the experts' weights, as by Zhang et al., 2018 (mode-adaptive networks), whose product for a robot is
-(sum_k alpha_k W_k) h. A matrix for each robot would be formed for that; here its input is put K times beside itself,
+(sum_k alpha_k W_k) h. A matrix for each robot would be formed for that. Here its input is put K times beside itself,
 times each of the weights, (alpha_1 h, ..., alpha_K h, alpha), and one product with all experts' weights, below one
-another, does the same for all robots (benchmarks/motion.py measures both).
+another, does the same for all robots; compiled code (fused/experts.py) multiplies h by every expert and blends what
+comes of it before it leaves the core's cache. `python -m benchmarks.motion --mode full` measures all three.
 
 J joints, N robots, K experts.
 """
@@ -15,14 +16,16 @@ J joints, N robots, K experts.
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fused.experts import GATE
 from settings import Section, knob
 
-GATE = 32  # features of the gate's layer
+EXAMPLES = 64  # frames that a robot may begin with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class NetworkCfg(Section):
 
     experts: int = knob(4, "experts that the gate blends", low=1, high=64)
     layers: int = knob(3, "layers of an expert", low=2, high=16)
-    hidden: int = knob(128, "features of a layer", low=1, high=4096)
+    hidden: int = knob(64, "features of a layer", low=1, high=4096)
 
 
 class MotionNetwork(nn.Module):
@@ -60,6 +63,7 @@ class MotionNetwork(nn.Module):
         self.register_buffer("std", torch.ones(frame))
         self.register_buffer("low", -torch.ones(3))
         self.register_buffer("high", torch.ones(3))
+        self.register_buffer("examples", torch.zeros(EXAMPLES, frame))  # [rad], [rad/s]
 
     def normalise(self, frame: Tensor) -> Tensor:
         """Return frames (..., 2J), positions [rad] before velocities [rad/s], in deviations from their means."""
@@ -73,13 +77,16 @@ class MotionNetwork(nn.Module):
         """Return commands (..., 3) as numbers from -1, the lowest that it knows, to 1."""
         return 2.0 * (command - self.low) / (self.high - self.low) - 1.0
 
-    def forward(self, frame: Tensor, command: Tensor) -> Tensor:
-        """Return the next frames (N, 2J), normalised, of normalised frames (N, 2J) and scaled commands (N, 3)."""
+    def forward(self, frame: Tensor, command: Tensor, blend: Callable | None = None) -> Tensor:
+        """Return the next frames (N, 2J), normalised, of normalised frames (N, 2J) and scaled commands (N, 3).
+
+        blend: blended(), or what does the same.
+        """
         z = torch.cat((frame, command), dim=-1)
         alpha = self.gate(z).softmax(dim=-1)
         h = z
         for i, weight in enumerate(self.weights):
-            h = blended(h, alpha, weight)
+            h = (blend or blended)(h, alpha, weight)
             if i < len(self.weights) - 1:
                 h = F.elu(h)
         return frame + h

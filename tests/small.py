@@ -97,6 +97,12 @@ def look_at_physics(result):
     assert min(result[key] for key in PHYSICS_KEYS) > 0
 
 
+def look_at_motion(result):
+    assert min(result["deque_ratio"], result["matmul_ratio"], *result["frame_seconds"].values()) > 0
+    assert [row["robots"] for row in result["sizes"]] == [32, 64]
+    assert result["free_run"]["exploding"] == 0.0
+
+
 def look_at_scaling(result):
     assert result["training"]["one machine"]["iterations_alike"] == 2
     assert min(result["messages"]["one machine"].values()) > 0
@@ -168,6 +174,17 @@ BENCHMARKS = {
         look=look_at_environment,
     ),
     "gpu": Small("--device cpu --minutes 0.01 --robots 64", {"gpu": {"SIZES": '("small",)'}}, look=look_at_gpu),
+    "motion": Small(
+        "--mode full --quick --plot motion.png",
+        {
+            "motion": {
+                "ROBOTS": "128", "SIZES": "(32, 64)", "BUFFERS": "((8, 4),)", "FRAMES": "3", "DEQUE_FRAMES": "2",
+                "PRODUCT_FRAMES": "1", "COMMANDS": "4", "CHUNKS": "(64,)",
+            },
+        },
+        keys=("deque_ratio", "matmul_ratio", "memory_share", "free_run", "blends", "sizes", "buffers"),
+        look=look_at_motion,
+    ),
     "physics": Small(
         "--quick",
         {
@@ -257,7 +274,7 @@ def run_benchmark(name, arguments, monkeypatch):
     found = numbers(result)
     assert len(found) > 3
     assert all(map(math.isfinite, found))
-    if "--part" not in arguments:
+    if not {"--part", "--mode"} & set(arguments):
         assert set(small.keys) <= set(result)
         small.look(result)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import commands
+import numpy as np
 import pytest
 from commands import ROOT, called
 from robot_files import to_urdf
@@ -20,6 +21,7 @@ from torch.distributed.run import get_args_parser
 
 import simulate
 from environments import registry
+from motion import clip, fit, gait
 from physics import load_robot
 from training import seeds
 from training.options import read_command_line
@@ -68,6 +70,8 @@ def write_what_is_named(words, folder):
         if word == STANDS_FOR["RUN"]:
             write_run(folder / word)
             (folder / word / "metrics.csv").unlink()
+        if word.endswith(".npz"):
+            clip.save(folder / word, gait.clip(load_robot("go1"), "trot", np.tile([0.5, 0.0, 0.0], (60, 1))))
         if word.endswith(".urdf"):
             (folder / word).parent.mkdir(exist_ok=True)
             (folder / word).write_text(to_urdf(load_robot("go1")))
@@ -108,6 +112,15 @@ def run_simulate(words, folder, monkeypatch):
     else:
         look_at_training(folder)
         assert any(before.get(path) != path.stat().st_mtime_ns for path in folder.rglob("*.pt"))
+
+
+def run_fit(name, words, monkeypatch):
+    """Run motion.fit at a tiny size and look at the network that it writes."""
+    small = "--each 10 --frames 60 --hidden 8 --batch 8 --steps 1 --epochs 2"
+    done = called(fit.main, [*words, *small.split()], monkeypatch)
+    assert (name, done.code) == ("fit", 0), done.out + done.err
+    robot, out = (words[words.index(option) + 1] for option in ("--robot", "--out"))
+    assert fit.load(out, robot).joints == 12
 
 
 def read_torchrun(first, words, monkeypatch):
@@ -209,7 +222,7 @@ def test_a_shown_command_works(command, workplace, monkeypatch):
     else:
         assert program == "-m", "say here how to run it"
         folder, name = words[0].removeprefix("foal.").split(".")  # installed, what is in the clone: test_installed.py
-        {"benchmarks": run_benchmark, "examples": run_example}[folder](name, words[1:], monkeypatch)
+        {"motion": run_fit, "benchmarks": run_benchmark, "examples": run_example}[folder](name, words[1:], monkeypatch)
 
 
 def test_what_make_is_shown_to_make_is_there():

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import mujoco
 import numpy as np
 import pytest
+from oracle import twin
 
 from motion import gait, kinematics
 from motion.clip import command_of, load, save
@@ -24,6 +26,21 @@ def test_feet_are_where_the_joints_put_them_and_the_other_way_around(name):
     far = feet + [0, 0, -5.0]
     assert np.isfinite(kinematics.joints(robot, far)).all()
     assert kinematics.reach_error(robot, far).min() > 3
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_bodies_are_where_mujoco_has_them(name):
+    robot = load_robot(name)
+    model, data = twin(robot, 1e-3)
+    angles = robot.home_joints.ravel() + np.random.default_rng(0).uniform(-0.6, 0.6, (20, 12))
+    places, turns, feet = kinematics.bodies(robot, angles)
+    np.testing.assert_allclose(feet, kinematics.feet(robot, angles), atol=1e-12)
+    for i, q in enumerate(angles):
+        data.qpos[:] = [0, 0, 0, 1, 0, 0, 0, *q]
+        mujoco.mj_kinematics(model, data)
+        np.testing.assert_allclose(places[i], data.xpos[1:14], atol=1e-6)
+        same = np.abs((turns[i] * data.xquat[1:14]).sum(axis=1))
+        np.testing.assert_allclose(same, 1.0, atol=1e-9)
 
 
 def test_feet_stand_on_the_ground_at_home():

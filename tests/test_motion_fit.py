@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from motion import dataset, fit, gait
+from motion import dataset, fit, gait, record
+from motion.clip import command_of
 from motion.dataset import Dataset
 from motion.fit import Fit, FitCfg, rollout
 from motion.network import MotionNetwork, NetworkCfg, blended, blended_by_robot
@@ -58,8 +59,8 @@ def test_scheduled_sampling_goes_on_from_the_truth_or_from_itself():
     frame, command = torch.randn(5, 3, 24), torch.rand(4, 3, 3)
     random = torch.Generator().manual_seed(0)
     by_truth = torch.stack([net(frame[t], command[t]) for t in range(4)])
-    torch.testing.assert_close(rollout(net, frame, command, 1.0, random), by_truth)
-    torch.testing.assert_close(rollout(net, frame, command, 0.0, random), net.run(frame[0], command))
+    torch.testing.assert_close(rollout(net, frame, command, 1.0, 0.0, random), by_truth)
+    torch.testing.assert_close(rollout(net, frame, command, 0.0, 0.0, random), net.run(frame[0], command))
 
 
 def test_data_are_there_mirrored_and_windows_lie_within_clips(data):
@@ -162,3 +163,23 @@ def test_the_command_fits_goes_on_and_refuses(tmp_path, monkeypatch, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert told in line
     assert not (tmp_path / "other.pt").exists()
+
+
+def test_a_policy_is_recorded_as_it_walks():
+    robot = load_robot("go1")
+    clips, fell = record.record(record.policy("quadruped-walk-flat"), 12, 150)
+    assert len(clips) + fell == 12 and fell <= 1
+    data = Dataset.of(robot, clips)
+    assert data.fps == 50 and len(data.frame) == 2 * 150 * len(clips)
+    asked = np.stack([clip.command for clip in clips])
+    assert np.ptp(asked, axis=(0, 1)).min() > 0.5
+    done = np.stack([command_of(clip.arrays()) for clip in clips])
+    steady = (asked[:, 100:125] == asked[:, 60:61]).all(axis=(1, 2))
+    assert np.abs(done - asked)[steady, 100:125].mean() < 0.2
+
+
+def test_only_policies_that_walk_as_commanded_are_recorded():
+    with pytest.raises(
+        ConfigError, match=r"quadruped-balance.pt: expected a policy of a task that asks for velocities"
+    ):
+        record.record(record.policy("quadruped-balance"), 2, 10)
