@@ -109,15 +109,19 @@ def foot_places(robot: Robot, gait: Gait, phase: np.ndarray, command: np.ndarray
 
 
 def clip(robot: Robot, name: str, command: np.ndarray, fps: float = 50.0, phase: float = 0.0) -> Clip:
-    """Return a gait that follows commands (T, 3), one a frame, from a phase on [cycles]."""
+    """Return a gait that follows commands (T, 3), one a frame, from a phase on [cycles].
+
+    Joints stay within their ranges, so that feet slip where a stride is longer than legs are.
+    """
     gait = of(name)
     command = np.asarray(command, float)
     cycles = np.concatenate([[0.0], np.cumsum(frequency(gait, command)[:-1])]) / fps + phase
+    lowest, highest = np.moveaxis(robot.joint_range.reshape(-1, 2), -1, 0)
 
     def pose(share: float) -> tuple[np.ndarray, np.ndarray]:
         """Return joints and height of the root a share of a frame later."""
         places, rise = foot_places(robot, gait, cycles + share * frequency(gait, command) / fps, command)
-        return kinematics.joints(robot, places), rise
+        return np.clip(kinematics.joints(robot, places), lowest, highest), rise
 
     joints, rise = pose(0.0)
     (before, low), (after, high) = pose(-SHORT), pose(SHORT)

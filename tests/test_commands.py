@@ -236,7 +236,7 @@ def test_options_that_are_shown_are_there(monkeypatch):
     for task in registry.list_registered_envs():
         text = called(simulate.main, ["--task", task, "--help", "all"], monkeypatch).out
         known["simulate.py"] |= set(re.findall(r"--[\w.-]+", text))
-    for folder, names in (("benchmarks", BENCHMARKS), ("examples", EXAMPLES)):
+    for folder, names in (("benchmarks", BENCHMARKS), ("examples", EXAMPLES), ("motion", ["fit"])):
         for name in (name for name in names if installed(*NEEDS.get(name, ()))):
             module = importlib.import_module(f"{folder}.{name}")
             known[name] = set(re.findall(r"--[\w.-]+", called(module.main, ["--help"], monkeypatch).out))
