@@ -43,7 +43,7 @@ class DequeGenerator:
     """The same network with a queue of frames for each robot, refilled by 50 for the robots whose queue is half empty.
 
     Robots that are due, or whose command changed, are computed together, in the faster precision, and each one's frames
-    go into its queue as a whole. Commands change at once, without the smoothing that costs Foal three frames.
+    go into its queue as a whole. Commands change at once, without smoothing.
     """
 
     def __init__(self, net: MotionNetwork, robots: int, commands: np.ndarray, dtype: torch.dtype) -> None:

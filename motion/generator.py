@@ -76,7 +76,7 @@ class MotionGenerator:
     default the one that comes with Foal; robot: its name, to refuse another's network; ahead: how many frames after the
     one shown are always there; seed: of where in their cycles robots begin.
 
-    Every robot stands still at first. Raises ConfigError for what does not fit.
+    Every robot is asked to stand at first. Raises ConfigError for what does not fit.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class MotionGenerator:
         self.num_envs = num_envs
         self.ahead = ahead
         self.device = torch.device(device)
-        self.bounds = torch.stack((self.net.low, self.net.high), dim=1).numpy()
+        self.bounds = torch.stack((self.net.low, self.net.high), dim=1).cpu().numpy()
         self.random = np.random.default_rng(seed)
         self.clamped = 0  # commands that were out of range
         self.broken = 0  # robots begun anew, as a frame of theirs was not finite
@@ -135,7 +135,7 @@ class MotionGenerator:
         """Begin anew with some robots, all by default.
 
         init_motion: (n, 2J) joint positions before velocities, else as robots of the data were; commands: (n, 3), else
-        standing still. Roots are at the origin, heading along x.
+        to stand. Roots are at the origin, heading along x.
         """
         ids = self._ids(env_ids)
         if init_motion is None:
@@ -291,7 +291,8 @@ class MotionGenerator:
     def _wanted(self, ids: np.ndarray) -> np.ndarray:
         """Return how many frames to compute of robots at once: twice as many as they are under their command."""
         ring = self.ring
-        return np.clip(2 * (ring.at[ids] - ring.since[ids]), max(1, self.ahead), MODES[self.mode].refill)
+        least = max(1, self.ahead)
+        return np.clip(2 * (ring.at[ids] - ring.since[ids]), least, max(least, MODES[self.mode].refill))
 
     def _fill(self, ids: np.ndarray, counts: np.ndarray) -> None:
         """Compute up to so many frames more of some robots, as many as there is room for."""

@@ -148,6 +148,16 @@ def test_frequent_changes_cost_few_frames():
     assert made.frames - before <= 20 * 64 * 3
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("ahead", [0, 1, 10])
+def test_frames_ahead_are_those_that_are_shown_later(mode, ahead):
+    made = MotionGenerator(5, mode, network=network(), ahead=ahead)
+    frames(made, 3)
+    made.update_commands(np.array([0.7, 0.1, 0.2]))
+    told = [torch.cat(made.peek(i), dim=1).numpy().copy() for i in range(ahead, -1, -1)]  # the farthest one first
+    np.testing.assert_allclose(frames(made, ahead + 1), told[::-1], atol=0.05)
+
+
 def test_the_root_follows_commands_and_the_lowest_foot_stands():
     robot = load_robot("go1")
     made = MotionGenerator(4, network=network())
