@@ -132,6 +132,48 @@ def product(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
 
 
 @inline
+def tile_weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
+    """Do what weight_gradient() does in the matrix unit, after begin_tiles(): a tile of x with four of dy, or two.
+
+    rows and inner: whole numbers of 2 TILE and TILE.
+    """
+    step = 2 * WIDTH
+    whole = rows - rows % (4 * TILE)
+    for k in range(0, inner, TILE):
+        for r in range(0, whole, 4 * TILE):
+            tile_zero(0)
+            tile_zero(1)
+            tile_zero(2)
+            tile_zero(3)
+            for s in range(0, columns, step):
+                place = r * y_stride + s
+                tile_load_transposed(7, x, k * x_stride + s, 2 * x_stride)
+                tile_load(4, dy, place, 2 * y_stride)
+                tile_multiply(0, 4, 7)
+                tile_load(5, dy, place + TILE * y_stride, 2 * y_stride)
+                tile_multiply(1, 5, 7)
+                tile_load(4, dy, place + 2 * TILE * y_stride, 2 * y_stride)
+                tile_multiply(2, 4, 7)
+                tile_load(5, dy, place + 3 * TILE * y_stride, 2 * y_stride)
+                tile_multiply(3, 5, 7)
+            tile_store(0, dweight, r * inner + k, 4 * inner)
+            tile_store(1, dweight, (r + TILE) * inner + k, 4 * inner)
+            tile_store(2, dweight, (r + 2 * TILE) * inner + k, 4 * inner)
+            tile_store(3, dweight, (r + 3 * TILE) * inner + k, 4 * inner)
+        for r in range(whole, rows, 2 * TILE):
+            tile_zero(0)
+            tile_zero(1)
+            for s in range(0, columns, step):
+                tile_load_transposed(7, x, k * x_stride + s, 2 * x_stride)
+                tile_load(4, dy, r * y_stride + s, 2 * y_stride)
+                tile_multiply(0, 4, 7)
+                tile_load(5, dy, (r + TILE) * y_stride + s, 2 * y_stride)
+                tile_multiply(1, 5, 7)
+            tile_store(0, dweight, r * inner + k, 4 * inner)
+            tile_store(1, dweight, (r + TILE) * inner + k, 4 * inner)
+
+
+@inline
 def weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
     """Set dweight[r inner + k] = sum_s dy[r y_stride + s] x[k x_stride + s].
 
@@ -140,39 +182,7 @@ def weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
     step = pairs_of(x) * WIDTH
     if HAS_TILES and pairs_of(x) == 2 and rows % (2 * TILE) == 0 and inner % TILE == 0:
         begin_tiles()
-        whole = rows - rows % (4 * TILE)
-        for k in range(0, inner, TILE):
-            for r in range(0, whole, 4 * TILE):
-                tile_zero(0)
-                tile_zero(1)
-                tile_zero(2)
-                tile_zero(3)
-                for s in range(0, columns, step):
-                    place = r * y_stride + s
-                    tile_load_transposed(7, x, k * x_stride + s, 2 * x_stride)
-                    tile_load(4, dy, place, 2 * y_stride)
-                    tile_multiply(0, 4, 7)
-                    tile_load(5, dy, place + TILE * y_stride, 2 * y_stride)
-                    tile_multiply(1, 5, 7)
-                    tile_load(4, dy, place + 2 * TILE * y_stride, 2 * y_stride)
-                    tile_multiply(2, 4, 7)
-                    tile_load(5, dy, place + 3 * TILE * y_stride, 2 * y_stride)
-                    tile_multiply(3, 5, 7)
-                tile_store(0, dweight, r * inner + k, 4 * inner)
-                tile_store(1, dweight, (r + TILE) * inner + k, 4 * inner)
-                tile_store(2, dweight, (r + 2 * TILE) * inner + k, 4 * inner)
-                tile_store(3, dweight, (r + 3 * TILE) * inner + k, 4 * inner)
-            for r in range(whole, rows, 2 * TILE):
-                tile_zero(0)
-                tile_zero(1)
-                for s in range(0, columns, step):
-                    tile_load_transposed(7, x, k * x_stride + s, 2 * x_stride)
-                    tile_load(4, dy, r * y_stride + s, 2 * y_stride)
-                    tile_multiply(0, 4, 7)
-                    tile_load(5, dy, (r + TILE) * y_stride + s, 2 * y_stride)
-                    tile_multiply(1, 5, 7)
-                tile_store(0, dweight, r * inner + k, 4 * inner)
-                tile_store(1, dweight, (r + TILE) * inner + k, 4 * inner)
+        tile_weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight)
         end_tiles()
     else:
         for r in range(0, rows, ROWS):

@@ -44,6 +44,17 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any
     return builder.bitcast(builder.gep(data, [index]), _BYTE.as_pointer())
 
 
+def _moved(instruction: str, tile: Any, array: Any) -> tuple:
+    """Return signature and code of what moves a tile between its register and an array."""
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        place = _place(context, builder, signature.args[1], values[1], values[2])
+        _call(builder, instruction, _number(tile), place, values[3])
+        return context.get_dummy_value()
+
+    return types.void(tile, array, types.intp, types.intp), code
+
+
 @intrinsic
 def begin_tiles(typing):
     """Say what shape tiles have; nothing between this and end_tiles() may raise."""
@@ -83,13 +94,7 @@ def tile_zero(typing, tile):
 @intrinsic(prefer_literal=True)
 def tile_load(typing, tile, array, index, stride):
     """Read a tile from array[index] on, rows so many bytes apart."""
-
-    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
-        place = _place(context, builder, signature.args[1], values[1], values[2])
-        _call(builder, "tileloadd64", _number(tile), place, values[3])
-        return context.get_dummy_value()
-
-    return types.void(tile, array, types.intp, types.intp), code
+    return _moved("tileloadd64", tile, array)
 
 
 @intrinsic(prefer_literal=True)
@@ -115,13 +120,7 @@ def tile_load_transposed(typing, tile, array, index, stride):
 @intrinsic(prefer_literal=True)
 def tile_store(typing, tile, array, index, stride):
     """Write a tile to array[index] on, rows so many bytes apart."""
-
-    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
-        place = _place(context, builder, signature.args[1], values[1], values[2])
-        _call(builder, "tilestored64", _number(tile), place, values[3])
-        return context.get_dummy_value()
-
-    return types.void(tile, array, types.intp, types.intp), code
+    return _moved("tilestored64", tile, array)
 
 
 @intrinsic(prefer_literal=True)
