@@ -1,21 +1,29 @@
-"""An MJCF or URDF file, compiled by MuJoCo: the base and the four legs in it, in one pose.
+"""An MJCF or URDF file, compiled by MuJoCo: the base and the four legs in it, in one pose and one frame.
 
-MuJoCo's compiler knows defaults, includes, units and orders of rotation. Its model stands in the zero pose, base
-at the origin and every joint coordinate 0: there the frames of a Robot are parallel to the base's, so constant
-rotations between the file's frames drop out. Meshes and pictures need not be there.
+MuJoCo's compiler knows defaults, includes, units and orders of rotation. Its model stands in the zero pose, every joint
+coordinate 0, base at the origin and turned so that x is forward, y to the left and z up: there the frames of a Robot
+are parallel to the world's, so constant rotations between the file's frames drop out. Meshes and pictures need not be
+there. Joints that are none of a leg's three are locked, their bodies then being part of what bears them.
 """
 
+import dataclasses
+import itertools
 import math
 import pathlib
 import re
 from typing import Any
-from xml.parsers import expat
 
 import numpy as np
 
+from physics.model_text import ModelText
 from physics.robot import AXES, JOINTS, RobotError
 
 TOLERANCE = 1e-3  # of a direction [rad]: what files round off
+ACROSS = 0.1  # component below which one axis counts as across another [1]
+FRONT = {"fl", "fr", "lf", "rf", "front", "fore"}  # parts of names of front legs' bodies and joints
+REAR = {"rl", "rr", "hl", "hr", "lh", "rh", "bl", "br", "lb", "rb", "rear", "hind", "back"}
+DUST = 1e-12  # mass of a moving body that has none itself, for MuJoCo refuses it [kg]
+NO_INERTIA = 1e-14  # what MuJoCo refuses too [kg m^2]
 
 # What a Robot has no place for: array of the compiled model (MuJoCo's versions differ in them), element, meaning.
 FOREIGN = (
@@ -31,97 +39,40 @@ DRAWN = ("skins", "lights", "meshes", "hfields", "materials", "textures")  # wha
 REFERRING = ("pairs", "excludes", "sensors", "tuples")  # what may refer to a dropped mesh
 
 
-def _finite_or_text(token: str) -> bool:
-    try:
-        return math.isfinite(float(token))
-    except ValueError:
-        return True
+@dataclasses.dataclass(frozen=True)
+class ImportOptions:
+    """What a file leaves open, or has otherwise.
 
-
-class _Scan:
-    """What is to be known of an XML file before MuJoCo reads it.
-
-    root: its first tag; included: contents of the files that it includes, by name; turned: the rpy of the
-    inertials of a URDF, by link.
-
-    Raises RobotError if a file cannot be read or is no XML, and for what MuJoCo, or a version of it, passes over:
-    numbers that are not finite, and joints that mimic others.
+    lock: angle of joints to be locked, by name [rad]; torque_limit: of every joint, 0 for the file's [N m];
+    foot_radius: of every foot, 0 for the file's [m].
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self.folder = path.parent
-        self.root = ""
-        self.included: dict[str, bytes] = {}
-        self.turned: dict[str, str] = {}
-        self._read(path)
-
-    def _read(self, path: pathlib.Path) -> None:
-        opened: list[tuple[str, str, str]] = []  # tags, names, labels; without a name, those of what encloses it
-        problems: list[str] = []
-
-        def open_element(tag: str, attributes: dict[str, str]) -> None:
-            self.root = self.root or tag
-            around, name, label = opened[-1] if opened else ("", "", tag)
-            if "name" in attributes:
-                name = attributes["name"]
-                label = f"{tag} {attributes['name']!r}"
-            opened.append((tag, name, label))
-            for key, value in attributes.items():
-                if key != "name" and not all(map(_finite_or_text, value.split())):
-                    problems.append(f"{label}: expected finite numbers as {tag} {key}, got {value!r}")
-            if tag == "mimic":
-                problems.append(
-                    f"{label}: expected a joint that moves by itself, got a mimic of {attributes.get('joint')!r}"
-                )
-            for key in {"xyz", "rpy"} & set(attributes) if tag == "origin" else ():
-                if not _three_numbers(attributes[key]):
-                    problems.append(f"{label}: expected three numbers as {tag} {key}, got {attributes[key]!r:.40}")
-            if tag == "origin" and around == "inertial":
-                self.turned[name] = attributes.get("rpy", "0 0 0")
-            file = attributes.get("file", "")
-            if tag == "include" and file not in self.included and (self.folder / file).is_file():
-                self.included[file] = (self.folder / file).read_bytes()
-                self._read(self.folder / file)
-
-        parser = expat.ParserCreate()  # of no namespaces: URDF files use prefixes that they do not declare
-        parser.StartElementHandler = open_element
-        parser.EndElementHandler = lambda tag: opened.pop()
-        try:
-            parser.Parse(path.read_bytes(), True)
-        except OSError as error:
-            raise RobotError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
-        except RobotError:
-            raise
-        except (expat.ExpatError, LookupError, ValueError) as error:
-            raise RobotError(f"{path}: expected XML, got: {error}") from None
-        if problems:
-            raise RobotError(f"{path}: {problems[0]}")
-
-
-def _three_numbers(text: str) -> bool:
-    """Return whether a text is three numbers."""
-    try:
-        return len([float(token) for token in text.split()]) == 3
-    except ValueError:
-        return False
+    lock: tuple[tuple[str, float], ...] = ()
+    torque_limit: float = 0.0
+    foot_radius: float = 0.0
 
 
 class ModelFile:
-    """A floating base with four legs of three hinges, about +x, +y and +y of the base; everything else is refused.
+    """A floating base with four legs of three hinges, the first about one axis, the others across it.
 
     model, data: MuJoCo's, in the zero pose, inertias but for those of inertia(); mj: the package; base: a body;
-    bodies, joints: (4, 3) indices in the order of LEGS; origin: (4, 3, 3) joint origins, base frame [m]; paired:
-    names of geoms that collide by a <pair>.
+    bodies, joints: (4, 3) indices in the order of LEGS; sign: (4, 3) whether the file's joints turn about +x, +y and +y
+    (1) or the other way (-1); origin: (4, 3, 3) joint origins, base frame [m]; turned: whether the file's base frame is
+    another; paired: names of geoms that collide by a <pair>; notes: what was done and assumed, for people.
 
     path: of the file; its root element says which of the two it is.
 
     Raises RobotError, naming the file and the element.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, path: pathlib.Path, options: ImportOptions) -> None:
         self.file = str(path)
-        scan = _Scan(path)
-        root = scan.root
+        self.options = options
+        self.notes: list[str] = []
+        self.bare: list[int] = []  # bodies without inertia
+        self.assumed_feet: dict[int, float] = {}  # radius by body [m]
+        text = ModelText(path)
+        root = text.root
         if root not in ("mujoco", "robot"):
             raise self.fail(root, f"<mujoco> or <robot> as the root, got <{root}>")
         try:
@@ -132,25 +83,33 @@ class ModelFile:
             ) from None
         self.mj = mujoco
         try:
-            # from_file() refuses other endings, in some versions URDF's too
-            spec = (
-                mujoco.MjSpec.from_file(self.file)
-                if path.suffix == ".xml"
-                else mujoco.MjSpec.from_string(path.read_text("utf-8"), include=scan.included)
-            )
+            if root == "robot":
+                spec = mujoco.MjSpec.from_string(text.bodies_alone())
+            elif path.suffix == ".xml":  # from_file() refuses other endings in some versions
+                spec = mujoco.MjSpec.from_file(self.file)
+            else:
+                spec = mujoco.MjSpec.from_string(text.data.decode(), include=text.included)
             self._strip(spec, urdf=root == "robot")
-            self._keep_inertias(spec, scan.turned)
-            self.model = spec.compile()
+            self._keep_inertias(spec, text.turned)
+            self._compile(spec)
+            self._lock(spec, text.mimics)
         except RobotError:
             raise
         except (ValueError, mujoco.FatalError) as error:
-            text = " ".join(str(error).split())
-            element = re.search(r"[Ee]lement (?:name )?'([^']+)'", text)
-            raise self.fail(element[1] if element else root, f"what MuJoCo can compile, got: {text}") from None
-        self.data = mujoco.MjData(self.model)
+            told = " ".join(str(error).split())
+            element = re.search(r"[Ee]lement (?:name )?'([^']+)'", told)
+            raise self.fail(element[1] if element else root, f"what MuJoCo can compile, got: {told}") from None
         self._refuse_foreign()
-        self._find_legs()
+        self._turn()
         self._check_axes()
+
+    def _compile(self, spec: Any) -> None:
+        self.model = spec.compile()
+        self.data = self.mj.MjData(self.model)
+        self.data.qpos[:] = 0
+        for j in np.flatnonzero(self.model.jnt_type == self.mj.mjtJoint.mjJNT_FREE):
+            self.data.qpos[self.model.jnt_qposadr[j] + 3] = 1
+        self.mj.mj_kinematics(self.model, self.data)
 
     def fail(self, element: str, expected: str) -> RobotError:
         """Return the error about an element."""
@@ -181,26 +140,28 @@ class ModelFile:
         mj = self.mj
         compiler = spec.compiler
         inertia = self.mj.mjtInertiaFromGeom
-        ties = [element for element in spec.equalities if element.active]
-        for what, elements in (
-            ("equality constraint", ties),
-            ("tendon", spec.tendons),
-            ("flex", spec.flexes),
-            ("plugin", spec.plugins),
-        ):
+        for what, elements in (("flex", spec.flexes), ("plugin", spec.plugins)):
             for element in elements:
-                name = element.name or " and ".join(
-                    filter(None, (getattr(element, "name1", ""), getattr(element, "name2", "")))
-                )
-                raise self.fail(f"{what} {name!r}", "a tree of bodies and hinges and no more")
+                raise self.fail(f"{what} {element.name!r}", "a tree of bodies and hinges and no more")
 
         compiler.fusestatic = False  # keeps the names of bodies without joints
-        if urdf:
-            if compiler.inertiafromgeom == inertia.mjINERTIAFROMGEOM_AUTO:
-                compiler.inertiafromgeom = inertia.mjINERTIAFROMGEOM_FALSE  # a link without <inertial> has no mass
-            for body in spec.worldbody.bodies:
+        if urdf and compiler.inertiafromgeom == inertia.mjINERTIAFROMGEOM_AUTO:
+            compiler.inertiafromgeom = inertia.mjINERTIAFROMGEOM_FALSE  # a link without <inertial> has no mass
+        tops = list(spec.worldbody.bodies)
+        if urdf or not any(joint.type == mj.mjtJoint.mjJNT_FREE for joint in spec.joints):
+            for body in tops if urdf else tops[:1] if len(tops) == 1 else ():
                 if not len(body.joints):
                     body.add_freejoint()
+                    if not urdf:
+                        self.notes.append(f"body {body.name!r} has no free joint: it was given one")
+                        for key in list(spec.keys):  # which know nothing of it
+                            spec.delete(key)
+        for joint in spec.joints:
+            if joint.type == mj.mjtJoint.mjJNT_FREE:
+                held = [name for name in ("damping", "armature", "frictionloss") if np.any(getattr(joint, name))]
+                if held:
+                    self.notes.append(f"joint {joint.name!r} is free: its {' and '.join(held)} was dropped")
+                joint.damping, joint.armature, joint.frictionloss = np.zeros_like(joint.damping), 0.0, 0.0
 
         least, most = compiler.inertiagrouprange
         for geom in list(spec.geoms):
@@ -237,11 +198,19 @@ class ModelFile:
         R = np.zeros(9)
         quaternion = np.zeros(4)
         self.tensors: dict[str, np.ndarray] = {}
+        infers = spec.compiler.inertiafromgeom != mj.mjtInertiaFromGeom.mjINERTIAFROMGEOM_FALSE
         for k, body in enumerate(spec.bodies):
             xx, yy, zz, xy, xz, yz = body.fullinertia
             tensor = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+            given = body.explicitinertial
             if not np.isfinite(tensor).all():
-                continue
+                shaped = not given and infers and len(body.geoms)
+                if np.any(body.inertia) or shaped or not (given or len(body.joints)):
+                    continue
+                tensor = np.zeros((3, 3))  # none is given, or one that is 0
+                if not body.mass > 0 and len(body.joints):  # it bears others
+                    body.mass = DUST
+                body.explicitinertial = True
             if body.name in turned:
                 mj.mju_euler2Quat(quaternion, np.array(turned[body.name].split(), float), "XYZ")
                 mj.mju_quat2Mat(R, quaternion)
@@ -249,7 +218,8 @@ class ModelFile:
                 body.iquat = 1, 0, 0, 0
                 body.fullinertia = tensor[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
             low, middle, high = np.linalg.eigvalsh(tensor)
-            if (low < 1e-9 * high or high > (low + middle) * (1 - 1e-9)) and not spec.compiler.balanceinertia:
+            sound = high >= NO_INERTIA and low >= 1e-9 * high and high <= (low + middle) * (1 - 1e-9)
+            if not sound and not spec.compiler.balanceinertia:
                 body.name = body.name or f"without a name, {k}"
                 self.tensors[body.name] = tensor
                 body.fullinertia = np.full(6, math.nan)
@@ -262,15 +232,21 @@ class ModelFile:
                     i = self.model.dof_jntid[i] if name.startswith("dof") else i
                     raise self.fail(self.label(kind, i), f"what a Robot can represent, got {meaning}")
 
-    def _find_legs(self) -> None:
-        """Find the base and the legs' bodies and joints, by where they are in the zero pose."""
+    def _beyond(self) -> dict[int, list[int]]:
+        """Return the bodies with joints, by the one that bears them, or the world (0)."""
+        model = self.model
+        found: dict[int, list[int]] = {}
+        for b in range(1, model.nbody):
+            if model.body_jntnum[b]:
+                found.setdefault(int(model.body_weldid[model.body_parentid[b]]), []).append(b)
+        return found
+
+    def _find_base(self) -> dict[int, list[int]]:
+        """Find the base; return _beyond()."""
         mj = self.mj
         model = self.model
-        data = self.data
-        moving = [b for b in range(1, model.nbody) if model.body_jntnum[b]]
-        beyond: dict[int, list[int]] = {}  # bodies with joints, by the one that bears them, or the world (0)
-        for b in moving:
-            beyond.setdefault(int(model.body_weldid[model.body_parentid[b]]), []).append(b)
+        beyond = self._beyond()
+        moving = [b for found in beyond.values() for b in found]
         free = [int(model.jnt_bodyid[j]) for j in np.flatnonzero(model.jnt_type == mj.mjtJoint.mjJNT_FREE)]
         if not free:
             top = self.label("body", model.body_rootid[(moving or [1])[0]]) if model.nbody > 1 else "worldbody"
@@ -282,67 +258,255 @@ class ModelFile:
                     self.label("body", b),
                     f"{self.label('body', self.base)} alone to move in the world, got another body with a joint",
                 )
+        return beyond
 
-        chains = []
-        for hip in beyond.get(self.base, []):
-            chain = [hip]
-            while chain[-1] in beyond:
-                if len(beyond[chain[-1]]) > 1:
-                    raise self.fail(
-                        self.label("body", chain[-1]),
-                        f"one body with a joint beyond it, got {self.labels('body', beyond[chain[-1]])}",
-                    )
-                chain += beyond[chain[-1]]
-            chains.append(chain)
-        if len(chains) != 4:
+    def _legs(self, beyond: dict[int, list[int]]) -> list[list[int]]:
+        """Return the joints of the four legs, three each, among the chains that the base bears.
+
+        A leg's first three joints are hinges on bodies of their own, and what moves beyond or beside them is no part of
+        it; the first are parallel in all legs, and so are the second and the third.
+        """
+        model = self.model
+        hips = beyond.get(self.base, [])
+        chains = [
+            self._joints_of([hip, *more])
+            for hip in hips
+            for more in [(b, c) for b in beyond.get(hip, ()) for c in beyond.get(b, ())] or [beyond.get(hip, ())]
+        ]
+        hinge = self.mj.mjtJoint.mjJNT_HINGE
+        whole = [
+            joints
+            for joints in chains
+            if len(joints) == 3 and len(set(model.jnt_bodyid[joints])) == 3 and (model.jnt_type[joints] == hinge).all()
+        ]
+
+        def alike(one: list[int], other: list[int]) -> bool:
+            axes = self.data.xaxis[one], self.data.xaxis[other]
+            return bool((np.abs((axes[0] * axes[1]).sum(axis=1)) > 1.0 - ACROSS).all())
+
+        # of paths that begin at the same hip, the first that is alike
+        groups = [
+            [*{other[0]: other for other in reversed(whole) if alike(joints, other)}.values()][::-1] for joints in whole
+        ]
+        four = [group for group in groups if len(group) == 4]
+        if four:
+            return four[0]
+        if len(hips) == 4:
+            for joints in chains:
+                self._refuse_leg(joints)
+        if len(whole) == 4:
+            odd = min(range(4), key=lambda i: len(groups[i]))
+            axes = ", ".join(f"{self.label('joint', j)} about {_text(self.data.xaxis[j])}" for j in whole[odd])
             raise self.fail(
-                self.label("body", self.base),
-                f"four legs, got {len(chains)}: {self.labels('body', [chain[0] for chain in chains])}",
+                self.label("joint", whole[odd][0]), f"a leg whose joints turn about the axes of the others', got {axes}"
             )
-        for chain in chains:
-            joints = [
-                j for b in chain for j in range(model.body_jntadr[b], model.body_jntadr[b] + model.body_jntnum[b])
-            ]
-            for j in joints:
-                if model.jnt_type[j] != mj.mjtJoint.mjJNT_HINGE:
-                    raise self.fail(
-                        self.label("joint", j),
-                        f"a hinge, got a {mj.mjtJoint(int(model.jnt_type[j])).name[6:].lower()} joint",
-                    )
-            if len(joints) != 3 or len(chain) != 3:
-                found = f"{len(joints)} on {len(chain)} bodies: {self.labels('joint', joints)}"
-                raise self.fail(
-                    self.label("body", chain[0]), f"a leg of three joints, each with a body of its own, got {found}"
-                )
+        raise self.fail(self.label("body", self.base), f"four legs, got {len(hips)}: {self.labels('body', hips)}")
 
-        data.qpos[:] = 0
-        data.qpos[model.jnt_qposadr[model.body_jntadr[self.base]] + 3] = 1
-        mj.mj_kinematics(model, data)
-        hips = data.xanchor[model.body_jntadr[[chain[0] for chain in chains]]]
+    def _joints_of(self, bodies: list[int]) -> list[int]:
+        """Return the joints of bodies, in order."""
+        adr, count = self.model.body_jntadr, self.model.body_jntnum
+        return [j for b in bodies for j in range(adr[b], adr[b] + count[b])]
+
+    def _refuse_leg(self, joints: list[int]) -> None:
+        """Raise RobotError for a chain that is no leg of three hinges."""
+        mj = self.mj
+        model = self.model
+        for j in joints:
+            if model.jnt_type[j] != mj.mjtJoint.mjJNT_HINGE:
+                kind = mj.mjtJoint(int(model.jnt_type[j])).name[6:].lower()
+                raise self.fail(self.label("joint", j), f"a hinge, got a {kind} joint")
+        bodies = sorted(set(model.jnt_bodyid[joints].tolist()))
+        if len(joints) != 3 or len(bodies) != 3:
+            found = f"{len(joints)} on {len(bodies)} bodies: {self.labels('joint', joints)}"
+            raise self.fail(
+                self.label("body", bodies[0]), f"a leg of three joints, each with a body of its own, got {found}"
+            )
+
+    def _lock(self, spec: Any, mimics: dict[str, str]) -> None:
+        """Lock what moves and is no leg's, compile again, and find the legs by where they are in the zero pose."""
+        mj = self.mj
+        legs = self._legs(self._find_base())
+        names = {self.model.joint(j).name for leg in legs for j in leg}
+        angles = dict(self.options.lock)
+        known = {joint.name for joint in spec.joints}
+        for name in angles:
+            if name not in known - names:
+                others = ", ".join(sorted(x for x in known - names if x)) or "none"
+                raise self.fail(f"robot.lock: joint {name!r}", f"a joint that is no leg's; there are {others}")
+        extra = [
+            joint
+            for joint in spec.joints
+            if joint.type != mj.mjtJoint.mjJNT_FREE and joint.parent.name != "world" and joint.name not in names
+        ]
+        locked = {joint.name for joint in extra}
+        for name, other in mimics.items():
+            if name in names:
+                raise self.fail(f"joint {name!r}", f"a joint that moves by itself, got a mimic of {other!r}")
+        for what, elements in (("equality constraint", list(spec.equalities)), ("tendon", list(spec.tendons))):
+            for element in elements:
+                ends = [x for x in (getattr(element, "name1", ""), getattr(element, "name2", "")) if x]
+                if ends and set(ends) <= locked:
+                    spec.delete(element)
+                elif what == "tendon" or element.active:
+                    name = element.name or " and ".join(ends)
+                    raise self.fail(f"{what} {name!r}", "a tree of bodies and hinges and no more")
+        if extra:
+            told = []
+            for joint in extra:
+                angle = angles.get(joint.name, self._rest(joint.name))
+                _fix(mj, joint, angle)
+                told.append(f"{joint.name or joint.parent.name} at {angle:.3g}")
+            for actuator in list(spec.actuators):
+                if actuator.target in locked:
+                    spec.delete(actuator)
+            for key in list(spec.keys):
+                key.qpos = self._without(key.qpos, locked)
+                key.qvel = []
+                key.act = []
+                key.ctrl = []
+            for joint in extra:
+                spec.delete(joint)
+            self.notes.append(f"locked, its mass kept: {', '.join(told)}")
+            self._compile(spec)
+            legs = self._legs(self._find_base())
+        hips = self.data.xanchor[[leg[0] for leg in legs]]
+        self.joints = np.array(legs)
+        self.bodies = self.model.jnt_bodyid[self.joints]
+        self.hips = hips
+
+    def _rest(self, name: str) -> float:
+        """Return the angle at which a joint rests: in the home keyframe, else 0, or what is nearest to it in range."""
+        model = self.model
+        j = model.joint(name).id
+        key = self.home_key()
+        if key is not None:
+            return float(model.key_qpos[key][model.jnt_qposadr[j]])
+        low, high = model.jnt_range[j]
+        return float(np.clip(0.0, low, high)) if low < high else 0.0
+
+    def home_key(self) -> int | None:
+        """Return the number of the keyframe "home", or of the only one."""
+        names = [self.mj.mj_id2name(self.model, self.mj.mjtObj.mjOBJ_KEY, key) for key in range(self.model.nkey)]
+        if "home" not in names and len(names) != 1:
+            return None
+        return names.index("home") if "home" in names else 0
+
+    def _without(self, qpos: np.ndarray, locked: set[str]) -> np.ndarray:
+        """Return the coordinates of a keyframe of the joints that are not locked."""
+        model = self.model
+        if len(qpos) != model.nq:
+            return qpos
+        gone = [int(model.jnt_qposadr[j]) for j in range(model.njnt) if model.joint(j).name in locked]
+        return np.delete(np.asarray(qpos), gone)
+
+    def _turn(self) -> None:
+        """Turn the base so that x is forward, y to the left and z up; put legs in their order."""
+        mj = self.mj
+        model = self.model
+        data = self.data
+        axes = data.xaxis[self.joints]
+        for j, axis in zip(self.joints.flat, axes.reshape(-1, 3), strict=True):
+            self.check_finite("joint", j, axis, data.xanchor[j])
+        hip, thigh = axes[0, 0], axes[0, 1]
+        if abs(hip @ thigh) > ACROSS or abs(axes[0, 2] @ thigh) < 1.0 - ACROSS:
+            shown = ", ".join(_text(axis) for axis in axes[0])
+            raise self.fail(
+                self.label("joint", self.joints[0, 0]),
+                f"legs that turn about one axis at the hip and across it at thigh and calf, got {shown}",
+            )
+        x, y = _axis(hip), _axis(thigh)
+        # up: as the file has it, or away from the feet where it lies across that
+        up = np.cross(x, y)
+        lower = (data.xipos[self.bodies[:, 2]] - self.hips).mean(axis=0)
+        y = y if (up[2] if abs(up[2]) > 0.5 else -(up @ lower)) > 0 else -y
+        front = self._front()
+        ahead = front if front is not None else x if max(x, -x, key=np.max)[np.argmax(np.abs(x))] > 0 else -x
+        if x @ ahead < 0:
+            x = -x
+            y = -y
+        R_FB = np.stack([x, y, np.cross(x, y)])  # rows: Foal's axes in the file's base frame
+        self.turned = not np.allclose(R_FB, np.eye(3), atol=TOLERANCE)
+        if self.turned:
+            self.notes.append(f"base frame turned: forward is the file's {_text(x)}, up its {_text(np.cross(x, y))}")
+            quaternion = np.zeros(4)
+            mj.mju_mat2Quat(quaternion, R_FB.ravel())
+            at = model.jnt_qposadr[model.body_jntadr[self.base]]
+            data.qpos[at + 3 : at + 7] = quaternion
+            mj.mj_kinematics(model, data)
+        hips = data.xanchor[self.joints[:, 0]]
         place = (hips < hips.mean(axis=0))[:, :2] @ [2, 1]  # rear counts 2, right 1: the order of LEGS
         if sorted(place) != [0, 1, 2, 3]:
             found = ", ".join(
-                f"{self.label('body', chain[0])} at ({x:.4g}, {y:.4g})"
-                for chain, (x, y, _) in zip(chains, hips, strict=True)
+                f"{self.label('body', b)} at ({x:.4g}, {y:.4g})"
+                for b, (x, y, _) in zip(self.bodies[:, 0], hips, strict=True)
             )
             raise self.fail(self.label("body", self.base), f"a hip at each of its four corners, got {found}")
-        self.bodies = np.array(chains)[np.argsort(place)]
-        self.joints = model.body_jntadr[self.bodies]
+        order = np.argsort(place)
+        self.joints = self.joints[order]
+        self.bodies = self.bodies[order]
         self.origin = data.xanchor[self.joints]
 
-    def _check_axes(self) -> None:
-        model = self.model
-        root = self.model.body_jntadr[self.base]
-        for name in ("damping", "armature", "frictionloss"):
-            if getattr(model, f"dof_{name}")[model.jnt_dofadr[root] :][:6].any():
-                raise self.fail(self.label("joint", root), f"a base that nothing holds, got {name}")
-        for j, name, axis in zip(self.joints.flat, JOINTS * 4, AXES * 4, strict=True):
-            wanted = np.array([axis == "x", axis == "y", False], float)
-            found = self.data.xaxis[j]
-            self.check_finite("joint", j, found, self.data.xanchor[j])
-            if np.abs(found - wanted).max() > TOLERANCE:
-                hint = "; turn the axis round, and range and keyframes with it" if found @ wanted < -0.9 else ""
-                text = " ".join(f"{x:g}" for x in found.round(4) + 0.0)
-                raise self.fail(
-                    self.label("joint", j), f"a {name} about +{axis} of the base, got the axis {text}{hint}"
+    def _front(self) -> np.ndarray | None:
+        """Return the direction (3) from the rear hips to the front ones, by the names of legs, None without."""
+        ends = []
+        for words in (FRONT, REAR):
+            legs = [
+                i
+                for i in range(4)
+                if any(
+                    words & set(re.split(r"[^a-z]+", name.lower()))
+                    for name in (self.model.joint(self.joints[i, 0]).name, self.model.body(self.bodies[i, 0]).name)
                 )
+            ]
+            ends.append(legs)
+        if sorted(itertools.chain(*ends)) != [0, 1, 2, 3] or len(ends[0]) != 2:
+            return None
+        return self.hips[ends[0]].mean(axis=0) - self.hips[ends[1]].mean(axis=0)
+
+    def _check_axes(self) -> None:
+        """Find which way joints turn; raise RobotError where not about x, y and y."""
+        self.sign = np.ones((4, 3))
+        for (i, j), joint in np.ndenumerate(self.joints):
+            wanted = np.array([AXES[j] == "x", AXES[j] == "y", False], float)
+            found = self.data.xaxis[joint]
+            self.sign[i, j] = 1.0 if found @ wanted > 0 else -1.0
+            if np.abs(found - self.sign[i, j] * wanted).max() > TOLERANCE:
+                raise self.fail(
+                    self.label("joint", joint),
+                    f"a {JOINTS[j]} about {AXES[j]} of the base, got the axis {_text(found)}",
+                )
+        if (self.sign < 0).any():
+            names = self.labels("joint", self.joints[self.sign < 0].tolist())
+            self.notes.append(f"turn the other way in the file: {names.replace('joint ', '')}")
+
+
+def _text(axis: np.ndarray) -> str:
+    return " ".join(f"{x:g}" for x in np.asarray(axis).round(4) + 0.0)
+
+
+def _axis(found: np.ndarray) -> np.ndarray:
+    """Return a direction of unit length, of what files round off cleared."""
+    nearest = np.round(found)
+    found = nearest if np.abs(found - nearest).max() <= TOLERANCE else found
+    return found / np.linalg.norm(found)
+
+
+def _fix(mj: Any, joint: Any, value: float) -> None:
+    """Put the body of a joint where it is at a value of the joint [rad, m], before the joint is deleted."""
+    body = joint.parent
+    R = np.zeros(9)
+    turn = np.zeros(4)
+    quaternion = np.array(body.quat, float)
+    mj.mju_quat2Mat(R, quaternion)
+    axis = np.array(joint.axis, float) / np.linalg.norm(joint.axis)
+    moved = value - joint.ref
+    if joint.type == mj.mjtJoint.mjJNT_SLIDE:
+        body.pos = body.pos + moved * R.reshape(3, 3) @ axis
+        return
+    mj.mju_axisAngle2Quat(turn, axis, moved)
+    T = np.zeros(9)
+    mj.mju_quat2Mat(T, turn)
+    pivot = np.array(joint.pos, float)
+    body.pos = body.pos + R.reshape(3, 3) @ (pivot - T.reshape(3, 3) @ pivot)
+    mj.mju_mulQuat(quaternion, np.array(body.quat, float), turn)
+    body.quat = quaternion

@@ -1,52 +1,98 @@
 """A Robot from an MJCF or URDF file; ground, options, sensors and controllers of the file are left behind."""
 
+import dataclasses
 import math
 import pathlib
 
 import numpy as np
 
-from physics.model_file import ModelFile
+from physics.model_file import DUST, NO_INERTIA, ImportOptions, ModelFile
 from physics.robot import AXES, Link, Robot
 
 REACH = 0.8  # of a leg's full length, from thigh joint to foot, in the neutral stance
 EVERY_ANGLE = (-math.pi, math.pi)  # range of a joint without one [rad]
+LIMIT_WANTED = (
+    "a torque limit, the same both ways (actuatorfrcrange, forcerange or a motor's ctrlrange; URDF: effort), "
+    "or --robot.torque_limit"
+)
+USUAL_TORQUE = 0.8  # of what Unitree's, ANYbotics' and Boston Dynamics' motors do, over weight and thigh: 0.3 to 0.9
+UNEVEN = 0.1  # of thigh and calf, by which feet of a home pose may differ in height
+LYING = 0.35  # of thigh and calf, below which a base is too low over its feet to stand
+NEAR = 0.1  # beyond its range, from where a home angle is brought back into it [rad]
+ROD = 0.1  # radius of a rod over its length, whose inertia a link without one has
+FOOT_SHARE = 0.1  # radius of a foot whose shape is not known, over the calf's length
+FARTHER = 1.5  # times a fixed link's distance from the knee, from which on the calf's own geometry is the foot's
+MOST_TORQUE = 10.0  # times weight and thigh, above which a torque limit is not a motor's
 SETTLED = 1e-3  # a keyframe that puts the feet this close to the ground has them on it [m]
 LEVEL = 1e-3  # components of a direction, below which a geom lies level [1]
 
 
-def import_robot(path: pathlib.Path) -> Robot:
-    """Read a robot from an MJCF or URDF file.
+def import_robot(path: pathlib.Path, options: ImportOptions | None = None) -> Robot:
+    """Read a robot from an MJCF, URDF or xacro file.
 
-    path: of the file, which holds a floating base (in URDF: the root link) with four legs of three hinges about
-    +x, +y and +y of the base, at zero angles. Bodies without joints become part of their parents. What the file
-    may leave open:
+    path: of the file, which holds a base with four legs of three hinges, the first about one axis, thigh and calf
+    across it, at zero angles. Which end is the front, names of legs say (front, FL, LF, rear, hind, ...), else the
+    file's x; up is the file's z, or, if that lies, away from the feet. Joints may turn either way. Bodies without
+    joints become part of their parents, as do those of joints that are none of a leg's three: these are locked at
+    options.lock, else at the home keyframe, else at 0 or what is nearest to it within their range. What was done is
+    told in Robot.notes. What the file may leave open:
 
     - range: what stands there, enforced or not; else -pi to pi.
-    - torque limit: what a joint's actuators can give and its actuatorfrcrange (URDF: effort) lets through.
+    - torque limit: options.torque_limit, else what a joint's actuators can give and its actuatorfrcrange (URDF:
+      effort) lets through.
     - damping, armature, friction: 0. URDF has no armature.
-    - foot: of the calf's collision geometry what reaches lowest in the home pose, a sphere before others; of
-      others the sphere of the same radius (a box: half its thickness) at the lowest point.
-    - home: keyframe "home", else the only keyframe; else hips at 0 and each foot below its thigh joint at 0.8 of
+    - foot: of the collision geometry of the last link that is fixed to the calf, else of the calf itself, what reaches
+      lowest in the home pose, a sphere before others; of others the sphere of the same radius (a box: half its
+      thickness) at the lowest point. A last link without such a geometry is a foot at its origin, of
+      options.foot_radius, else of a tenth of the calf's length.
+    - torque limits, where no joint has one: 0.8 times the robot's weight times the length of the thigh.
+    - home: keyframe "home", else the only keyframe, if it stands in it on level feet, angles at most 0.1 rad beyond
+      their range brought back; else hips at 0 and each foot below its thigh joint at 0.8 of
       the leg's length, knees bent as the ranges let them, backwards if both ways.
     - home height: the keyframe's if it puts the lowest foot on z = 0, to 1 mm; else the one that does, base level.
+    - inertia of a link with mass whose numbers are all 0: of a box like the trunk, of a rod along the leg.
     - trunk: half the edges of the bounding box of the base's collision geometry; without that, as long and wide
       as the hips lie from the base's origin, and as high as wide.
 
     Raises RobotError, naming the file and the element, for what is malformed or cannot be represented.
     """
-    m = ModelFile(path)
+    options = options or ImportOptions()
+    m = ModelFile(path, options)
     offset = np.diff(m.origin, axis=1, prepend=0.0)
-    joint_range = np.array([[_joint_range(m, j) for j in leg] for leg in m.joints])
-    torque_limit = np.array([[_torque_limit(m, j) for j in leg] for leg in m.joints])
+    joint_range = np.array([[_joint_range(m, i, j) for j in range(3)] for i in range(4)])
+    if options.torque_limit:
+        torque_limit = np.full((4, 3), options.torque_limit)
+    else:
+        torque_limit = np.array([[_torque_limit(m, j) for j in leg] for leg in m.joints])
+    missing = m.joints[torque_limit == 0.0]
+    if 0 < len(missing) < 12:
+        raise m.fail(m.label("joint", missing[0]), f"{LIMIT_WANTED}, as other joints have, got none")
+    if len(missing):
+        weight = 9.81 * m.model.body_subtreemass[m.base]
+        torque_limit[:] = float(f"{USUAL_TORQUE * weight * np.linalg.norm(offset[:, 2], axis=1).mean():.2g}")
+        m.notes.append(f"no joint has a torque limit: {torque_limit[0, 0]:g} N m assumed, --robot.torque_limit sets it")
     damping, armature, friction = (_per_joint(m, name) for name in ("damping", "armature", "frictionloss"))
     height, home = _keyframe(m)
+    home = _stance(m, offset, joint_range, home)
     feet, radii, home = _stand(m, offset, joint_range, home)
+    trunk = _trunk(m)
+    ends = np.concatenate([offset[:, 1:], feet[:, None]], axis=1)  # of links, from their origins
     standing = -min(_foot_height(offset[i], feet[i], home[i]) - radii[i] for i in range(4))
+    base = _link(m, m.base, np.zeros(3), 2 * trunk)
+    links = tuple(tuple(_link(m, m.bodies[i, j], m.origin[i, j], _rod(ends[i, j])) for j in range(3)) for i in range(4))
+    if m.bare:
+        m.notes.append(f"no inertia, that of a box or rod of their size assumed: {m.labels('body', m.bare)}")
+    if m.assumed_feet:
+        radius = np.mean([*m.assumed_feet.values()])
+        m.notes.append(
+            f"no shape that is read, feet of radius {radius:.2g} m at their origins assumed, "
+            f"--robot.foot_radius sets it: {m.labels('body', [*m.assumed_feet])}"
+        )
     robot = Robot(
         name=path.stem,
-        base=_link(m, m.base, np.zeros(3)),
-        trunk_half_extents=_trunk(m),
-        links=tuple(tuple(_link(m, m.bodies[i, j], m.origin[i, j]) for j in range(3)) for i in range(4)),
+        base=base,
+        trunk_half_extents=trunk,
+        links=links,
         offset=offset,
         foot_offset=feet,
         foot_radius=radii,
@@ -57,27 +103,55 @@ def import_robot(path: pathlib.Path) -> Robot:
         joint_range=joint_range,
         home_height=height if height is not None and abs(height - standing) < SETTLED else standing,
         home_joints=home,
+        joint_names=tuple(tuple(m.model.joint(j).name for j in leg) for leg in m.joints),
+        joint_signs=m.sign,
+        notes=tuple(m.notes),
     )
     robot.require_physical(str(path))
-    return robot
+    return _with_warnings(robot, m)
 
 
-def _link(m: ModelFile, body: int, origin: np.ndarray) -> Link:
-    """Return a body and all that is fixed to it as one, about an origin (3) in the base frame [m]."""
+def _with_warnings(robot: Robot, m: ModelFile) -> Robot:
+    """Return a robot with a note where its torque limits are more than legs of its size can need."""
+    needed = MOST_TORQUE * 9.81 * robot.total_mass * np.linalg.norm(robot.offset[:, 2], axis=1).mean()
+    beyond = robot.torque_limit.max()
+    if beyond <= needed:
+        return robot
+    note = (
+        f"torque limit of {beyond:g} N m is {beyond / needed * MOST_TORQUE:.0f} times weight times thigh: "
+        "is it what the motors can do? --robot.torque_limit sets it"
+    )
+    return dataclasses.replace(robot, notes=(*robot.notes, note))
+
+
+def _rod(end: np.ndarray) -> np.ndarray:
+    """Return the edges (3) of a box like a rod from a link's origin to an end (3) [m]."""
+    length = max(float(np.linalg.norm(end)), SETTLED)
+    return np.maximum(np.abs(end), 2 * ROD * length)
+
+
+def _link(m: ModelFile, body: int, origin: np.ndarray, edges: np.ndarray) -> Link:
+    """Return a body and all that is fixed to it as one, about an origin (3) in the base frame [m].
+
+    edges: (3) of the box whose inertia it has where the file gives it none [m].
+    """
     parts = np.flatnonzero(m.model.body_weldid == body)
     masses = m.model.body_mass[parts]
     coms = m.data.xipos[parts]
     moments = m.model.body_inertia[parts]
     m.check_finite("body", body, masses, coms, moments)
     mass = masses.sum()
-    if mass <= 0:
-        raise m.fail(m.label("body", body), f"a mass above 0, got {mass:g}")
+    if mass <= 2 * DUST:
+        raise m.fail(m.label("body", body), "a mass above 0, got 0")
     com = masses @ coms / mass
     inertia = np.zeros((3, 3))
     for part, d in zip(parts, coms - com, strict=True):
         R_BI = m.data.ximat[part].reshape(3, 3)  # I: the frame in which the part's inertia is given
         # I + m (d.d 1 - d d^T)
         inertia += R_BI @ m.inertia(part) @ R_BI.T + m.model.body_mass[part] * (d @ d * np.eye(3) - np.outer(d, d))
+    if np.abs(inertia).max() < NO_INERTIA:
+        inertia = mass / 12 * np.diag((edges**2).sum() - edges**2)
+        m.bare.append(body)
     moments = np.linalg.eigvalsh(inertia)
     if moments[0] <= 0 or moments[2] > (moments[0] + moments[1]) * (1 + 1e-6):
         raise m.fail(
@@ -97,15 +171,19 @@ def _per_joint(m: ModelFile, name: str) -> np.ndarray:
     return values
 
 
-def _joint_range(m: ModelFile, j: int) -> tuple[float, float]:
-    """Return a joint's lowest and highest angle [rad]."""
+def _joint_range(m: ModelFile, leg: int, joint: int) -> tuple[float, float]:
+    """Return a joint's lowest and highest angle, as Foal's turns [rad]."""
+    j = m.joints[leg, joint]
     low, high = m.model.jnt_range[j]
     m.check_finite("joint", j, low, high)
-    return (float(low), float(high)) if low < high else EVERY_ANGLE
+    if not low < high:
+        return EVERY_ANGLE
+    low, high = sorted((m.sign[leg, joint] * low, m.sign[leg, joint] * high))
+    return float(low), float(high)
 
 
 def _torque_limit(m: ModelFile, j: int) -> float:
-    """Return the largest torque about a joint, the same in both directions [N m]."""
+    """Return the largest torque about a joint, the same in both directions, 0 where the file sets none [N m]."""
     mj = m.mj
     model = m.model
     low = 0.0
@@ -137,24 +215,45 @@ def _torque_limit(m: ModelFile, j: int) -> float:
     if model.jnt_actfrclimited[j]:
         low = max(low, model.jnt_actfrcrange[j, 0])
         high = min(high, model.jnt_actfrcrange[j, 1])
+    if high in (0.0, math.inf) and low == -high:
+        return 0.0
     if not (0 < high < math.inf and abs(low + high) <= 1e-6 * high):
-        wanted = (
-            "a torque limit, the same both ways (actuatorfrcrange, forcerange or a motor's ctrlrange; URDF: effort)"
-        )
-        raise m.fail(m.label("joint", j), f"{wanted}, got [{low:g}, {high:g}] N m")
+        raise m.fail(m.label("joint", j), f"{LIMIT_WANTED}, got [{low:g}, {high:g}] N m")
     return float(high)
 
 
-def _keyframe(m: ModelFile) -> tuple[float, np.ndarray] | tuple[None, None]:
+def _keyframe(m: ModelFile) -> tuple[float | None, np.ndarray | None]:
     """Return base height [m] and joint angles (4, 3) [rad] of the home keyframe, if there is one."""
     model = m.model
-    names = [m.mj.mj_id2name(model, m.mj.mjtObj.mjOBJ_KEY, key) for key in range(model.nkey)]
-    if "home" not in names and len(names) != 1:
+    key = m.home_key()
+    if key is None:
         return None, None
-    key = names.index("home") if "home" in names else 0
     qpos = model.key_qpos[key]
     m.check_finite("key", key, qpos)
-    return float(qpos[model.jnt_qposadr[model.body_jntadr[m.base]] + 2]), qpos[model.jnt_qposadr[m.joints]]
+    height = float(qpos[model.jnt_qposadr[model.body_jntadr[m.base]] + 2])
+    return None if m.turned else height, m.sign * qpos[model.jnt_qposadr[m.joints]]
+
+
+def _stance(m: ModelFile, offset: np.ndarray, joint_range: np.ndarray, home: np.ndarray | None) -> np.ndarray | None:
+    """Return the angles (4, 3) of a keyframe within their ranges, None where feet are not level, or the robot lies."""
+    if home is None:
+        return None
+    low, high = np.moveaxis(joint_range, -1, 0)
+    beyond = np.maximum(low - home, home - high)
+    if beyond.max() > 1e-6 and beyond.max() <= NEAR:
+        home = np.clip(home, low, high)
+        m.notes.append(f"home angles up to {beyond.max():.2g} rad beyond their range were brought back into it")
+    feet = [_foot(m, i, home[i])[0] for i in range(4)]
+    heights = [_foot_height(offset[i], feet[i], home[i]) for i in range(4)]
+    leg = np.linalg.norm(offset[:, 2], axis=1).mean() + np.linalg.norm(feet, axis=1).mean()
+    uneven = max(heights) - min(heights)
+    if uneven <= UNEVEN * leg and -min(heights) >= LYING * leg:
+        return home
+    told = (
+        f"are {uneven:.2g} m apart in height" if uneven > UNEVEN * leg else f"are {-min(heights):.2g} m below its base"
+    )
+    m.notes.append(f"feet of its keyframe {told}: it stands in the neutral stance")
+    return None
 
 
 def _stand(
@@ -204,7 +303,15 @@ def _foot(m: ModelFile, i: int, angles: np.ndarray) -> tuple[np.ndarray, float]:
     down = _rotation("y", -angles[1] - angles[2]) @ _rotation("x", -angles[0]) @ [0, 0, -1.0]
     best = -math.inf
     foot = None
-    for g in _solids(m, calf):
+    last = _last_link(m, i)
+    solids = _solids(m, calf)
+    of_last = [g for g in solids if m.model.geom_bodyid[g] == last]
+    if last is not None and not of_last and not _reaches_farther(m, i, solids, last):
+        place = m.data.xpos[last] - m.origin[i, 2]
+        radius = m.options.foot_radius or FOOT_SHARE * float(np.linalg.norm(place))
+        m.assumed_feet[last] = radius
+        return place, radius
+    for g in of_last or solids:
         tip, radius = _tip(m, g, down)
         # a sphere is preferred to what reaches at most its radius lower
         reach = tip @ down + radius * (m.model.geom_type[g] == m.mj.mjtGeom.mjGEOM_SPHERE)
@@ -214,10 +321,31 @@ def _foot(m: ModelFile, i: int, angles: np.ndarray) -> tuple[np.ndarray, float]:
     if foot is None:
         raise m.fail(
             m.label("body", calf),
-            "a foot (a sphere, capsule, cylinder or box that collides; meshes are not read), got none",
+            "a foot (a sphere, capsule, cylinder or box that collides, or a link fixed to its end), got none",
         )
     m.check_finite("body", calf, *foot)
-    return foot
+    centre, radius = foot
+    if m.options.foot_radius:
+        centre = centre + (radius - m.options.foot_radius) * down
+        radius = m.options.foot_radius
+    return centre, radius
+
+
+def _last_link(m: ModelFile, i: int) -> int | None:
+    """Return the body farthest from the knee of those fixed to leg i's calf, if there is one at some distance."""
+    calf = m.bodies[i, 2]
+    fixed = [b for b in np.flatnonzero(m.model.body_weldid == calf) if b != calf]
+    away = {int(b): float(np.linalg.norm(m.data.xpos[b] - m.origin[i, 2])) for b in fixed}
+    last = max(away, key=lambda b: away[b], default=None)
+    return last if last is not None and away[last] > SETTLED else None
+
+
+def _reaches_farther(m: ModelFile, i: int, solids: list[int], last: int) -> bool:
+    """Return whether the calf's own geometry reaches so much farther from the knee that another link is no foot."""
+    knee = m.origin[i, 2]
+    away = np.linalg.norm(m.data.xpos[last] - knee)
+    way = (m.data.xpos[last] - knee) / away
+    return any((_tip(m, g, way)[0] - knee) @ way > FARTHER * away for g in solids)
 
 
 def _neutral(m: ModelFile, i: int, offset: np.ndarray, foot: np.ndarray, joint_range: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,10 @@ class Robot:
     joint_range: np.ndarray  # (4, 3, 2) [rad]
     home_height: float  # of the base origin, standing [m]
     home_joints: np.ndarray  # (4, 3) [rad]
+    joint_names: tuple = tuple(tuple(f"{leg}_{joint}" for joint in JOINTS) for leg in LEGS)  # (4, 3), of the file
+    # (4, 3) 1, or -1 where the joint turns the other way in the file: its angle is that times this one's
+    joint_signs: np.ndarray = dataclasses.field(default_factory=lambda: np.ones((4, 3)))
+    notes: tuple[str, ...] = ()  # what an import did and assumed, for people
 
     @property
     def total_mass(self) -> float:
@@ -228,19 +233,20 @@ class _Reader:
         return Link(self.number(f"{path}.mass", above=0.0), self.vector(f"{path}.com", 3), inertia)
 
 
-def load_robot(name: str | os.PathLike) -> Robot:
+def load_robot(name: str | os.PathLike, options: Any = None) -> Robot:
     """Read a robot.
 
-    name: of a file in ``robots/`` without its ending, or a path to a JSON file, an MJCF model (``.xml``, ``.mjcf``)
-    or a URDF (``.urdf``); the latter two need MuJoCo and are read as import_robot() says.
+    name: of a file in ``robots/`` without its ending, or a path to a JSON file, an MJCF model (``.xml``, ``.mjcf``),
+    a URDF (``.urdf``) or what one is made of (``.xacro``); these need MuJoCo and are read as import_robot() says,
+    with its options.
 
     Raises RobotError, naming the file and the field, if the file is missing or malformed, a
     mass is not positive or an inertia not physical.
     """
-    if pathlib.Path(name).suffix.lower() in (".xml", ".mjcf", ".urdf"):
+    if pathlib.Path(name).suffix.lower() in (".xml", ".mjcf", ".urdf", ".xacro"):
         from physics.model_import import import_robot  # here, for it imports this module
 
-        return import_robot(pathlib.Path(name))
+        return import_robot(pathlib.Path(name), options)
     path = pathlib.Path(name) if str(name).endswith(".json") else ROOT / "robots" / f"{name}.json"
     try:
         data = json.loads(path.read_text())
@@ -262,6 +268,12 @@ def load_robot(name: str | os.PathLike) -> Robot:
     def per_joint(field: str, **limits: float) -> np.ndarray:
         return np.array([read.number(f"{joint}.{field}", **limits) for joint in joints]).reshape(4, 3)
 
+    found = [[data["legs"][leg]["links"][i] for i in range(3)] for leg in LEGS]
+    names = [[link.get("joint", f"{leg}_{joint}") for link, joint in zip(links, JOINTS, strict=True)]
+             for leg, links in zip(LEGS, found, strict=True)]  # fmt: skip
+    signs = np.array([[link.get("sign", 1) for link in links] for links in found])
+    if not (np.isin(signs, (1, -1)).all() and all(isinstance(name, str) for leg in names for name in leg)):
+        raise read.fail("legs", "joint, a name, and sign, 1 or -1, of a link that has them")
     robot = Robot(
         name=path.stem,
         base=read.link("base"),
@@ -277,6 +289,8 @@ def load_robot(name: str | os.PathLike) -> Robot:
         joint_range=np.array([read.vector(f"{joint}.joint_range", 2) for joint in joints]).reshape(4, 3, 2),
         home_height=read.number("home.height", above=0.0),
         home_joints=np.array([read.vector(f"home.joints.{leg}", 3) for leg in LEGS]),
+        joint_names=tuple(map(tuple, names)),
+        joint_signs=signs.astype(float),
     )
     robot.require_physical(str(path))
     return robot
@@ -298,6 +312,11 @@ def save_robot(robot: Robot, path: str | os.PathLike) -> None:
     def link(body: Link) -> dict:
         return {"mass": tidy(body.mass), "com": tidy(body.com), "inertia": tidy(body.inertia[np.triu_indices(3)])}
 
+    def joint(i: int, j: int) -> dict:
+        """Return what the file that the robot came from calls a joint, and how it turns there, if otherwise."""
+        named = {"joint": robot.joint_names[i][j]} if robot.joint_names[i][j] != f"{LEGS[i]}_{JOINTS[j]}" else {}
+        return named | ({"sign": -1} if robot.joint_signs[i, j] < 0 else {})
+
     legs = {
         leg: {
             "links": [
@@ -305,7 +324,7 @@ def save_robot(robot: Robot, path: str | os.PathLike) -> None:
                     "name": JOINTS[j], "axis": AXES[j], "offset": tidy(robot.offset[i, j]), **link(robot.links[i][j]),
                     "joint_range": tidy(robot.joint_range[i, j]), "damping": tidy(robot.damping[i, j]),
                     "armature": tidy(robot.armature[i, j]), "frictionloss": tidy(robot.friction[i, j]),
-                    "torque_limit": tidy(robot.torque_limit[i, j]),
+                    "torque_limit": tidy(robot.torque_limit[i, j]), **joint(i, j),
                 }
                 for j in range(3)
             ],

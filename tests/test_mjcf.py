@@ -17,9 +17,12 @@ from physics.robot import JOINTS, LEGS
 KEY = '<keyframe><key name="home"'
 
 
+WORDS = "name", "base", "links", "joint_names", "notes"
+
+
 def flat(robot):
     """Return a robot's numbers by name, its links' included."""
-    values = {name: np.asarray(value) for name, value in vars(robot).items() if name not in ("name", "base", "links")}
+    values = {name: np.asarray(value) for name, value in vars(robot).items() if name not in WORDS}
     for name, link in [("base", robot.base)] + [
         (f"{leg}.{joint}", robot.links[i][j]) for i, leg in enumerate(LEGS) for j, joint in enumerate(JOINTS)
     ]:
