@@ -191,6 +191,19 @@ class CommandCfg(Section):
 
 
 @dataclass(frozen=True)
+class MotionCfg(Section):
+    """The motion that robots follow, in tasks that do."""
+
+    source: str = knob("", "module:class of where it comes from")
+    clip: str = knob("", "an .npz of a clip, or the name of one that is made by a formula")
+    network: str = knob("", "file of a generator's network; empty: the one that comes with Foal")
+    uniform: float = knob(
+        0.25, "share of episodes that begin anywhere, not where robots have failed", "1", low=0.01, high=1.0
+    )
+    memory: float = knob(0.99, "how much of what is known of failures an iteration keeps", "1", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
 class TerrainCfg(Section):
     """The ground: a grid of square tiles, harder along x, a kind to a row along y."""
 
@@ -307,6 +320,7 @@ class QuadrupedCfg(EnvCfg):
     goal: GoalCfg = GoalCfg()
     command: CommandCfg = CommandCfg()
     terrain: TerrainCfg = TerrainCfg()
+    motion: MotionCfg = MotionCfg()
     vary: VaryCfg = VaryCfg(
         friction=(0.7, 1.3), stiffness=(0.5, 1.5), trunk_mass=(0.9, 1.15), trunk_shift=0.02, link_mass=(0.95, 1.05),
         strength=(0.9, 1.1), kp=(0.9, 1.1), kd=(0.9, 1.1), joint_offset=0.02, gravity=(0.98, 1.02),

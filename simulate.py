@@ -41,18 +41,27 @@ from training.run import Run
 from training.seeds import Seeds
 from training.viewer import Viewer
 
+SIMULATORS = {"foal": None, "mujoco": "mujoco"}  # backends of the registry, None for a task's own
+
 
 class System:
     """Owns the parts and runs them: resources, environments, creature, training, checkpoints.
 
     cfg: everything; console: for people, standard error; loaded: the checkpoint to evaluate, show or go on from; after
-    training it is the best of the run; chosen: by field, what a machine chose for a run and this one is not to choose.
+    training it is the best of the run; chosen: by field, what a machine chose for a run and this one is not to choose;
+    simulator: what moves the robots, one of SIMULATORS.
     """
 
     def __init__(
-        self, cfg: Config, console: Console, loaded: Checkpoint | None = None, chosen: dict[str, Any] | None = None
+        self,
+        cfg: Config,
+        console: Console,
+        loaded: Checkpoint | None = None,
+        chosen: dict[str, Any] | None = None,
+        simulator: str = "foal",
     ) -> None:
         cfg.validate()
+        self.simulator = simulator
         self.cfg = cfg
         self.chosen = chosen or {}
         self.console = console
@@ -82,7 +91,7 @@ class System:
         processes = distributed.size()
         require_memory(size * num_envs * distributed.local_size() / processes, what)
         threads = self.resources.threads
-        env = registry.make(self.cfg.task, num_envs=num_envs, cfg=self.cfg.env, threads=threads)
+        env = registry.make(self.cfg.task, SIMULATORS[self.simulator], {}, num_envs, threads, self.cfg.env)
         if processes == 1:
             return env
         parts = env.split(processes, threads)
@@ -182,7 +191,7 @@ class System:
         with self.compiling(env):
             env.init_state(0)
         result = evaluate(creature, env, EVALUATION_SEED + self.cfg.seed, self.resources.device, self.resources.threads)
-        return {"task": self.cfg.task, "checkpoint": self.loaded.path} | result
+        return {"task": self.cfg.task, "checkpoint": self.loaded.path, "simulator": self.simulator} | result
 
     def export(self, path: str) -> None:
         """Write the checkpoint's policy as ONNX."""
@@ -247,7 +256,12 @@ def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: 
     """Raise ConfigError, naming the option, for one that would do nothing beside the others."""
     if wants_eval and "resume" in options:
         raise ConfigError("--resume: expected without --eval, --render, --record and --dream, which do not train")
-    needs = {"json": wants_eval, "episodes": wants_eval, "profile": not loads or "resume" in options}
+    needs = {
+        "json": wants_eval,
+        "episodes": wants_eval,
+        "simulator": wants_eval,
+        "profile": not loads or "resume" in options,
+    }
     for name, needed in needs.items():
         if name in options and not needed and not {"help", "list"} & set(options):
             raise ConfigError(f"--{name}: expected {'without' if name == 'profile' else 'with'} --eval")
@@ -355,7 +369,10 @@ def run(arguments: list[str], console: Console) -> int:
         return 0
     if "seeds" in options:
         return Seeds(arguments, seeds_of(options), cfg, console).go()
-    system = System(cfg, console, loaded, options["chosen"])
+    simulator = options.get("simulator", "foal")
+    if simulator not in SIMULATORS:
+        raise ConfigError(f"--simulator: expected {' or '.join(SIMULATORS)}, got {simulator!r}")
+    system = System(cfg, console, loaded, options["chosen"], simulator)
     if "export" in options:
         system.export(options["export"])
         if not wants_eval:

@@ -52,6 +52,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -276,9 +277,10 @@ def report_sizes(quick: bool, about: dict[str, object]) -> dict[str, object]:
     return {"sizes": sizes}
 
 
-def report_tasks(quick: bool, about: dict[str, object]) -> dict[str, object]:
-    """Measure and print every task by number of robots; return tasks, a list of dicts."""
+def report_tasks(quick: bool, about: dict[str, object], chosen: list[str]) -> dict[str, object]:
+    """Measure and print tasks, every one if none is chosen, by number of robots; return tasks, a list of dicts."""
     backends = {task: names[0] for task, names in registry.list_registered_envs().items() if names}
+    backends = {task: backend for task, backend in backends.items() if task in (chosen or backends)}
     rates = task_rates(list(backends), TASK_SIZES, about["cores"], TASK_STEPS, 3 if quick else 7)
     rows = [("", "backend", *(f"{robots} robots" for robots in TASK_SIZES))]
     for task, backend in backends.items():
@@ -293,6 +295,10 @@ def main() -> None:
     options.add_argument(
         "--part", nargs="+", choices=PARTS, default=PARTS, metavar="NAME", help=f"of {', '.join(PARTS)}"
     )
+    known = [task for task, names in registry.list_registered_envs().items() if names]
+    options.add_argument(
+        "--tasks", nargs="+", choices=known, default=[], metavar="NAME", help="of the part tasks, every one by default"
+    )
     args = options.parse_args()
     if "envpool" in args.part and envpool is None:
         others = " ".join(part for part in PARTS if part != "envpool")
@@ -303,7 +309,7 @@ def main() -> None:
         sys.exit(2)
     about = machine.describe(*(("envpool",) if "envpool" in args.part else ()), "numba", "numpy")
     reports = {
-        "envpool": report_envpool, "sizes": report_sizes, "tasks": report_tasks,
+        "envpool": report_envpool, "sizes": report_sizes, "tasks": partial(report_tasks, chosen=args.tasks),
         "breakdown": environment_parts.report_breakdown, "overhead": environment_parts.report_overhead,
     }  # fmt: skip
     result = {}

@@ -11,6 +11,7 @@ body_ang_vel_w, the root being its first body and every velocity in the world.
 """
 
 import dataclasses
+import math
 import os
 import pathlib
 import zipfile
@@ -118,6 +119,23 @@ class Clip:
             root_angular_velocity=self.root_angular_velocity * turn,
             command=self.command * np.array([1.0, -1.0, -1.0]),
         )
+
+    def resampled(self, fps: float) -> "Clip":
+        """Return it at another number of frames a second, interpolated in straight lines."""
+        if math.isclose(fps, self.fps, rel_tol=1e-3):
+            return self
+        before = np.arange(len(self)) / self.fps
+        after = np.arange(int(before[-1] * fps) + 1) / fps
+        arrays = self.arrays()
+        turns = arrays["root_quaternion"].copy()
+        signs = np.sign((turns[1:] * turns[:-1]).sum(axis=1))
+        turns[1:] *= np.cumprod(np.where(signs == 0, 1.0, signs))[:, None]  # q and -q are one: the way to the nearer
+        arrays["root_quaternion"] = turns
+        new = {
+            name: np.stack([np.interp(after, before, column) for column in x.T], axis=1) for name, x in arrays.items()
+        }
+        new["root_quaternion"] /= np.linalg.norm(new["root_quaternion"], axis=1, keepdims=True)
+        return dataclasses.replace(self, fps=fps, **new)
 
     def retargeted(self, source: Robot, target: Robot) -> "Clip":
         """Return the motion of one robot as another's: feet where they are, in proportion to the length of its legs.

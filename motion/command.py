@@ -11,7 +11,7 @@ from settings import ConfigError, suggest
 
 FRAMES = 25  # of a change
 # Forward, sideways, turning: lowest and highest that are asked for
-RANGE = np.array([[-1.5, 3.0], [-0.8, 0.8], [-0.8, 0.8]])
+RANGE = np.array([[-1.5, 3.0], [-0.8, 0.8], [-1.2, 1.2]])
 PRESETS = {
     "stand": (0.0, 0.0, 0.0),
     "walk": (0.6, 0.0, 0.0),

@@ -27,7 +27,7 @@ from motion.network import MotionNetwork, NetworkCfg
 from physics.engine import available_cores
 from physics.robot import RobotError, load_robot
 from settings import ConfigError, Section, knob
-from training import tree
+from training import runs, tree
 from training.files import reason, require_file, written_whole
 from training.optimizer import Adam, flatten
 from training.parallel import side_by_side
@@ -204,12 +204,12 @@ def load(path: str | pathlib.Path, robot: str = "") -> MotionNetwork:
 def gather(args: argparse.Namespace) -> Dataset:
     """Return the data that a command line asks for."""
     robot = load_robot(args.robot)
-    bounds = np.array(args.range, float).reshape(3, 2)
+    bounds = np.array(args.range, float).reshape(3, 2) if args.range else gait.reachable(robot, args.gaits, RANGE)
     clips = dataset.by_formula(robot, args.gaits, args.each, args.frames, bounds, seed=args.seed) if args.gaits else []
     for path in args.clips:
         clips.append(clip.load(path))
     for given in args.policies:
-        recorded, fell = record.record(record.policy(given), args.each, args.frames, args.seed)
+        recorded, fell = record.record(runs.policy(given), args.each, args.frames, args.seed)
         print(f"{len(recorded)} clips of {given}" + (f"; {fell} robots fell" if fell else ""), flush=True)
         clips += recorded
     return Dataset.of(robot, clips)
@@ -231,8 +231,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--each", type=int, default=120, help="clips of each gait and policy")
     parser.add_argument("--frames", type=int, default=500, help="frames of a clip that is made")
-    parser.add_argument("--range", nargs=6, type=float, default=RANGE.ravel().tolist(), metavar="X",
-                        help="commands: lowest and highest forward, sideways [m/s] and turning [rad/s]")  # fmt: skip
+    parser.add_argument("--range", nargs=6, type=float, metavar="X",
+                        help="commands: lowest and highest forward, sideways [m/s] and turning [rad/s]; by default "
+                        f"{' '.join(f'{x:g}' for x in RANGE.ravel())}, slower for legs too short for it")  # fmt: skip
     parser.add_argument("--epochs", type=int, default=FitCfg().epochs, help="times that many steps")
     parser.add_argument("--hidden", type=int, default=NetworkCfg().hidden, help="features of a layer")
     parser.add_argument("--batch", type=int, default=FitCfg().batch, help="windows of a step")

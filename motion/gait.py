@@ -5,6 +5,8 @@ back in an arc; the foot meets the ground without slipping. Legs begin their cyc
 """
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from physics.robot import Robot
 from settings import ConfigError, suggest
 
 GRAVITY = 9.81  # [m/s^2]
+SLACK = 0.01  # by which a foot may miss its place before a leg counts as too short [m]
 SHORT = 1e-3  # step of a derivative, as a share of a frame
 
 
@@ -106,6 +109,25 @@ def foot_places(robot: Robot, gait: Gait, phase: np.ndarray, command: np.ndarray
         rise -= np.where(stands[:, 0], thrown * standing[:, 0] / np.pi * np.sin(np.pi * on[:, 0]), 0.0)
         places[..., 2] -= np.where(stands, rise[:, None], 0.0)  # in the air they go with the root
     return places, rise
+
+
+def reachable(robot: Robot, names: Sequence[str], bounds: np.ndarray) -> np.ndarray:
+    """Return bounds of commands (3, 2), forward velocity kept below what a robot's legs are too short for.
+
+    Legs that come to be straight jerk.
+    """
+    bounds = np.asarray(bounds, float)
+    fastest = np.abs(bounds[0]).max()
+    phase = np.arange(50) / 50.0
+    for limit in fastest * np.linspace(1.0, 0.2, 17):
+        found = np.vstack([np.clip(bounds[:1], -limit, limit), bounds[1:]])
+        if all(
+            kinematics.reach_error(robot, foot_places(robot, of(name), phase, np.tile(corner, (50, 1)))[0]).max()
+            < SLACK
+            for name, corner in itertools.product(names, itertools.product(*found))
+        ):
+            return found
+    raise ConfigError(f"range: legs of {robot.name} are too short for a {' or '.join(names)} at {fastest / 5:.2g} m/s")
 
 
 def clip(robot: Robot, name: str, command: np.ndarray, fps: float = 50.0, phase: float = 0.0) -> Clip:

@@ -10,7 +10,7 @@ from config import NoiseCfg, QuadrupedCfg, VaryCfg
 from environments import registry
 from motion.clip import Clip
 from settings import ConfigError
-from training import checkpoint, runs
+from training import checkpoint
 
 BEGINNING = 1.0  # of an episode, which is not recorded [s]
 
@@ -60,9 +60,3 @@ def record(path: pathlib.Path, clips: int, frames: int, seed: int = 0) -> tuple[
     name = f"{loaded.config.task} walking"
     fps = 1.0 / cfg.ctrl_dt
     return [Clip(name, fps, **{k: x[i] for k, x in arrays.items()}) for i in np.flatnonzero(~fell)], int(fell.sum())
-
-
-def policy(given: str) -> pathlib.Path:
-    """Return the checkpoint that is meant: a file, the folder of a run, or a task's that comes with Foal."""
-    shipped = runs.SHIPPED / f"{given}.pt"
-    return shipped if shipped.is_file() else runs.find(given, "", "")

@@ -65,7 +65,7 @@ class State:
     foot_contact_force: np.ndarray  # (N, 4, 3) on the foot, world frame [N]
 
 
-# Rows of every state: first row, count, and whether it is kept once per leg.
+# Rows of every state: first row, count, and whether it is kept once per leg; base_position counts from origin.
 _FIELDS = {
     "base_position": (L.POSITION, 3, False), "base_quaternion": (L.QUATERNION, 4, False),
     "origin": (L.ORIGIN, 2, False),
@@ -135,10 +135,10 @@ class PhysicsEngine:
         n = self.num_blocks * LANES
         home = np.tile(robot.home_joints.ravel(), (n, 1))
         spawns = np.zeros((1, 3)) if terrain is None else terrain.spawns.reshape(-1, 3)
-        self._put("base_position", spawns[np.arange(n) % len(spawns)] + [0.0, 0.0, robot.home_height])
-        self._put("base_quaternion", np.tile([1.0, 0.0, 0.0, 0.0], (n, 1)))
-        self._put("joint_position", home)
-        self._put("target", home)
+        self._place(spawns[np.arange(n) % len(spawns)] + [0.0, 0.0, robot.home_height])
+        self.put("base_quaternion", np.tile([1.0, 0.0, 0.0, 0.0], (n, 1)))
+        self.put("joint_position", home)
+        self.put("target", home)
         if self.model.motor_blocks is not None:  # what there is of a command has long arrived
             self.model.motor_blocks.reshape(self.num_blocks, -1, LANES)[:, L.COMMAND_AGE] = 1e3
         if differ and draw:
@@ -273,7 +273,7 @@ class PhysicsEngine:
         checked = self._checked("torques", torques, 12)
         if self.model.motor_blocks is not None:
             self.run(command_step)
-        self._put("torque", checked)
+        self.put("torque", checked)
 
     def set_joint_targets(self, targets: np.ndarray, kp: float, kd: float) -> None:
         """Hold joint targets until changed: motors add kp (target - q) - kd qd to their torques at every step.
@@ -290,7 +290,7 @@ class PhysicsEngine:
         if self.model.motor_blocks is not None:
             self.run(command_step)
         self.model.world[[constants.KP, constants.KD]] = kp, kd
-        self._put("target", checked)
+        self.put("target", checked)
 
     def set_state(self, **state: np.ndarray) -> None:
         """Set the state of every robot; what is not named stays.
@@ -319,15 +319,17 @@ class PhysicsEngine:
             if (norm < 1e-6).any():
                 raise ValueError("base_quaternion: expected quaternions of a length above 0")
             checked["base_quaternion"] = checked["base_quaternion"] / norm
+        if "base_position" in checked:
+            self._place(checked.pop("base_position"))
         for name, value in checked.items():
-            self._put(name, value)
+            self.put(name, value)
 
     def get_state(self) -> State:
         """Return a copy of every robot's state."""
-        position = self._get("base_position").astype(np.float64)
-        position[:, :2] += self._get("origin")
+        position = self.get("base_position").astype(np.float64)
+        position[:, :2] += self.get("origin")
         names = ("base_quaternion", "joint_position", "base_linear_velocity", "base_angular_velocity", "joint_velocity")
-        return State(position, *(self._get(name) for name in names), self._get("force").reshape(-1, 4, 3))
+        return State(position, *(self.get(name) for name in names), self.get("force").reshape(-1, 4, 3))
 
     @property
     def broken(self) -> np.ndarray:
@@ -386,19 +388,23 @@ class PhysicsEngine:
         view = blocks.reshape(self.num_blocks, -1, LANES)[:, start : start + count]
         return view.transpose(0, 2, 1).reshape(-1, count)[: self.num_envs].copy()  # of one block, the rest is a view
 
-    def _get(self, name: str) -> np.ndarray:
+    def get(self, name: str) -> np.ndarray:
+        """Return (N, size), a copy of what is kept under a name of _FIELDS, as it is kept."""
         start, count, per_leg = _FIELDS[name]
         if not per_leg:
             return self.rows(start, count)
         return np.concatenate([self.rows(L.BASE_ROWS + leg * L.LEG_ROWS + start, count) for leg in range(4)], axis=1)
 
-    def _put(self, name: str, value: np.ndarray) -> None:
+    def _place(self, position: np.ndarray) -> None:
+        """Set where bases are, (N, 3) world frame, each in the cell that it is in."""
+        origin = np.zeros_like(position)
+        origin[:, :2] = L.CELL * np.floor(position[:, :2] / L.CELL + 0.5)
+        self.put("origin", origin[:, :2])
+        self.put("base_position", position - origin)
+
+    def put(self, name: str, value: np.ndarray) -> None:
+        """Set what is kept under a name of _FIELDS, as it is kept: (N, size), unchecked."""
         start, count, per_leg = _FIELDS[name]
-        if name == "base_position":
-            origin = np.zeros_like(value)
-            origin[:, :2] = L.CELL * np.floor(value[:, :2] / L.CELL + 0.5)
-            self._put("origin", origin[:, :2])
-            value = value - origin
         view = self.blocks.reshape(self.num_blocks, -1, LANES)
         padded = np.concatenate([value, np.tile(value[-1:], (self.num_blocks * LANES - len(value), 1))])
         padded = padded.reshape(self.num_blocks, LANES, -1).transpose(0, 2, 1)

@@ -94,17 +94,16 @@ def test_the_comparison_has_the_keys_that_others_read(monkeypatch):
     assert result["foal_physics_steps_per_env_step"] == result["envpool_physics_steps_per_env_step"] == 5
 
 
-def test_every_task_is_swept_without_envpool(monkeypatch, capsys):
+def test_tasks_are_swept_without_envpool(monkeypatch, capsys):
     monkeypatch.setattr(environment, "envpool", None)
     monkeypatch.setattr(environment, "TASK_SIZES", (32, 33))
     monkeypatch.setattr(environment, "TASK_STEPS", 64)
-    monkeypatch.setattr(sys, "argv", ["environment", "--part", "tasks", "--quick", "--json"])
+    names = "quadruped-balance", "cartpole", "bounce-ball"
+    monkeypatch.setattr(sys, "argv", ["environment", "--part", "tasks", "--tasks", *names, "--quick", "--json"])
     environment.main()
     *table, line = capsys.readouterr().out.splitlines()
     rows = json.loads(line)["tasks"]
-    names = {name for name, backends in registry.list_registered_envs().items() if backends}
-    assert {"quadruped-balance", "anymal-navigation", "bounce-ball"} <= names == {row["task"] for row in rows}
-    assert [row["robots"] for row in rows] == [32] * len(names) + [33] * len(names)
+    assert [(row["task"], row["robots"]) for row in rows] == [(name, size) for size in (32, 33) for name in names]
     assert min(row["env_steps_per_second"] for row in rows) > 0
     assert all(any(name in row for row in table) for name in names)
 
@@ -296,7 +295,7 @@ def test_a_policy_is_evaluated_in_both_engines(task, errors, monkeypatch, capsys
     result = json.loads(line)
     assert (result["task"], result["episodes"], result["cone"]) == (task, 4, "pyramidal")
     names = {name.rpartition("_")[0] for name in result if name.endswith(("_foal", "_mujoco"))}
-    assert names == {"survival", "episode_seconds", "speed", *errors}
+    assert names == {"survival", "episode_seconds", "mean_return", "speed", *errors}
     assert all(any(row.split()[0] == name for row in table if row) for name in names)
     for engine in ("foal", "mujoco"):
         assert result[f"survival_{engine}"] >= 0.75
@@ -308,9 +307,7 @@ def test_a_policy_is_evaluated_in_both_engines(task, errors, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ("cartpole", "task: expected one of a quadruped"),
-        ("anymal-navigation", "command.kind: expected stay or velocity or goal"),
-        ("quadruped-walk-rough", "terrain.kinds: expected flat"),
+        ("cartpole", "task: expected one of a legged robot"),
     ],
 )
 def test_what_mujoco_s_robots_cannot_do_is_refused(task, words, monkeypatch, capsys):

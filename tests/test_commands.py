@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import commands
 import numpy as np
@@ -21,7 +22,7 @@ from torch.distributed.run import get_args_parser
 
 import simulate
 from environments import registry
-from motion import clip, fit, gait
+from motion import clip, fit, gait, plot
 from physics import load_robot
 from training import seeds
 from training.options import read_command_line
@@ -114,8 +115,13 @@ def run_simulate(words, folder, monkeypatch):
         assert any(before.get(path) != path.stat().st_mtime_ns for path in folder.rglob("*.pt"))
 
 
-def run_fit(name, words, monkeypatch):
-    """Run motion.fit at a tiny size and look at the network that it writes."""
+def run_motion(name, words, monkeypatch):
+    """Run motion.fit or motion.plot at a tiny size and look at what it writes."""
+    if name == "plot":
+        done = called(plot.main, [*words, "--seconds", "0.5"], monkeypatch)
+        assert done.code == 0, done.out + done.err
+        assert Path(words[words.index("--out") + 1]).stat().st_size > 10_000
+        return
     small = "--each 10 --frames 60 --hidden 8 --batch 8 --steps 1 --epochs 2"
     done = called(fit.main, [*words, *small.split()], monkeypatch)
     assert (name, done.code) == ("fit", 0), done.out + done.err
@@ -222,7 +228,9 @@ def test_a_shown_command_works(command, workplace, monkeypatch):
     else:
         assert program == "-m", "say here how to run it"
         folder, name = words[0].removeprefix("foal.").split(".")  # installed, what is in the clone: test_installed.py
-        {"motion": run_fit, "benchmarks": run_benchmark, "examples": run_example}[folder](name, words[1:], monkeypatch)
+        {"motion": run_motion, "benchmarks": run_benchmark, "examples": run_example}[folder](
+            name, words[1:], monkeypatch
+        )
 
 
 def test_what_make_is_shown_to_make_is_there():

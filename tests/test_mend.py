@@ -70,7 +70,7 @@ def test_a_broken_robot_stands_at_home_and_its_neighbours_do_not_notice(ground, 
     for e in (engine, whole):
         e.step(3)
     make_sick(engine, STATE[row], value)
-    torques = engine._get("torque").copy()
+    torques = engine.get("torque").copy()
     for e in (engine, whole):
         e.step(2)
     state = engine.get_state()
@@ -78,7 +78,7 @@ def test_a_broken_robot_stands_at_home_and_its_neighbours_do_not_notice(ground, 
     np.testing.assert_array_equal(engine.broken, np.arange(N) == SICK)
     stands(ground, state, SICK)
     np.testing.assert_array_equal(state.foot_contact_force[SICK], 0)
-    np.testing.assert_array_equal(engine._get("torque"), torques)
+    np.testing.assert_array_equal(engine.get("torque"), torques)
     if row in ("velocity", "joint"):
         assert np.abs(state.base_position[SICK, :2] - healthy.base_position[SICK, :2]).max() <= 8.1  # in its cell
     others = np.arange(N) != SICK

@@ -63,7 +63,7 @@ def test_commands_beyond_the_range_are_brought_back_and_counted():
     given = np.array([[9.0, 0.0, 0.0], [0.1, 0.1, 0.1], [np.nan, 0.0, -np.inf]])
     within, count = clamped(given)
     assert count == 2
-    np.testing.assert_allclose(within, [[3.0, 0, 0], [0.1, 0.1, 0.1], [0.0, 0.0, -0.8]], atol=1e-6)
+    np.testing.assert_allclose(within, [[3.0, 0, 0], [0.1, 0.1, 0.1], [0.0, 0.0, -1.2]], atol=1e-6)
 
 
 def test_sequences_change_without_a_jerk():

@@ -13,6 +13,7 @@ from motion.fit import Fit, FitCfg, rollout
 from motion.network import MotionNetwork, NetworkCfg, blended, blended_by_robot
 from physics import load_robot
 from settings import ConfigError
+from training import runs
 
 pytestmark = pytest.mark.usefixtures("seeded", "threads_as_before")
 BOUNDS = np.array([[0.2, 0.8], [-0.2, 0.2], [-0.4, 0.4]])
@@ -167,7 +168,7 @@ def test_the_command_fits_goes_on_and_refuses(tmp_path, monkeypatch, capsys):
 
 def test_a_policy_is_recorded_as_it_walks():
     robot = load_robot("go1")
-    clips, fell = record.record(record.policy("quadruped-walk-flat"), 12, 150)
+    clips, fell = record.record(runs.policy("quadruped-walk-flat"), 12, 150)
     assert len(clips) + fell == 12 and fell <= 1
     data = Dataset.of(robot, clips)
     assert data.fps == 50 and len(data.frame) == 2 * 150 * len(clips)
@@ -182,4 +183,4 @@ def test_only_policies_that_walk_as_commanded_are_recorded():
     with pytest.raises(
         ConfigError, match=r"quadruped-balance.pt: expected a policy of a task that asks for velocities"
     ):
-        record.record(record.policy("quadruped-balance"), 2, 10)
+        record.record(runs.policy("quadruped-balance"), 2, 10)

@@ -1,18 +1,19 @@
 """Robots that do the same: mirror images, parts of an environment stepped at the same time, and MuJoCo's."""
 
+import copy
 import dataclasses
 import threading
 
 import mujoco
 import numpy as np
 import pytest
-from walking import FIELDS, FLAT, GOAL, NEVER_FALL, ONE_COMMAND, ROBUST, STAY, goal, make, mirror_image, wander
+from walking import FIELDS, FLAT, GOAL, NEVER_FALL, ONE_COMMAND, ROBUST, STAY, make, mirror_image, wander
 
-from benchmarks.transfer import MujocoQuadrupeds
 from config import VaryCfg
 from environments import ABEnv, registry
 from physics import PhysicsEngine, load_robot, save_robot
 from physics.jit import LANES
+from physics.mjcf import to_mjcf
 from physics.robot import Link
 from settings import ConfigError
 
@@ -219,77 +220,91 @@ def test_parts_of_an_engine_share_its_robots():
 # MuJoCo
 
 
-@pytest.mark.parametrize("task", [FLAT, GOAL])
-def test_mujoco_s_robots_see_and_err_as_ours(task):
-    n = 8
-    env = make(task, n, ONE_COMMAND, NEVER_FALL)
-    twin = MujocoQuadrupeds(n, env.cfg, threads=1)
-    env.init_state(seed=11)
-    twin.init_state(seed=11)
-    s = wander(env, 5, 0.3)
-    state = env.engine.get_state()
-    for i, data in enumerate(twin.datas):
-        data.qpos[:] = np.concatenate([state.base_position[i], state.base_quaternion[i], state.joint_position[i]])
+def in_mujoco(task, n, *changes):
+    """Return the same as make() does, moved by MuJoCo."""
+    changes = {key: value for change in changes for key, value in change.items()}
+    return registry.make(task, "mujoco", num_envs=n, env_cfg_override=changes, threads=2)
+
+
+def test_mujoco_moves_robots_by_the_pd_law_of_the_task():
+    n = 4
+    env = in_mujoco(FLAT, n, NEVER_FALL)
+    env.init_state(seed=3)
+    start = env.engine.get_state()
+    actions = np.random.default_rng(1).normal(0, 0.4, (n, 12)).astype(np.float32)
+    env.step(actions)
+    env.step(-actions)
+    robot = env.robot
+    model = mujoco.MjModel.from_xml_string(to_mjcf(robot, env.cfg.sim_dt, env.cfg.physics.foot_friction, ""))
+    low, high = robot.joint_range.reshape(12, 2).T
+    found = env.engine.get_state()
+    for i in range(n):
+        data = mujoco.MjData(model)
+        data.qpos[:] = np.concatenate([start.base_position[i], start.base_quaternion[i], start.joint_position[i]])
         data.qvel[:] = np.concatenate(
-            [state.base_linear_velocity[i], state.base_angular_velocity[i], state.joint_velocity[i]]
+            [start.base_linear_velocity[i], start.base_angular_velocity[i], start.joint_velocity[i]]
         )
-        mujoco.mj_kinematics(twin.model, data)
-        mujoco.mj_comPos(twin.model, data)
-    twin.goal[:] = goal(env)
-    twin.contact[:] = s.obs[:, 24:28]
-    if task == GOAL:
-        twin._new_commands()
-        np.testing.assert_allclose(twin.command, env.field("command"), atol=2e-3)
-    else:
-        twin.command[:] = env.field("command")
-    np.testing.assert_allclose(twin._observe(), s.obs, atol=2e-4)
-    for name, error in env.errors().items():
-        np.testing.assert_allclose(twin.errors()[name], error, atol=1e-4, err_msg=name)
+        for action in (actions[i], -actions[i]):
+            target = np.clip(robot.home_joints.ravel() + env.cfg.action_scale * action, low, high)
+            for _ in range(env.cfg.sim_substeps):
+                data.ctrl[:] = env.cfg.kp * (target - data.qpos[7:]) - env.cfg.kd * data.qvel[6:]
+                mujoco.mj_step(model, data)
+        np.testing.assert_allclose(found.base_position[i], data.qpos[:3], atol=1e-5)
+        np.testing.assert_allclose(found.joint_position[i], data.qpos[7:], atol=1e-4)
+        np.testing.assert_allclose(found.joint_velocity[i], data.qvel[6:], atol=1e-3)
 
 
-def test_mujoco_s_robots_are_asked_the_same():
-    n = 300
-    env = make(FLAT, n)
-    twin = MujocoQuadrupeds(n, env.cfg, threads=1)
-    env.init_state(seed=12)
-    obs = twin.init_state(seed=12).obs
-    np.testing.assert_allclose(obs[:, 34:], twin.command * [2, 2, 1], rtol=1e-6)
-    ours = env.field("command")
-    theirs = twin.command
-    for command in (ours, theirs):
-        assert (~command.any(axis=1)).mean() == pytest.approx(0.16, abs=0.07)
-    np.testing.assert_allclose(
-        np.quantile(ours, (0.05, 0.5, 0.95), axis=0), np.quantile(theirs, (0.05, 0.5, 0.95), axis=0), atol=0.15
-    )
+def test_mujoco_s_robots_bear_their_weight_and_see_it():
+    env = in_mujoco(STAY, 4, {"push.speed": (0.0, 0.0), "push.spin": 0.0})
+    env.init_state(seed=1)
+    for _ in range(100):
+        s = env.step(np.zeros((4, 12)))
+    s.validate()
+    force = env.engine.get_state().foot_contact_force
+    np.testing.assert_allclose(force[..., 2].sum(axis=1), 9.81 * env.robot.total_mass, rtol=0.02)
+    assert np.abs(force[..., :2].sum(axis=1)).max() < 0.02 * 9.81 * env.robot.total_mass
+    np.testing.assert_array_equal(s.obs[:, 24:28], 1.0)
+    env.push(np.array([0.0, 1.0, 0.0]))
+    env.step(np.zeros((4, 12)))
+    assert (env.engine.get_state().base_linear_velocity[:, 1] > 0.5).all()
+    # what was seen a second ago comes again
+    kept = {name: copy.copy(x) for name, x in env.snapshot().items()}
+    first = [env.step(np.zeros((4, 12))).obs.copy() for _ in range(3)]
+    env.restore(kept)
+    for obs in first:
+        np.testing.assert_allclose(env.step(np.zeros((4, 12))).obs, obs, atol=2e-3)
 
 
-def test_mujoco_s_robots_go_on_to_the_next_goal():
-    far = MujocoQuadrupeds(64, make(GOAL, 1).cfg, threads=1)
-    far.init_state(seed=13)
-    distance = np.linalg.norm((far.goal - far._com())[:, :2], axis=1)
-    assert 0.8 < distance.min() < 2
-    assert 4 < distance.max() < 5.3
-    far.goal[::2] = far._com()[::2]
-    assert not far.step(np.zeros((64, 12))).done.any()
-    np.testing.assert_array_equal(far.errors()["goals_per_minute"], 3000.0 * (np.arange(64) % 2 == 0))
-    far.step(np.zeros((64, 12)))
-    assert not far.errors()["goals_per_minute"].any()
-
-
-def test_mujoco_s_robots_are_an_environment():
-    cfg = make(FLAT, 1).cfg
-    twin = MujocoQuadrupeds(3, dataclasses.replace(cfg, max_episode_seconds=2 * cfg.ctrl_dt), threads=1)
-    assert isinstance(twin, ABEnv) and twin.split(2) == [twin]
-    with pytest.raises(ValueError, match="staggered"):
-        twin.init_state(seed=1, staggered=True)
-    twin.init_state(seed=1)
-    kept = twin.new_state()
-    last = twin.new_state()
+def test_in_mujoco_too_episodes_end_and_begin():
+    env = in_mujoco(FLAT, 3, {"max_episode_seconds": 0.1, "ctrl_dt": 0.05, "sim_dt": 0.005})
+    assert isinstance(env, ABEnv) and env.split(2) == [env]
+    env.init_state(seed=1)
+    kept = env.new_state()
+    last = env.new_state()
     for out, ended in ((kept, False), (last, True)):
-        assert twin.step(np.zeros((3, 12)), out) is out
+        assert env.step(np.zeros((3, 12)), out) is out
         out.validate()
         assert (out.truncated == ended).all()
-    assert not kept.done.any() and not np.array_equal(kept.obs, last.obs)
     np.testing.assert_array_equal(last.info["episode_steps"], 2)
+    state = env.engine.get_state()  # of new episodes
+    np.testing.assert_allclose(state.joint_position, np.tile(env.robot.home_joints.ravel(), (3, 1)), atol=0.11)
+    env.step(np.zeros((3, 12)))
+    np.testing.assert_allclose(env.engine.get_state().base_position, state.base_position, atol=0.03)
+
+
+def test_mujoco_s_ground_is_the_task_s():
+    env = in_mujoco("quadruped-walk-rough", 6, {"terrain.levels": 3, "terrain.kinds": "rough slope_up"})
+    env.init_state(seed=2)
+    for _ in range(60):
+        s = env.step(np.zeros((6, 12)))
+    assert not s.done.any()
+    place = env.engine.get_state().base_position
+    ground = env.terrain.height(place[:, 0], place[:, 1])
+    assert np.ptp(ground) > 0.02
+    np.testing.assert_allclose(place[:, 2] - ground, env.robot.home_height, atol=0.08)
+    assert (env.engine.get_state().foot_contact_force[..., 2].sum(axis=1) > 0.5 * 9.81 * env.robot.total_mass).all()
+
+
+def test_what_mujoco_s_robots_cannot_do_is_refused():
     with pytest.raises(ConfigError, match=r"motor\.enabled: expected False"):
-        MujocoQuadrupeds(1, make(FLAT, 1, {"motor.enabled": True}).cfg)
+        in_mujoco(FLAT, 1, {"motor.enabled": True})

@@ -51,10 +51,10 @@ def moved(engine, offset=0.0):
     state["base_quaternion"][upright] = [1.0, 0, 0, 0]
     engine.set_state(**state)
     rng = np.random.default_rng(2)
-    engine._put("target", np.tile(engine.robot.home_joints.ravel(), (engine.num_envs, 1)) - offset)
+    engine.put("target", np.tile(engine.robot.home_joints.ravel(), (engine.num_envs, 1)) - offset)
     for _ in range(3):
         engine.apply_motor_torques(rng.uniform(-20, 20, (engine.num_envs, 12)))
-        engine._put("target", engine.robot.home_joints.ravel() + 0.3 * rng.normal(size=(engine.num_envs, 12)) - offset)
+        engine.put("target", engine.robot.home_joints.ravel() + 0.3 * rng.normal(size=(engine.num_envs, 12)) - offset)
         engine.step(8)
     assert not engine.broken.any()
     return velocity(engine.get_state()), engine.get_state().joint_position

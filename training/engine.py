@@ -295,7 +295,7 @@ class TrainingEngine:
                 min(level + cfg.growth, last)
                 for level, (_, last) in zip(self.levels, (cfg.push, cfg.command), strict=True)
             )
-            self.env.set_level(*self.levels)
+        self.env.set_level(*self.levels)
 
     def statistics(self) -> dict[str, float]:
         """Return what the environment counted since the last call.

@@ -52,6 +52,7 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="with --eval: what the world model foresees, as a ghost beside the robot and as a plot",
     )
+    add("--simulator", metavar="NAME", help="with --eval: what moves the robots: foal, or mujoco for legged ones")
     add("--episodes", metavar="N", help="with --eval: episodes to evaluate (256) or to record (1)")
     add(
         "--checkpoint",

@@ -106,6 +106,12 @@ def newest(root: str, task: str, names: tuple[str, ...]) -> pathlib.Path | None:
     return newest_run
 
 
+def policy(given: str) -> pathlib.Path:
+    """Return the checkpoint that is meant: a file, the folder of a run, or a task's that comes with Foal."""
+    shipped = SHIPPED / f"{given}.pt"
+    return shipped if shipped.is_file() else find(given, "", "")
+
+
 def find(given: str | None, root: str, task: str, resume: bool = False) -> pathlib.Path:
     """Return the checkpoint that is meant.
 

@@ -121,11 +121,13 @@ class Viewer:
                 )
             return Scenery(**view, **seen)
         posed = (view[name] for name in ("base_position", "base_quaternion", "joint_position", "foot_contact_force"))
-        return Snapshot(*posed, goal=view["goal"], push=view["push"], ghost=self.ghost(), **seen)
+        return Snapshot(*posed, goal=view["goal"], push=view["push"], ghost=self.ghost(view), **seen)
 
-    def ghost(self) -> Any:
-        """Return the pose that the world model foresaw for this instant, None if it was not asked."""
+    def ghost(self, view: dict[str, Any]) -> Any:
+        """Return the pose that the world model foresaw for this instant, or that the motion has which is followed."""
         from renderer import Snapshot
 
         f = self.foresight
-        return Snapshot(f.place, f.quaternion, f.joints) if f else None
+        if f:
+            return Snapshot(base_position=f.place, base_quaternion=f.quaternion, joint_position=f.joints)
+        return Snapshot(**view["ghost"]) if view.get("ghost") else None

@@ -31,6 +31,7 @@ from environments.quadruped.terms import (
 from physics.jit import real
 from settings import ConfigError, suggest
 
+MOTION = "base_velocity", "base_spin"  # what events may set
 DRAW_NOISE = 1024  # first draw of a robot's key that an observation's noise takes
 
 
@@ -58,6 +59,7 @@ class Composed:
     settings: dict[str, int]
     rows: dict[str, tuple[int, int]]
     terms_row: int  # of the rewards' terms, among the task's rows
+    reference_row: int  # of the motion that is followed, if any, among them
     task_rows: int
     sums_row: int  # in the work buffer, after the physics' rows: sums of the rewards' terms since they were last read
     ends_row: int  # the same of counts of how episodes ended
@@ -84,8 +86,8 @@ class Composer:
         for f in terms.kept:
             if f.name in self.rows:
                 raise ConfigError(f"keeps: expected a new name of a field, got {f.name!r}, which there is")
-            self.rows[f.name] = self.terms_row, f.size
-            self.terms_row += f.size
+            self.rows[f.name] = self.terms_row, f.size * (4 if f.of_leg else 1)
+            self.terms_row += self.rows[f.name][1]
         self.task_rows = self.terms_row + len(terms.rewards)
         self.sums_row = M.size
         self.ends_row = self.sums_row + len(terms.rewards)
@@ -94,6 +96,9 @@ class Composer:
         self.fields = {f.name: ("extra", getattr(M, f.name), f.size) for f in MEASURED} | {
             name: ("task", *x) for name, x in self.rows.items()
         }
+        for f in terms.kept:
+            if f.of_leg:
+                self.fields[f.name] = "task", f"{self.rows[f.name][0]} + {f.size} * leg", f.size
         self.physics = {f.name: f for group in (BODY, VARIED) for f in group}
         self.legs = {f.name: f for group in (LEGS, VARIED_LEGS) for f in group}
 
@@ -208,8 +213,9 @@ class Composer:
     def settable(self, term: Update) -> set[str]:
         """Return what of the physics an update may set."""
         if isinstance(term, Randomisation):
-            return {f.name for f in (*VARIED, *VARIED_LEGS)}
-        return {"base_velocity", "base_spin"} if isinstance(term, Event) else set()
+            pose = {"joint_position", "joint_velocity", "joint_target"} if term.of_a_leg else {"quaternion", *MOTION}
+            return pose | {f.name for f in (*VARIED, *VARIED_LEGS)}
+        return ({"joint_target"} if term.of_a_leg else {*MOTION}) if isinstance(term, Event) else set()
 
     def update(self, term: Update, where: str = "") -> tuple[Term, list[str]]:
         """Return the body of an update."""
@@ -334,11 +340,13 @@ class Composer:
         target = f"extra[{M.ended} * LANES + lane]"
         bodies = []
         for k, term in reversed([*enumerate(self.terms.terminations)]):  # the first that holds has the last word
-            if term.of_a_leg:
-                raise ConfigError(f"{term.where}: expected fields of the whole robot, got one of a leg")
             bodies.append((term, [f"{target} = real({k + 2}.0) if ({self.called(term)}) & True else {target}"]))
+        loops: list[str] = []
+        for of_a_leg, group in itertools.groupby(bodies, lambda body: body[0].of_a_leg):
+            # one of a leg holds where it does for any: a loop of its own keeps their order
+            loops += self.loops(group) if not of_a_leg else [line for body in [*group] for line in self.loops([body])]
         lines += [
-            *self.loops(bodies),
+            *loops,
             "for lane in range(LANES):",
             f"    ended = {target} if lane < count else real(0.0)",
         ]
@@ -398,6 +406,7 @@ class Composer:
             dict(self.settings),
             self.rows,
             self.terms_row,
+            K.size,
             self.task_rows,
             self.sums_row,
             self.ends_row,
@@ -481,7 +490,8 @@ class Composer:
 HEAD = """import numpy as np
 
 from environments.quadruped.source import certain
-from environments.quadruped.step import foot_forces, friction_ratio, joint_reading, trunk_mass_ratio
+from environments.quadruped.fields import K
+from environments.quadruped.step import foot_forces, foot_place, friction_ratio, joint_reading, trunk_mass_ratio
 from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES, real, stage

@@ -16,6 +16,7 @@ from environments.quadruped import step as S
 from environments.quadruped.compose import Composed, Composer
 from environments.quadruped.measure import measure
 from environments.quadruped.observations import HEIGHT_SCALE, SPIN_SCALE
+from environments.quadruped.reference import reference
 from environments.quadruped.terms import COMMANDS, Terms, body
 from environments.quadruped.values import make_terrain, number, torque_ratio, values
 from physics import PhysicsEngine, load_robot, simulation_step, vary
@@ -27,11 +28,11 @@ from settings import ConfigError, knobs, sections
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 HUD_TERMS = 3  # of the reward that a picture tells, the largest
 # The stages, as control_step() takes them
-STAGES = "advance", "act", "events", "measure", "terminate", "reward", "restart", "begin", "renew", "observe"
+STAGES = "advance", "act", "events", "measure", "follow", "terminate", "reward", "restart", "begin", "renew", "observe"
 # All that a step needs, in an order that two processes compile from either end
 COMPILED = (
     "advance", "control_step", "measure", "restart", "draw", "act", "events", "terminate", "renew", "begin", "observe",
-    "reward",
+    "reward", "follow",
 )  # fmt: skip
 
 
@@ -107,6 +108,7 @@ class QuadrupedEnv(ABEnv):
         if self.terrain:
             spawns = self.terrain.spawns.reshape(-1, 3)
             self.set_spawns(spawns[np.arange(num_envs) % len(spawns), :2])
+        self.reference = reference(cfg, self.robot, num_envs, threads, terms.follow)
         self.seed = 0
         self.clock = 0
         self.started = False
@@ -118,13 +120,19 @@ class QuadrupedEnv(ABEnv):
         array = typeof(self.engine.work[0])
         arrays = dict.fromkeys(("task", "work", "extra", "terms", "sums", "ends"), array)
         whole = dict.fromkeys(
-            ("seed", "clock", "number", "count", "first", "substeps", "after_physics", "at_draw"), types.int64
-        )
+            (
+                "seed", "clock", "number", "count", "first", "substeps", "after_physics", "at_draw", "at_reference",
+                "ended_only",
+            ),
+            types.int64,
+        )  # fmt: skip
         more = {
             "settings": typeof(self.settings),
             "model": typeof(self.engine.model),
             "ranges": typeof(self._ranges),
             "staggered": types.boolean,
+            "sheet": typeof(self.reference.sheet),
+            "frames": typeof(self.reference.rows),
         }
         return arrays | whole | more | {"out": array, "actions": typeof(self._state.obs)}
 
@@ -141,12 +149,15 @@ class QuadrupedEnv(ABEnv):
     @cached_property
     def stage_functions(self) -> dict[str, Any]:
         """The stages of a control step, by name, in the order of STAGES."""
-        shared = {"advance": simulation_step.advance, "act": S.act, "measure": measure, "restart": S.restart}
+        shared = {
+            "advance": simulation_step.advance, "act": S.act, "measure": measure, "follow": S.follow,
+            "restart": S.restart,
+        }  # fmt: skip
         return {name: shared.get(name) or self.composed.stages[name] for name in STAGES}
 
     @cached_property
     def addresses(self) -> tuple[int, ...]:
-        """Where the compiled stages are, in the order of STAGES."""
+        """Where the compiled stages are, in the order of STAGES; 0 for one that the task does without."""
         return tuple(self.address_of(name, function) for name, function in self.stage_functions.items())
 
     def compile(self, backwards: bool = False) -> None:
@@ -167,10 +178,12 @@ class QuadrupedEnv(ABEnv):
         self.init_state()
 
     def address_of(self, name: str, function: Any, **kinds: Any) -> int:
-        """Return the address of a stage of this name.
+        """Return the address of a stage of this name, 0 if the task follows nothing and it is the one that would.
 
         Raises ConfigError, naming function and file, for a term that does not compile.
         """
+        if name == "follow" and not self.terms.follow:
+            return 0
         try:
             return self.stage_address(function, **kinds)
         except NumbaError as error:
@@ -182,7 +195,7 @@ class QuadrupedEnv(ABEnv):
     def _rows(self) -> tuple[int, ...]:
         """Where terms, sums, counts of ends and columns are."""
         made = self.composed
-        return made.terms_row, made.sums_row, made.ends_row, made.out_row
+        return made.terms_row, made.reference_row, made.sums_row, made.ends_row, made.out_row
 
     def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
         """Start every episode; see ABEnv."""
@@ -190,10 +203,12 @@ class QuadrupedEnv(ABEnv):
         self.clock = 0
         self.started = True
         s = self._state
+        self.reference.begin(seed, self.engine.first_robot)
         self._run(np.zeros((self.num_envs, self.num_actions), real), s, 0, staggered)
         s.reward[:] = 0
         s.terminated[:] = False
         s.truncated[:] = False
+        self._settle(s)
         return s
 
     def step(self, actions: np.ndarray, out: EnvState | None = None) -> EnvState:
@@ -205,7 +220,15 @@ class QuadrupedEnv(ABEnv):
             raise ValueError("step: expected init_state() before the first step")
         actions = self.checked(actions)
         self.clock += 1
-        return self._run(actions, out or self._state, self.cfg.sim_substeps, False)
+        self.reference.advance()
+        s = self._run(actions, out or self._state, self.cfg.sim_substeps, False)
+        self._settle(s)
+        return s
+
+    def _settle(self, s: EnvState) -> None:
+        """Tell what is followed what became of the robots."""
+        if self.terms.follow:
+            self.reference.settle(self.field("command"), s.terminated, s.truncated, self.clock)
 
     def _arguments(
         self,
@@ -215,18 +238,21 @@ class QuadrupedEnv(ABEnv):
         s: EnvState,
         substeps: int = 0,
         staggered: bool = False,
+        half: int = 0,
     ) -> tuple:
         """Return what control_step() takes beside what the engine gives it."""
         info = s.info
         return (
             addresses, at_draw, self._rows, self.settings, self._ranges, self.seed, self.clock, self.engine.first_robot,
-            substeps, staggered, actions, s.obs, info["privileged"], info["final_obs"], info["final_privileged"],
-            s.reward, s.terminated, s.truncated, info["episode_return"], info["episode_steps"],
+            substeps, staggered, half, self.reference.sheet, self.reference.rows, self.reference.starts, actions, s.obs,
+            info["privileged"], info["final_obs"], info["final_privileged"], s.reward, s.terminated, s.truncated,
+            info["episode_return"], info["episode_steps"],
         )  # fmt: skip
 
-    def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool) -> EnvState:
+    def _run(self, actions: np.ndarray, s: EnvState, substeps: int, staggered: bool, half: int = 0) -> EnvState:
+        """Take a control step, or the half of one that control_step() tells of."""
         made = self.addresses, self.engine.draw_address
-        self.engine.run(S.control_step, *self._arguments(*made, actions, s, substeps, staggered))
+        self.engine.run(S.control_step, *self._arguments(*made, actions, s, substeps, staggered, half))
         s.data = self.engine
         return s
 
@@ -246,20 +272,25 @@ class QuadrupedEnv(ABEnv):
             part = copy.copy(self)
             part.engine = self.engine.part(first, last, threads)
             part.num_envs = part.engine.num_envs
+            at = part.engine.first_robot - self.engine.first_robot
+            part.reference = self.reference.part(at, at + part.num_envs)
             part._state = part.new_state()
             result.append(part)
         return result
 
     def snapshot(self) -> dict[str, Any]:
         """Return what stepping on from this instant needs; see ABEnv."""
-        return {"seed": self.seed, "clock": self.clock} | self.engine.arrays()
+        return {"seed": self.seed, "clock": self.clock} | self._arrays()
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return self.engine.arrays() | {f"reference_{name}": x for name, x in self.reference.arrays().items()}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to the instant of a snapshot; see ABEnv."""
         self.seed = snapshot["seed"]
         self.clock = snapshot["clock"]
         self.started = True
-        for name, array in self.engine.arrays().items():
+        for name, array in self._arrays().items():
             array[:] = snapshot[name]
 
     def set_level(self, push: float = 1.0, command: float = 1.0) -> None:
@@ -272,6 +303,7 @@ class QuadrupedEnv(ABEnv):
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {level}")
             if f"{name}_level" in self.composed.settings:
                 self.settings[self.composed.settings[f"{name}_level"]] = level
+        self.reference.adapt()
 
     def set_spawns(self, places: np.ndarray) -> None:
         """Let episodes start over places of their own from the next one on, as a curriculum does.
@@ -407,7 +439,8 @@ class QuadrupedEnv(ABEnv):
 
         Its state; goal (3) [m], or None; push (3) [m/s] while recent, last_push (3); command and
         velocity (3), forward, sideways [m/s] and yaw rate [rad/s], command None where none is asked for; goals,
-        how many it has reached.
+        how many it has reached; ghost, base position and quaternion and joint position of the motion that is followed,
+        or None.
         """
         state = self.engine.get_state()
         kind = self.cfg.command.kind
@@ -425,4 +458,23 @@ class QuadrupedEnv(ABEnv):
             "command": self.field("command")[robot] if kind in ("velocity", "goal", "pose") else None,
             "velocity": self.heading_velocity()[robot],
             "goals": int(self.field("goals")[robot, 0]),
+            "ghost": self._followed(robot) if self.terms.follow else None,
+        }
+
+    def _followed(self, robot: int) -> dict[str, np.ndarray]:
+        """Return the pose that the motion has at this instant, where the robot is and heading as it does."""
+        state = self.engine.get_state()
+        x, y, _ = state.base_position[robot]
+        w, i, j, k = state.base_quaternion[robot].astype(float)
+        heading = math.atan2(2 * (i * j + w * k), 1 - 2 * (j * j + k * k))
+        up = self.field("reference_up")[robot].astype(float)
+        ground = float(self.terrain.height(x, y)) if self.terrain else 0.0
+        height = float(self.field("reference_height")[robot, 0])
+        c = math.cos(heading / 2)
+        s = math.sin(heading / 2)
+        a, b, d = np.array([1.0 + up[2], up[1], -up[0]]) / math.sqrt(2.0 * max(1.0 + up[2], 1e-6))
+        return {
+            "base_position": np.array([x, y, ground + height]),
+            "base_quaternion": np.array([c * a, c * b - s * d, c * d + s * b, s * a]),
+            "joint_position": self.field("reference_joint")[robot],
         }

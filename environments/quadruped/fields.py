@@ -23,6 +23,7 @@ class Field(NamedTuple):
     reset: float | None = None  # what an episode begins with; None: what it was
     row: str = ""  # where the physics has it, as an expression of the rows' array and the first row
     load: str = ""  # how a lane's value is read, where that is no row
+    of_leg: bool = False  # whether each leg has its own, all FL FR RL RR
 
 
 KEPT = (
@@ -52,6 +53,26 @@ KEPT = (
     Field("heading_error", 1, "rad", "angle from the heading to that"),
     Field("at_goal", 1, "1", "1 while near the goal and facing as it should"),
     Field("met", 1, "1", "1 once that was so"),
+    Field("clearance", 1, "m", "of the lowest foot above the ground, with which an episode begins", 0.0),
+)
+
+# What a task keeps beside KEPT that follows a motion (reference.py): frames of what the robot should be doing
+SHEET = (
+    Field("reference_joint", 3, "rad", "angles of hip, thigh, calf, at this instant", of_leg=True),
+    Field("reference_joint_speed", 3, "rad/s", "their velocities", of_leg=True),
+    Field("next_joint", 3, "rad", "angles of hip, thigh, calf a control step later", of_leg=True),
+    Field("next_joint_speed", 3, "rad/s", "their velocities", of_leg=True),
+    Field("later_joint", 3, "rad", "angles of hip, thigh, calf 0.1 s from now", of_leg=True),
+    Field("reference_rise", 1, "m", "of the base above where it is when the lowest foot touches the ground"),
+    Field("reference_up", 3, "1", "the vertical, base frame"),
+    Field("reference_velocity", 3, "m/s", "of the base, heading frame, forward, to the left, up"),
+    Field("reference_spin", 3, "rad/s", "angular velocity, base frame"),
+    Field("reference_phase", 2, "1", "cosine and sine of how far through the motion it is, in turns; 0 0 if endless"),
+)
+REFERENCE = (
+    *SHEET,
+    Field("reference_foot", 3, "m", "centre of the foot, base frame", of_leg=True),
+    Field("reference_height", 1, "m", "of the base above the ground"),
 )
 
 MEASURED = (
@@ -122,6 +143,8 @@ LEGS = (
     ),
     Field("joint_target", 3, "rad", "of the PD law", row="rows, L.TARGET"),
     Field("contact_force", 3, "N", "on the foot", row="rows, L.FORCE"),
+    Field("leg_action", 3, "1", "latest action, of hip, thigh, calf", row="task, K.action + 3 * leg"),
+    Field("foot_place", 3, "m", "centre of the foot, base frame", load="foot_place(rows, leg_constants, lane)"),
     Field("joint_home", 3, "rad", "in the home pose", load="constant3(leg_constants, C.HOME)"),
     Field("joint_low", 3, "rad", "lowest angle", load="constant3(leg_constants, C.LOW)"),
     Field("joint_high", 3, "rad", "highest angle", load="constant3(leg_constants, C.HIGH)"),
@@ -165,12 +188,14 @@ def rows(fields: Iterable[Field], name: str) -> Any:
     for field in fields:
         names.append(field.name)
         starts.append(at)
-        at += field.size
+        at += field.size * (4 if field.of_leg else 1)
     return namedtuple(name, [*names, "size"])(*starts, at)
 
 
 K = rows(KEPT, "Kept")  # rows that the task keeps of a robot, after the physics' state
 M = rows(MEASURED, "Measured")  # rows of the work buffer, after the physics'
+R = rows(REFERENCE, "Reference")  # rows that a task keeps that follows a motion, and columns of its frames
+WIDTH = R.reference_foot  # of a frame
 
 # What the stages that every task shares read of the settings, which are the first of them
 SHARED = (
@@ -254,16 +279,23 @@ TABLE: dict[str, tuple[Field, ...]] = {
     "measured in every step": MEASURED,
     "of the physics": BODY,
     "of one leg": LEGS,
+    "of the motion that a task follows": REFERENCE,
     "what randomisations may set": VARIED,
     "what randomisations may set, of one leg": VARIED_LEGS,
 }
+
+
+def _row(f: Field) -> str:
+    """Return a line of the table."""
+    where = ", of one leg" if f.of_leg else ""
+    return f"| `{f.name}` | {f.size} | {f.unit} | {f.meaning}{where} |"
 
 
 def table() -> str:
     """Return the fields as a table for people, in Markdown."""
     lines = ["| field | numbers | unit | meaning |", "|---|---|---|---|"]
     for title, fields in TABLE.items():
-        lines += [f"| **{title}** | | | |", *(f"| `{f.name}` | {f.size} | {f.unit} | {f.meaning} |" for f in fields)]
+        lines += [f"| **{title}** | | | |", *(_row(f) for f in fields)]
     lines += [
         "| **derived** | | | |",
         *(f"| `{name}` | {d.size} | {d.unit} | {d.meaning} |" for name, d in DERIVED.items()),

@@ -7,17 +7,17 @@ any episode to restart is asked once per block.
 
 import numpy as np
 
-from environments.quadruped.fields import K, M, S
+from environments.quadruped.fields import WIDTH, K, M, R, S
 from environments.quadruped.measure import stay_in_cell
 from physics import constants as C
 from physics import layout as L
 from physics.actuator import keep_command
 from physics.jit import LANES, call, inline, kernel, real, stage
 from physics.layout import choose3, load3, store3
-from physics.leg import constant3
+from physics.leg import constant3, foot_in_hip, geometry, pose
 from physics.mend import put_home
 from physics.random import robot_key, uniform
-from physics.spatial import add, scale, sincos
+from physics.spatial import add, dot, scale, sincos, x_rotate
 from physics.vary import motor_delay
 
 # draws of a robot's key; physics/vary.py draws from 256 on
@@ -133,12 +133,54 @@ def restart(task, work, extra, settings, model, at_draw, ranges, seed, clock, nu
         call(at_draw, work, model, ranges, seed, clock, number, marks)
 
 
+@stage
+def follow(task, extra, model, sheet, frames, at_reference, first, count, ended_only):
+    """Take frames of the motion that robots follow into a block's rows, and find where feet and base are in them.
+
+    sheet: (R, WIDTH); frames: (N) which row is whose; ended_only: for the robots alone whose episode ended.
+    """
+    rows = task[at_reference * LANES :]
+    for lane in range(count):
+        if ended_only == 0 or extra[M.ended * LANES + lane] > real(0.0):
+            frame = frames[first + lane]
+            for k in range(WIDTH):
+                rows[k * LANES + lane] = sheet[frame, k]
+    for lane in range(LANES):
+        rows[R.reference_height * LANES + lane] = real(-1e3)
+    for leg in range(4):
+        hip_B, shape = geometry(model.legs[leg])
+        radius = model.legs[leg][C.FOOT_RADIUS]
+        joints = rows[(R.reference_joint + 3 * leg) * LANES : (R.reference_joint + 3 * leg + 3) * LANES]
+        feet = rows[(R.reference_foot + 3 * leg) * LANES : (R.reference_foot + 3 * leg + 3) * LANES]
+        for lane in range(LANES):
+            foot_B = foot_of(load3(joints, 0, lane), hip_B, shape)
+            store3(feet, 0, lane, foot_B)
+            height = radius - dot(load3(rows, R.reference_up, lane), foot_B) + rows[R.reference_rise * LANES + lane]
+            i = R.reference_height * LANES + lane
+            rows[i] = max(rows[i], height)
+
+
+@inline
+def foot_of(q, hip_B, shape):
+    """Return where joint angles put the centre of a leg's foot, base frame [m]."""
+    ((s1, c1), _, _), knee, foot = pose(q, shape)
+    return add(hip_B, x_rotate(s1, c1, foot_in_hip(shape, knee, foot)))
+
+
+@inline
+def foot_place(leg_rows, leg, lane):
+    """Return where the centre of a leg's foot is, base frame [m]."""
+    hip_B, shape = geometry(leg)
+    return foot_of(load3(leg_rows, L.JOINT, lane), hip_B, shape)
+
+
 @inline
 def stand_on_ground(task, work, extra):
-    """Lift or lower the robots that start anew until their lowest foot touches the ground."""
+    """Lift or lower the robots that start anew until their lowest foot has its clearance above the ground."""
     for lane in range(LANES):
         i, j = (L.POSITION + 2) * LANES + lane, (K.com + 2) * LANES + lane
-        down = extra[M.lowest_foot * LANES + lane] if extra[M.ended * LANES + lane] > real(0.0) else real(0.0)
+        down = extra[M.lowest_foot * LANES + lane] - task[K.clearance * LANES + lane]
+        down = down if extra[M.ended * LANES + lane] > real(0.0) else real(0.0)
         work[i] -= down
         task[j] -= down
         for leg in range(4):
@@ -190,22 +232,24 @@ def emit(out, first_row, count, robot, lane, target):
 @kernel
 def control_step(
     blocks, start, stop, work, model, addresses, at_draw, rows, settings, ranges, seed, clock, first_robot, substeps,
-    staggered, actions, obs, privileged, final_obs, final_privileged, reward, terminated, truncated, episode_return,
-    episode_steps,
+    staggered, half, sheet, frames, starts, actions, obs, privileged, final_obs, final_privileged, reward, terminated,
+    truncated, episode_return, episode_steps,
 ):  # fmt: skip
     """Take the robots of blocks[start:stop] through one control step; with substeps 0, start every episode instead.
 
-    addresses: of the stages; at_draw: of vary.draw_varied(); rows: first rows of terms, among the task's, and of sums,
-    counts of ends and columns, in the work buffer; settings: the task's numbers; ranges: vary.pack() or None;
-    first_robot: number of blocks[0]'s first, by which robots draw; staggered: start at random ages; actions: (N, 12).
+    addresses: of the stages; at_draw: of vary.draw_varied(); rows: first rows of terms and of the motion that is
+    followed, among the task's, and of sums, counts of ends and columns, in the work buffer; settings: the task's
+    numbers; ranges: vary.pack() or None; first_robot: number of blocks[0]'s first, by which robots draw; staggered:
+    start at random ages; half: 1 to end before the physics, 2 to begin after them, as another engine's are put between,
+    else 0; sheet: frames of the motion that is followed, and of each robot the one of this step's end and
+    the one that its next episode starts with, (N); actions: (N, 12).
 
     Written: obs (N, O), privileged (N, P), the same of the ended episodes' last instant in final_*, reward, terminated,
     truncated (N), return and length of the episodes that ended (N).
     """
-    at_advance, at_act, at_events, at_measure, at_terminate, at_reward, at_restart, at_begin, at_renew, at_observe = (
-        addresses
-    )
-    at_terms, at_sums, at_ends, at_out = rows
+    at_advance, at_act, at_events, at_measure, at_follow, at_terminate, at_reward = addresses[:7]
+    at_restart, at_begin, at_renew, at_observe = addresses[7:]
+    at_terms, at_reference, at_sums, at_ends, at_out = rows
     extra = work[L.WORK_ROWS * LANES :]
     sums, ends, out = extra[at_sums * LANES :], extra[at_ends * LANES :], extra[at_out * LANES :]
     columns, more = obs.shape[1], privileged.shape[1]
@@ -216,11 +260,18 @@ def control_step(
         number = first_robot + first
         count = min(LANES, len(actions) - first)
         L.enter(blocks, model, b, work)
-        if substeps > 0:
+        if substeps > 0 and half != 2:
             call(at_act, task, work, settings, model, actions, first, count)
             call(at_events, task, work, extra, settings, model, seed, clock, number)
-            call(at_advance, work, model, substeps)
+        if half == 1:
+            L.leave(work, blocks, model, b)
+            continue
+        if substeps > 0:
+            if half == 0:
+                call(at_advance, work, model, substeps)
             call(at_measure, task, work, extra, settings, model, 1)
+            if at_follow != 0:
+                call(at_follow, task, extra, model, sheet, frames, at_reference, first, count, 0)
             call(at_terminate, task, work, extra, settings, model, ends, count)
             call(at_reward, task, work, extra, settings, model, terms, sums, count)
             for lane in range(LANES):
@@ -244,6 +295,8 @@ def control_step(
                     emit(out, 0, columns, first + lane, lane, final_obs)
                     emit(out, columns, more, first + lane, lane, final_privileged)
             call(at_restart, task, work, extra, settings, model, at_draw, ranges, seed, clock, number, staggered)
+            if at_follow != 0:
+                call(at_follow, task, extra, model, sheet, starts, at_reference, first, count, 1)
             call(at_begin, task, work, extra, settings, model, seed, clock, number)
             call(at_measure, task, work, extra, settings, model, 0)
             stand_on_ground(task, work, extra)
@@ -260,8 +313,8 @@ def control_step(
 @kernel
 def reward_step(blocks, start, stop, work, model, addresses, rows, settings, out):
     """Set out (N) to the reward of the state as it is, as if nobody fell; nothing else changes but the terms."""
-    _, _, _, at_measure, _, at_reward, _, _, _, _ = addresses
-    at_terms, at_sums, _, _ = rows
+    at_measure, at_reward = addresses[3], addresses[6]
+    at_terms, _, at_sums, _, _ = rows
     extra = work[L.WORK_ROWS * LANES :]
     for b in range(start, stop):
         task = blocks[b][L.STATE_ROWS * LANES :]
@@ -280,7 +333,7 @@ def reward_step(blocks, start, stop, work, model, addresses, rows, settings, out
 @kernel
 def metrics_step(blocks, start, stop, work, model, addresses, at_metrics, settings, out):
     """Set out (N, metrics) to what evaluations tell of the state as it is."""
-    _, _, _, at_measure, _, _, _, _, _, _ = addresses
+    at_measure = addresses[3]
     extra = work[L.WORK_ROWS * LANES :]
     for b in range(start, stop):
         task = blocks[b][L.STATE_ROWS * LANES :]

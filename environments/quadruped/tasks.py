@@ -11,6 +11,8 @@ from typing import Any
 import config
 from config import PushCfg, QuadrupedCfg
 from environments import registry
+from environments.mujoco import MujocoEnv
+from environments.quadruped import tracking
 from environments.quadruped.commands.stay import stay
 from environments.quadruped.env import QuadrupedEnv
 from environments.quadruped.events import draw_push, pushes, sensor_biases
@@ -59,6 +61,9 @@ TRAIN_WALK: dict[str, Any] = {
     "ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 0.8,
     "train.iterations": 600, "train.eval_every": 20,
     "curriculum.push": (1.0, 1.0), "curriculum.command": (0.3, 1.0), "curriculum.growth": 0.01,
+}  # fmt: skip
+TRAIN_TRACKING: dict[str, Any] = {
+    "network.initial_std": 0.5, "train.iterations": 400, "curriculum.command": (1.0, 1.0),
 }  # fmt: skip
 
 
@@ -203,6 +208,7 @@ def task(
     made = Task(override(cfg, changes or {}, "env"), terms, old.training | (training or {}))
     registry.envcfg(name, description)(lambda: made.cfg)
     registry.env(name, "numba")(partial(QuadrupedEnv, terms))
+    registry.env(name, "mujoco")(partial(MujocoEnv, terms))
     registry.rlcfg(name)(lambda: made.training)
     TASKS[name] = made
     return made
@@ -256,3 +262,34 @@ task(
     command="goal",
     changes={"goal.reach": 3.0},
 )
+_STARTS = tracking.base_in_motion, tracking.legs_in_motion
+_NEXT = tracking.next_pose, tracking.next_speeds, tracking.later_pose
+task(
+    "quadruped-track", "quadruped-walk-flat", "move at commanded velocities as a generator of motion shows it",
+    rewards=dict.fromkeys(WALK, 0.0) | {
+        tracking.joint_tracking: 1.0, tracking.joint_speed_tracking: 0.5, tracking.foot_tracking: 1.0,
+        tracking.root_tracking: 1.0, tracking.velocity_tracking: 3.0, tracking.spin_tracking: 2.0,
+        "action_rate": -0.01, "torque": -1e-4, "fall": -1.0,
+    },
+    observations=(*_NEXT, tracking.leg_phase, tracking.motion_velocity, tracking.motion_spin),
+    privileged=(tracking.behind,),
+    terminations=(tracking.strayed_root, tracking.strayed_foot), events=(tracking.residual,),
+    randomisations=_STARTS, renewals=(tracking.fall_behind,),
+    metrics=(tracking.joint_error, tracking.foot_error, tracking.motion_velocity_error),
+    changes={"motion.source": "motion.follow:Steered", "action_scale": 0.25}, training=TRAIN_TRACKING,
+)  # fmt: skip
+task(
+    "quadruped-mimic", "quadruped-walk-flat", "do what a clip of motion shows, such as a pronk or a spin",
+    command="motion",
+    rewards=dict.fromkeys(WALK, 0.0) | {
+        tracking.joint_tracking: 1.0, tracking.joint_speed_tracking: 0.5, tracking.foot_tracking: 1.0,
+        tracking.root_tracking: 1.0, tracking.velocity_tracking: 1.0, tracking.spin_tracking: 1.0,
+        tracking.place_tracking: 0.5, "action_rate": -0.01, "torque": -1e-4, "fall": -1.0,
+    },
+    observations=(*_NEXT, tracking.motion_velocity, tracking.motion_spin, tracking.motion_gravity),
+    privileged=(tracking.behind,),
+    terminations=(tracking.strayed_root, tracking.strayed_foot), events=(tracking.residual,),
+    randomisations=_STARTS,
+    changes={"motion.source": "motion.follow:Recorded", "motion.clip": "pronk"},
+    training=TRAIN_TRACKING | {"train.iterations": 200},
+)  # fmt: skip

@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from environments.contracts import Body, Mirror, Node
-from environments.quadruped.fields import LEGS, VARIED_LEGS, Field
+from environments.quadruped.fields import LEGS, REFERENCE, VARIED_LEGS, Field
 from environments.quadruped.source import Function, compiled
 from settings import ConfigError
 
-_OF_A_LEG = {f.name for f in (*LEGS, *VARIED_LEGS)}
+_OF_A_LEG = {f.name for f in (*LEGS, *VARIED_LEGS)} | {f.name for f in REFERENCE if f.of_leg}
+_OF_A_MOTION = {f.name for f in REFERENCE}
 SIDES = (1, 0, 3, 2)  # a leg's image in the mirror
 MIRRORS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
     "joints": (tuple(3 * leg + j for leg in SIDES for j in range(3)), (-1.0, 1.0, 1.0) * 4),
@@ -281,9 +282,15 @@ class Terms:
         )  # fmt: skip
 
     @cached_property
+    def follow(self) -> bool:
+        """Whether any reads what a motion is at."""
+        return any(name in _OF_A_MOTION for term in self.every() for name in term.function.parameters)
+
+    @cached_property
     def kept(self) -> tuple[Field, ...]:
-        """The fields that terms keep, beside KEPT."""
-        found = {f.name: f for term in self.every() if isinstance(term, Update) for f in term.keeps}
+        """The fields that are kept, beside KEPT: of the motion that is followed, if any, then those of terms."""
+        found = {f.name: f for f in REFERENCE} if self.follow else {}
+        found |= {f.name: f for term in self.every() if isinstance(term, Update) for f in term.keeps}
         return tuple(found.values())
 
 
