@@ -77,7 +77,9 @@ def own_gains(varied, work, lane, kp, kd):
 
 @inline
 def joint_torque(motor_blocks, varied, joints_differ, work, rows, lane, joint, q, qd, drive, limits, damping, friction):
-    """Return the torque on a joint [N m] and its implicit coefficient [N m s/rad].
+    """Return the torque on a joint [N m], its implicit coefficient [N m s/rad] and what its motor needs [kg m^2].
+
+    The last is the inertia at which the motor's PD law is at the limit of stability: kd dt / 2 + kp dt^2 / 4.
 
     drive: drive_constants(); limits: torque [N m], lowest, highest angle [rad].
     """
@@ -86,20 +88,21 @@ def joint_torque(motor_blocks, varied, joints_differ, work, rows, lane, joint, q
     kp, kd = own_gains(varied, work, lane, kp, kd)
     limit = vary(varied, rows, L.VARIED_LEG + L.V_TORQUE_LIMIT + joint, lane, limit)
     measured = q + vary(varied, rows, L.VARIED_LEG + L.V_OFFSET + joint, lane, real(0.0))
-    torque = driven(motor_blocks, varied, work, rows, lane, joint, measured, qd, kp, kd, limit, drive)
+    torque, obeys = driven(motor_blocks, varied, work, rows, lane, joint, measured, qd, kp, kd, limit, drive)
     stop, stop_c = limit_torque(q, qd, low, high, limit_stiffness, limit_damping, dt)
     damping = vary(joints_differ, rows, L.VARIED_LEG + L.V_DAMPING + joint, lane, damping)
     friction = vary(joints_differ, rows, L.VARIED_LEG + L.V_FRICTION + joint, lane, friction)
     c = joint_resistance(qd, damping, friction, friction_speed)
-    return torque - c * qd + stop, c + stop_c
+    return torque - c * qd + stop, c + stop_c, obeys * dt * (real(0.5) * kd + real(0.25) * dt * kp)
 
 
 @inline
 def driven(motor_blocks, varied, work, rows, lane, joint, q, qd, kp, kd, limit, drive):
-    """Return the torque of a motor [N m], and keep its state and account where motors are modelled."""
+    """Return the torque of a motor [N m] and which share of the PD law it obeys, and keep state and account of it."""
     target, command = rows[(L.TARGET + joint) * LANES + lane], rows[(L.TORQUE + joint) * LANES + lane]
     if motor_blocks is None:
-        return motor_torque(target, command, q, qd, kp, kd, -limit, limit)
+        torque = motor_torque(target, command, q, qd, kp, kd, -limit, limit)
+        return torque, real(1.0) if abs(torque) < limit else real(0.0)
     _, (_, _, _, dt), (lag, delay, no_load_speed, per_span, drain, stamina, tired_strength) = drive
     arrived = command_arrived(varied, work, lane, delay)
     last_target, last_command = (
@@ -114,7 +117,7 @@ def driven(motor_blocks, varied, work, rows, lane, joint, q, qd, kp, kd, limit, 
     torque = rows[i] + lag * (wanted - rows[i])
     rows[i] = torque
     work[L.DRAWN * LANES + lane] += dt * drain * abs(torque * qd)
-    return torque
+    return torque, lag if (wanted > low) & (wanted < high) else real(0.0)
 
 
 @inline

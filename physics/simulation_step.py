@@ -184,7 +184,7 @@ def leg_inward(work, rows, leg, model):
 
         # Joint torques
         blocks, own = model.motor_blocks, model.joints_differ
-        t1, d1 = joint_torque(
+        t1, d1, m1 = joint_torque(
             blocks,
             varied,
             own,
@@ -199,7 +199,7 @@ def leg_inward(work, rows, leg, model):
             damping[0],
             friction[0],
         )
-        t2, d2 = joint_torque(
+        t2, d2, m2 = joint_torque(
             blocks,
             varied,
             own,
@@ -214,7 +214,7 @@ def leg_inward(work, rows, leg, model):
             damping[1],
             friction[1],
         )
-        t3, d3 = joint_torque(
+        t3, d3, m3 = joint_torque(
             blocks,
             varied,
             own,
@@ -231,13 +231,18 @@ def leg_inward(work, rows, leg, model):
         )
 
         # Elimination of the joints, calf first: H = L D L^T, L G^T = F^T; d: one over D
+        h11, h22, h33 = (
+            steady(h11 + armature[0] + dt * d1, m1),
+            steady(h22 + armature[1] + dt * d2, m2),
+            steady(h33 + armature[2] + dt * d3, m3),
+        )
         u1, u2, u3 = t1 - n[0], t2 - n2, t3 - n3
-        d3 = one / (h33 + armature[2] + dt * d3)
+        d3 = one / h33
         l23, l13 = h23 * d3, h13 * d3
-        d2 = one / (h22 + armature[1] + dt * d2 - l23 * h23)
+        d2 = one / (h22 - l23 * h23)
         h12 = h12 - l13 * h23
         l12 = h12 * d2
-        d1 = one / (h11 + armature[0] + dt * d1 - l13 * h13 - l12 * h12)
+        d1 = one / (h11 - l13 * h13 - l12 * h12)
         column2 = less(column2, l23, column3)
         column1 = less(less(column1, l13, column3), l12, column2)
         u2 = u2 - l23 * u3
@@ -259,6 +264,19 @@ def leg_inward(work, rows, leg, model):
             second[4] + hip_B[1] * first[2] + hip_B[2] * first[1], second[5] + two * hip_B[2] * first[2],
         )  # fmt: skip
         add_moments(work, lane, real(0.0), first, second)
+
+
+@inline
+def steady(inertia, needed):
+    """Return the inertia of a joint with what makes its motor's PD law stable, where that is short of it [kg m^2].
+
+    Explicit, the law needs H - diag(needed) to be positive definite, or links of little inertia shake for ever. Added is
+    what is needed beyond 0.22 of the diagonal of H, and where that is much all of it, for the coupling of joints among
+    themselves and with the base leaves little of H: the law is then partly implicit. Where needed is below that nothing
+    is added, for it makes a trot less exact (Go1, 2.5 ms: 0.9 % explicit, 1.1 % half implicit).
+    """
+    beyond = max(needed - real(0.22) * inertia, real(0.0))
+    return inertia + beyond + real(0.22) * min(beyond, inertia)
 
 
 @inline
