@@ -191,6 +191,15 @@ class CommandCfg(Section):
 
 
 @dataclass(frozen=True)
+class RobotCfg(Section):
+    """What a robot's file leaves open, or has otherwise."""
+
+    lock: str = knob("", "joints that are no leg's and where they are locked: NAME ANGLE NAME ANGLE ...", "rad")
+    torque_limit: float = knob(0.0, "of every joint, 0 for the file's", "N m", low=0.0, high=1e5)
+    foot_radius: float = knob(0.0, "of every foot, 0 for the file's", "m", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
 class MotionCfg(Section):
     """The motion that robots follow, in tasks that do."""
 
@@ -314,6 +323,7 @@ class QuadrupedCfg(EnvCfg):
     fall_height: float = knob(
         0.5, "height of the base that ends an episode, as a share of the home height", "1", low=0.0, high=1.0
     )
+    robot: RobotCfg = RobotCfg()
     physics: PhysicsCfg = PhysicsCfg(limit_stiffness=300.0, limit_damping=3.0)
     reset: ResetCfg = ResetCfg()
     push: PushCfg = PushCfg()

@@ -22,10 +22,11 @@ from rich.console import Console
 from config import Config
 from entity import Creature
 from environments import registry
+from environments.quadruped import chosen_robot
 from physics.jit import LANES, ROOT, compiling, is_compiled
 from settings import ConfigError, override, require_memory
 from training import checkpoint as checkpoints
-from training import distributed, record, runs
+from training import distributed, inspection, record, runs
 from training.checkpoint import Checkpoint
 from training.display import say
 from training.engine import TrainingEngine
@@ -62,6 +63,7 @@ class System:
     ) -> None:
         cfg.validate()
         self.simulator = simulator
+        self.told = False  # of what an import of the robot did
         self.cfg = cfg
         self.chosen = chosen or {}
         self.console = console
@@ -92,6 +94,10 @@ class System:
         require_memory(size * num_envs * distributed.local_size() / processes, what)
         threads = self.resources.threads
         env = registry.make(self.cfg.task, SIMULATORS[self.simulator], {}, num_envs, threads, self.cfg.env)
+        if not self.told:
+            self.told = True
+            for note in getattr(getattr(env, "robot", None), "notes", ()):
+                self.say(f"robot: {note}")
         if processes == 1:
             return env
         parts = env.split(processes, threads)
@@ -267,6 +273,7 @@ def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: 
             raise ConfigError(f"--{name}: expected {'without' if name == 'profile' else 'with'} --eval")
     for name, others in {
         "from": ("eval", "render", "record", "dream", "export", "resume"),
+        "inspect": ("eval", "render", "dream", "export", "resume", "seeds", "checkpoint", "from"),
         "seeds": ("eval", "render", "record", "dream", "export", "resume", "seed", "checkpoint"),
     }.items():
         if name in options and (beside := next((other for other in others if other in options), "")):
@@ -302,6 +309,8 @@ def read_configuration(
     repeated, chosen, origin = record.read(options["from"], modules) if "from" in options else (None, {}, {})
     base = loaded.config if loaded else repeated or preset(task)
     options, fields = read_command_line(arguments, base)
+    if "inspect" in options:
+        fields["env.model"] = options["inspect"]
     if "help" in options:
         print(help_text(base, options["help"]), end="")
         return base, None, options
@@ -337,6 +346,26 @@ def read_configuration(
     return cfg, loaded, options
 
 
+def look_at_robot(cfg: Config, console: Console, record: str | None) -> int:
+    """Print what was read of a robot's file, and record it from all sides; return the exit code."""
+    from renderer import RenderError
+
+    if not hasattr(cfg.env, "model"):
+        raise ConfigError(f"--inspect: expected a task of a legged robot, got {cfg.task}")
+    robot = chosen_robot(cfg.env)
+    print(inspection.describe(robot, cfg.env))
+    path = pathlib.Path(record or pathlib.Path(cfg.train.run_dir) / f"{robot.name}.mp4")
+    require_writable(path.parent, "--record" if record else "train.run_dir")
+    try:
+        inspection.turntable(robot, path, cfg.render.width, cfg.render.height)
+        say(console, f"from all sides: {path}")
+    except RenderError as error:
+        if record:
+            raise
+        say(console, f"no picture: {error}")
+    return 0
+
+
 def print_list() -> None:
     """Print tasks with their backends, and robots."""
     backends = registry.list_registered_envs()
@@ -358,7 +387,8 @@ def of_ones_own(error: BaseException) -> str:
 def run(arguments: list[str], console: Console) -> int:
     """Do what the command line asks for; return the exit code."""
     options = read_options(arguments)
-    wants_eval = any(options.get(name) for name in ("eval", "render", "record", "dream"))
+    inspects = "inspect" in options
+    wants_eval = not inspects and any(options.get(name) for name in ("eval", "render", "record", "dream"))
     loads = wants_eval or options.get("resume") or "export" in options
     refuse_what_has_no_effect(options, wants_eval, loads)
     alone = {"eval", "render", "record", "dream", "export", "help", "list", "seeds"} & set(options)
@@ -372,6 +402,8 @@ def run(arguments: list[str], console: Console) -> int:
     simulator = options.get("simulator", "foal")
     if simulator not in SIMULATORS:
         raise ConfigError(f"--simulator: expected {' or '.join(SIMULATORS)}, got {simulator!r}")
+    if inspects:
+        return look_at_robot(cfg, console, options.get("record"))
     system = System(cfg, console, loaded, options["chosen"], simulator)
     if "export" in options:
         system.export(options["export"])

@@ -48,7 +48,7 @@ class Meter:
             self.model.geom(f"{leg}{part}").id for part in (("", "_knee") if body else ("",)) for leg in LEGS
         ]
         self.corners = (
-            np.stack(np.meshgrid(*[[-1, 1]] * 3), -1).reshape(8, 3) * robot.trunk_half_extents
+            np.stack(np.meshgrid(*[[-1, 1]] * 3), -1).reshape(8, 3) * robot.trunk_half_extents + robot.trunk_centre
             if body
             else np.zeros((0, 3))
         )

@@ -6,7 +6,7 @@ hip, thigh, calf; spatial quantities angular before linear; a suffix names the f
 """
 
 from physics.engine import PhysicsEngine, State
-from physics.robot import Robot, RobotError, load_robot, save_robot
+from physics.robot import ImportOptions, Robot, RobotError, load_robot, save_robot
 from physics.terrain import Terrain
 
-__all__ = ["PhysicsEngine", "Robot", "RobotError", "State", "Terrain", "load_robot", "save_robot"]
+__all__ = ["ImportOptions", "PhysicsEngine", "Robot", "RobotError", "State", "Terrain", "load_robot", "save_robot"]

@@ -132,13 +132,13 @@ def trunk_contact(work, world, base, terrain, body, varied):
     """Add the contact of the trunk's eight corners to the base's inertia and bias."""
     if body is not None:
         dt, gravity, law, cells = world[C.TIMESTEP], world[C.GRAVITY], contact_law(world), per_metre(terrain)
-        size = constant3(base, C.TRUNK_SIZE)
+        size, centre = constant3(base, C.TRUNK_SIZE), constant3(base, C.TRUNK_CENTRE)
         one = real(1.0)
         for corner in range(8):
             x = size[0] if corner & 1 else -size[0]
             y = size[1] if corner & 2 else -size[1]
             z = size[2] if corner & 4 else -size[2]
-            point = x, y, z
+            point = add(centre, (x, y, z))
             point_ground(work, terrain, cells, point)
             for lane in range(LANES):
                 spin = load3(work, L.SPIN, lane)

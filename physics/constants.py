@@ -69,7 +69,8 @@ BASE_SECOND = 4  # second moment, integral of p p^T dm, xx xy xz yy yz zz (6) [k
 TRUNK = 10  # mass (1), first (3) and second moment (6) of the trunk alone
 TRUNK_SIZE = 20  # half extents (3) [m]
 HOME_HEIGHT = 23  # [m]
-BASE_CONSTANTS = 24
+TRUNK_CENTRE = 24  # of the box, base frame (3) [m]
+BASE_CONSTANTS = 27
 
 # Leg: a row of leg_constants()
 HIP = 0  # hip origin in the base frame (3) [m]
@@ -247,7 +248,8 @@ def base_constants(robot: Robot) -> np.ndarray:
     whole = _Moments(robot.base.mass, robot.base.com, robot.base.inertia)
     for i in range(4):
         whole.add(_leg(robot, i)[1])
-    return np.array([*whole.pack(), *trunk.pack(), *robot.trunk_half_extents, robot.home_height], dtype=real)
+    box = *robot.trunk_half_extents, robot.home_height, *robot.trunk_centre
+    return np.array([*whole.pack(), *trunk.pack(), *box], dtype=real)
 
 
 def world_constants(cfg: PhysicsCfg, timestep: float, foot_mass: float) -> np.ndarray:

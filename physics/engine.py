@@ -65,6 +65,9 @@ class State:
     foot_contact_force: np.ndarray  # (N, 4, 3) on the foot, world frame [N]
 
 
+MOST_NEEDED = 3.0  # times a joint's inertia, of what its motor's law needs to be stable (simulation_step.steady)
+
+
 # Rows of every state: first row, count, and whether it is kept once per leg; base_position counts from origin.
 _FIELDS = {
     "base_position": (L.POSITION, 3, False), "base_quaternion": (L.QUATERNION, 4, False),
@@ -290,6 +293,7 @@ class PhysicsEngine:
         if self.model.motor_blocks is not None:
             self.run(command_step)
         self.model.world[[constants.KP, constants.KD]] = kp, kd
+        self.warn_of_gains(kp, kd)
         self.put("target", checked)
 
     def set_state(self, **state: np.ndarray) -> None:
@@ -377,6 +381,18 @@ class PhysicsEngine:
             warnings.warn(
                 f"timestep {1e3 * self.timestep:g} ms: contacts of {stiffness:g} N/m may gain energy or jitter beyond "
                 f"{1e3 * limit:.2g} ms",
+                stacklevel=3,
+            )
+
+    def warn_of_gains(self, kp: float, kd: float) -> None:
+        """Warn if the time step is too large for joints of the robot's inertia under a PD law of these gains."""
+        needed = self.timestep * (kd / 2 + kp * self.timestep / 4)
+        least = min(float(np.diag(self.robot.leg_inertia(leg)).min()) for leg in range(4))
+        if needed > MOST_NEEDED * least:
+            warnings.warn(
+                f"kp {kp:.3g} N m/rad and kd {kd:.3g} N m s/rad: a joint of {least:.2g} kg m^2 may shake at a timestep "
+                f"beyond {1e3 * self.timestep * MOST_NEEDED * least / needed:.2g} ms, and moves as if heavier at "
+                f"{1e3 * self.timestep:g} ms",
                 stacklevel=3,
             )
 

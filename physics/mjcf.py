@@ -88,10 +88,8 @@ def to_mjcf(
         foot = _sphere(leg, robot.foot_radius[i], robot.foot_offset[i])
         legs.append("".join(open_tags) + foot + "</body>" * 3)
     # conaffinity 2 makes the trunk a collision geometry, and nothing has a contype that meets it
-    trunk = (
-        f'<geom name="trunk" type="box" size="{_numbers(robot.trunk_half_extents)}" contype="0"'
-        f' conaffinity="{1 if body_contact else 2}"/>'
-    )
+    box = f'size="{_numbers(robot.trunk_half_extents)}" pos="{_numbers(robot.trunk_centre)}"'
+    trunk = f'<geom name="trunk" type="box" {box} contype="0" conaffinity="{1 if body_contact else 2}"/>'
     place = _numbers((x, y, z + robot.home_height))
     home = _numbers([x, y, z + robot.home_height, 1, 0, 0, 0, *robot.home_joints.ravel()])
     return f"""<mujoco model="{robot.name}">

@@ -6,7 +6,6 @@ are parallel to the world's, so constant rotations between the file's frames dro
 there. Joints that are none of a leg's three are locked, their bodies then being part of what bears them.
 """
 
-import dataclasses
 import itertools
 import math
 import pathlib
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from physics.model_text import ModelText
-from physics.robot import AXES, JOINTS, RobotError
+from physics.robot import AXES, JOINTS, ImportOptions, RobotError
 
 TOLERANCE = 1e-3  # of a direction [rad]: what files round off
 ACROSS = 0.1  # component below which one axis counts as across another [1]
@@ -37,19 +36,6 @@ FOREIGN = (
 )
 DRAWN = ("skins", "lights", "meshes", "hfields", "materials", "textures")  # what needs other files
 REFERRING = ("pairs", "excludes", "sensors", "tuples")  # what may refer to a dropped mesh
-
-
-@dataclasses.dataclass(frozen=True)
-class ImportOptions:
-    """What a file leaves open, or has otherwise.
-
-    lock: angle of joints to be locked, by name [rad]; torque_limit: of every joint, 0 for the file's [N m];
-    foot_radius: of every foot, 0 for the file's [m].
-    """
-
-    lock: tuple[tuple[str, float], ...] = ()
-    torque_limit: float = 0.0
-    foot_radius: float = 0.0
 
 
 class ModelFile:

@@ -6,8 +6,8 @@ import pathlib
 
 import numpy as np
 
-from physics.model_file import DUST, NO_INERTIA, ImportOptions, ModelFile
-from physics.robot import AXES, Link, Robot
+from physics.model_file import DUST, NO_INERTIA, ModelFile
+from physics.robot import AXES, ImportOptions, Link, Robot
 
 REACH = 0.8  # of a leg's full length, from thigh joint to foot, in the neutral stance
 EVERY_ANGLE = (-math.pi, math.pi)  # range of a joint without one [rad]
@@ -51,8 +51,8 @@ def import_robot(path: pathlib.Path, options: ImportOptions | None = None) -> Ro
       the leg's length, knees bent as the ranges let them, backwards if both ways.
     - home height: the keyframe's if it puts the lowest foot on z = 0, to 1 mm; else the one that does, base level.
     - inertia of a link with mass whose numbers are all 0: of a box like the trunk, of a rod along the leg.
-    - trunk: half the edges of the bounding box of the base's collision geometry; without that, as long and wide
-      as the hips lie from the base's origin, and as high as wide.
+    - trunk: the bounding box of the base's collision geometry; without that, as long and wide as the hips lie from the
+      base's origin, and as high as wide.
 
     Raises RobotError, naming the file and the element, for what is malformed or cannot be represented.
     """
@@ -75,7 +75,7 @@ def import_robot(path: pathlib.Path, options: ImportOptions | None = None) -> Ro
     height, home = _keyframe(m)
     home = _stance(m, offset, joint_range, home)
     feet, radii, home = _stand(m, offset, joint_range, home)
-    trunk = _trunk(m)
+    trunk, middle = _trunk(m)
     ends = np.concatenate([offset[:, 1:], feet[:, None]], axis=1)  # of links, from their origins
     standing = -min(_foot_height(offset[i], feet[i], home[i]) - radii[i] for i in range(4))
     base = _link(m, m.base, np.zeros(3), 2 * trunk)
@@ -92,6 +92,7 @@ def import_robot(path: pathlib.Path, options: ImportOptions | None = None) -> Ro
         name=path.stem,
         base=base,
         trunk_half_extents=trunk,
+        trunk_centre=middle,
         links=links,
         offset=offset,
         foot_offset=feet,
@@ -371,16 +372,16 @@ def _neutral(m: ModelFile, i: int, offset: np.ndarray, foot: np.ndarray, joint_r
     return np.array([np.clip(0.0, *joint_range[0]), turned(math.pi - math.atan2(x, z), 1), knee])
 
 
-def _trunk(m: ModelFile) -> np.ndarray:
-    """Return the half extents (3) of the trunk's box [m]."""
+def _trunk(m: ModelFile) -> tuple[np.ndarray, np.ndarray]:
+    """Return the half extents (3) and the middle (3) of the trunk's box, base frame [m]."""
     solids = _solids(m, m.base)
     if not solids:
         x, y, _ = np.abs(m.origin[:, 0]).max(axis=0)
-        return np.array([x, y, y])
+        return np.array([x, y, y]), np.zeros(3)
     sides = np.concatenate([np.eye(3), -np.eye(3)])
     reach = np.array([max(_tip(m, g, side)[0] @ side for g in solids) for side in sides])
     m.check_finite("body", m.base, reach)
-    return (reach[:3] + reach[3:]) / 2
+    return (reach[:3] + reach[3:]) / 2, (reach[:3] - reach[3:]) / 2
 
 
 def _solids(m: ModelFile, body: int) -> list[int]:

@@ -6,7 +6,6 @@ import math
 import os
 import pathlib
 import re
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,19 @@ class RobotError(ValueError):
     """A robot file that cannot be used; the message names the file and the field."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ImportOptions:
+    """What a robot's file leaves open, or has otherwise.
+
+    lock: angle of joints to be locked, by name [rad]; torque_limit: of every joint, 0 for the file's [N m];
+    foot_radius: of every foot, 0 for the file's [m].
+    """
+
+    lock: tuple[tuple[str, float], ...] = ()
+    torque_limit: float = 0.0
+    foot_radius: float = 0.0
+
+
 LARGEST = 1e100  # magnitude of a number in a file, whatever it is of
 # Beyond what any legged robot has, and within what single precision computes with
 LIMITS = {
@@ -28,6 +40,7 @@ LIMITS = {
     "com": (-10.0, 10.0, "m"),
     "inertia": (1e-9, 1e5, "kg m^2"),
     "trunk_half_extents": (1e-4, 10.0, "m"),
+    "trunk_centre": (-10.0, 10.0, "m"),
     "offset": (-10.0, 10.0, "m"),
     "length of thigh and calf": (1e-3, 10.0, "m"),
     "foot.offset": (-10.0, 10.0, "m"),
@@ -74,6 +87,7 @@ class Robot:
     home_height: float  # of the base origin, standing [m]
     home_joints: np.ndarray  # (4, 3) [rad]
     joint_names: tuple = tuple(tuple(f"{leg}_{joint}" for joint in JOINTS) for leg in LEGS)  # (4, 3), of the file
+    trunk_centre: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))  # of its box, base frame [m]
     # (4, 3) 1, or -1 where the joint turns the other way in the file: its angle is that times this one's
     joint_signs: np.ndarray = dataclasses.field(default_factory=lambda: np.ones((4, 3)))
     notes: tuple[str, ...] = ()  # what an import did and assumed, for people
@@ -132,27 +146,40 @@ class Robot:
                 )
         return torques
 
+    def leg_inertia(self, leg: int) -> np.ndarray:
+        """Return the inertia (3, 3) that a leg's joints feel in the home pose, with armature, base held [kg m^2]."""
+        axes, moves = self._leg_motion(leg)
+        _, _, turns, _ = self._home_pose()
+        inertia = np.diag(self.armature[leg]).astype(float)
+        for k in range(3):
+            link = self.links[leg][k]
+            turn = np.array([axes[j] if j <= k else np.zeros(3) for j in range(3)]) @ turns[leg, k]
+            inertia += link.mass * moves[k] @ moves[k].T + turn @ link.inertia @ turn.T
+        return inertia
+
     def foot_mass(self) -> float:
         """Return the least mass that a foot shows to a push, over legs and directions, home pose, base held [kg].
 
         1 / largest eigenvalue of J H^-1 J^T, where H is the inertia of the leg's joints, with
         armature, and J moves the foot.
         """
-        joints, coms, turns, feet = self._home_pose()
+        joints, _, _, feet = self._home_pose()
         least = math.inf
         for i in range(4):
-            axes = [np.eye(3)[0], turns[i, 0, :, 1], turns[i, 0, :, 1]]
-            inertia = np.diag(self.armature[i]).astype(float)
-            for k in range(3):
-                link = self.links[i][k]
-                move = np.array(
-                    [np.cross(axes[j], coms[i, k] - joints[i, j]) if j <= k else np.zeros(3) for j in range(3)]
-                )
-                turn = np.array([axes[j] if j <= k else np.zeros(3) for j in range(3)]) @ turns[i, k]
-                inertia += link.mass * move @ move.T + turn @ link.inertia @ turn.T
+            axes, _ = self._leg_motion(i)
             foot = np.array([np.cross(axes[j], feet[i] - joints[i, j]) for j in range(3)])
-            least = min(least, 1.0 / np.linalg.eigvalsh(foot.T @ np.linalg.solve(inertia, foot))[-1])
+            least = min(least, 1.0 / np.linalg.eigvalsh(foot.T @ np.linalg.solve(self.leg_inertia(i), foot))[-1])
         return float(least)
+
+    def _leg_motion(self, leg: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return the axes of a leg's joints, and how each link's com moves with them (3, 3), home pose, base frame."""
+        joints, coms, turns, _ = self._home_pose()
+        axes = [np.eye(3)[0], turns[leg, 0, :, 1], turns[leg, 0, :, 1]]
+        moves = [
+            np.array([np.cross(axes[j], coms[leg, k] - joints[leg, j]) if j <= k else np.zeros(3) for j in range(3)])
+            for k in range(3)
+        ]
+        return axes, moves
 
     def _home_pose(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return joints (4, 3, 3), links' coms (4, 3, 3) and axes (4, 3, 3, 3), feet (4, 3) in the base frame [m]."""
@@ -233,16 +260,17 @@ class _Reader:
         return Link(self.number(f"{path}.mass", above=0.0), self.vector(f"{path}.com", 3), inertia)
 
 
-def load_robot(name: str | os.PathLike, options: Any = None) -> Robot:
+def load_robot(name: str | os.PathLike, options: ImportOptions | None = None) -> Robot:
     """Read a robot.
 
     name: of a file in ``robots/`` without its ending, or a path to a JSON file, an MJCF model (``.xml``, ``.mjcf``),
-    a URDF (``.urdf``) or what one is made of (``.xacro``); these need MuJoCo and are read as import_robot() says,
-    with its options.
+    a URDF (``.urdf``) or what one is made of (``.xacro``); these need MuJoCo and are read as import_robot() says.
 
     Raises RobotError, naming the file and the field, if the file is missing or malformed, a
     mass is not positive or an inertia not physical.
     """
+    if pathlib.Path(name).is_dir() and os.path.sep in str(name):
+        raise RobotError(f"{name}: expected a robot's file, got a folder")
     if pathlib.Path(name).suffix.lower() in (".xml", ".mjcf", ".urdf", ".xacro"):
         from physics.model_import import import_robot  # here, for it imports this module
 
@@ -289,9 +317,18 @@ def load_robot(name: str | os.PathLike, options: Any = None) -> Robot:
         joint_range=np.array([read.vector(f"{joint}.joint_range", 2) for joint in joints]).reshape(4, 3, 2),
         home_height=read.number("home.height", above=0.0),
         home_joints=np.array([read.vector(f"home.joints.{leg}", 3) for leg in LEGS]),
+        trunk_centre=read.vector("trunk_centre", 3) if "trunk_centre" in data else np.zeros(3),
         joint_names=tuple(map(tuple, names)),
         joint_signs=signs.astype(float),
     )
+    options = options or ImportOptions()
+    if options.lock:
+        told = f"joint {options.lock[0][0]!r}: expected a joint that is no leg's; it has none"
+        raise RobotError(f"{path}: robot.lock: {told}")
+    if options.torque_limit:
+        robot = dataclasses.replace(robot, torque_limit=np.full((4, 3), options.torque_limit))
+    if options.foot_radius:
+        robot = dataclasses.replace(robot, foot_radius=np.full(4, options.foot_radius))
     robot.require_physical(str(path))
     return robot
 
@@ -343,6 +380,8 @@ def save_robot(robot: Robot, path: str | os.PathLike) -> None:
         "home": home,
         "trunk_half_extents": tidy(robot.trunk_half_extents),
     }
+    if robot.trunk_centre.any():
+        data["trunk_centre"] = tidy(robot.trunk_centre)
     # a list of numbers on one line
     text = re.sub(
         r"\[\s([^][{}]*)\s\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", json.dumps(data, indent=1)

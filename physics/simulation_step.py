@@ -270,10 +270,10 @@ def leg_inward(work, rows, leg, model):
 def steady(inertia, needed):
     """Return the inertia of a joint with what makes its motor's PD law stable, where that is short of it [kg m^2].
 
-    Explicit, the law needs H - diag(needed) to be positive definite, or links of little inertia shake for ever. Added is
-    what is needed beyond 0.22 of the diagonal of H, and where that is much all of it, for the coupling of joints among
-    themselves and with the base leaves little of H: the law is then partly implicit. Where needed is below that nothing
-    is added, for it makes a trot less exact (Go1, 2.5 ms: 0.9 % explicit, 1.1 % half implicit).
+    Explicit, the law needs H - diag(needed) to be positive definite, or links of little inertia shake for ever. Added
+    is what is needed beyond 0.22 of the diagonal of H, and where that is much all of it, for the coupling of joints
+    among themselves and with the base leaves little of H: the law is then partly implicit. Where needed is below that
+    nothing is added, for it makes a trot less exact (Go1, 2.5 ms: 0.9 % explicit, 1.1 % half implicit).
     """
     beyond = max(needed - real(0.22) * inertia, real(0.0))
     return inertia + beyond + real(0.22) * min(beyond, inertia)

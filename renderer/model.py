@@ -123,7 +123,7 @@ class Model(Figure):
         pose = Pose.hidden(GROUPS)
         pose.limbs = self._limbs(points, base, R_WB)
         weight = 9.81 * self.robot.total_mass
-        pose.put(slice(TRUNK, ACCENT + 1), base, R_WB)
+        pose.put(slice(TRUNK, ACCENT + 1), base + R_WB @ self.robot.trunk_centre, R_WB)
         pose.glow[ACCENT] = CORAL.colour if frame.fallen else TEAL.colour
         pose.put(slice(LINK, LINK + 12), points[:, [HIP, THIGH, CALF]].reshape(12, 3), links.reshape(12, 3, 3))
         pose.put(slice(FOOT_PAD, FOOT_PAD + 4), points[:, FOOT], links[:, 2])

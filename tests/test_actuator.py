@@ -1,14 +1,18 @@
 """Motors: lag, delay, torque-speed curve and energy, by hand and against the same motors in NumPy."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
-from oracle import random_state, velocity, without_losses
+from oracle import ROBOTS, random_state, velocity, without_losses
 
 from config import MotorCfg, PhysicsCfg
+from environments.quadruped import torque_ratio
 from physics import PhysicsEngine, load_robot
 from physics import layout as L
+from physics.jit import callable_from_python
+from physics.simulation_step import steady
 
 ROTOR = 20.0  # [kg m^2] so heavy that a joint turns by its own torque alone
 IDEAL = MotorCfg(enabled=True, lag=0.0, delay=0.0, rated_speed=5e3, no_load_speed=1e4, efficiency=1.0)
@@ -322,3 +326,56 @@ def test_wrong_torques_change_no_command():
     with pytest.raises(ValueError, match="torques: expected finite"):
         engine.apply_motor_torques(np.full((1, 12), np.nan))
     np.testing.assert_array_equal(engine.model.motor_blocks, before)
+
+
+def light(robot):
+    """Return a robot whose calves have a tenth of their inertia, and no motor's beside it."""
+    links = []
+    for leg in robot.links:
+        calf = dataclasses.replace(leg[2], mass=leg[2].mass / 10, com=leg[2].com / 2, inertia=leg[2].inertia / 10)
+        links.append((leg[0], leg[1], calf))
+    return dataclasses.replace(robot, links=tuple(links), armature=np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize(("name", "motors"), [*((name, False) for name in (*ROBOTS, "light")), ("light", True)])
+def test_a_robot_that_hangs_comes_to_rest(name, motors):
+    robot = light(load_robot("go1")) if name == "light" else load_robot(name)
+    ratio = torque_ratio(robot)
+    if motors:
+        engine = engine_of(MotorCfg(enabled=True), 16, 0.004, robot, gravity=0.0)
+    else:
+        cfg = PhysicsCfg(gravity=0.0, limit_stiffness=300.0, limit_damping=3.0)
+        engine = PhysicsEngine(robot, 16, 0.004, 1, cfg)
+    random = np.random.default_rng(0)
+    place = engine.get_state().base_position + [0.0, 0.0, 5.0]
+    engine.set_state(base_position=place, joint_velocity=random.uniform(-0.1, 0.1, (16, 12)))
+    engine.set_joint_targets(np.tile(robot.home_joints.ravel(), (16, 1)), 40.0 * ratio, 1.0 * ratio)
+    engine.step(1000)
+    assert np.abs(engine.get_state().joint_velocity).max() < 1e-3
+
+
+def test_what_a_law_needs_is_added_only_where_it_is_missing():
+    steady_ = callable_from_python(steady)
+    for inertia, needed, expected in (
+        (0.01, 0.002, 0.01),
+        (0.01, 0.0022, 0.01),
+        (0.01, 0.0122, 0.01 + 0.01 + 0.0022),
+        (0.01, 0.0322, 0.01 + 0.03 + 0.0022),
+    ):
+        found = steady_((np.float32(inertia), np.float32(needed)))
+        assert found == pytest.approx(expected, rel=1e-5)
+    for name in ("go1", "go2", "spot"):  # whose numbers stay what they were
+        robot = load_robot(name)
+        kp, kd = torque_ratio(robot) * np.array([40.0, 1.0])
+        needed = 0.004 * (kd / 2 + 0.001 * kp)
+        assert min(np.diag(robot.leg_inertia(leg)).min() for leg in range(4)) > needed / 0.22
+
+
+def test_gains_beyond_what_a_step_allows_are_warned_of():
+    engine = PhysicsEngine(load_robot("go1"), 1, 0.004)
+    home = load_robot("go1").home_joints.ravel()[None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine.set_joint_targets(home, 40.0, 1.0)
+    with pytest.warns(UserWarning, match=r"kd 20 N m s/rad: a joint of 0\.01.* kg m\^2 may shake .* ms"):
+        engine.set_joint_targets(home, 40.0, 20.0)

@@ -6,8 +6,7 @@ from robot_files import CALF_FOOT, edited, to_urdf
 from test_mjcf import assert_same
 
 from physics import RobotError, load_robot, save_robot
-from physics.model_file import ImportOptions
-from physics.robot import LEGS
+from physics.robot import LEGS, ImportOptions
 
 ARM = (
     '<body name="shoulder" pos="0.1 0 0.1"><inertial pos="0 0 0.1" mass="1" diaginertia="0.01 0.01 0.001"/>'

@@ -18,8 +18,8 @@ from environments.quadruped.measure import measure
 from environments.quadruped.observations import HEIGHT_SCALE, SPIN_SCALE
 from environments.quadruped.reference import reference
 from environments.quadruped.terms import COMMANDS, Terms, body
-from environments.quadruped.values import make_terrain, number, torque_ratio, values
-from physics import PhysicsEngine, load_robot, simulation_step, vary
+from environments.quadruped.values import chosen_robot, make_terrain, number, torque_ratio, values
+from physics import PhysicsEngine, simulation_step, vary
 from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES, address, real, typeof, types
@@ -72,7 +72,7 @@ class QuadrupedEnv(ABEnv):
             sum(o.columns for o in group) for group in (terms.columns, terms.privileged)
         )
         self.targets = terms.command.targets
-        self.robot = load_robot(cfg.model)
+        self.robot = chosen_robot(cfg)
         self.terrain = make_terrain(cfg.terrain)
         options = {
             name: {k.name: getattr(section, k.name) for k in knobs(section)}
@@ -104,6 +104,7 @@ class QuadrupedEnv(ABEnv):
             self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
         gains = (0.0, cfg.torque_kd) if cfg.control == "torque" else (cfg.kp, cfg.kd)
         self.engine.model.world[[C.KP, C.KD]] = torque_ratio(self.robot) * np.array(gains)
+        self.engine.warn_of_gains(*map(float, self.engine.model.world[[C.KP, C.KD]]))
         self._ranges = vary.pack(cfg.vary) if differ else None
         if self.terrain:
             spawns = self.terrain.spawns.reshape(-1, 3)

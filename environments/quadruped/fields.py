@@ -112,6 +112,7 @@ BODY = (
     Field("forward", 1, "1", "x of the base's x axis", row="work, L.ROTATION"),
     Field("home_height", 1, "m", "of the base in the home pose", load="model.base[C.HOME_HEIGHT]"),
     Field("trunk_size", 3, "m", "half extents of the trunk", load="constant3(model.base, C.TRUNK_SIZE)"),
+    Field("trunk_centre", 3, "m", "middle of the trunk, base frame", load="constant3(model.base, C.TRUNK_CENTRE)"),
     Field("foot_force", 4, "N", "vertical contact force on each foot", load="foot_forces(work, lane)"),
     Field(
         "friction_ratio",

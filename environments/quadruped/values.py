@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from config import QuadrupedCfg, TerrainCfg
-from physics import Robot
+from physics import ImportOptions, Robot, load_robot
 from physics.terrain import Terrain, curriculum
 from settings import ConfigError, knobs, require_memory, sections
 
@@ -16,8 +16,18 @@ COMPOSED_SECTIONS = "reward", "observation", "termination", "event", "randomisat
 
 
 def torque_ratio(robot: Robot) -> float:
-    """Return how much greater the torques are that bear a robot than the Go1's, by weight and height, to 1 %."""
-    return round(robot.total_mass * robot.home_height / GO1, 2)
+    """Return how much greater the torques are that bear a robot than the Go1's, by weight and height, to 3 digits."""
+    return float(f"{robot.total_mass * robot.home_height / GO1:.3g}")
+
+
+def chosen_robot(cfg: QuadrupedCfg) -> Robot:
+    """Return the robot of a task; raise ConfigError or RobotError, naming field or file, if it cannot be read."""
+    words = cfg.robot.lock.replace(",", " ").split()
+    try:
+        lock = tuple((name, float(angle)) for name, angle in zip(words[::2], words[1::2], strict=True))
+    except ValueError:
+        raise ConfigError(f"robot.lock: expected NAME ANGLE NAME ANGLE ..., got {cfg.robot.lock!r}") from None
+    return load_robot(cfg.model, ImportOptions(lock, cfg.robot.torque_limit, cfg.robot.foot_radius))
 
 
 def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str, Any]:
