@@ -501,6 +501,13 @@ class RenderCfg(Section):
 
 
 @dataclass(frozen=True)
+class ExportCfg(Section):
+    """Exported policies."""
+
+    opset: int = knob(18, "of ONNX", low=17, high=23)
+
+
+@dataclass(frozen=True)
 class Config(Section):
     """Everything."""
 
@@ -513,6 +520,7 @@ class Config(Section):
     world_model: WorldModelCfg = WorldModelCfg()
     train: TrainCfg = TrainCfg()
     render: RenderCfg = RenderCfg()
+    export: ExportCfg = ExportCfg()
 
     def validate(self, name: str = "") -> None:
         """Raise ConfigError also unless robots make up whole minibatches; see Section."""

@@ -31,7 +31,7 @@ from training.checkpoint import Checkpoint
 from training.display import say
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
-from training.export import export_onnx
+from training.export import export
 from training.files import reason, require_new, require_writable
 from training.foresight import AHEAD, Foresight
 from training.logger import require_tracker
@@ -201,8 +201,7 @@ class System:
 
     def export(self, path: str) -> None:
         """Write the checkpoint's policy as ONNX."""
-        env = self.make_env(1)
-        export_onnx(self.loaded.creature(env), env.num_obs, path)
+        export(self.make_env(1), self.loaded, path, self.cfg.export.opset)
         self.say(f"policy of {self.loaded.path} written to {path}")
 
     def dream(self) -> None:

@@ -153,7 +153,9 @@ def state_space_sequence(
 def compilable(x: Tensor, *sizes: int) -> bool:
     """Return whether compiled code can be used for x and layers of some sizes."""
     return (
-        x.device.type == "cpu" and not torch.compiler.is_compiling() and all(size % fused.ROWS == 0 for size in sizes)
+        x.device.type == "cpu"
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and all(size % fused.ROWS == 0 for size in sizes)
     )
 
 

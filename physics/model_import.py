@@ -106,6 +106,7 @@ def import_robot(path: pathlib.Path, options: ImportOptions | None = None) -> Ro
         home_joints=home,
         joint_names=tuple(tuple(m.model.joint(j).name for j in leg) for leg in m.joints),
         joint_signs=m.sign,
+        joint_order=tuple(np.argsort(m.joints.ravel()).tolist()),
         notes=tuple(m.notes),
     )
     robot.require_physical(str(path))

@@ -90,6 +90,7 @@ class Robot:
     trunk_centre: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))  # of its box, base frame [m]
     # (4, 3) 1, or -1 where the joint turns the other way in the file: its angle is that times this one's
     joint_signs: np.ndarray = dataclasses.field(default_factory=lambda: np.ones((4, 3)))
+    joint_order: tuple[int, ...] = tuple(range(12))  # which of the twelve above each of the file's is, in its order
     notes: tuple[str, ...] = ()  # what an import did and assumed, for people
 
     @property
@@ -302,6 +303,9 @@ def load_robot(name: str | os.PathLike, options: ImportOptions | None = None) ->
     signs = np.array([[link.get("sign", 1) for link in links] for links in found])
     if not (np.isin(signs, (1, -1)).all() and all(isinstance(name, str) for leg in names for name in leg)):
         raise read.fail("legs", "joint, a name, and sign, 1 or -1, of a link that has them")
+    order = tuple(data.get("joint_order", range(12)))
+    if sorted(order) != list(range(12)):
+        raise read.fail("joint_order", f"each of 0 to 11, got {order!r:.80}")
     robot = Robot(
         name=path.stem,
         base=read.link("base"),
@@ -320,6 +324,7 @@ def load_robot(name: str | os.PathLike, options: ImportOptions | None = None) ->
         trunk_centre=read.vector("trunk_centre", 3) if "trunk_centre" in data else np.zeros(3),
         joint_names=tuple(map(tuple, names)),
         joint_signs=signs.astype(float),
+        joint_order=order,
     )
     options = options or ImportOptions()
     if options.lock:
@@ -380,6 +385,8 @@ def save_robot(robot: Robot, path: str | os.PathLike) -> None:
         "home": home,
         "trunk_half_extents": tidy(robot.trunk_half_extents),
     }
+    if robot.joint_order != tuple(range(12)):
+        data["joint_order"] = list(robot.joint_order)
     if robot.trunk_centre.any():
         data["trunk_centre"] = tidy(robot.trunk_centre)
     # a list of numbers on one line

@@ -245,12 +245,17 @@ EXAMPLES = {
     "all_tasks": ("", "--tasks cartpole quadruped-walk-flat --devices cpu --iterations 1 --num-envs 16"),
     "compare": ("runs", ""),
     "stable_baselines3": ("", "--task navigation --seconds 0.1 --robots 8"),
+    "run_policy": ("my_policy/policy.onnx", "--seconds 0.2"),
     "sweep": (
         "ppo.gamma=0.9,0.99 --task cartpole",
         "--trials 1 --iterations 1 --train.num_envs 16 --train.eval_episodes 2 --env.max_episode_seconds 0.1",
     ),
 }
-NEEDS = {"stable_baselines3": ("stable_baselines3",), "sweep": ("optuna",)}
+NEEDS = {
+    "run_policy": ("onnx", "onnxscript", "onnxruntime"),
+    "stable_baselines3": ("stable_baselines3",),
+    "sweep": ("optuna",),
+}
 
 
 def numbers(x):
@@ -301,6 +306,9 @@ def run_example(name, arguments, monkeypatch):
     if name == "compare":
         for seed in range(2):
             write_run(pathlib.Path("runs", f"cartpole-20260101-00000{seed}"), seed)
+    if name == "run_policy":
+        simulate = importlib.import_module("simulate")
+        assert called(simulate.main, ["--export", "my_policy", "--task", "quadruped-walk-flat"], monkeypatch).code == 0
     done = called(main, [*(arguments or given), *small], monkeypatch)
     assert done.code == 0, done.out + done.err
     assert len(done.out.splitlines()) >= 2

@@ -106,8 +106,11 @@ def run_simulate(words, folder, monkeypatch):
         )
     elif "--list" in words:
         assert all(f"{name}: " in done.out for name in registry.list_registered_envs())
+    elif "--inspect" in words:
+        assert "kg, base" in done.out and next(folder.rglob("*.mp4")).stat().st_size > 1000
     elif "--export" in words:
-        assert (folder / words[words.index("--export") + 1]).stat().st_size > 10_000
+        written = folder / words[words.index("--export") + 1]
+        assert (written / "policy.pt" if written.is_dir() else written).stat().st_size > 10_000
     elif evaluates:
         look_at_evaluation(done, arguments, folder)
     else:

@@ -17,7 +17,7 @@ from physics.robot import JOINTS, LEGS
 KEY = '<keyframe><key name="home"'
 
 
-WORDS = "name", "base", "links", "joint_names", "notes"
+WORDS = "name", "base", "links", "joint_names", "joint_order", "notes"
 
 
 def flat(robot):

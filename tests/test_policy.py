@@ -15,7 +15,7 @@ from environments import registry
 from settings import ConfigError, override
 from training import checkpoint
 from training.engine import TrainingEngine
-from training.export import export_onnx
+from training.export import SHORT, Exported, write_onnx
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ("examples.mlp:MLP", "examples.transformer:Transformer")
@@ -96,10 +96,10 @@ def test_an_example_exported_acts_as_it_does(name, env, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     made = creature(name, env)
-    export_onnx(made, env.num_obs, str(tmp_path / "p.onnx"))
+    write_onnx(Exported(made, env).eval(), env.num_obs, {}, tmp_path / "p.onnx", 18)
     session = onnxruntime.InferenceSession(str(tmp_path / "p.onnx"))
     names = [x.name for x in session.get_inputs()]
-    assert names == ["observation", *made.belief.state_names]
+    assert names == ["obs", *(f"{SHORT.get(name, name)}_in" for name in made.belief.state_names)]
     remembered = [np.zeros(x.shape, np.float32) for x in session.get_inputs()[1:]]
     memory = made.initial_state(1)
     for obs in torch.randn(12, 1, env.num_obs):

@@ -1,6 +1,7 @@
 """The command line from training to evaluation, checkpoints, and what it says when used wrongly."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -21,12 +22,14 @@ from rich.console import Console
 from entity import Creature
 from environments import registry
 from environments.contracts import Body, Node
+from physics import load_robot, save_robot
 from settings import ConfigError, knobs, override, sections
 from simulate import main, run
 from training import checkpoint, runs, tree
 from training.display import count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
+from training.export import Exported, facts
 from training.options import help_text, read_command_line
 from training.presets import preset
 
@@ -231,7 +234,7 @@ def test_the_newest_run_of_the_task_is_meant(tmp_path, monkeypatch):
             "terrain.levels, terrain.tile and terrain.cell: expected what fits into",
         ),
         (["--ppo.rollout", "9" * 400], "ppo.rollout: expected a whole number between"),
-        (["--export", ""], "expected a file name ending in .onnx"),
+        (["--export", ""], "expected a folder, or a file name ending in .onnx"),
         (["--eval", "--checkpoint", "file"], "checkpoint: file: expected a checkpoint of Foal"),
         (["--eval", "--checkpoint", "."], "checkpoint: .: expected the folder of a run"),
         (["--eval", "--checkpoint", ""], "--checkpoint: expected a file or the folder of a run"),
@@ -378,26 +381,76 @@ def test_the_default_configuration_is_valid_and_every_knob_is_explained():
 def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     path = ROOT / "checkpoints" / "quadruped-walk-flat-belief.pt" if belief else best(trained[0])
-    code, _, err = simulate("--export", tmp_path / "p.onnx", "--checkpoint", path)
+    folder = tmp_path / "out"
+    code, _, err = simulate("--export", folder, "--checkpoint", path, *(["--export.opset", "17"] if belief else []))
     assert code == 0, err
+    assert "Warning" not in err and "onnx" not in err.replace("policy.onnx", "")
     loaded = checkpoint.load(path)
     env = registry.make(loaded.config.task, num_envs=1, cfg=loaded.config.env)
     creature = loaded.creature(env)
-    session = onnxruntime.InferenceSession(str(tmp_path / "p.onnx"))
+    creature.use_precision("float32")
+    session = onnxruntime.InferenceSession(str(folder / "policy.onnx"))
+    script = torch.jit.load(folder / "policy.pt")
     state = env.init_state(3)
     memory = creature.initial_state(1)
-    names = ["hidden", "cell", *(["latent", "last_action", "begun"] if belief else [])]
-    assert [x.name for x in session.get_inputs()] == ["observation", *names]
-    remembered = [np.zeros(x.shape, np.float32) for x in session.get_inputs()[1:]]
-    for _ in range(20):
+    names = ["h", "c", *(["latent", "last_action", "begun"] if belief else [])]
+    assert [x.name for x in session.get_inputs()] == ["obs", *(f"{name}_in" for name in names)]
+    assert [x.name for x in session.get_outputs()] == ["actions", *(f"{name}_out" for name in names)]
+    start = [np.zeros(x.shape, np.float32) for x in session.get_inputs()[1:]]
+    remembered = start
+    for _ in range(100):
         action, _, memory = creature.act(torch.from_numpy(state.obs), memory)
-        exported, *remembered = session.run(
-            None, {"observation": state.obs} | dict(zip(names, remembered, strict=True))
-        )
-        np.testing.assert_allclose(exported, action.numpy(), atol=1e-4)
+        given = {"obs": state.obs} | {f"{name}_in": x for name, x in zip(names, remembered, strict=True)}
+        exported, *remembered = session.run(None, given)
+        np.testing.assert_allclose(exported, action.numpy(), atol=1e-5)
+        np.testing.assert_allclose(script(torch.from_numpy(state.obs)).detach(), action.numpy(), atol=1e-5)
         state = env.step(action.numpy())
+        if state.done[0]:
+            memory = creature.initial_state(1)
+            remembered = start
+            script.reset()
+    known = json.loads((folder / "facts.json").read_text())
+    told = session.get_modelmeta().custom_metadata_map
+    assert {name: json.loads(told[name]) for name, x in known.items() if not isinstance(x, str)} == {
+        name: x for name, x in known.items() if not isinstance(x, str)
+    }
+    assert known["joint_names"][:3] == ["FL_hip", "FL_thigh", "FL_calf"] and known["ctrl_dt"] == 0.02
+    assert sum(known["observation_sizes"]) == env.num_obs
+    lines = dict(line.split(": ", 1) for line in (folder / "deploy.yaml").read_text().splitlines())
+    assert json.loads(lines["joint_ids_map"]) == [3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8]
+    assert json.loads(lines["stiffness"]) == [40.0] * 12 and json.loads(lines["step_dt"]) == 0.02
+    code, _, err = simulate("--export", folder, "--checkpoint", path)
+    assert code == 2 and "expected a new file" in err
     code, _, err = simulate("--export", "p.txt", "--checkpoint", path)
-    assert code == 2 and "expected a file name ending in .onnx" in err
+    assert code == 2 and "expected a folder, or a file name ending in .onnx" in err
+
+
+def test_an_exported_policy_has_the_joints_of_the_robot_s_own_file(trained, tmp_path):
+    """Joints that turn the other way, in another order: targets and angles are mapped back."""
+    robot = load_robot("go1")
+    order = [3 * leg + joint for leg in (1, 0, 3, 2) for joint in range(3)]
+    signs = np.tile([1.0, -1.0, 1.0], (4, 1))
+    odd = dataclasses.replace(robot, joint_signs=signs, joint_order=tuple(order))
+    save_robot(odd, tmp_path / "odd.json")
+    loaded = checkpoint.load(best(trained[0]))
+    policies = []
+    for model in ("go1", str(tmp_path / "odd.json")):
+        env = registry.make(loaded.config.task, cfg=override(loaded.config.env, {"model": model}, "env"))
+        policies.append(Exported(loaded.creature(env), env).eval())
+    known = facts(env, loaded)
+    assert known["joint_names"][:2] == ["FR_hip", "FR_thigh"]
+    np.testing.assert_allclose(known["default_joint_pos"][:3], robot.home_joints[1] * [1, -1, 1])
+    assert known["joint_lower"][1] == -robot.joint_range[1, 1, 1]
+    obs = torch.randn(1, env.num_obs, generator=torch.Generator().manual_seed(0))
+    theirs = obs.clone()
+    ways = torch.from_numpy(signs.ravel()[order]).float()
+    for first in (0, 12):  # joint angles, joint speeds
+        theirs[:, first : first + 12] = obs[:, first : first + 12][:, order] * ways
+    with torch.no_grad():
+        ours, *_ = policies[0](obs, *policies[0].start)
+        mapped, *_ = policies[1](theirs, *policies[1].start)
+    np.testing.assert_allclose(mapped, ours[:, order] * ways, atol=1e-6)
+    assert np.abs(ours.numpy()).max() > 0.01
 
 
 def test_ctrl_c_saves_and_leaves(tmp_path):

@@ -64,7 +64,7 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     add("--from", metavar="RUN", help="train as a run did: its folder, or a config.json; options given win")
     add("--seeds", nargs="+", metavar="N", help="train with each of several seeds, side by side where threads allow")
     add("--profile", action="store_true", help="after training, say where the time went")
-    add("--export", metavar="FILE", help="write a checkpoint's policy as .onnx")
+    add("--export", metavar="PATH", help="write a checkpoint's policy: FILE.onnx, or a folder for a robot")
     add("--inspect", metavar="FILE", help="print what is read of a robot's file, and record it from all sides")
     add("--list", action="store_true", help="list tasks and robots")
     add("--json", action="store_true", help="with --eval: print one JSON object")
