@@ -63,6 +63,7 @@ class System:
     ) -> None:
         cfg.validate()
         self.simulator = simulator
+        self.model = ""  # file of the robot that MuJoCo moves, if another than the task's
         self.told = False  # of what an import of the robot did
         self.cfg = cfg
         self.chosen = chosen or {}
@@ -94,6 +95,8 @@ class System:
         require_memory(size * num_envs * distributed.local_size() / processes, what)
         threads = self.resources.threads
         env = registry.make(self.cfg.task, SIMULATORS[self.simulator], {}, num_envs, threads, self.cfg.env)
+        if self.model:
+            env.use_model(self.model)
         if not self.told:
             self.told = True
             for note in getattr(getattr(env, "robot", None), "notes", ()):
@@ -404,6 +407,9 @@ def run(arguments: list[str], console: Console) -> int:
     if inspects:
         return look_at_robot(cfg, console, options.get("record"))
     system = System(cfg, console, loaded, options["chosen"], simulator)
+    system.model = options.get("model", "")
+    if system.model and simulator != "mujoco":
+        raise ConfigError("--model: expected with --simulator mujoco, which moves the robot of that file")
     if "export" in options:
         system.export(options["export"])
         if not wants_eval:

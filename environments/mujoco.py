@@ -7,6 +7,7 @@ episode does, MuJoCo takes over.
 
 import concurrent.futures
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ from environments.quadruped.terms import Terms
 from physics import constants as C
 from physics.engine import available_cores
 from physics.mjcf import to_mjcf
+from physics.model_file import ModelFile
+from physics.robot import LEGS, ImportOptions
 from settings import ConfigError
 
+FINER = 4  # steps of MuJoCo's for one of Foal's, where joints have little inertia for the PD law
 CONES = "pyramidal", "elliptic"
 STATE = "base_position", "base_quaternion", "joint_position"  # of qpos, in order
 SPEEDS = "base_linear_velocity", "base_angular_velocity", "joint_velocity"  # of qvel
@@ -34,6 +38,8 @@ class MujocoEnv(QuadrupedEnv):
     Raises ConfigError, naming the field, for what only QuadrupedEnv does, and where the package is missing.
     """
 
+    told: dict[str, Any]  # what MuJoCo last said of the robots, as the blocks hold it
+
     def __init__(self, terms: Terms, cfg: QuadrupedCfg, num_envs: int = 1, threads: int = 0) -> None:
         try:
             import mujoco
@@ -47,21 +53,69 @@ class MujocoEnv(QuadrupedEnv):
         self.mujoco = mujoco
         # no option: MuJoCo's default number of solver iterations
         xml = to_mjcf(self.robot, cfg.sim_dt, cfg.physics.foot_friction, "", terrain=self.terrain)
-        self.simulated = model = mujoco.MjModel.from_xml_string(xml)
-        model.opt.gravity[2] = -cfg.physics.gravity
+        self._take(mujoco.MjSpec.from_string(xml), np.arange(12), np.ones((4, 3)))
+        self.pool = concurrent.futures.ThreadPoolExecutor(min(threads or available_cores(), num_envs))
+
+    def use_model(self, path: str) -> None:
+        """Let the robot be that of a file of its maker's: bodies, joints by name, collision shapes and contact are its.
+
+        Its actuators are left behind for the task's PD law, its joints within the robot's torque limits; what is no
+        leg's is locked as an import does, and a floor is laid where it has none.
+
+        Raises ConfigError or RobotError, naming the file and what is wrong with it.
+        """
+        if self.terrain:
+            raise ConfigError("--model: expected a task on flat ground")
+        file = ModelFile(pathlib.Path(path), ImportOptions())
+        if file.turned:
+            raise ConfigError(f"--model: {path}: expected a base whose x is forward and z up")
+        spec = file.spec
+        for actuator in list(spec.actuators):
+            spec.delete(actuator)
+        for name, tensor in file.tensors.items():  # which MuJoCo would not take, of parts of links
+            spec.body(name).inertia = np.full(3, max(float(np.trace(tensor)) / 3.0, 1e-8))
+        floor = self.mujoco.mjtGeom.mjGEOM_PLANE
+        if not any(geom.type == floor for geom in spec.worldbody.geoms):
+            for geom in spec.geoms:  # a URDF's shapes overlap where links meet: they touch the floor alone
+                geom.contype, geom.conaffinity = 0, geom.contype | geom.conaffinity
+            spec.worldbody.add_geom(name="floor", type=floor, size=[0.0, 0.0, 1.0], contype=255, conaffinity=0)
+        limit = self.robot.torque_limit
+        for (leg, joint), found in np.ndenumerate(file.joints):
+            name = file.model.joint(found).name
+            most = float(limit[leg, joint])
+            spec.add_actuator(name=name, target=name, trntype=self.mujoco.mjtTrn.mjTRN_JOINT, ctrlrange=[-most, most])
+        self._take(spec, np.argsort(file.joints.ravel()), file.sign, file)
+
+    def _take(self, spec: Any, order: Any, signs: np.ndarray, file: ModelFile | None = None) -> None:
+        """Compile a model, and make a world of each robot of it.
+
+        order: which of Foal's joints each of its is; signs: (4, 3) how they turn there; file: that it is of, or None.
+        """
+        mujoco = self.mujoco
+        self.simulated = model = spec.compile()
+        model.opt.gravity[2] = -self.cfg.physics.gravity
         # motors that hold a joint by the PD law themselves: ctrl is the target, and with torques added over kp
-        kp, kd = (float(x) for x in self.engine.model.world[[C.KP, C.KD]])
-        self.kp = kp
+        self.kp, kd = (float(x) for x in self.engine.model.world[[C.KP, C.KD]])
         model.actuator_forcelimited[:] = 1
         model.actuator_forcerange[:] = model.actuator_ctrlrange
         model.actuator_ctrllimited[:] = 0
-        model.actuator_gainprm[:, 0] = kp or 1.0
+        model.actuator_gainprm[:, 0] = self.kp or 1.0
         model.actuator_biastype[:] = mujoco.mjtBias.mjBIAS_AFFINE
-        model.actuator_biasprm[:, 1:3] = -kp, -kd
-        self.feet = {model.geom(leg).id: i for i, leg in enumerate(("FL", "FR", "RL", "RR"))}
-        self.datas = [mujoco.MjData(model) for _ in range(num_envs)]
-        self.told: dict[str, Any] = {}  # what MuJoCo last said of the robots, as the blocks hold it
-        self.pool = concurrent.futures.ThreadPoolExecutor(min(threads or available_cores(), num_envs))
+        model.actuator_biasprm[:, 1:3] = -self.kp, -kd
+        # where Foal makes the law partly implicit, which MuJoCo's does not, steps are shorter
+        self.steps = FINER if self.engine.lacks_inertia(self.kp, kd) > 1.0 else 1
+        model.opt.timestep = self.cfg.sim_dt / self.steps
+        self.order = np.asarray(order)
+        self.signs = np.asarray(signs).ravel()[self.order]
+        calves = [model.body(f"{leg}_calf").id for leg in LEGS] if file is None else file.bodies[:, 2].tolist()
+        self.leg_of = {
+            geom: calves.index(int(model.body_weldid[body])) if int(model.body_weldid[body]) in calves else -1
+            for geom, body in enumerate(model.geom_bodyid)
+        }
+        hinges = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE)
+        self.actuators = np.array([model.actuator(model.joint(j).name).id for j in hinges])
+        self.datas = [mujoco.MjData(model) for _ in range(self.num_envs)]
+        self.told = {}
 
     def use_cone(self, cone: str) -> None:
         """Take another cone of the feet's friction, one of CONES.
@@ -81,12 +135,15 @@ class MujocoEnv(QuadrupedEnv):
         differs = np.zeros(self.num_envs, bool)
         for name, x in now.items():
             differs |= (x != self.told[name]).any(axis=1) if self.told else True
+        for name in ("joint_position", "joint_velocity"):
+            now[name] = now[name][:, self.order] * self.signs
         for i in np.flatnonzero(differs):
             self.datas[i].qpos[:] = np.concatenate([now[name][i] for name in STATE])
             self.datas[i].qvel[:] = np.concatenate([now[name][i] for name in SPEEDS])
             self.datas[i].qacc_warmstart[:] = 0.0
         controls = engine.get("torque").astype(float)
         controls = engine.get("target") + controls / self.kp if self.kp else controls
+        controls = controls[:, self.order] * self.signs
         forces = np.zeros((self.num_envs, 4, 3))
         threads = self.pool._max_workers
         shares = [range(i, self.num_envs, threads) for i in range(threads)]
@@ -97,10 +154,10 @@ class MujocoEnv(QuadrupedEnv):
         for name, x in (
             ("base_position", position[:, :3]),
             ("base_quaternion", position[:, 3:7]),
-            ("joint_position", position[:, 7:]),
+            ("joint_position", self._as_ours(position[:, 7:])),
             ("base_linear_velocity", speed[:, :3]),
             ("base_angular_velocity", speed[:, 3:6]),
-            ("joint_velocity", speed[:, 6:]),
+            ("joint_velocity", self._as_ours(speed[:, 6:])),
             ("force", forces.reshape(-1, 12)),
         ):
             engine.put(name, x)
@@ -108,20 +165,29 @@ class MujocoEnv(QuadrupedEnv):
         self.told = {name: getattr(told, name) for name in (*STATE, *SPEEDS)}
         return super()._run(actions, s, substeps, staggered, half=2)
 
+    def _as_ours(self, joints: np.ndarray) -> np.ndarray:
+        """Return the model's joints (N, 12) as Foal has them."""
+        found = np.empty_like(joints)
+        found[:, self.order] = joints * self.signs
+        return found
+
     def _move(self, robots: range, controls: np.ndarray, forces: np.ndarray, substeps: int) -> None:
         """Take robots through physics steps; forces (N, 4, 3) of the ground on feet, world frame, are set."""
         mujoco = self.mujoco
         force = np.zeros(6)
         for i in robots:
             d = self.datas[i]
-            d.ctrl[:] = controls[i]
-            mujoco.mj_step(self.simulated, d, substeps)
+            d.ctrl[self.actuators] = controls[i]
+            mujoco.mj_step(self.simulated, d, self.steps * substeps)
             for k in range(d.ncon):
                 mujoco.mj_contactForce(self.simulated, d, k, force)
                 contact = d.contact[k]
-                foot = self.feet.get(max(contact.geom))  # the floor is geom 0
-                if foot is not None:
-                    forces[i, foot] += force[:3] @ contact.frame.reshape(3, 3)
+                first, second = (self.leg_of[int(geom)] for geom in contact.geom)
+                push = force[:3] @ contact.frame.reshape(3, 3)  # of the first on the second
+                if second >= 0:
+                    forces[i, second] += push
+                if first >= 0:
+                    forces[i, first] -= push
 
     def split(self, parts: int, threads: int = 1) -> "list[QuadrupedEnv]":
         """Return this environment alone, which has threads of its own."""

@@ -65,7 +65,7 @@ class State:
     foot_contact_force: np.ndarray  # (N, 4, 3) on the foot, world frame [N]
 
 
-MOST_NEEDED = 3.0  # times a joint's inertia, of what its motor's law needs to be stable (simulation_step.steady)
+MOST_LACKING = 14.0  # of lacks_inertia(), beyond which joints were seen to shake
 
 
 # Rows of every state: first row, count, and whether it is kept once per leg; base_position counts from origin.
@@ -384,15 +384,21 @@ class PhysicsEngine:
                 stacklevel=3,
             )
 
+    def lacks_inertia(self, kp: float, kd: float) -> float:
+        """Return what a PD law needs of a joint's inertia to be stable over what is left to it explicit, at the worst.
+
+        Above 1 the law is partly implicit (simulation_step.steady).
+        """
+        least = min(float(np.diag(self.robot.leg_inertia(leg)).min()) for leg in range(4))
+        return self.timestep * (kd / 2 + kp * self.timestep / 4) / (S.EXPLICIT * least)
+
     def warn_of_gains(self, kp: float, kd: float) -> None:
         """Warn if the time step is too large for joints of the robot's inertia under a PD law of these gains."""
-        needed = self.timestep * (kd / 2 + kp * self.timestep / 4)
-        least = min(float(np.diag(self.robot.leg_inertia(leg)).min()) for leg in range(4))
-        if needed > MOST_NEEDED * least:
+        lack = self.lacks_inertia(kp, kd)
+        if lack > MOST_LACKING:
             warnings.warn(
-                f"kp {kp:.3g} N m/rad and kd {kd:.3g} N m s/rad: a joint of {least:.2g} kg m^2 may shake at a timestep "
-                f"beyond {1e3 * self.timestep * MOST_NEEDED * least / needed:.2g} ms, and moves as if heavier at "
-                f"{1e3 * self.timestep:g} ms",
+                f"kp {kp:.3g} N m/rad and kd {kd:.3g} N m s/rad: joints may shake at a timestep of more than "
+                f"{1e3 * self.timestep * MOST_LACKING / lack:.2g} ms, and move as if heavier now",
                 stacklevel=3,
             )
 

@@ -44,7 +44,8 @@ class ModelFile:
     model, data: MuJoCo's, in the zero pose, inertias but for those of inertia(); mj: the package; base: a body;
     bodies, joints: (4, 3) indices in the order of LEGS; sign: (4, 3) whether the file's joints turn about +x, +y and +y
     (1) or the other way (-1); origin: (4, 3, 3) joint origins, base frame [m]; turned: whether the file's base frame is
-    another; paired: names of geoms that collide by a <pair>; notes: what was done and assumed, for people.
+    another; paired: names of geoms that collide by a <pair>; spec: what model is compiled of; notes: what was
+    done and assumed, for people.
 
     path: of the file; its root element says which of the two it is.
 
@@ -90,6 +91,7 @@ class ModelFile:
         self._check_axes()
 
     def _compile(self, spec: Any) -> None:
+        self.spec = spec
         self.model = spec.compile()
         self.data = self.mj.MjData(self.model)
         self.data.qpos[:] = 0

@@ -266,6 +266,9 @@ def leg_inward(work, rows, leg, model):
         add_moments(work, lane, real(0.0), first, second)
 
 
+EXPLICIT = 0.22  # of a joint's inertia, up to which its motor's law is explicit
+
+
 @inline
 def steady(inertia, needed):
     """Return the inertia of a joint with what makes its motor's PD law stable, where that is short of it [kg m^2].
@@ -275,8 +278,8 @@ def steady(inertia, needed):
     among themselves and with the base leaves little of H: the law is then partly implicit. Where needed is below that
     nothing is added, for it makes a trot less exact (Go1, 2.5 ms: 0.9 % explicit, 1.1 % half implicit).
     """
-    beyond = max(needed - real(0.22) * inertia, real(0.0))
-    return inertia + beyond + real(0.22) * min(beyond, inertia)
+    beyond = max(needed - real(EXPLICIT) * inertia, real(0.0))
+    return inertia + beyond + real(EXPLICIT) * min(beyond, inertia)
 
 
 @inline

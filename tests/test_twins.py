@@ -7,6 +7,7 @@ import threading
 import mujoco
 import numpy as np
 import pytest
+from robot_files import to_urdf
 from walking import FIELDS, FLAT, GOAL, NEVER_FALL, ONE_COMMAND, ROBUST, STAY, make, mirror_image, wander
 
 from config import VaryCfg
@@ -308,3 +309,34 @@ def test_mujoco_s_ground_is_the_task_s():
 def test_what_mujoco_s_robots_cannot_do_is_refused():
     with pytest.raises(ConfigError, match=r"motor\.enabled: expected False"):
         in_mujoco(FLAT, 1, {"motor.enabled": True})
+
+
+def test_a_robot_of_its_maker_s_file_moves_as_ours(tmp_path):
+    """Joints in another order, turning the other way, and shapes that overlap, in MuJoCo from the file itself."""
+    robot = load_robot("go1")
+    text = to_urdf(robot).replace('<axis xyz="0 1 0"/>', '<axis xyz="0 -1 0"/>')
+    for low, high in {tuple(x) for x in robot.joint_range[:, 1:].reshape(-1, 2)}:
+        text = text.replace(f'lower="{low:.9g}" upper="{high:.9g}"', f'lower="{-high:.9g}" upper="{-low:.9g}"')
+    path = tmp_path / "maker.urdf"
+    path.write_text(text)
+    states = []
+    for model in ("", str(path)):
+        env = in_mujoco(FLAT, 2, NEVER_FALL, {"model": str(path), "physics.foot_friction": 1.0})
+        if model:
+            env.use_model(model)
+        env.init_state(seed=4)
+        # in the air: how hard the ground is to a foot on a link of its own is the file's affair
+        env.engine.set_state(base_position=env.engine.get_state().base_position + [0.0, 0.0, 2.0])
+        for _ in range(10):
+            env.step(np.random.default_rng(2).normal(size=(2, 12)))
+        states.append(env.engine.get_state())
+        for _ in range(90):
+            s = env.step(np.zeros((2, 12)))
+        s.validate()
+        assert s.obs[:, 24:28].all()  # on its feet
+    ours, theirs = states
+    assert (load_robot(path).joint_signs[:, 1:] == -1).all()
+    np.testing.assert_allclose(theirs.joint_position, ours.joint_position, atol=1e-3)
+    np.testing.assert_allclose(theirs.base_position, ours.base_position, atol=1e-3)
+    with pytest.raises(ConfigError, match="--model: expected a task on flat ground"):
+        in_mujoco("quadruped-walk-rough", 1, {"terrain.levels": 2}).use_model(str(path))
