@@ -39,8 +39,8 @@ def nothing(*_):
 
 @inline
 def no_torque(*_):
-    """Return no torque and no coefficient."""
-    return real(0.0), real(0.0)
+    """Return no torque, no coefficient and nothing needed."""
+    return real(0.0), real(0.0), real(0.0)
 
 
 @inline

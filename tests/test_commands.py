@@ -102,7 +102,7 @@ def run_simulate(words, folder, monkeypatch):
         assert (
             {"--push.speed"} <= shown
             if section
-            else {"--iterations", "--seed"} <= shown and len(done.out.splitlines()) < 40
+            else {"--iterations", "--seed"} <= shown and len(done.out.splitlines()) < 45
         )
     elif "--list" in words:
         assert all(f"{name}: " in done.out for name in registry.list_registered_envs())

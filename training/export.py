@@ -233,7 +233,7 @@ def export(env: ABEnv, loaded: Checkpoint, path: str, opset: int) -> None:
     write_onnx(policy, env.num_obs, known, files[0], opset)
     if alone:
         return
-    with written_whole(files[1]) as file:
+    with written_whole(files[1]) as file, _silence():
         torch.jit.save(with_memory(policy, env.num_obs), file)
     if isinstance(env, QuadrupedEnv):
         files[2].write_text(deploy_yaml(env, known))
