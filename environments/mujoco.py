@@ -16,11 +16,12 @@ from config import QuadrupedCfg, VaryCfg
 from environments.contracts import EnvState
 from environments.quadruped.env import QuadrupedEnv
 from environments.quadruped.terms import Terms
+from environments.quadruped.values import import_options
 from physics import constants as C
 from physics.engine import available_cores
 from physics.mjcf import to_mjcf
 from physics.model_file import ModelFile
-from physics.robot import LEGS, ImportOptions
+from physics.robot import LEGS
 from settings import ConfigError
 
 FINER = 4  # steps of MuJoCo's for one of Foal's, where joints have little inertia for the PD law
@@ -54,19 +55,20 @@ class MujocoEnv(QuadrupedEnv):
         # no option: MuJoCo's default number of solver iterations
         xml = to_mjcf(self.robot, cfg.sim_dt, cfg.physics.foot_friction, "", terrain=self.terrain)
         self._take(mujoco.MjSpec.from_string(xml), np.arange(12), np.ones((4, 3)))
-        self.pool = concurrent.futures.ThreadPoolExecutor(min(threads or available_cores(), num_envs))
+        self.threads = min(threads or available_cores(), num_envs)
+        self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
 
     def use_model(self, path: str) -> None:
-        """Let the robot be that of a file of its maker's: bodies, joints by name, collision shapes and contact are its.
+        """Let the robot be that of a file of its maker's: bodies, joints, collision shapes and contact are its.
 
-        Its actuators are left behind for the task's PD law, its joints within the robot's torque limits; what is no
-        leg's is locked as an import does, and a floor is laid where it has none.
+        Legs are found and what is no leg's is locked as an import does. Its actuators are left behind for the task's PD
+        law within the robot's torque limits, and a floor is laid where it has none.
 
         Raises ConfigError or RobotError, naming the file and what is wrong with it.
         """
         if self.terrain:
             raise ConfigError("--model: expected a task on flat ground")
-        file = ModelFile(pathlib.Path(path), ImportOptions())
+        file = ModelFile(pathlib.Path(path), import_options(self.cfg))
         if file.turned:
             raise ConfigError(f"--model: {path}: expected a base whose x is forward and z up")
         spec = file.spec
@@ -108,10 +110,8 @@ class MujocoEnv(QuadrupedEnv):
         self.order = np.asarray(order)
         self.signs = np.asarray(signs).ravel()[self.order]
         calves = [model.body(f"{leg}_calf").id for leg in LEGS] if file is None else file.bodies[:, 2].tolist()
-        self.leg_of = {
-            geom: calves.index(int(model.body_weldid[body])) if int(model.body_weldid[body]) in calves else -1
-            for geom, body in enumerate(model.geom_bodyid)
-        }
+        legs = {calf: leg for leg, calf in enumerate(calves)}
+        self.leg_of = [legs.get(int(model.body_weldid[body]), -1) for body in model.geom_bodyid]  # by geom
         hinges = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE)
         self.actuators = np.array([model.actuator(model.joint(j).name).id for j in hinges])
         self.datas = [mujoco.MjData(model) for _ in range(self.num_envs)]
@@ -145,8 +145,7 @@ class MujocoEnv(QuadrupedEnv):
         controls = engine.get("target") + controls / self.kp if self.kp else controls
         controls = controls[:, self.order] * self.signs
         forces = np.zeros((self.num_envs, 4, 3))
-        threads = self.pool._max_workers
-        shares = [range(i, self.num_envs, threads) for i in range(threads)]
+        shares = [range(i, self.num_envs, self.threads) for i in range(self.threads)]
         list(self.pool.map(lambda robots: self._move(robots, controls, forces, substeps), shares))
         position = np.array([d.qpos for d in self.datas])
         speed = np.array([d.qvel for d in self.datas])
@@ -182,7 +181,7 @@ class MujocoEnv(QuadrupedEnv):
             for k in range(d.ncon):
                 mujoco.mj_contactForce(self.simulated, d, k, force)
                 contact = d.contact[k]
-                first, second = (self.leg_of[int(geom)] for geom in contact.geom)
+                first, second = (self.leg_of[geom] for geom in contact.geom)
                 push = force[:3] @ contact.frame.reshape(3, 3)  # of the first on the second
                 if second >= 0:
                     forces[i, second] += push

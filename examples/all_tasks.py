@@ -6,7 +6,6 @@ for wrong arguments, 130 if interrupted.
 """
 
 import argparse
-import contextlib
 import csv
 import io
 import math
@@ -14,8 +13,7 @@ import pathlib
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -26,7 +24,7 @@ from rich.console import Console
 from environments import registry
 from settings import ConfigError, override
 from simulate import System
-from training.display import count_text
+from training.display import count_text, silence
 from training.presets import preset
 
 ROBOTS = sorted(path.stem for path in (ROOT / "robots").glob("*.json"))
@@ -122,18 +120,6 @@ def require_finite(values: dict[str, float], where: str) -> None:
     broken = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise ArithmeticError(f"{', '.join(broken)} {where}")
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keep to itself what others print and warn of."""
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def print_table(done: Sequence[Trial]) -> None:

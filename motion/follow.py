@@ -179,6 +179,8 @@ class Recorded(Reference):
         """See Reference."""
         part = copy.copy(self)
         part.num_envs = last - first
+        if first == 0:  # what an earlier split counted is over
+            self.counts.clear()
         self.counts.append(np.zeros_like(self.failures))
         part._begin()
         part.rows[:] = self.rows[first:last]

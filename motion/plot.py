@@ -25,7 +25,7 @@ def follow(path: pathlib.Path, seconds: float, seed: int, simulator: str) -> tup
     """
     loaded = checkpoint.load(path)
     env = registry.make(loaded.config.task, simulator, cfg=loaded.config.env)
-    if not isinstance(env, QuadrupedEnv) or not env.terms.follow:
+    if not isinstance(env, QuadrupedEnv) or not env.terms.follows:
         raise ConfigError(f"{path}: expected a policy of a task that follows a motion, got {loaded.config.task}")
     creature = loaded.creature(env).eval()
     state = env.init_state(seed)

@@ -110,10 +110,10 @@ def import_robot(path: pathlib.Path, options: ImportOptions | None = None) -> Ro
         notes=tuple(m.notes),
     )
     robot.require_physical(str(path))
-    return _with_warnings(robot, m)
+    return _with_warnings(robot)
 
 
-def _with_warnings(robot: Robot, m: ModelFile) -> Robot:
+def _with_warnings(robot: Robot) -> Robot:
     """Return a robot with a note where its torque limits are more than legs of its size can need."""
     needed = MOST_TORQUE * 9.81 * robot.total_mass * np.linalg.norm(robot.offset[:, 2], axis=1).mean()
     beyond = robot.torque_limit.max()

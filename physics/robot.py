@@ -270,7 +270,7 @@ def load_robot(name: str | os.PathLike, options: ImportOptions | None = None) ->
     Raises RobotError, naming the file and the field, if the file is missing or malformed, a
     mass is not positive or an inertia not physical.
     """
-    if pathlib.Path(name).is_dir() and os.path.sep in str(name):
+    if pathlib.Path(name).is_dir() and not (ROOT / "robots" / f"{name}.json").is_file():
         raise RobotError(f"{name}: expected a robot's file, got a folder")
     if pathlib.Path(name).suffix.lower() in (".xml", ".mjcf", ".urdf", ".xacro"):
         from physics.model_import import import_robot  # here, for it imports this module
@@ -333,7 +333,10 @@ def load_robot(name: str | os.PathLike, options: ImportOptions | None = None) ->
     if options.torque_limit:
         robot = dataclasses.replace(robot, torque_limit=np.full((4, 3), options.torque_limit))
     if options.foot_radius:
-        robot = dataclasses.replace(robot, foot_radius=np.full(4, options.foot_radius))
+        higher = options.foot_radius - float(robot.foot_radius.mean())  # on feet whose centres stay where they are
+        robot = dataclasses.replace(
+            robot, foot_radius=np.full(4, options.foot_radius), home_height=robot.home_height + higher
+        )
     robot.require_physical(str(path))
     return robot
 

@@ -1,6 +1,11 @@
 """The progress of a run on the terminal: a live panel, or plain lines where nobody watches."""
 
+import contextlib
+import io
+import logging
 import time
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console, Group
@@ -14,6 +19,23 @@ from rich.text import Text
 def say(console: Console, text: str) -> None:
     """Print a line for people, its brackets no markup and its paths whole."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep to itself what others print, log and warn of."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def seconds_text(seconds: float) -> str:

@@ -3,15 +3,10 @@
 Joints are in the order of the robot's own file and turn as they do there, so that nothing has to be mapped but by name.
 """
 
-import contextlib
 import importlib.metadata
-import io
 import json
-import logging
 import os
 import pathlib
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +18,7 @@ from environments import ABEnv
 from environments.quadruped import QuadrupedEnv, torque_ratio
 from settings import ConfigError
 from training.checkpoint import Checkpoint
+from training.display import silence
 from training.files import require_file, require_new, require_writable, written_whole
 
 SHORT = {"hidden": "h", "cell": "c"}  # of what a policy remembers, as rsl_rl calls it
@@ -148,24 +144,8 @@ def facts(env: ABEnv, loaded: Checkpoint) -> dict[str, Any]:
         "observation_scales": [term.scale for term in env.terms.columns],
         "observation_history": 1,
         "command_names": list(COMMANDS.get(cfg.command.kind, ())),
-        "follows_motion": env.terms.follow,
+        "follows_motion": env.terms.follows,
     }
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _installed() -> bool:
@@ -233,7 +213,7 @@ def export(env: ABEnv, loaded: Checkpoint, path: str, opset: int) -> None:
     write_onnx(policy, env.num_obs, known, files[0], opset)
     if alone:
         return
-    with written_whole(files[1]) as file, _silence():
+    with written_whole(files[1]) as file, silence():
         torch.jit.save(with_memory(policy, env.num_obs), file)
     if isinstance(env, QuadrupedEnv):
         files[2].write_text(deploy_yaml(env, known))
@@ -243,7 +223,7 @@ def export(env: ABEnv, loaded: Checkpoint, path: str, opset: int) -> None:
 def with_memory(policy: Exported, num_obs: int) -> torch.jit.ScriptModule:
     """Return a policy in TorchScript, obs (1, O) to actions, that remembers by itself until reset()."""
     start = torch.cat(policy.start, dim=1) if policy.start else torch.zeros(1, 0)
-    with torch.no_grad(), _silence():
+    with torch.no_grad(), silence():
         traced = torch.jit.trace(_Flat(policy), (torch.zeros(1, num_obs), start), check_trace=False)
         return torch.jit.script(_WithMemory(traced, start))
 
@@ -257,7 +237,7 @@ def write_onnx(policy: Exported, num_obs: int, known: dict[str, Any], target: pa
         raise ConfigError("--export: needs the packages onnx and onnxscript: pip install onnx onnxscript") from None
     partial = target.with_suffix(".partial")
     names = [SHORT.get(name, name) for name in policy.names]
-    with _silence():  # it tells its progress, and which packages it does without
+    with silence():  # it tells its progress, and which packages it does without
         torch.onnx.export(
             policy, (torch.zeros(1, num_obs), *policy.start), str(partial), dynamo=True, external_data=False,
             verbose=False, opset_version=opset, input_names=["obs", *(f"{name}_in" for name in names)],

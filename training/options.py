@@ -53,7 +53,7 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
         help="with --eval: what the world model foresees, as a ghost beside the robot and as a plot",
     )
     add("--simulator", metavar="NAME", help="with --eval: what moves the robots: foal, or mujoco for legged ones")
-    add("--model", metavar="FILE", help="with --simulator mujoco: the robot of a maker's file, joints by name")
+    add("--model", metavar="FILE", help="with --simulator mujoco: the robot as a maker's file has it")
     add("--episodes", metavar="N", help="with --eval: episodes to evaluate (256) or to record (1)")
     add(
         "--checkpoint",

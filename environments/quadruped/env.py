@@ -109,7 +109,7 @@ class QuadrupedEnv(ABEnv):
         if self.terrain:
             spawns = self.terrain.spawns.reshape(-1, 3)
             self.set_spawns(spawns[np.arange(num_envs) % len(spawns), :2])
-        self.reference = reference(cfg, self.robot, num_envs, threads, terms.follow)
+        self.reference = reference(cfg, self.robot, num_envs, threads, terms.follows)
         self.seed = 0
         self.clock = 0
         self.started = False
@@ -183,7 +183,7 @@ class QuadrupedEnv(ABEnv):
 
         Raises ConfigError, naming function and file, for a term that does not compile.
         """
-        if name == "follow" and not self.terms.follow:
+        if name == "follow" and not self.terms.follows:
             return 0
         try:
             return self.stage_address(function, **kinds)
@@ -228,7 +228,7 @@ class QuadrupedEnv(ABEnv):
 
     def _settle(self, s: EnvState) -> None:
         """Tell what is followed what became of the robots."""
-        if self.terms.follow:
+        if self.terms.follows:
             self.reference.settle(self.field("command"), s.terminated, s.truncated, self.clock)
 
     def _arguments(
@@ -459,7 +459,7 @@ class QuadrupedEnv(ABEnv):
             "command": self.field("command")[robot] if kind in ("velocity", "goal", "pose") else None,
             "velocity": self.heading_velocity()[robot],
             "goals": int(self.field("goals")[robot, 0]),
-            "ghost": self._followed(robot) if self.terms.follow else None,
+            "ghost": self._followed(robot) if self.terms.follows else None,
         }
 
     def _followed(self, robot: int) -> dict[str, np.ndarray]:

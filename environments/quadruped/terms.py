@@ -282,14 +282,14 @@ class Terms:
         )  # fmt: skip
 
     @cached_property
-    def follow(self) -> bool:
-        """Whether any reads what a motion is at."""
+    def follows(self) -> bool:
+        """Whether any term reads what the motion is at that a robot follows."""
         return any(name in _OF_A_MOTION for term in self.every() for name in term.function.parameters)
 
     @cached_property
     def kept(self) -> tuple[Field, ...]:
         """The fields that are kept, beside KEPT: of the motion that is followed, if any, then those of terms."""
-        found = {f.name: f for f in REFERENCE} if self.follow else {}
+        found = {f.name: f for f in REFERENCE} if self.follows else {}
         found |= {f.name: f for term in self.every() if isinstance(term, Update) for f in term.keeps}
         return tuple(found.values())
 

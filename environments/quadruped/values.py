@@ -20,14 +20,19 @@ def torque_ratio(robot: Robot) -> float:
     return float(f"{robot.total_mass * robot.home_height / GO1:.3g}")
 
 
-def chosen_robot(cfg: QuadrupedCfg) -> Robot:
-    """Return the robot of a task; raise ConfigError or RobotError, naming field or file, if it cannot be read."""
+def import_options(cfg: QuadrupedCfg) -> ImportOptions:
+    """Return what a configuration sets that a robot's file leaves open; raise ConfigError if that is malformed."""
     words = cfg.robot.lock.replace(",", " ").split()
     try:
         lock = tuple((name, float(angle)) for name, angle in zip(words[::2], words[1::2], strict=True))
     except ValueError:
         raise ConfigError(f"robot.lock: expected NAME ANGLE NAME ANGLE ..., got {cfg.robot.lock!r}") from None
-    return load_robot(cfg.model, ImportOptions(lock, cfg.robot.torque_limit, cfg.robot.foot_radius))
+    return ImportOptions(lock, cfg.robot.torque_limit, cfg.robot.foot_radius)
+
+
+def chosen_robot(cfg: QuadrupedCfg) -> Robot:
+    """Return the robot of a task; raise ConfigError or RobotError, naming field or file, if it cannot be read."""
+    return load_robot(cfg.model, import_options(cfg))
 
 
 def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str, Any]:
