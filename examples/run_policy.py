@@ -47,6 +47,7 @@ class Controller:
     def reset(self) -> None:
         """Forget what has happened."""
         self.memory = {x.name: np.zeros(x.shape, np.float32) for x in self.session.get_inputs()[1:]}
+        self.action = np.zeros(len(self.home), np.float32)
 
     def step(self, sensors: dict[str, np.ndarray]) -> np.ndarray:
         """Return joint targets (12) [rad].
@@ -56,12 +57,14 @@ class Controller:
         command (3) forward and sideways velocity [m/s] and yaw rate [rad/s].
         """
         parts = []
+        seen = sensors | {"latest_action": self.action}
         for name, scale in zip(self.facts["observation_names"], self.facts["observation_scales"], strict=True):
-            parts.append(scale * np.asarray(OBSERVATIONS[name](sensors, self.home), float))
+            parts.append(scale * np.asarray(OBSERVATIONS[name](seen, self.home), float))
         obs = np.concatenate(parts).astype(np.float32)[None]
-        action, *after = self.session.run(None, {"obs": obs} | self.memory)
+        (action,), *after = self.session.run(None, {"obs": obs} | self.memory)
         self.memory = dict(zip(self.memory, after, strict=True))
-        return np.clip(self.home + np.array(self.facts["action_scale"]) * action[0], *self.bounds)
+        self.action = action
+        return np.clip(self.home + np.array(self.facts["action_scale"]) * action, *self.bounds)
 
 
 OBSERVATIONS = {
@@ -70,6 +73,7 @@ OBSERVATIONS = {
     "contacts": lambda s, home: s["contact"],
     "gravity_direction": lambda s, home: s["gravity"],
     "angular_velocity": lambda s, home: s["spin"],
+    "latest_action": lambda s, home: s["latest_action"],
     "velocity_asked": lambda s, home: SCALES["velocity_asked"] * s["command"],
 }
 

@@ -127,6 +127,31 @@ def look_at_tasks(result):
     assert (row["task"], final["task"], final["episodes"]) == ("cartpole", "cartpole", 4)
 
 
+def look_at_robots(result):
+    (row,) = result["robots"]
+    assert (result["loaded"], row["file"], row["refused"], row["stands"]) == (1, "go1.json", None, True)
+    assert row["mass"] == pytest.approx(12.74, abs=0.01) and 0 < row["hanging"] < 0.2 and 0 <= row["survival"] <= 1
+
+
+def prepare_transfer(monkeypatch, modules):
+    """Let episodes last a second."""
+    module = modules["transfer"]
+    load = module.checkpoint.load
+
+    def brief(path):
+        loaded = load(path)
+        return dataclasses.replace(loaded, config=override(loaded.config, {"env.max_episode_seconds": 1.0}))
+
+    monkeypatch.setattr(module, "checkpoint", types.SimpleNamespace(load=brief))
+
+
+def look_at_transfer(result):
+    assert len(result["conditions"]) == 6
+    assert all(
+        0 <= met[f"survival_{engine}"] <= 1 for met in result["conditions"].values() for engine in ("foal", "mujoco")
+    )
+
+
 def look_at_training(result):
     assert set(result["tasks"]) == {"quadruped-balance", "quadruped-walk-flat"}
     assert min(result["env_steps_per_second"], result["balance_seconds"], *result["ratios"].values()) > 0
@@ -217,11 +242,19 @@ BENCHMARKS = {
         TRAINING_KEYS,
         look_at_training,
     ),
+    "robots": Small(
+        f"{commands.ROOT}/robots/go1.json --quick",
+        {"tasks": {}, "robots": {"HANGING": "0.1", "STANDING": "0.1"}},
+        prepare_tasks, ("loaded", "walked"), look_at_robots,
+    ),
     "terms": Small(
         "--quick", {"terms": {"ROBOTS": "64", "STEPS": "1", "REPETITIONS": "1"}}, prepare_terms,
         ("step_ratio", "compile_seconds", "cold_seconds"), look_at_terms,
     ),
-    "transfer": Small("--checkpoint checkpoints/quadruped-walk-flat.pt --episodes 2", keys=TRANSFER_KEYS),
+    "transfer": Small(
+        "--checkpoint checkpoints/quadruped-walk-flat.pt --episodes 2 --conditions",
+        keys=TRANSFER_KEYS, prepare=prepare_transfer, look=look_at_transfer,
+    ),
     "trot": Small(constants={"trot": TROT}, look=look_at_trot),
     "world_model": Small(
         "--seeds 1 --quick --csv t.csv --plot t.png",

@@ -16,13 +16,16 @@ from benchmarks import (
     environment_stages,
     gpu,
     machine,
+    robots,
     stiffness,
     terms,
     transfer,
     trot,
     world_model,
 )
+from config import QuadrupedCfg
 from environments import registry
+from environments.quadruped import torque_ratio
 from physics import layout as L
 from physics import load_robot
 from physics.jit import LANES
@@ -280,6 +283,7 @@ def test_both_engines_trot_alike():
         ("quadruped-balance", {"goal_distance": 0.2}),
         ("quadruped-walk-flat", {"velocity_error": 0.2, "yaw_rate_error": 0.2}),
         ("quadruped-walk-robust", {"velocity_error": 0.3, "yaw_rate_error": 0.2}),
+        ("quadruped-walk-rough", {"velocity_error": 0.25, "yaw_rate_error": 0.25}),
         ("quadruped-goal", {"goal_distance": 4.0, "goals_per_minute": 30.0}),
     ],
 )
@@ -302,6 +306,67 @@ def test_a_policy_is_evaluated_in_both_engines(task, errors, monkeypatch, capsys
         assert 4.5 <= result[f"episode_seconds_{engine}"] <= 6.0
         for name, most in errors.items():
             assert 0 < result[f"{name}_{engine}"] < most, (name, engine)
+
+
+def test_actions_take_effect_late_and_none_of_an_episode_before():
+    class World:
+        num_envs = 2
+        num_actions = 1
+        tallies = ()
+
+        def init_state(self, seed):
+            self.seed = seed
+
+        def step(self, actions):
+            self.done = np.array([False, actions[1, 0] == 1.0])
+            return types.SimpleNamespace(done=self.done, taken=actions.ravel().tolist())
+
+    late = transfer.Late(World(), 2)
+    late.init_state(5)
+    assert (late.seed, late.tallies) == (5, ())
+    given = [np.full((2, 1), float(x)) for x in range(1, 7)]
+    # two steps of standing; the second robot's episode ends with its action 1, and 2 and 3 go with it
+    assert [late.step(x).taken for x in given] == [[0, 0], [0, 0], [1, 1], [2, 0], [3, 0], [4, 4]]
+
+
+def test_conditions_change_one_thing_each(tmp_path):
+    cfg = registry.default_cfg("quadruped-walk-flat")
+    found = transfer.conditions(cfg, tmp_path)
+    assert found.pop("as the task has it") == (cfg, 0.0)
+    assert all((changed, late) != (cfg, 0.0) for changed, late in found.values())
+    loaded, _ = found["load of 20% of the trunk"]
+    robot = load_robot("go1")
+    heavier = load_robot(loaded.model)
+    assert heavier.base.mass == pytest.approx(1.2 * robot.base.mass)
+    assert heavier.links[0][0].mass == pytest.approx(robot.links[0][0].mass)
+    gains = torque_ratio(heavier) * loaded.kp, torque_ratio(heavier) * loaded.kd
+    assert gains == pytest.approx((40.0, 1.0), rel=1e-6)
+
+
+def test_robots_that_shake_or_fall_are_told(monkeypatch):
+    cfg = QuadrupedCfg()
+    robot = load_robot("go1")
+    assert robots.restlessness(robot, cfg) < robots.STILL and robots.stands(robot, cfg)
+    monkeypatch.setattr(robots, "HANGING", 0.004)
+    assert robots.restlessness(robot, cfg) > robots.STILL
+    leaning = dataclasses.replace(robot, base=dataclasses.replace(robot.base, com=np.array([0.5, 0.0, 0.0])))
+    assert not robots.stands(leaning, cfg)
+    limp = dataclasses.replace(robot, torque_limit=np.full((4, 3), 1.0))
+    assert not robots.stands(limp, cfg)
+
+
+def test_robots_files_are_found_or_missed_in_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "b.urdf").write_text("<robot/>")
+    (tmp_path / "a.txt").write_text("")
+    assert robots.files_of([str(tmp_path)]) == [tmp_path / "b.urdf"]
+    assert "b.urdf" not in (refused := robots.judge(tmp_path / "b.urdf", QuadrupedCfg())["refused"]) and refused
+    (tmp_path / "b.urdf").unlink()
+    for path in (tmp_path, tmp_path / "none.xml"):
+        monkeypatch.setattr(sys, "argv", ["robots", str(path)])
+        with pytest.raises(SystemExit) as stop:
+            robots.main()
+        assert stop.value.code == 2
+        assert f"{path}: expected a robot's file" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -386,10 +386,11 @@ def test_the_default_configuration_is_valid_and_every_knob_is_explained():
             assert field.metadata["meaning"] and "unit" in field.metadata
 
 
-@pytest.mark.parametrize("belief", [False, True])
-def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_path):
+@pytest.mark.parametrize("shipped", ["", "quadruped-walk-flat-belief", "quadruped-walk-flat-deploy"])
+def test_an_exported_policy_acts_as_the_checkpoint_does(shipped, trained, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = ROOT / "checkpoints" / "quadruped-walk-flat-belief.pt" if belief else best(trained[0])
+    path = ROOT / "checkpoints" / f"{shipped}.pt" if shipped else best(trained[0])
+    belief = shipped.endswith("belief")
     folder = tmp_path / "out"
     code, _, err = simulate("--export", folder, "--checkpoint", path, *(["--export.opset", "17"] if belief else []))
     assert code == 0, err
@@ -397,6 +398,8 @@ def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_pat
     loaded = checkpoint.load(path)
     env = registry.make(loaded.config.task, num_envs=1, cfg=loaded.config.env)
     creature = loaded.creature(env)
+    if shipped.endswith("deploy"):
+        assert loaded.chosen["train.precision"] == "bfloat16"
     creature.use_precision("float32")
     session = onnxruntime.InferenceSession(str(folder / "policy.onnx"))
     script = torch.jit.load(folder / "policy.pt")
@@ -407,7 +410,7 @@ def test_an_exported_policy_acts_as_the_checkpoint_does(belief, trained, tmp_pat
     assert [x.name for x in session.get_outputs()] == ["actions", *(f"{name}_out" for name in names)]
     start = [np.zeros(x.shape, np.float32) for x in session.get_inputs()[1:]]
     remembered = start
-    for _ in range(100):
+    for _ in range(1000):
         action, _, memory = creature.act(torch.from_numpy(state.obs), memory)
         given = {"obs": state.obs} | {f"{name}_in": x for name, x in zip(names, remembered, strict=True)}
         exported, *remembered = session.run(None, given)

@@ -333,3 +333,17 @@ def test_random_numbers_of_two_terms_differ_and_the_turned_base_does_not_matter(
     R = rotation(state.base_quaternion)
     ahead = R[:, :2, 0] / np.linalg.norm(R[:, :2, 0], axis=1, keepdims=True)
     np.testing.assert_allclose(heading[:, 0], (ahead * state.base_linear_velocity[:, :2]).sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("walk", ["flat", "robust", "rough", "stairs"])
+def test_what_other_trainers_policies_see_is_45_numbers(walk):
+    env = registry.make(f"quadruped-walk-{walk}-deploy")
+    seen = {term.name: term.columns for term in env.terms.columns}
+    assert seen == {
+        "joint_angles": 12, "joint_speeds": 12, "gravity_direction": 3, "angular_velocity": 3, "velocity_asked": 3,
+        "latest_action": 12,
+    }  # fmt: skip
+    assert env.num_obs == 45
+    assert env.num_privileged == registry.make(f"quadruped-walk-{walk}").num_privileged - 12  # seen, hidden no more
+    (trunk, *legs) = env.body.nodes
+    assert [len(node.columns) for node in (trunk, *legs)] == [9, 9, 9, 9, 9][: 1 + len(legs)]

@@ -63,7 +63,7 @@ def true_height(base_height, home_height):
     return base_height - home_height
 
 
-@observation(columns=12, mirror="joints")
+@observation(columns=12, mirror="joints", node="legs")
 def latest_action(action):
     """Latest action."""
     return action

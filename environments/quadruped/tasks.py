@@ -16,7 +16,7 @@ from environments.quadruped import tracking
 from environments.quadruped.commands.stay import stay
 from environments.quadruped.env import QuadrupedEnv
 from environments.quadruped.events import draw_push, pushes, sensor_biases
-from environments.quadruped.observations import PRIVILEGED, SENSED
+from environments.quadruped.observations import PRIVILEGED, SENSED, latest_action
 from environments.quadruped.rewards import LIBRARY
 from environments.quadruped.terminations import FALLS
 from environments.quadruped.terms import (
@@ -126,6 +126,7 @@ def task(
     randomisations: Iterable[Randomisation] = (),
     renewals: Iterable[Renewal] = (),
     metrics: Iterable[Metric] = (),
+    without: Iterable[str] = (),
     command: Command | str | None = None,
     changes: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
@@ -134,7 +135,8 @@ def task(
 
     name: by which --task finds it; base: the task that it differs from;
     rewards: weights, by term or by the name of one of rewards.py;
-    observations, privileged: columns after the base's; command: in place of the base's;
+    observations, privileged: columns after the base's; what is observed is privileged no more; without: names of
+    the base's observations that it does not have; command: in place of the base's;
     changes: of the environment's configuration, as {"push.speed": (1.0, 2.0)};
     training: of everything else, as {"ppo.gamma": 0.97}.
 
@@ -168,11 +170,18 @@ def task(
         known[term.name] = term
         given[term.name] = float(weight)
     of = f"task {name}: "
+    without = set(without)
+    seen = [term.name for term in (*old.terms.observations, *old.terms.more)]
+    if unknown := sorted(without - set(seen)):
+        raise ConfigError(f"{of}without: unknown observation {unknown[0]!r}; known: {', '.join(seen)}")
+    observed = _checked(observations, Observation, of + "observations")
+    hidden = _checked(privileged, Observation, of + "privileged")
     terms = dataclasses.replace(
         old.terms,
         rewards=tuple(known.values()),
-        more=(*old.terms.more, *_checked(observations, Observation, of + "observations")),
-        privileged=(*old.terms.privileged, *_checked(privileged, Observation, of + "privileged")),
+        observations=tuple(term for term in old.terms.observations if term.name not in without),
+        more=(*(term for term in old.terms.more if term.name not in without), *observed),
+        privileged=(*(term for term in old.terms.privileged if term not in observed), *hidden),
         terminations=(*old.terms.terminations, *_checked(terminations, Termination, of + "terminations")),
         events=(*old.terms.events, *_checked(events, Event, of + "events")),
         randomisations=(*old.terms.randomisations, *_checked(randomisations, Randomisation, of + "randomisations")),
@@ -239,6 +248,13 @@ task(
     changes={"terrain.kinds": "stairs_up stairs_down", "terrain.difficulty": (0.0, 0.6)},
     training={"train.iterations": 1000},
 )  # fmt: skip
+# The 45 numbers that most trainers' policies see: no contacts, which few robots feel, but the action before
+for _walk in ("flat", "robust", "rough", "stairs"):
+    task(
+        f"quadruped-walk-{_walk}-deploy", f"quadruped-walk-{_walk}",
+        f"the same as quadruped-walk-{_walk} from 45 numbers that every robot measures, foot contacts aside",
+        observations=(latest_action,), without=("contacts",),
+    )  # fmt: skip
 task(
     "anymal-navigation",
     "quadruped-walk-flat",
