@@ -311,12 +311,12 @@ class QuadrupedCfg(EnvCfg):
     action_scale: float = knob(0.4, "joint angle of action 1 (pd)", "rad", low=0.01, high=3.0)
     kp: float = knob(
         40.0,
-        "stiffness of the PD law; as all torques, of a Go1, and more the heavier and taller a robot is",
+        "stiffness of the PD law of a Go1; another robot's is its file's, or by weight and height, scaled alike",
         "N m/rad",
         low=0.0,
         high=1000.0,
     )
-    kd: float = knob(1.0, "damping of the PD law", "N m s/rad", low=0.0, high=100.0)
+    kd: float = knob(1.0, "damping of the PD law, likewise", "N m s/rad", low=0.0, high=100.0)
     torque_scale: float = knob(8.0, "torque of action 1 (torque)", "N m", low=0.1, high=1000.0)
     torque_kd: float = knob(2.0, "damping at the motor (torque)", "N m s/rad", low=0.0, high=100.0)
     fall_tilt: float = knob(1.0, "tilt that ends an episode", "rad", low=0.1, high=3.0)

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.tasks import ROOT, arrival, learn
 from config import PhysicsCfg, QuadrupedCfg
-from environments.quadruped import torque_ratio
+from environments.quadruped import gains
 from physics import PhysicsEngine, Robot, RobotError, load_robot
 from settings import ConfigError
 
@@ -39,8 +39,7 @@ def holding(robot: Robot, cfg: QuadrupedCfg, gravity: float) -> PhysicsEngine:
         gravity=gravity, limit_stiffness=cfg.physics.limit_stiffness, limit_damping=cfg.physics.limit_damping
     )
     engine = PhysicsEngine(robot, COPIES, cfg.sim_dt, 1, physics)
-    ratio = torque_ratio(robot)
-    engine.set_joint_targets(np.tile(robot.home_joints.ravel(), (COPIES, 1)), ratio * cfg.kp, ratio * cfg.kd)
+    engine.set_joint_targets(np.tile(robot.home_joints.ravel(), (COPIES, 1)), *gains(cfg, robot))
     return engine
 
 

@@ -7,6 +7,7 @@ episode does, MuJoCo takes over.
 
 import concurrent.futures
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -16,8 +17,7 @@ from config import QuadrupedCfg, VaryCfg
 from environments.contracts import EnvState
 from environments.quadruped.env import QuadrupedEnv
 from environments.quadruped.terms import Terms
-from environments.quadruped.values import import_options
-from physics import constants as C
+from environments.quadruped.values import gains, import_options
 from physics.engine import available_cores
 from physics.mjcf import to_mjcf
 from physics.model_file import ModelFile
@@ -100,15 +100,16 @@ class MujocoEnv(QuadrupedEnv):
         self.simulated = model = spec.compile()
         model.opt.gravity[2] = -self.cfg.physics.gravity
         # motors that hold a joint by the PD law themselves: ctrl is the target, and with torques added over kp
-        self.kp, kd = (float(x) for x in self.engine.model.world[[C.KP, C.KD]])
+        kp, kd = gains(self.cfg, self.robot)
+        self.kp = kp.ravel()
         model.actuator_forcelimited[:] = 1
         model.actuator_forcerange[:] = model.actuator_ctrlrange
         model.actuator_ctrllimited[:] = 0
-        model.actuator_gainprm[:, 0] = self.kp or 1.0
         model.actuator_biastype[:] = mujoco.mjtBias.mjBIAS_AFFINE
-        model.actuator_biasprm[:, 1:3] = -self.kp, -kd
         # where Foal makes the law partly implicit, which MuJoCo's does not, steps are shorter, and for firm contact
-        self.steps = FINER if self.terrain or self.engine.lacks_inertia(self.kp, kd) > 1.0 else 1
+        self.steps = FINER if self.terrain or self.engine.lacks_inertia(kp, kd).max() > 1.0 else 1
+        if file:  # no longer than its maker takes
+            self.steps = max(self.steps, math.ceil(self.cfg.sim_dt / model.opt.timestep - 1e-6))
         if self.terrain:
             model.geom_solref[:, 0] = FIRM
         model.opt.timestep = self.cfg.sim_dt / self.steps
@@ -119,6 +120,9 @@ class MujocoEnv(QuadrupedEnv):
         self.leg_of = [legs.get(int(model.body_weldid[body]), -1) for body in model.geom_bodyid]  # by geom
         hinges = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE)
         self.actuators = np.array([model.actuator(model.joint(j).name).id for j in hinges])
+        model.actuator_gainprm[self.actuators, 0] = np.where(self.kp > 0, self.kp, 1.0)[self.order]
+        model.actuator_biasprm[self.actuators, 1] = -self.kp[self.order]
+        model.actuator_biasprm[self.actuators, 2] = -kd.ravel()[self.order]
         self.datas = [mujoco.MjData(model) for _ in range(self.num_envs)]
         self.told = {}
 
@@ -146,8 +150,8 @@ class MujocoEnv(QuadrupedEnv):
             self.datas[i].qpos[:] = np.concatenate([now[name][i] for name in STATE])
             self.datas[i].qvel[:] = np.concatenate([now[name][i] for name in SPEEDS])
             self.datas[i].qacc_warmstart[:] = 0.0
-        controls = engine.get("torque").astype(float)
-        controls = engine.get("target") + controls / self.kp if self.kp else controls
+        stiff = self.kp > 0
+        controls = engine.get("target") * stiff + engine.get("torque") / np.where(stiff, self.kp, 1.0)
         controls = controls[:, self.order] * self.signs
         forces = np.zeros((self.num_envs, 4, 3))
         shares = [range(i, self.num_envs, self.threads) for i in range(self.threads)]

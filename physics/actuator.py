@@ -57,10 +57,9 @@ def drive_constants(world, motors):
     stops = world[C.FRICTION_SPEED], world[C.LIMIT_STIFFNESS], world[C.LIMIT_DAMPING], world[C.TIMESTEP]
     if motors is None:
         zero = real(0.0)
-        return (world[C.KP], world[C.KD]), stops, (zero, zero, zero, zero, zero, zero, zero)
+        return stops, (zero, zero, zero, zero, zero, zero, zero)
     speeds = motors[C.NO_LOAD_SPEED], motors[C.PER_SPAN]
     return (
-        (world[C.KP], world[C.KD]),
         stops,
         (motors[C.LAG], motors[C.DELAY], *speeds, motors[C.DRAIN], motors[C.STAMINA], motors[C.TIRED_STRENGTH]),
     )
@@ -76,16 +75,18 @@ def own_gains(varied, work, lane, kp, kd):
 
 
 @inline
-def joint_torque(motor_blocks, varied, joints_differ, work, rows, lane, joint, q, qd, drive, limits, damping, friction):
+def joint_torque(
+    motor_blocks, varied, joints_differ, work, rows, lane, joint, q, qd, drive, gains, limits, damping, friction
+):
     """Return the torque on a joint [N m], its implicit coefficient [N m s/rad] and what its motor needs [kg m^2].
 
     The last is the inertia at which the motor's PD law is at the limit of stability: kd dt / 2 + kp dt^2 / 4.
 
-    drive: drive_constants(); limits: torque [N m], lowest, highest angle [rad].
+    drive: drive_constants(); gains: kp [N m/rad], kd [N m s/rad]; limits: torque [N m], lowest, highest angle [rad].
     """
-    (kp, kd), (friction_speed, limit_stiffness, limit_damping, dt), _ = drive
+    (friction_speed, limit_stiffness, limit_damping, dt), _ = drive
     limit, low, high = limits
-    kp, kd = own_gains(varied, work, lane, kp, kd)
+    kp, kd = own_gains(varied, work, lane, gains[0], gains[1])
     limit = vary(varied, rows, L.VARIED_LEG + L.V_TORQUE_LIMIT + joint, lane, limit)
     measured = q + vary(varied, rows, L.VARIED_LEG + L.V_OFFSET + joint, lane, real(0.0))
     torque, obeys = driven(motor_blocks, varied, work, rows, lane, joint, measured, qd, kp, kd, limit, drive)
@@ -103,7 +104,7 @@ def driven(motor_blocks, varied, work, rows, lane, joint, q, qd, kp, kd, limit, 
     if motor_blocks is None:
         torque = motor_torque(target, command, q, qd, kp, kd, -limit, limit)
         return torque, real(1.0) if abs(torque) < limit else real(0.0)
-    _, (_, _, _, dt), (lag, delay, no_load_speed, per_span, drain, stamina, tired_strength) = drive
+    (_, _, _, dt), (lag, delay, no_load_speed, per_span, drain, stamina, tired_strength) = drive
     arrived = command_arrived(varied, work, lane, delay)
     last_target, last_command = (
         rows[(L.MOTORS_LEG + L.LAST_TARGET + joint) * LANES + lane],

@@ -44,10 +44,7 @@ FRICTION_SPEED = 12  # dry friction of a joint [rad/s]
 # end stop of a joint [N m/rad], [N m s/rad]
 LIMIT_STIFFNESS = 13
 LIMIT_DAMPING = 14
-# PD law [N m/rad], [N m s/rad]
-KP = 15
-KD = 16
-WORLD_CONSTANTS = 17
+WORLD_CONSTANTS = 15
 
 # Motors: motor_constants()
 LAG = 0  # share of the way to the commanded torque that a time step covers [1]
@@ -100,7 +97,10 @@ LOW = 45
 HIGH = 48
 HOME = 51
 HOLD = 54  # motor torques that hold the home pose (3) [N m]
-LEG_CONSTANTS = 57
+# PD law, per joint (3) [N m/rad], [N m s/rad]
+KP = 57
+KD = 60
+LEG_CONSTANTS = 63
 
 
 class Model(NamedTuple):
@@ -230,12 +230,12 @@ def _leg(robot: Robot, i: int) -> tuple[np.ndarray, _Moments]:
 
 
 def leg_constants(robot: Robot) -> np.ndarray:
-    """Return the constants of the legs, (4, LEG_CONSTANTS), contiguous."""
+    """Return the constants of the legs, (4, LEG_CONSTANTS), contiguous, without a PD law."""
     hold = robot.hold_torques()
     rows = [
         np.concatenate([
             _leg(robot, i)[0], robot.damping[i], robot.armature[i], robot.friction[i], robot.torque_limit[i],
-            robot.joint_range[i, :, 0], robot.joint_range[i, :, 1], robot.home_joints[i], hold[i],
+            robot.joint_range[i, :, 0], robot.joint_range[i, :, 1], robot.home_joints[i], hold[i], np.zeros(6),
         ])
         for i in range(4)
     ]  # fmt: skip
@@ -253,11 +253,11 @@ def base_constants(robot: Robot) -> np.ndarray:
 
 
 def world_constants(cfg: PhysicsCfg, timestep: float, foot_mass: float) -> np.ndarray:
-    """Return the constants of the world, (WORLD_CONSTANTS), without a PD law; foot_mass: Robot.foot_mass() [kg]."""
+    """Return the constants of the world, (WORLD_CONSTANTS); foot_mass: Robot.foot_mass() [kg]."""
     static = 0.0 if cfg.friction_model == "simple" else cfg.static_friction - cfg.foot_friction
     viscous = cfg.viscous_friction if cfg.friction_model == "coulomb+viscous" else 0.0
     world = np.zeros(WORLD_CONSTANTS, dtype=real)
-    world[:KP] = (
+    world[:] = (
         timestep, cfg.gravity, cfg.contact_stiffness, cfg.contact_damping, cfg.restitution,
         cfg.foot_friction, static, cfg.stribeck_speed, viscous, cfg.slip_speed, cfg.grip_time, foot_mass,
         cfg.friction_speed, cfg.limit_stiffness, cfg.limit_damping,

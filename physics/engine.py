@@ -278,23 +278,43 @@ class PhysicsEngine:
             self.run(command_step)
         self.put("torque", checked)
 
-    def set_joint_targets(self, targets: np.ndarray, kp: float, kd: float) -> None:
+    def set_joint_targets(self, targets: np.ndarray, kp: float | np.ndarray, kd: float | np.ndarray) -> None:
         """Hold joint targets until changed: motors add kp (target - q) - kd qd to their torques at every step.
 
-        targets: (N, 12) [rad]; kp: [N m/rad]; kd: [N m s/rad], of all joints, times each robot's own
-        factors where robots differ.
+        targets: (N, 12) [rad]; kp, kd: see set_gains().
 
         Raises ValueError for another shape, a value that is not finite or a gain below 0.
         """
         checked = self._checked("targets", targets, 12)
-        for name, gain in (("kp", kp), ("kd", kd)):
-            if not 0 <= gain < np.inf:
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {gain}")
+        gains = self._checked_gains(kp, kd)
         if self.model.motor_blocks is not None:
             self.run(command_step)
-        self.model.world[[constants.KP, constants.KD]] = kp, kd
-        self.warn_of_gains(kp, kd)
+        self.set_gains(*gains)
         self.put("target", checked)
+
+    def set_gains(self, kp: float | np.ndarray, kd: float | np.ndarray) -> None:
+        """Set the PD law's gains, times each robot's own factors where robots differ.
+
+        kp: [N m/rad]; kd: [N m s/rad], of all joints, or each joint's, (4, 3) or (12).
+
+        Raises ValueError for another shape, or a gain that is not finite or below 0; warns where joints may shake.
+        """
+        kp, kd = self._checked_gains(kp, kd)
+        self.model.legs[:, constants.KP : constants.KP + 3] = kp
+        self.model.legs[:, constants.KD : constants.KD + 3] = kd
+        self._warn_of_gains(kp, kd)
+
+    def _checked_gains(self, kp: float | np.ndarray, kd: float | np.ndarray) -> list[np.ndarray]:
+        """Return gains as (4, 3) each."""
+        checked = []
+        for name, gain in (("kp", kp), ("kd", kd)):
+            gain = np.asarray(gain, float)
+            if gain.shape not in ((), (12,), (4, 3)):
+                raise ValueError(f"{name}: expected a number, or 12, got shape {gain.shape}")
+            if wrong := [x for x in gain.flat if not 0 <= x < np.inf]:
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {wrong[0]}")
+            checked.append(np.broadcast_to(gain.reshape(4, 3) if gain.shape == (12,) else gain, (4, 3)))
+        return checked
 
     def set_state(self, **state: np.ndarray) -> None:
         """Set the state of every robot; what is not named stays.
@@ -384,21 +404,23 @@ class PhysicsEngine:
                 stacklevel=3,
             )
 
-    def lacks_inertia(self, kp: float, kd: float) -> float:
-        """Return what a PD law needs of a joint's inertia to be stable over what is left to it explicit, at the worst.
+    def lacks_inertia(self, kp: np.ndarray, kd: np.ndarray) -> np.ndarray:
+        """Return what a PD law needs of each joint's inertia to be stable over what is left to it explicit, (4, 3).
 
-        Above 1 the law is partly implicit (simulation_step.steady).
+        kp: (4, 3) [N m/rad]; kd: (4, 3) [N m s/rad]. Above 1 the law is partly implicit (simulation_step.steady).
         """
-        least = min(float(np.diag(self.robot.leg_inertia(leg)).min()) for leg in range(4))
-        return self.timestep * (kd / 2 + kp * self.timestep / 4) / (S.EXPLICIT * least)
+        inertia = np.array([np.diag(self.robot.leg_inertia(leg)) for leg in range(4)])
+        return self.timestep * (kd / 2 + kp * self.timestep / 4) / (S.EXPLICIT * inertia)
 
-    def warn_of_gains(self, kp: float, kd: float) -> None:
+    def _warn_of_gains(self, kp: np.ndarray, kd: np.ndarray) -> None:
         """Warn if the time step is too large for joints of the robot's inertia under a PD law of these gains."""
-        lack = self.lacks_inertia(kp, kd)
+        lacks = self.lacks_inertia(kp, kd)
+        worst = np.unravel_index(lacks.argmax(), lacks.shape)
+        lack = float(lacks[worst])
         if lack > MOST_LACKING:
             warnings.warn(
-                f"kp {kp:.3g} N m/rad and kd {kd:.3g} N m s/rad: joints may shake at a timestep of more than "
-                f"{1e3 * self.timestep * MOST_LACKING / lack:.2g} ms, and move as if heavier now",
+                f"kp {kp[worst]:.3g} N m/rad and kd {kd[worst]:.3g} N m s/rad: joints may shake at a timestep of "
+                f"more than {1e3 * self.timestep * MOST_LACKING / lack:.2g} ms, and move as if heavier now",
                 stacklevel=3,
             )
 

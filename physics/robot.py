@@ -49,6 +49,8 @@ LIMITS = {
     "armature": (0.0, 1e3, "kg m^2"),
     "frictionloss": (0.0, 1e4, "N m"),
     "torque_limit": (1e-4, 1e5, "N m"),
+    "kp": (0.0, 1e6, "N m/rad"),
+    "kd": (0.0, 1e5, "N m s/rad"),
     "joint_range": (-50.0, 50.0, "rad"),
     "home.height": (1e-3, 10.0, "m"),
     "home.joints": (-50.0, 50.0, "rad"),
@@ -91,6 +93,9 @@ class Robot:
     # (4, 3) 1, or -1 where the joint turns the other way in the file: its angle is that times this one's
     joint_signs: np.ndarray = dataclasses.field(default_factory=lambda: np.ones((4, 3)))
     joint_order: tuple[int, ...] = tuple(range(12))  # which of the twelve above each of the file's is, in its order
+    # gains of the PD law that it is driven by, (4, 3) [N m/rad] and [N m s/rad], None where its file has none
+    kp: np.ndarray | None = None
+    kd: np.ndarray | None = None
     notes: tuple[str, ...] = ()  # what an import did and assumed, for people
 
     @property
@@ -113,6 +118,8 @@ class Robot:
             "home.joints": self.home_joints,
         } | {name: getattr(self, name) for name in LIMITS if hasattr(self, name)}
         for name, (low, high, unit) in LIMITS.items():
+            if found[name] is None:
+                continue
             values = np.asarray(found[name], float)
             if not ((low <= values) & (values <= high)).all():
                 wrong = values[~((low <= values) & (values <= high))][0]
@@ -325,6 +332,8 @@ def load_robot(name: str | os.PathLike, options: ImportOptions | None = None) ->
         joint_names=tuple(map(tuple, names)),
         joint_signs=signs.astype(float),
         joint_order=order,
+        kp=_gains(read, joints, "kp"),
+        kd=_gains(read, joints, "kd"),
     )
     options = options or ImportOptions()
     if options.lock:
@@ -339,6 +348,13 @@ def load_robot(name: str | os.PathLike, options: ImportOptions | None = None) ->
         )
     robot.require_physical(str(path))
     return robot
+
+
+def _gains(read: _Reader, joints: list[str], name: str) -> np.ndarray | None:
+    """Return a gain of every joint (4, 3), None where no joint has one; raise RobotError where only some have."""
+    if not any(name in read.get(joint) for joint in joints):
+        return None
+    return np.array([read.number(f"{joint}.{name}", low=0.0) for joint in joints]).reshape(4, 3)
 
 
 def save_robot(robot: Robot, path: str | os.PathLike) -> None:
@@ -358,9 +374,10 @@ def save_robot(robot: Robot, path: str | os.PathLike) -> None:
         return {"mass": tidy(body.mass), "com": tidy(body.com), "inertia": tidy(body.inertia[np.triu_indices(3)])}
 
     def joint(i: int, j: int) -> dict:
-        """Return what the file that the robot came from calls a joint, and how it turns there, if otherwise."""
+        """Return what the file that the robot came from calls a joint, how it turns there, and its gains."""
         named = {"joint": robot.joint_names[i][j]} if robot.joint_names[i][j] != f"{LEGS[i]}_{JOINTS[j]}" else {}
-        return named | ({"sign": -1} if robot.joint_signs[i, j] < 0 else {})
+        driven = {name: tidy(gain[i, j]) for name, gain in (("kp", robot.kp), ("kd", robot.kd)) if gain is not None}
+        return named | ({"sign": -1} if robot.joint_signs[i, j] < 0 else {}) | driven
 
     legs = {
         leg: {

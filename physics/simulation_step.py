@@ -104,6 +104,7 @@ def leg_inward(work, rows, leg, model):
     hip_link, thigh_link, calf_link = link(leg, C.HIP_LINK), link(leg, C.THIGH_LINK), link(leg, C.CALF_LINK)
     damping, armature, friction = constant3(leg, C.DAMPING), constant3(leg, C.ARMATURE), constant3(leg, C.FRICTION)
     limit, low, high = constant3(leg, C.TORQUE_LIMIT), constant3(leg, C.LOW), constant3(leg, C.HIGH)
+    kp, kd = constant3(leg, C.KP), constant3(leg, C.KD)
     one = real(1.0)
     two = real(2.0)
     for lane in range(LANES):
@@ -195,6 +196,7 @@ def leg_inward(work, rows, leg, model):
             q[0],
             qd[0],
             drive,
+            (kp[0], kd[0]),
             (limit[0], low[0], high[0]),
             damping[0],
             friction[0],
@@ -210,6 +212,7 @@ def leg_inward(work, rows, leg, model):
             q[1],
             qd[1],
             drive,
+            (kp[1], kd[1]),
             (limit[1], low[1], high[1]),
             damping[1],
             friction[1],
@@ -225,6 +228,7 @@ def leg_inward(work, rows, leg, model):
             q[2],
             qd[2],
             drive,
+            (kp[2], kd[2]),
             (limit[2], low[2], high[2]),
             damping[2],
             friction[2],

@@ -348,15 +348,35 @@ def test_gains_are_varied_where_robots_differ():
         ((np.full((20, 12), np.nan), 1.0, 1.0), "targets: expected finite"),
         ((np.zeros((20, 12)), -1.0, 1.0), "kp: expected a finite number of at least 0, got -1.0"),
         ((np.zeros((20, 12)), 1.0, float("nan")), "kd: expected a finite number"),
+        ((np.zeros((20, 12)), np.ones(3), 1.0), r"kp: expected a number, or 12, got shape \(3,\)"),
+        ((np.zeros((20, 12)), 1.0, -np.arange(12.0)), "kd: expected a finite number of at least 0, got -1.0"),
     ],
 )
 def test_wrong_joint_targets_are_named_and_change_nothing(engine, arguments, message):
     blocks = engine.blocks.copy()
-    world = engine.model.world.copy()
+    legs = engine.model.legs.copy()
     with pytest.raises(ValueError, match=message):
         engine.set_joint_targets(*arguments)
     np.testing.assert_array_equal(engine.blocks, blocks)
-    np.testing.assert_array_equal(engine.model.world, world)
+    np.testing.assert_array_equal(engine.model.legs, legs)
+
+
+@pytest.mark.parametrize("shape", [(12,), (4, 3)])
+def test_each_joint_has_gains_of_its_own(shape):
+    robot = load_robot("go1")
+    engine = PhysicsEngine(robot, 1, 0.001, cfg=PhysicsCfg(gravity=0.0))
+    engine.set_state(base_position=np.array([[0.0, 0.0, 5.0]]))
+    kp = np.linspace(0.0, 11.0, 12)
+    target = robot.home_joints.ravel() + 0.1
+    engine.set_joint_targets(target[None], kp.reshape(shape), np.zeros(shape))
+    torques = PhysicsEngine(robot, 1, 0.001, cfg=PhysicsCfg(gravity=0.0))
+    torques.set_state(base_position=np.array([[0.0, 0.0, 5.0]]))
+    torques.apply_motor_torques(0.1 * kp[None])
+    for e in (engine, torques):
+        e.step(1)
+    found = engine.get_state().joint_velocity
+    assert (np.abs(found) > 1e-4).sum() >= 11
+    np.testing.assert_allclose(found, torques.get_state().joint_velocity, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ROBOTS)

@@ -10,8 +10,8 @@ from walking import goal, reward_terms
 
 from environments import registry
 from environments.quadruped import env as quadruped_env
-from environments.quadruped import rewards, step
-from physics import PhysicsEngine
+from environments.quadruped import gains, rewards, step, torque_ratio
+from physics import PhysicsEngine, load_robot, save_robot
 from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES
@@ -370,3 +370,21 @@ def test_what_is_compiled_ahead_is_what_a_step_calls():
     kinds = set(step.control_step.overloads)
     env.compile()
     assert set(step.control_step.overloads) == kinds  # else it would be compiled again when first called
+
+
+def test_a_robot_s_own_gains_drive_it_scaled_as_the_configuration_asks(tmp_path):
+    robot = load_robot("go2")
+    kp = np.linspace(20.0, 42.0, 12).reshape(4, 3)
+    save_robot(dataclasses.replace(robot, kp=kp), path := tmp_path / "mine.json")
+    ratio = torque_ratio(robot)
+    cfg = dataclasses.replace(CFG, model=str(path), kp=60.0, kd=2.0)
+    found = gains(cfg, load_robot(path))
+    np.testing.assert_allclose(found[0], 1.5 * kp)
+    np.testing.assert_allclose(found[1], 2.0 * ratio)
+    env = registry.make(TASK, cfg=cfg)
+    legs = env.engine.model.legs
+    np.testing.assert_allclose(legs[:, C.KP : C.KP + 3], found[0], rtol=1e-6)
+    np.testing.assert_allclose(legs[:, C.KD : C.KD + 3], found[1], rtol=1e-6)
+    torque = registry.make(TASK, cfg=dataclasses.replace(cfg, control="torque"))
+    assert not torque.engine.model.legs[:, C.KP : C.KP + 3].any()
+    np.testing.assert_allclose(torque.engine.model.legs[:, C.KD : C.KD + 3], ratio * cfg.torque_kd, rtol=1e-6)

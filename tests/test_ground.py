@@ -46,7 +46,7 @@ def seen(field, position, quaternion, point):
 
 def stiff(engine, kp=60.0, kd=1.0):
     """Hold the home pose by the kernel's own PD law."""
-    engine.model.world[-2:] = kp, kd
+    engine.set_gains(kp, kd)
     engine.put("target", np.tile(engine.robot.home_joints.ravel(), (engine.num_envs, 1)))
 
 

@@ -22,7 +22,7 @@ WORDS = "name", "base", "links", "joint_names", "joint_order", "notes"
 
 def flat(robot):
     """Return a robot's numbers by name, its links' included."""
-    values = {name: np.asarray(value) for name, value in vars(robot).items() if name not in WORDS}
+    values = {name: np.asarray(value) for name, value in vars(robot).items() if name not in WORDS and value is not None}
     for name, link in [("base", robot.base)] + [
         (f"{leg}.{joint}", robot.links[i][j]) for i, leg in enumerate(LEGS) for j, joint in enumerate(JOINTS)
     ]:

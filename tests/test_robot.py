@@ -1,12 +1,13 @@
 """Robot files: what is read and what is refused."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from oracle import ROBOTS, ROOT
 
-from physics import RobotError, load_robot
+from physics import RobotError, load_robot, save_robot
 
 
 @pytest.fixture
@@ -135,3 +136,19 @@ def test_hold_torques_are_what_mujoco_needs_to_hold_the_home_pose(name):
     )[0]
     torques = bias[6:] - np.repeat(front, 2) @ jacobians[:, 6:]
     np.testing.assert_allclose(robot.hold_torques().ravel(), torques, atol=0.02 * np.abs(torques).max())
+
+
+def test_gains_of_a_robot_s_file_are_its_own(tmp_path):
+    robot = load_robot("go2")
+    assert robot.kp is None and robot.kd is None
+    kp = np.linspace(20.0, 42.0, 12).reshape(4, 3)
+    path = tmp_path / "mine.json"
+    save_robot(dataclasses.replace(robot, kp=kp, kd=kp / 50), path)
+    again = load_robot(path)
+    np.testing.assert_allclose(again.kp, kp)
+    np.testing.assert_allclose(again.kd, kp / 50)
+    data = json.loads(path.read_text())
+    del data["legs"]["RR"]["links"][2]["kd"]
+    path.write_text(json.dumps(data))
+    with pytest.raises(RobotError, match=r"legs\.RR\.links\.2\.kd: expected a field that is missing"):
+        load_robot(path)

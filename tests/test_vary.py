@@ -37,8 +37,7 @@ def leg(engine, row, count=3):
 
 def made(robot=None, cfg=CFG, n=N, threads=1, kp=KP, kd=KD):
     engine = PhysicsEngine(robot or load_robot("go1"), n, DT, threads, cfg, differ=True)
-    engine.model.world[C.KP] = kp
-    engine.model.world[C.KD] = kd
+    engine.set_gains(kp, kd)
     engine.vary(VaryCfg())
     return engine
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from entity import Creature
 from environments import ABEnv
-from environments.quadruped import QuadrupedEnv, torque_ratio
+from environments.quadruped import QuadrupedEnv, gains, torque_ratio
 from settings import ConfigError
 from training.checkpoint import Checkpoint
 from training.display import silence
@@ -126,6 +126,7 @@ def facts(env: ABEnv, loaded: Checkpoint) -> dict[str, Any]:
     robot = env.robot
     order, signs = _as_in_file(env)
     ratio = torque_ratio(robot)
+    kp, kd = gains(cfg, robot)
     low, high = (robot.joint_range.reshape(12, 2)[order] * signs[:, None]).T
     torque = cfg.control == "torque"
     return found | {
@@ -134,8 +135,8 @@ def facts(env: ABEnv, loaded: Checkpoint) -> dict[str, Any]:
         "default_joint_pos": (signs * robot.home_joints.ravel()[order]).tolist(),
         "joint_lower": np.minimum(low, high).tolist(),
         "joint_upper": np.maximum(low, high).tolist(),
-        "joint_stiffness": [0.0 if torque else ratio * cfg.kp] * 12,
-        "joint_damping": [ratio * (cfg.torque_kd if torque else cfg.kd)] * 12,
+        "joint_stiffness": kp.ravel()[order].tolist(),
+        "joint_damping": kd.ravel()[order].tolist(),
         "torque_limit": robot.torque_limit.ravel()[order].tolist(),
         "control": cfg.control,
         "action_scale": [ratio * cfg.torque_scale if torque else cfg.action_scale] * 12,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from config import QuadrupedCfg
-from environments.quadruped import torque_ratio
+from environments.quadruped import gains
 from physics.robot import LEGS, Robot
 
 FRAMES = 120  # of the turn
@@ -16,23 +16,22 @@ FPS = 30
 
 def describe(robot: Robot, cfg: QuadrupedCfg) -> str:
     """Return what there is to know of a robot, in lines for people; cfg: whose gains are told."""
-    ratio = torque_ratio(robot)
+    kp, kd = gains(cfg, robot)
     size = " x ".join(f"{2 * x:.3f}" for x in robot.trunk_half_extents)
     lines = [
         f"{robot.name}: {robot.total_mass:.2f} kg, base {robot.base.mass:.2f}, stands {robot.home_height:.3f} m high",
         f"trunk {size} m, hips {_span(robot.offset[:, 0, 0])} m apart along, {_span(robot.offset[:, 0, 1])} across",
         f"thigh {_length(robot.offset[:, 2])} m, calf {_length(robot.foot_offset)} m, "
         f"feet of radius {', '.join(f'{x:.3f}' for x in np.unique(robot.foot_radius.round(4)))} m",
-        f"PD gains by default: {cfg.kp * ratio:.3g} N m/rad, {cfg.kd * ratio:.3g} N m s/rad",
         "",
     ]
-    heading = "", "joint", "turns", "home", "lowest", "highest", "limit", "damping", "armature", "friction"
-    units = "", "", "", "rad", "rad", "rad", "N m", "N m s/rad", "kg m^2", "N m"
+    heading = "", "joint", "turns", "home", "lowest", "highest", "limit", "damping", "armature", "friction", "kp", "kd"
+    units = "", "", "", "rad", "rad", "rad", "N m", "N m s/rad", "kg m^2", "N m", "N m/rad", "N m s/rad"
     rows = [heading, units]
     for i, leg in enumerate(LEGS):
         for j in range(3):
             numbers = robot.home_joints[i, j], *robot.joint_range[i, j], robot.torque_limit[i, j]
-            more = robot.damping[i, j], robot.armature[i, j], robot.friction[i, j]
+            more = robot.damping[i, j], robot.armature[i, j], robot.friction[i, j], kp[i, j], kd[i, j]
             way = "as here" if robot.joint_signs[i, j] > 0 else "other way"
             name = robot.joint_names[i][j]
             rows.append((leg if j == 0 else "", name, way, *(f"{x:.3g}" for x in (*numbers, *more))))

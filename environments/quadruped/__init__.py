@@ -28,9 +28,9 @@ from environments.quadruped.terms import (
     reward,
     termination,
 )
-from environments.quadruped.values import chosen_robot, torque_ratio
+from environments.quadruped.values import chosen_robot, gains, torque_ratio
 
 __all__ = [
     "TASKS", "WALKING", "Field", "QuadrupedEnv", "Terms", "chosen_robot", "command", "commands", "derived", "event",
-    "metric", "observation", "randomisation", "renewal", "reward", "task", "termination", "torque_ratio",
+    "gains", "metric", "observation", "randomisation", "renewal", "reward", "task", "termination", "torque_ratio",
 ]  # fmt: skip

@@ -18,9 +18,8 @@ from environments.quadruped.measure import measure
 from environments.quadruped.observations import HEIGHT_SCALE, SPIN_SCALE
 from environments.quadruped.reference import reference
 from environments.quadruped.terms import COMMANDS, Terms, body
-from environments.quadruped.values import chosen_robot, make_terrain, number, torque_ratio, values
+from environments.quadruped.values import chosen_robot, gains, make_terrain, number, values
 from physics import PhysicsEngine, simulation_step, vary
-from physics import constants as C
 from physics import layout as L
 from physics.jit import LANES, address, real, typeof, types
 from settings import ConfigError, knobs, sections
@@ -45,7 +44,7 @@ class QuadrupedEnv(ABEnv):
     joint ranges, turned into torques kp (target - q) - kd qd at every physics step; with "torque"
     motor torques hold + torque_scale * action - torque_kd qd [N m], hold being what bears the home
     pose (Robot.hold_torques). Both are cut at the torque limits. kp, kd, torque_scale and torque_kd are a Go1's;
-    a heavier or taller robot's are torque_ratio() times those.
+    a heavier or taller robot's are torque_ratio() times those, or gains() of its file.
 
     The robot looks alike from left and right, nearly: ``body`` holds the mirrors of observations and actions.
     """
@@ -102,9 +101,7 @@ class QuadrupedEnv(ABEnv):
         )
         if differ:
             self.engine.warn_of_stiffness(cfg.physics.contact_stiffness * cfg.vary.stiffness[1])
-        gains = (0.0, cfg.torque_kd) if cfg.control == "torque" else (cfg.kp, cfg.kd)
-        self.engine.model.world[[C.KP, C.KD]] = torque_ratio(self.robot) * np.array(gains)
-        self.engine.warn_of_gains(*map(float, self.engine.model.world[[C.KP, C.KD]]))
+        self.engine.set_gains(*gains(cfg, self.robot))
         self._ranges = vary.pack(cfg.vary) if differ else None
         if self.terrain:
             spawns = self.terrain.spawns.reshape(-1, 3)

@@ -66,7 +66,7 @@ def measure(task, work, extra, settings, model, after_physics):
 def find_feet_and_mass(task, work, extra, model):
     """Find the centre of mass, the feet, the ground and the sums over joints that rewards and observations need."""
     world, base, legs, terrain, varied = model.world, model.base, model.legs, model.terrain, model.varied_blocks
-    gains, cells = (world[C.KP], world[C.KD]), per_metre(terrain)
+    cells = per_metre(terrain)
     mass, moment, gravity = base[C.BASE_MASS], constant3(base, C.BASE_FIRST), world[C.GRAVITY]
     zero = real(0.0)
     one = real(1.0)
@@ -88,6 +88,7 @@ def find_feet_and_mass(task, work, extra, model):
         (calf_x, calf_z), _ = link(c, C.CALF_LINK)
         radius, limit, home = c[C.FOOT_RADIUS], constant3(c, C.TORQUE_LIMIT), constant3(c, C.HOME)
         low, high = constant3(c, C.LOW), constant3(c, C.HIGH)
+        gains = constant3(c, C.KP), constant3(c, C.KD)
         leg_ground(work, rows, c, terrain, None)
         for lane in range(LANES):
             q, qd = load3(rows, L.JOINT, lane), load3(rows, L.JOINT_SPEED, lane)
@@ -216,12 +217,20 @@ def own3(varied, work, lane, moment):
 @inline
 def asked_torques(varied, work, rows, lane, q, qd, gains, limit):
     """Return the torques (3) that a leg's motors are asked for, within their limits [N m]."""
-    kp, kd = own_gains(varied, work, lane, gains[0], gains[1])
+    (kp1, kp2, kp3), (kd1, kd2, kd3) = gains
+    one = real(1.0)
+    stiffer, damped = own_gains(varied, work, lane, one, one)
     target, feedforward = load3(rows, L.TARGET, lane), load3(rows, L.TORQUE, lane)
     return (
-        asked_torque(varied, rows, lane, 0, target[0], feedforward[0], q[0], qd[0], kp, kd, limit[0]),
-        asked_torque(varied, rows, lane, 1, target[1], feedforward[1], q[1], qd[1], kp, kd, limit[1]),
-        asked_torque(varied, rows, lane, 2, target[2], feedforward[2], q[2], qd[2], kp, kd, limit[2]),
+        asked_torque(
+            varied, rows, lane, 0, target[0], feedforward[0], q[0], qd[0], stiffer * kp1, damped * kd1, limit[0]
+        ),
+        asked_torque(
+            varied, rows, lane, 1, target[1], feedforward[1], q[1], qd[1], stiffer * kp2, damped * kd2, limit[1]
+        ),
+        asked_torque(
+            varied, rows, lane, 2, target[2], feedforward[2], q[2], qd[2], stiffer * kp3, damped * kd3, limit[2]
+        ),
     )
 
 

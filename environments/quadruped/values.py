@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from config import QuadrupedCfg, TerrainCfg
 from physics import ImportOptions, Robot, load_robot
 from physics.terrain import Terrain, curriculum
@@ -11,6 +13,8 @@ from settings import ConfigError, knobs, require_memory, sections
 PLATFORM = 2.0  # least side of the level middle of a tile, but at most a quarter of the tile [m]
 BORDER = 4.0  # least width of the level ground around the tiles [m]
 GO1 = 12.743448 * 0.2878  # weight and height of the robot that gains and torques are given for [kg m]
+GO1_KP = 40.0  # its gains, which other robots' own are scaled from [N m/rad]
+GO1_KD = 1.0  # [N m s/rad]
 ANYWHERE = 1e9  # a bound beyond every place [m]
 COMPOSED_SECTIONS = "reward", "observation", "termination", "event", "randomisation"  # whose knobs are of terms alone
 
@@ -18,6 +22,20 @@ COMPOSED_SECTIONS = "reward", "observation", "termination", "event", "randomisat
 def torque_ratio(robot: Robot) -> float:
     """Return how much greater the torques are that bear a robot than the Go1's, by weight and height, to 3 digits."""
     return float(f"{robot.total_mass * robot.home_height / GO1:.3g}")
+
+
+def gains(cfg: QuadrupedCfg, robot: Robot) -> tuple[np.ndarray, np.ndarray]:
+    """Return the PD law's gains, kp [N m/rad] and kd [N m s/rad], (4, 3) each.
+
+    A robot's own, as its file has them, else the Go1's times torque_ratio(); both times what the configuration has
+    over the Go1's. With control "torque" motors are only damped.
+    """
+    ratio = torque_ratio(robot)
+    if cfg.control == "torque":
+        return np.zeros((4, 3)), np.full((4, 3), ratio * cfg.torque_kd)
+    kp = np.full((4, 3), ratio * GO1_KP) if robot.kp is None else robot.kp
+    kd = np.full((4, 3), ratio * GO1_KD) if robot.kd is None else robot.kd
+    return kp * (cfg.kp / GO1_KP), kd * (cfg.kd / GO1_KD)
 
 
 def import_options(cfg: QuadrupedCfg) -> ImportOptions:
