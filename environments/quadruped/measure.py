@@ -217,26 +217,19 @@ def own3(varied, work, lane, moment):
 @inline
 def asked_torques(varied, work, rows, lane, q, qd, gains, limit):
     """Return the torques (3) that a leg's motors are asked for, within their limits [N m]."""
-    (kp1, kp2, kp3), (kd1, kd2, kd3) = gains
-    one = real(1.0)
-    stiffer, damped = own_gains(varied, work, lane, one, one)
-    target, feedforward = load3(rows, L.TARGET, lane), load3(rows, L.TORQUE, lane)
+    kp, kd = gains
     return (
-        asked_torque(
-            varied, rows, lane, 0, target[0], feedforward[0], q[0], qd[0], stiffer * kp1, damped * kd1, limit[0]
-        ),
-        asked_torque(
-            varied, rows, lane, 1, target[1], feedforward[1], q[1], qd[1], stiffer * kp2, damped * kd2, limit[1]
-        ),
-        asked_torque(
-            varied, rows, lane, 2, target[2], feedforward[2], q[2], qd[2], stiffer * kp3, damped * kd3, limit[2]
-        ),
+        asked_torque(varied, work, rows, lane, 0, q[0], qd[0], (kp[0], kd[0]), limit[0]),
+        asked_torque(varied, work, rows, lane, 1, q[1], qd[1], (kp[1], kd[1]), limit[1]),
+        asked_torque(varied, work, rows, lane, 2, q[2], qd[2], (kp[2], kd[2]), limit[2]),
     )
 
 
 @inline
-def asked_torque(varied, rows, lane, joint, target, feedforward, q, qd, kp, kd, limit):
+def asked_torque(varied, work, rows, lane, joint, q, qd, gains, limit):
     """Return the torque that a motor is asked for, within its limit [N m]."""
+    kp, kd = own_gains(varied, work, lane, gains[0], gains[1])
+    target, feedforward = rows[(L.TARGET + joint) * LANES + lane], rows[(L.TORQUE + joint) * LANES + lane]
     limit = vary(varied, rows, L.VARIED_LEG + L.V_TORQUE_LIMIT + joint, lane, limit)
     q = q + vary(varied, rows, L.VARIED_LEG + L.V_OFFSET + joint, lane, real(0.0))
     return motor_torque(target, feedforward, q, qd, kp, kd, -limit, limit)
