@@ -29,7 +29,7 @@ from config import NoiseCfg, QuadrupedCfg, RobotCfg, VaryCfg
 from entity import Creature
 from environments import ABEnv, EnvState
 from environments.mujoco import CONES
-from environments.quadruped import chosen_robot, torque_ratio
+from environments.quadruped import chosen_robot, gains, torque_ratio
 from physics import save_robot
 from settings import ConfigError, override
 from training import checkpoint, runs
@@ -72,12 +72,13 @@ def conditions(cfg: QuadrupedCfg, folder: pathlib.Path) -> dict[str, tuple[Quadr
     """
     robot = chosen_robot(cfg)
     base = dataclasses.replace(robot.base, mass=(1 + LOAD) * robot.base.mass, inertia=(1 + LOAD) * robot.base.inertia)
-    loaded = dataclasses.replace(robot, base=base)
+    kp, kd = gains(QuadrupedCfg(), robot)
+    loaded = dataclasses.replace(robot, base=base, kp=kp, kd=kd)
     path = folder / "loaded.json"
     save_robot(loaded, path)
     same = torque_ratio(robot) / torque_ratio(loaded)
-    gains = {name: same * getattr(cfg, name) for name in ("kp", "kd", "torque_scale", "torque_kd")}
-    heavier = override(cfg, gains | {"model": str(path), "robot": dataclasses.asdict(RobotCfg())}, "env")
+    torques = {name: same * getattr(cfg, name) for name in ("torque_scale", "torque_kd")}
+    heavier = override(cfg, torques | {"model": str(path), "robot": dataclasses.asdict(RobotCfg())}, "env")
     slippery = {"physics.foot_friction": 0.4, "physics.friction_model": "simple"}
     return {
         "as the task has it": (cfg, 0.0),

@@ -25,9 +25,9 @@ from benchmarks import (
 )
 from config import QuadrupedCfg
 from environments import registry
-from environments.quadruped import torque_ratio
+from environments.quadruped import gains, torque_ratio
 from physics import layout as L
-from physics import load_robot
+from physics import load_robot, save_robot
 from physics.jit import LANES
 from settings import override
 from training import checkpoint
@@ -329,8 +329,12 @@ def test_actions_take_effect_late_and_none_of_an_episode_before():
     assert [late.step(x).taken for x in given] == [[0, 0], [0, 0], [1, 1], [2, 0], [3, 0], [4, 4]]
 
 
-def test_conditions_change_one_thing_each(tmp_path):
+@pytest.mark.parametrize("own", [False, True])
+def test_conditions_change_one_thing_each(own, tmp_path):
     cfg = registry.default_cfg("quadruped-walk-flat")
+    if own:
+        save_robot(dataclasses.replace(load_robot("go1"), kp=np.full((4, 3), 30.0)), tmp_path / "own.json")
+        cfg = override(cfg, {"model": str(tmp_path / "own.json"), "kp": 80.0})
     found = transfer.conditions(cfg, tmp_path)
     assert found.pop("as the task has it") == (cfg, 0.0)
     assert all((changed, late) != (cfg, 0.0) for changed, late in found.values())
@@ -339,8 +343,10 @@ def test_conditions_change_one_thing_each(tmp_path):
     heavier = load_robot(loaded.model)
     assert heavier.base.mass == pytest.approx(1.2 * robot.base.mass)
     assert heavier.links[0][0].mass == pytest.approx(robot.links[0][0].mass)
-    gains = torque_ratio(heavier) * loaded.kp, torque_ratio(heavier) * loaded.kd
-    assert gains == pytest.approx((40.0, 1.0), rel=1e-6)
+    kp, kd = gains(loaded, heavier)
+    np.testing.assert_allclose(kp, 60.0 if own else 40.0)
+    np.testing.assert_allclose(kd, 1.0)
+    assert torque_ratio(heavier) * loaded.torque_scale == pytest.approx(torque_ratio(robot) * cfg.torque_scale)
 
 
 def test_robots_that_shake_or_fall_are_told(monkeypatch):
