@@ -337,7 +337,7 @@ def read_configuration(
         chosen = loaded.chosen
         if loaded.processes != distributed.size():  # with other cores
             chosen.pop("train.threads", None)
-    cfg = configure(options, fields, base)
+    cfg = configure(options, fields, base, fitted=not loaded and not repeated)
     options["chosen"] = {name: value for name, value in chosen.items() if name not in fields}
     if loaded:
         loaded.require_fitting(cfg)

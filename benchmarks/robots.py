@@ -87,9 +87,10 @@ def judge(file: Path, cfg: QuadrupedCfg) -> dict[str, Any]:
 
 def walk(file: Path, seed: int) -> dict[str, float | None]:
     """Return when a robot has learnt to walk by the default command, and what it does in the end."""
-    run = learn(TASK, str(file.resolve()), seed, None)
+    robot = str(file.resolve())
+    run = learn(TASK, robot, seed, None)
     final = run["final"]
-    return {"seconds": arrival(TASK, run)} | {
+    return {"seconds": arrival(TASK, robot, run)} | {
         name: final[name] for name in ("survival", "velocity_error", "yaw_rate_error")
     }
 

@@ -77,12 +77,17 @@ def learn(task: str, robot: str, seed: int, keep: Path | None) -> dict[str, Any]
     return {"seconds": seconds, "rows": rows, "final": final}
 
 
-def arrival(task: str, run: dict[str, Any]) -> float | None:
+def targets(task: str, robot: str) -> dict[str, tuple[float, float]]:
+    """Return what counts as learnt of a task beside survival; robot: "" for the task's own."""
+    return registry.make(task, env_cfg_override={"model": robot} if robot else {}).targets
+
+
+def arrival(task: str, robot: str, run: dict[str, Any]) -> float | None:
     """Return the seconds of training at the first evaluation that the task counts as learnt, None if there is none."""
     cfg = registry.default_rl_cfg(task)
-    targets = registry.make(task).targets
+    wanted = targets(task, robot)
     evaluations = ({key.removeprefix("eval_"): value for key, value in row.items()} for row in run["rows"])
-    return next((e["train_seconds"] for e in evaluations if reaches(e, cfg.train.target_survival, targets)), None)
+    return next((e["train_seconds"] for e in evaluations if reaches(e, cfg.train.target_survival, wanted)), None)
 
 
 def report(results: dict[tuple[str, str], list[dict[str, Any]]], about: dict[str, object]) -> list[dict[str, Any]]:
@@ -91,9 +96,9 @@ def report(results: dict[tuple[str, str], list[dict[str, Any]]], about: dict[str
     rows = []
     for (task, robot), runs in results.items():
         names = SHOWN.get(task, WALK)
-        arrivals = [arrival(task, run) for run in runs]
+        arrivals = [arrival(task, robot, run) for run in runs]
         ends = ["; ".join(f"{run['final'][name]:.3g}" for name in names) for run in runs]
-        wanted = target(registry.default_rl_cfg(task).train.target_survival, registry.make(task).targets)
+        wanted = target(registry.default_rl_cfg(task).train.target_survival, targets(task, robot))
         cells = (
             ", ".join("never" if a is None else f"{a:.1f}" for a in arrivals),
             f"{statistics.median(run['seconds'] for run in runs):.0f} s",

@@ -40,6 +40,7 @@ GROUP = "foal.environments"
 class _Task:
     description: str
     cfg: Callable[[], EnvCfg]
+    fit: Callable[[EnvCfg, EnvCfg], EnvCfg] | None = None
     envs: dict[str, Callable[..., ABEnv]] = dataclasses.field(
         default_factory=dict
     )  # by backend, the preferred one first
@@ -49,8 +50,12 @@ class _Task:
 _TASKS: dict[str, _Task] = {}
 
 
-def envcfg(name: str, description: str = "") -> Callable[[Decorated], Decorated]:
+def envcfg(
+    name: str, description: str = "", fit: Callable[[EnvCfg, EnvCfg], EnvCfg] | None = None
+) -> Callable[[Decorated], Decorated]:
     """Make a task known by its configuration: a subclass of EnvCfg, or a function that returns one.
+
+    fit: returns the first configuration with the model of the second, and the numbers that go with it.
 
     Raises ValueError if the name is taken or is none.
     """
@@ -60,7 +65,7 @@ def envcfg(name: str, description: str = "") -> Callable[[Decorated], Decorated]
             raise ConfigError(f"envcfg: expected a name without a colon, got {name!r}")
         if name in _TASKS:
             raise ConfigError(f"envcfg: expected a new name, got {name!r}; known: {', '.join(_TASKS)}")
-        _TASKS[name] = _Task(description or (make_cfg.__doc__ or "").split("\n")[0], make_cfg)
+        _TASKS[name] = _Task(description or (make_cfg.__doc__ or "").split("\n")[0], make_cfg, fit)
         return make_cfg
 
     return register
@@ -207,6 +212,21 @@ def default_rl_cfg(name: str) -> Config:
     return override(dataclasses.replace(Config(), task=name, env=default_cfg(name)), task.rl() if task.rl else {})
 
 
+def _fitted(name: str, cfg: EnvCfg, chosen: EnvCfg) -> EnvCfg:
+    """Return a task's configuration, fitted to a chosen one's model."""
+    fit = _find(name).fit
+    return fit(cfg, chosen) if fit else cfg
+
+
+def changed(base: Config, changes: dict[str, Any]) -> Config:
+    """Return what a task is trained with, changed; what changes leave is fitted to the model that they choose.
+
+    Raises ConfigError, naming the field, for an unknown one or a value out of its range.
+    """
+    env = _fitted(base.task, base.env, override(base, changes).env)
+    return override(dataclasses.replace(base, env=env), changes)
+
+
 def make(
     name: str,
     sim_backend: str | None = None,
@@ -219,7 +239,8 @@ def make(
 
     sim_backend: None for the one that find_available_sim_backend() returns; env_cfg_override: fields
     of the task's configuration to change, as {"push": {"spin": 2.0}} or {"push.spin": 2.0};
-    threads: 0 for every core; cfg: instead of the task's own configuration.
+    threads: 0 for every core; cfg: instead of the task's own configuration. What is not given of the
+    task's own is fitted to the model, where that is another than the task's.
 
     Raises ConfigError, a ValueError naming the field, for an unknown task, backend or field or a value out of range.
     """
@@ -230,7 +251,8 @@ def make(
         raise ConfigError(f"sim_backend: unknown backend {backend!r} of {name}; known: {', '.join(task.envs)}")
     if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
         raise ConfigError(f"num_envs: expected a whole number of at least 1, got {num_envs!r}")
-    cfg = override(cfg or default, env_cfg_override or {}, "env")
+    changes = env_cfg_override or {}
+    cfg = override(cfg or _fitted(name, default, override(default, changes, "env")), changes, "env")
     if not isinstance(cfg, type(default)):
         raise ConfigError(f"cfg: expected a {type(default).__name__} for {name}, got {type(cfg).__name__}")
     make_env = task.envs[backend]

@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 
 from environments import registry
-from settings import ConfigError, override
+from settings import ConfigError
 from simulate import System
 from training.display import count_text, silence
 from training.presets import preset
@@ -98,7 +98,7 @@ def train(trial: Trial, iterations: int, num_envs: int, folder: pathlib.Path) ->
         "train.run_dir": str(folder / "runs"),
         **({"env.model": trial.robot} if trial.robot else {}),
     }
-    system = System(override(preset(trial.task), changes), Console(file=io.StringIO()))
+    system = System(registry.changed(preset(trial.task), changes), Console(file=io.StringIO()))
     code = system.train()
     if code == 3:
         raise ArithmeticError("training did not recover from numbers that are not finite")

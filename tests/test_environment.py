@@ -1,6 +1,7 @@
 """The balance task: how it is made, what is observed, rewarded and acted, against plain NumPy."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from balance import CALM, CFG, EXACT_START, NEVER_FALL, ONE_GOAL, TASK, bits, ma
 from oracle import ROBOTS, centre_of_mass, foot_positions, random_state, rotation
 from walking import goal, reward_terms
 
+from config import NoiseCfg, VaryCfg
 from environments import registry
 from environments.quadruped import env as quadruped_env
 from environments.quadruped import gains, rewards, step, torque_ratio
@@ -388,3 +390,63 @@ def test_a_robot_s_own_gains_drive_it_scaled_as_the_configuration_asks(tmp_path)
     torque = registry.make(TASK, cfg=dataclasses.replace(cfg, control="torque"))
     assert not torque.engine.model.legs[:, C.KP : C.KP + 3].any()
     np.testing.assert_allclose(torque.engine.model.legs[:, C.KD : C.KD + 3], ratio * cfg.torque_kd, rtol=1e-6)
+
+
+def resized(robot, times):
+    """Return a robot of the same build and density, so many times as long, whose time goes with the root of that."""
+    mass, inertia, torque = times**3, times**5, times**4
+
+    def link(body):
+        return dataclasses.replace(body, mass=mass * body.mass, com=times * body.com, inertia=inertia * body.inertia)
+
+    lengths = ("trunk_half_extents", "offset", "foot_offset", "foot_radius", "home_height", "trunk_centre")
+    return dataclasses.replace(
+        robot, base=link(robot.base), links=tuple(tuple(map(link, leg)) for leg in robot.links),
+        damping=times**4.5 * robot.damping, armature=inertia * robot.armature, friction=torque * robot.friction,
+        torque_limit=torque * robot.torque_limit, **{name: times * getattr(robot, name) for name in lengths},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("times", [0.4, 1.8])
+def test_what_is_set_for_a_go1_fits_a_robot_of_another_size(times, tmp_path):
+    small = min(1.0, times)
+    robot = load_robot("go1")
+    save_robot(resized(robot, times), path := tmp_path / "mine.json")
+    exact = EXACT_START | CALM | ONE_GOAL | NEVER_FALL | {"model": str(path)}
+    env = registry.make(TASK, num_envs=2, env_cfg_override=exact)
+    assert env.cfg.physics.contact_stiffness == pytest.approx(CFG.physics.contact_stiffness * times**2, rel=0.01)
+    assert env.cfg.physics.limit_damping == pytest.approx(CFG.physics.limit_damping * times**4.5, rel=0.01)
+    assert env.cfg.push == dataclasses.replace(CFG.push, speed=(0.0, 0.0), spin=0.0)  # as it was asked for
+    assert env.cfg.command.forward == pytest.approx(np.multiply(CFG.command.forward, small**0.5), rel=0.01)
+    assert env.cfg.command.turn == pytest.approx(np.multiply(CFG.command.turn, small**-0.5), rel=0.01)
+    assert env.cfg.vary.trunk_shift == pytest.approx(CFG.vary.trunk_shift * small, rel=0.01)
+    assert env.cfg.physics.motor == CFG.physics.motor and env.cfg.noise == CFG.noise
+
+    def sinks(model, changes):  # how far a robot goes down from its home pose in a second of a Go1's, over its height
+        cfg = registry.make(TASK, env_cfg_override=exact | {"model": model}).cfg
+        alike = dataclasses.replace(cfg, vary=VaryCfg(), noise=NoiseCfg(), **changes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the Go1's contacts are too stiff for smaller feet
+            env = registry.make(TASK, num_envs=1, cfg=alike)
+        env.init_state()
+        for _ in range(round(50 * (times if model == str(path) else 1.0) ** 0.5)):
+            env.step(np.zeros((1, 12)))
+        return 1.0 - env.engine.get_state().base_position[0, 2] / env.robot.home_height
+
+    assert sinks(str(path), {}) == pytest.approx(sinks("go1", {}), rel=0.03)
+    assert abs(sinks(str(path), {"physics": CFG.physics}) / sinks("go1", {}) - 1) > 0.05  # unless it were fitted
+
+
+def test_smaller_robots_walk_to_a_smaller_mark_in_steps_that_their_feet_bear(tmp_path):
+    walk = "quadruped-walk-flat"
+    save_robot(resized(load_robot("go1"), 0.25), path := tmp_path / "mine.json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small = registry.make(walk, env_cfg_override={"model": str(path)})
+    assert small.cfg.sim_dt < registry.default_cfg(walk).sim_dt
+    assert small.targets["velocity_error"][1] == pytest.approx(0.5 * 0.15, rel=0.01)
+    assert small.targets["yaw_rate_error"][1] == 0.15
+    asked = {"model": str(path), "sim_dt": 0.004, "command": {"forward": (0.0, 2.0)}}
+    with pytest.warns(UserWarning, match="timestep 4 ms"):
+        cfg = registry.make(walk, env_cfg_override=asked).cfg
+    assert (cfg.sim_dt, cfg.command.forward) == (0.004, (0.0, 2.0))

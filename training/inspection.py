@@ -23,6 +23,8 @@ def describe(robot: Robot, cfg: QuadrupedCfg) -> str:
         f"trunk {size} m, hips {_span(robot.offset[:, 0, 0])} m apart along, {_span(robot.offset[:, 0, 1])} across",
         f"thigh {_length(robot.offset[:, 2])} m, calf {_length(robot.foot_offset)} m, "
         f"feet of radius {', '.join(f'{x:.3f}' for x in np.unique(robot.foot_radius.round(4)))} m",
+        f"simulated in steps of {1e3 * cfg.sim_dt:.3g} ms, contacts of {cfg.physics.contact_stiffness:g} N/m and "
+        f"{cfg.physics.contact_damping:g} N s/m",
         "",
     ]
     heading = "", "joint", "turns", "home", "lowest", "highest", "limit", "damping", "armature", "friction", "kp", "kd"

@@ -7,6 +7,7 @@ import textwrap
 from typing import Any, NoReturn
 
 from config import Config
+from environments import registry
 from physics.jit import INSTALLED
 from settings import ConfigError, expected, fits, knobs, override, parse, sections, suggest
 
@@ -160,12 +161,15 @@ def whole_number(options: dict[str, Any], name: str) -> int | None:
     return value
 
 
-def configure(options: dict[str, Any], fields: dict[str, str], base: Config) -> Config:
-    """Return a configuration with the command line's settings."""
+def configure(options: dict[str, Any], fields: dict[str, str], base: Config, fitted: bool = False) -> Config:
+    """Return a configuration with the command line's settings.
+
+    fitted: whether what they leave follows the model that they choose; see registry.changed().
+    """
     by_name = {f"{name}.{field.name}": field for name, section in sections(base).items() for field in knobs(section)}
     changes: dict[str, Any] = {key: parse(by_name[key], text, key) for key, text in fields.items()}
     if "seed" in options:
         changes["seed"] = parse(next(f for f in knobs(Config()) if f.name == "seed"), options["seed"], "--seed")
     if (iterations := whole_number(options, "iterations")) is not None:
         changes["train.iterations"] = iterations
-    return override(base, changes)
+    return (registry.changed if fitted else override)(base, changes)

@@ -18,7 +18,7 @@ from environments.quadruped.measure import measure
 from environments.quadruped.observations import HEIGHT_SCALE, SPIN_SCALE
 from environments.quadruped.reference import reference
 from environments.quadruped.terms import COMMANDS, Terms, body
-from environments.quadruped.values import chosen_robot, gains, make_terrain, number, values
+from environments.quadruped.values import chosen_robot, gains, make_terrain, number, targets, values
 from physics import PhysicsEngine, simulation_step, vary
 from physics import layout as L
 from physics.jit import LANES, address, real, typeof, types
@@ -70,8 +70,8 @@ class QuadrupedEnv(ABEnv):
         self.num_obs, self.num_privileged = (
             sum(o.columns for o in group) for group in (terms.columns, terms.privileged)
         )
-        self.targets = terms.command.targets
         self.robot = chosen_robot(cfg)
+        self.targets = targets(self.terms.command, self.robot)
         self.terrain = make_terrain(cfg.terrain)
         options = {
             name: {k.name: getattr(section, k.name) for k in knobs(section)}

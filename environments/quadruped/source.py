@@ -49,6 +49,11 @@ class Function:
         return self.plain.__name__
 
     @property
+    def unit(self) -> str:
+        """The unit of what it returns, in brackets at the end of its docstring's first line; "" where none is told."""
+        return self.meaning.rpartition("[")[2].removesuffix("]") if self.meaning.endswith("]") else ""
+
+    @property
     def where(self) -> str:
         """The file and line that define it."""
         code = self.plain.__code__

@@ -33,6 +33,7 @@ from environments.quadruped.terms import (
     Terms,
     mirror,
 )
+from environments.quadruped.values import fitted
 from settings import ConfigError, override, with_knobs
 
 
@@ -214,8 +215,10 @@ def task(
         event=_section(cfg.event, terms.events),
         randomisation=_section(cfg.randomisation, terms.randomisations),
     )
-    made = Task(override(cfg, changes or {}, "env"), terms, old.training | (training or {}))
-    registry.envcfg(name, description)(lambda: made.cfg)
+    changes = changes or {}
+    cfg = override(fitted(cfg, override(cfg, changes, "env")), changes, "env")
+    made = Task(cfg, terms, old.training | (training or {}))
+    registry.envcfg(name, description, fitted)(lambda: made.cfg)
     registry.env(name, "numba")(partial(QuadrupedEnv, terms))
     registry.env(name, "mujoco")(partial(MujocoEnv, terms))
     registry.rlcfg(name)(lambda: made.training)
@@ -263,7 +266,6 @@ task(
     rewards={"arrival": 1.0, "stopping": 2.0},
     changes={
         "model": "anymal_c",
-        "sim_dt": 0.02 / 6,
         "max_episode_seconds": 15.0,
         "command.distance": (0.5, 5.0),
         "command.cruise": 1.0,

@@ -6,22 +6,87 @@ from typing import Any
 import numpy as np
 
 from config import QuadrupedCfg, TerrainCfg
+from environments.quadruped.terms import Command
 from physics import ImportOptions, Robot, load_robot
+from physics.contact import largest_timestep
 from physics.terrain import Terrain, curriculum
-from settings import ConfigError, knobs, require_memory, sections
+from settings import ConfigError, knobs, override, require_memory, sections
 
 PLATFORM = 2.0  # least side of the level middle of a tile, but at most a quarter of the tile [m]
 BORDER = 4.0  # least width of the level ground around the tiles [m]
-GO1 = 12.743448 * 0.2878  # weight and height of the robot that gains and torques are given for [kg m]
+GO1_MASS = 12.743448  # of the robot that the configuration's numbers are for [kg]
+GO1_HEIGHT = 0.2878  # of its base, standing [m]
 GO1_KP = 40.0  # its gains, which other robots' own are scaled from [N m/rad]
 GO1_KD = 1.0  # [N m s/rad]
 ANYWHERE = 1e9  # a bound beyond every place [m]
+SCALED = "physics", "reset", "push", "goal", "command", "vary"  # sections whose numbers fitted() scales
 COMPOSED_SECTIONS = "reward", "observation", "termination", "event", "randomisation"  # whose knobs are of terms alone
+
+
+def _tidy(value: float) -> float:
+    """Return a number to 3 digits."""
+    return float(f"{value:.3g}")
 
 
 def torque_ratio(robot: Robot) -> float:
     """Return how much greater the torques are that bear a robot than the Go1's, by weight and height, to 3 digits."""
-    return float(f"{robot.total_mass * robot.home_height / GO1:.3g}")
+    return _tidy(robot.total_mass * robot.home_height / (GO1_MASS * GO1_HEIGHT))
+
+
+def scales(robot: Robot) -> dict[str, float]:
+    """Return how much greater than the Go1's a robot's quantities are, by their unit, where gravity is the same.
+
+    By Froude's law of similarity: times go with the root of the length, here the base's height, and forces with the
+    weight. Larger robots are asked for no more than the Go1: lengths, speeds and rates scale for smaller ones alone.
+    """
+    length = robot.home_height / GO1_HEIGHT
+    mass = robot.total_mass / GO1_MASS
+    small = float(min(1.0, length))
+    return {
+        "m": small,
+        "m/s": small**0.5,
+        "rad/s": small**-0.5,
+        "N/m": mass / length,
+        "N s/m": mass / length**0.5,
+        "N m/rad": mass * length,
+        "N m s/rad": mass * length**1.5,
+    }
+
+
+def fitted(cfg: QuadrupedCfg, chosen: QuadrupedCfg) -> QuadrupedCfg:
+    """Return a configuration with the model of another, and what depends on a robot's size scaled from its own's.
+
+    Where the contacts of light feet need it, the physics step becomes a smaller share of a control step.
+
+    Raises ConfigError or RobotError, naming field or file, if a robot cannot be read.
+    """
+    if chosen.model == cfg.model:
+        return cfg
+    robot = chosen_robot(chosen)
+    old = scales(chosen_robot(cfg))
+    new = scales(robot)
+    changes: dict[str, Any] = {"model": chosen.model}
+    for name, section in sections(cfg, "env").items():
+        for knob in knobs(section) if name in SCALED else ():
+            about = knob.metadata
+            if about["unit"] in new:
+                larger = new[about["unit"]] / old[about["unit"]]
+                value = np.clip(np.multiply(getattr(section, knob.name), larger), about["low"], about["high"])
+                changes[f"{name}.{knob.name}"] = tuple(map(_tidy, value)) if value.ndim else _tidy(value)
+    stiffest = changes["physics.contact_stiffness"] * cfg.vary.stiffness[1]
+    substeps = math.ceil(cfg.ctrl_dt / largest_timestep(stiffest, robot.foot_mass()))
+    changes["sim_dt"] = min(cfg.sim_dt, cfg.ctrl_dt / substeps)
+    return override(cfg, changes, "env")
+
+
+def targets(command: Command, robot: Robot) -> dict[str, tuple[float, float]]:
+    """Return the least and the most of a command's metrics that count as learnt: of smaller robots, their scale."""
+    units = {metric.name: metric.function.unit for metric in command.metrics}
+    found = {}
+    for name, bounds in command.targets.items():
+        scale = min(1.0, scales(robot).get(units[name], 1.0))
+        found[name] = bounds[0] * scale, bounds[1] * scale
+    return found
 
 
 def gains(cfg: QuadrupedCfg, robot: Robot) -> tuple[np.ndarray, np.ndarray]:
