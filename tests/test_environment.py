@@ -407,9 +407,8 @@ def resized(robot, times):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("times", [0.4, 1.8])
-def test_what_is_set_for_a_go1_fits_a_robot_of_another_size(times, tmp_path):
-    small = min(1.0, times)
+def test_what_is_set_for_a_go1_fits_a_smaller_robot(tmp_path):
+    times = 0.4
     robot = load_robot("go1")
     save_robot(resized(robot, times), path := tmp_path / "mine.json")
     exact = EXACT_START | CALM | ONE_GOAL | NEVER_FALL | {"model": str(path)}
@@ -417,9 +416,9 @@ def test_what_is_set_for_a_go1_fits_a_robot_of_another_size(times, tmp_path):
     assert env.cfg.physics.contact_stiffness == pytest.approx(CFG.physics.contact_stiffness * times**2, rel=0.01)
     assert env.cfg.physics.limit_damping == pytest.approx(CFG.physics.limit_damping * times**4.5, rel=0.01)
     assert env.cfg.push == dataclasses.replace(CFG.push, speed=(0.0, 0.0), spin=0.0)  # as it was asked for
-    assert env.cfg.command.forward == pytest.approx(np.multiply(CFG.command.forward, small**0.5), rel=0.01)
-    assert env.cfg.command.turn == pytest.approx(np.multiply(CFG.command.turn, small**-0.5), rel=0.01)
-    assert env.cfg.vary.trunk_shift == pytest.approx(CFG.vary.trunk_shift * small, rel=0.01)
+    assert env.cfg.command.forward == pytest.approx(np.multiply(CFG.command.forward, times**0.5), rel=0.01)
+    assert env.cfg.command.turn == pytest.approx(np.multiply(CFG.command.turn, times**-0.5), rel=0.01)
+    assert env.cfg.vary.trunk_shift == pytest.approx(CFG.vary.trunk_shift * times, rel=0.01)
     assert env.cfg.physics.motor == CFG.physics.motor and env.cfg.noise == CFG.noise
 
     def sinks(model, changes):  # how far a robot goes down from its home pose in a second of a Go1's, over its height
@@ -435,6 +434,11 @@ def test_what_is_set_for_a_go1_fits_a_robot_of_another_size(times, tmp_path):
 
     assert sinks(str(path), {}) == pytest.approx(sinks("go1", {}), rel=0.03)
     assert abs(sinks(str(path), {"physics": CFG.physics}) / sinks("go1", {}) - 1) > 0.05  # unless it were fitted
+
+
+def test_larger_robots_are_asked_for_what_a_go1_is(tmp_path):
+    save_robot(resized(load_robot("go1"), 1.8), path := tmp_path / "mine.json")
+    assert registry.make(TASK, env_cfg_override={"model": str(path)}).cfg == dataclasses.replace(CFG, model=str(path))
 
 
 def test_smaller_robots_walk_to_a_smaller_mark_in_steps_that_their_feet_bear(tmp_path):
