@@ -357,8 +357,9 @@ def test_tasks_are_learnt_at_the_first_evaluation_that_says_so(tmp_path, capsys)
     ]
     ball = tasks_run("bounce-ball", bounces, bounces=11.0, episode_seconds=20.0)
     walk = tasks_run("quadruped-walk-flat", walks, velocity_error=0.1, yaw_rate_error=0.2)
-    assert tasks.arrival("bounce-ball", ball) == 3.0 and tasks.arrival("quadruped-walk-flat", walk) is None
-    assert tasks.arrival("cartpole", tasks_run("cartpole", [{"survival": 0.98}, {"survival": 0.99}])) == 2.0
+    assert tasks.arrival("bounce-ball", "", ball) == 3.0
+    assert tasks.arrival("quadruped-walk-flat", "go1", walk) is None
+    assert tasks.arrival("cartpole", "", tasks_run("cartpole", [{"survival": 0.98}, {"survival": 0.99}])) == 2.0
     results = {("bounce-ball", ""): [ball], ("quadruped-walk-flat", "spot"): [walk, walk]}
     summary = tasks.report(results, {"cpu": "c", "cores": 1, "versions": {}})
     out = capsys.readouterr().out
