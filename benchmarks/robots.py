@@ -3,12 +3,13 @@
     python -m benchmarks.robots [PATH ...] [--seconds 60] [--seed 0] [--json] [--quick]
 
 PATH: files, or folders of them; robots/ if none is given. Each robot hangs in the air for 4 s, after a start at joint
-speeds of up to 0.1 rad/s, and stands for 10 s in its home pose, both under the PD law that policies act through at the
-default time step; then `python simulate.py --task quadruped-walk-flat --env.model FILE --seed SEED` runs as it stands.
-Printed are the largest joint speed in the end, whether it stood, and the seconds of training until an evaluation
+speeds of up to 0.1 rad/s, and stands for 10 s in its home pose, both under the PD law that policies act through, with
+the task's step and contacts; then `python simulate.py --task quadruped-walk-flat --env.model FILE --seed SEED` runs as
+it stands. Printed are the largest joint speed in the end, whether it stood, and the seconds of training until an evaluation
 reached what the task counts as learnt. --quick: of the robots that load the lightest, one between and the heaviest.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.tasks import ROOT, arrival, learn
-from config import PhysicsCfg, QuadrupedCfg
+from config import QuadrupedCfg
+from environments import registry
 from environments.quadruped import gains
 from physics import PhysicsEngine, Robot, RobotError, load_robot
 from settings import ConfigError
@@ -35,10 +37,7 @@ UPRIGHT = 0.9  # least cosine of the tilt of one that does
 
 def holding(robot: Robot, cfg: QuadrupedCfg, gravity: float) -> PhysicsEngine:
     """Return robots whose joints are held at home by the PD law that policies act through."""
-    physics = PhysicsCfg(
-        gravity=gravity, limit_stiffness=cfg.physics.limit_stiffness, limit_damping=cfg.physics.limit_damping
-    )
-    engine = PhysicsEngine(robot, COPIES, cfg.sim_dt, 1, physics)
+    engine = PhysicsEngine(robot, COPIES, cfg.sim_dt, 1, dataclasses.replace(cfg.physics, gravity=gravity))
     engine.set_joint_targets(np.tile(robot.home_joints.ravel(), (COPIES, 1)), *gains(cfg, robot))
     return engine
 
@@ -73,12 +72,13 @@ def files_of(paths: list[str]) -> list[Path]:
     return found
 
 
-def judge(file: Path, cfg: QuadrupedCfg) -> dict[str, Any]:
+def judge(file: Path) -> dict[str, Any]:
     """Return what becomes of a robot's file: why it is refused, or its mass, whether it hangs and stands still."""
     try:
         robot = load_robot(file)
     except RobotError as error:
         return {"file": file.name, "refused": str(error).removeprefix(f"{file}: ")}
+    cfg = registry.changed(registry.default_rl_cfg(TASK), {"env.model": str(file)}).env
     return {
         "file": file.name, "refused": None, "mass": robot.total_mass, "hanging": restlessness(robot, cfg),
         "stands": stands(robot, cfg),
@@ -115,11 +115,10 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=60.0, help="of training, that a walker counts within (60)")
     options.add_argument("--seed", type=int, default=0, help="of the trainings (0)")
     args = options.parse_args()
-    cfg = QuadrupedCfg()
     try:
         rows = []
         for file in files_of(args.paths or [str(ROOT / "robots")]):
-            rows.append(judge(file, cfg) | {"path": file})
+            rows.append(judge(file) | {"path": file})
     except (ConfigError, OSError) as error:
         options.error(str(error))
     loaded = sorted((row for row in rows if not row["refused"]), key=lambda row: row["mass"])

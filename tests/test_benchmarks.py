@@ -365,7 +365,7 @@ def test_robots_files_are_found_or_missed_in_a_line(tmp_path, monkeypatch, capsy
     (tmp_path / "b.urdf").write_text("<robot/>")
     (tmp_path / "a.txt").write_text("")
     assert robots.files_of([str(tmp_path)]) == [tmp_path / "b.urdf"]
-    assert "b.urdf" not in (refused := robots.judge(tmp_path / "b.urdf", QuadrupedCfg())["refused"]) and refused
+    assert "b.urdf" not in (refused := robots.judge(tmp_path / "b.urdf")["refused"]) and refused
     (tmp_path / "b.urdf").unlink()
     for path in (tmp_path, tmp_path / "none.xml"):
         monkeypatch.setattr(sys, "argv", ["robots", str(path)])

@@ -454,3 +454,5 @@ def test_smaller_robots_walk_to_a_smaller_mark_in_steps_that_their_feet_bear(tmp
     with pytest.warns(UserWarning, match="timestep 4 ms"):
         cfg = registry.make(walk, env_cfg_override=asked).cfg
     assert (cfg.sim_dt, cfg.command.forward) == (0.004, (0.0, 2.0))
+    slower = registry.make(walk, env_cfg_override={"model": str(path), "ctrl_dt": 0.016}).cfg
+    assert slower.ctrl_dt == 0.016 and slower.sim_dt <= small.cfg.sim_dt

@@ -54,9 +54,9 @@ def scales(robot: Robot) -> dict[str, float]:
 
 
 def fitted(cfg: QuadrupedCfg, chosen: QuadrupedCfg) -> QuadrupedCfg:
-    """Return a configuration with the model of another, and what depends on a robot's size scaled from its own's.
+    """Return a configuration with another's model and control step, and with numbers that fit that model's size.
 
-    Where the contacts of light feet need it, the physics step becomes a smaller share of a control step.
+    Where the contacts of light feet need it, the physics step becomes a smaller share of the control step.
 
     Raises ConfigError or RobotError, naming field or file, if a robot cannot be read.
     """
@@ -73,10 +73,10 @@ def fitted(cfg: QuadrupedCfg, chosen: QuadrupedCfg) -> QuadrupedCfg:
                 larger = new[about["unit"]] / old[about["unit"]]
                 value = np.clip(np.multiply(getattr(section, knob.name), larger), about["low"], about["high"])
                 changes[f"{name}.{knob.name}"] = tuple(map(_tidy, value)) if value.ndim else _tidy(value)
-    stiffest = changes["physics.contact_stiffness"] * cfg.vary.stiffness[1]
-    substeps = math.ceil(cfg.ctrl_dt / largest_timestep(stiffest, robot.foot_mass()))
-    changes["sim_dt"] = min(cfg.sim_dt, cfg.ctrl_dt / substeps)
-    return override(cfg, changes, "env")
+    stiffest = changes["physics.contact_stiffness"] * chosen.vary.stiffness[1]
+    longest = min(cfg.sim_dt, largest_timestep(stiffest, robot.foot_mass()))
+    substeps = math.ceil(chosen.ctrl_dt / longest - 1e-6)
+    return override(cfg, changes | {"ctrl_dt": chosen.ctrl_dt, "sim_dt": chosen.ctrl_dt / substeps}, "env")
 
 
 def targets(command: Command, robot: Robot) -> dict[str, tuple[float, float]]:
