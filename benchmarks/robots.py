@@ -5,8 +5,9 @@
 PATH: files, or folders of them; robots/ if none is given. Each robot hangs in the air for 4 s, after a start at joint
 speeds of up to 0.1 rad/s, and stands for 10 s in its home pose, both under the PD law that policies act through, with
 the task's step and contacts; then `python simulate.py --task quadruped-walk-flat --env.model FILE --seed SEED` runs as
-it stands. Printed are the largest joint speed in the end, whether it stood, and the seconds of training until an evaluation
-reached what the task counts as learnt. --quick: of the robots that load the lightest, one between and the heaviest.
+it stands. Printed are the largest joint speed in the end, whether it stood, and the seconds of training until an
+evaluation reached what the task counts as learnt. --quick: of the robots that load the lightest, one between and the
+heaviest.
 """
 
 import dataclasses
