@@ -274,7 +274,11 @@ class EnvCfg(Section):
     ctrl_dt: float = knob(0.01, "time between two actions", "s", low=1e-4, high=1.0)
     max_episode_seconds: float = knob(10.0, "length of an episode", "s", low=0.01, high=1e5)
     render_spacing: float = knob(
-        1.0, "half the size of what a picture shows; robots have their own", "m", low=0.01, high=1e3
+        1.0,
+        "half the size of what a picture shows, robots have their own, and half the distance between several",
+        "m",
+        low=0.01,
+        high=1e3,
     )
 
     @property
@@ -498,6 +502,7 @@ class RenderCfg(Section):
 
     width: int = knob(960, "picture width, even", "pixel", low=64, high=7680)
     height: int = knob(540, "picture height, even", "pixel", low=64, high=4320)
+    envs: int = knob(1, "robots side by side, or on one terrain as they stand", low=1, high=4096)
 
 
 @dataclass(frozen=True)

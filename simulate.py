@@ -1,6 +1,7 @@
 """Train, evaluate and watch a creature: the command line, and System, which orchestrates."""
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -220,8 +221,8 @@ class System:
         self.say(f"what the world model foresaw, {AHEAD} control steps at a time: {path}")
 
     def viewer(self, dreams: bool = False) -> Viewer:
-        """Return one robot as the checkpoint moves it."""
-        env = self.make_env(1)
+        """Return robots as the checkpoint moves them."""
+        env = self.make_env(1 if dreams else self.cfg.render.envs, "render.envs")
         creature = self.creature(env)
         if dreams and not hasattr(env, "motion"):
             raise ConfigError(f"--dream: expected a task of a legged robot, got {self.cfg.task}")
@@ -234,7 +235,7 @@ class System:
 
         dreams: with what its world model foresees.
         """
-        from renderer import Recorder, RenderError, display_available, offscreen_display
+        from renderer import Film, Recorder, RenderError, display_available, offscreen_display
 
         if not record and not display_available():
             raise RenderError(
@@ -252,9 +253,10 @@ class System:
             with (
                 viewer.window(visible=False) as window,
                 Recorder(record, self.cfg.render.width, self.cfg.render.height, viewer.fps) as video,
+                Film(window, video) as film,
             ):
                 for _ in viewer.frames(window, episodes):
-                    video.add(window.capture())
+                    film.take()
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
         if dreams:
             self.plot_dream(viewer, pathlib.Path(record).with_suffix(".dream.png"))
@@ -438,6 +440,7 @@ def main() -> int:
     warnings.formatwarning = lambda message, *_, **__: f"{PROGRAM}: {message}\n"
     from renderer import RenderError
 
+    gc.freeze()  # what was imported is no garbage: looking for it as the program ends takes 0.9 s
     try:
         distributed.start()
         return distributed.leave(run(sys.argv[1:], Console(stderr=True, quiet=distributed.rank() > 0)))

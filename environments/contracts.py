@@ -271,3 +271,11 @@ class ABEnv(abc.ABC):
         position (K, 3) [m]; quaternion (K, 4) w x y z; goal (3) [m] or None; target (3) [m], the picture's middle.
         """
         return {}
+
+    def views(self) -> dict[str, Any]:
+        """Return view() of all robots, every array with a first axis of N; None where it is None of the first."""
+        found = [self.view(robot) for robot in range(self.num_envs)]
+        return {
+            name: None if value is None else np.stack([view[name] for view in found])
+            for name, value in found[0].items()
+        }

@@ -5,8 +5,8 @@ nothing can be drawn.
 """
 
 from renderer.display import RenderError, display_available, offscreen_display
-from renderer.recorder import Recorder
+from renderer.recorder import Film, Recorder
 from renderer.snapshot import Scenery, Snapshot
 from renderer.window import Window
 
-__all__ = ["Recorder", "RenderError", "Scenery", "Snapshot", "Window", "display_available", "offscreen_display"]
+__all__ = ["Film", "Recorder", "RenderError", "Scenery", "Snapshot", "Window", "display_available", "offscreen_display"]

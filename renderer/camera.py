@@ -4,6 +4,7 @@ Drag with the left mouse button to turn around it, turn the wheel to come closer
 return to the first view.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ CLEARANCE = 0.05  # least height above the ground [m]
 SIGHT = np.linspace(
     0.15, 1.0, 18
 )  # where the line of sight is kept above a terrain, in shares of the way to the camera
+CROWD_ELEVATION = math.radians(28.0)  # of a view of many, at least: they would hide each other
 VIEW = -52.0, 17.0  # azimuth and elevation of the first view [deg]: from the right front, slightly above
 
 
@@ -27,12 +29,19 @@ class OrbitCamera:
     terrain: the ground; None for level ground at height 0
     scale: how large what it looks at is, in robots
     view: azimuth and elevation of the first view [deg]
+    across: how large the ground is that the first view shows [m], 0 for as near as one robot asks for
     """
 
     def __init__(
-        self, reach: float, terrain: Terrain | None = None, scale: float = 1.0, view: tuple[float, float] = VIEW
+        self,
+        reach: float,
+        terrain: Terrain | None = None,
+        scale: float = 1.0,
+        view: tuple[float, float] = VIEW,
+        across: float = 0.0,
     ) -> None:
         self._reach = reach
+        self._across = across
         self._terrain = terrain
         self._view = view
         self._cut = scale * CUT
@@ -44,7 +53,9 @@ class OrbitCamera:
     def home(self) -> None:
         """Return to the first view."""
         self.azimuth, self.elevation = map(math.radians, self._view)
-        self.distance = 4.0 * self._reach
+        self.distance = max(4.0 * self._reach, self._across)
+        if self._across > 4.0 * self._reach:
+            self.elevation = max(self.elevation, CROWD_ELEVATION)
 
     def follow(self, point: np.ndarray, seconds: float) -> None:
         """Move the target towards a point (3) [m, world], as far as the time since the last call [s] allows."""
@@ -70,7 +81,9 @@ class OrbitCamera:
 
     def zoom(self, steps: float) -> None:
         """Come closer by notches of the wheel."""
-        self.distance = min(max(self.distance * 0.9**steps, 1.5 * self._reach), 20.0 * self._reach)
+        self.distance = min(
+            max(self.distance * 0.9**steps, 1.5 * self._reach), max(20.0 * self._reach, 2.0 * self._across)
+        )
 
     @property
     def position(self) -> np.ndarray:
@@ -91,3 +104,53 @@ class OrbitCamera:
     def forward(self) -> np.ndarray:
         """Unit direction into the picture along the ground, (3) [world]."""
         return np.array([-math.cos(self.azimuth), -math.sin(self.azimuth), 0.0])
+
+    @property
+    def looks_at(self) -> np.ndarray:
+        """A point in the middle of the picture, (3) [m, world]."""
+        return self.target
+
+    @property
+    def lens(self) -> float:
+        """Vertical field of view [deg]."""
+        return FIELD_OF_VIEW
+
+    def view(self, aspect: float) -> "View":
+        """Return what the camera sees in a picture of some width over height."""
+        eye = self.position
+        forward = self.looks_at - eye
+        forward /= np.linalg.norm(forward)
+        right = np.cross(forward, [0.0, 0.0, 1.0])
+        right /= np.linalg.norm(right)
+        tangent = math.tan(math.radians(self.lens / 2))
+        return View(eye, np.stack([right, np.cross(right, forward), forward]), np.array([aspect * tangent, tangent]))
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What is in a picture.
+
+    eye: (3) where it is seen from [m, world]
+    axes: (3, 3) unit directions to the right, up and into the picture, a row each [world]
+    half: (2) how far it is from the middle to the right and to the upper edge, per distance
+    """
+
+    eye: np.ndarray
+    axes: np.ndarray
+    half: np.ndarray
+
+    def sees(self, points: np.ndarray, radius: np.ndarray | float) -> np.ndarray:
+        """Return whether any of balls may be in the picture; points: (..., 3) [m, world], radius: (...) [m]."""
+        at = (points - self.eye) @ self.axes.T
+        beyond = np.abs(at[..., :2]) - self.half * at[..., 2:]
+        return (beyond <= np.asarray(radius)[..., None] * np.hypot(1.0, self.half)).all(-1)
+
+    def size(self, points: np.ndarray, radius: float, height: int) -> np.ndarray:
+        """Return how large balls are in a picture of some height, their radius [pixel]; all else as for sees()."""
+        distance = np.linalg.norm(points - self.eye, axis=-1)
+        return height / (2 * self.half[1]) * radius / np.maximum(distance, 1e-6)
+
+    def ray(self, x: float, y: float) -> np.ndarray:
+        """Return the unit direction (3) [world] of a point of the picture, x and y from -1 to 1 from lower left."""
+        direction = np.array([x * self.half[0], y * self.half[1], 1.0]) @ self.axes
+        return direction / np.linalg.norm(direction)

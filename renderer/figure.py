@@ -10,13 +10,13 @@ import numpy as np
 from physics.terrain import Terrain
 from renderer.display import RenderError
 from renderer.light import SHADOW_TEXELS
-from renderer.shapes import Shape, ball, drum, ring
+from renderer.mesh import MOST_VERTICES
+from renderer.shapes import SEGMENTS, Shape, ball, drum, ring
 from renderer.snapshot import Frame
 
 # the last groups of every figure: the marker at the goal's height; the line from it to the ground
 GOAL = -2
 STEM = -1
-MOST_VERTICES = 65535  # of a mesh, whose indices have 16 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +38,11 @@ BLUE = paint("#3D7DFF", 0.2)
 
 @dataclasses.dataclass
 class Pose:
-    """Where the groups of a figure are, and what of it casts a shadow.
+    """Where the groups of N copies of a figure are, and what of each casts a shadow.
 
-    shape: (G, 3, 3) matrices and rotation: (G, 3, 3) into the world; origin: (G, 3) [m]; glow: (G, 3)
-    limbs: starts and ends (N, 3) [m, world] and radii (N) [m] of what is round
-    blocks: centres (3) and half axes (M, 3) [m, world] of what is not: all points that a centre and a share,
+    shape: (N, G, 3, 3) matrices and rotation: (N, G, 3, 3) into the world; origin: (N, G, 3) [m]; glow: (N, G, 3)
+    limbs: starts and ends (N, L, 3) [m, world] and radii (L) [m] of what is round
+    blocks: centres (N, 3) and half axes (N, M, 3) [m, world] of what is not: all points that a centre and a share,
     from -1 to 1, of each of its axes add up to
     """
 
@@ -50,21 +50,46 @@ class Pose:
     rotation: np.ndarray
     origin: np.ndarray
     glow: np.ndarray
-    limbs: tuple[np.ndarray, np.ndarray, np.ndarray] = (np.empty((0, 3)), np.empty((0, 3)), np.empty(0))
+    limbs: tuple[np.ndarray, np.ndarray, np.ndarray]
     blocks: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
     @classmethod
-    def hidden(cls, groups: int) -> "Pose":
-        """Return a pose in which no group is shown: a shape matrix of zeros."""
-        return cls(
-            np.zeros((groups, 3, 3)), np.tile(np.eye(3), (groups, 1, 1)), np.zeros((groups, 3)), np.zeros((groups, 3))
-        )
+    def hidden(cls, count: int, groups: int) -> "Pose":
+        """Return a pose in which no group is shown: shape matrices of zeros."""
+        turns = np.broadcast_to(np.eye(3), (count, groups, 3, 3))
+        points = np.zeros((count, groups, 3))
+        none = np.empty((count, 0, 3))
+        return cls(0 * turns, turns.copy(), points, points.copy(), (none, none, np.empty(0)))
 
-    def put(self, group: int | slice, origin: np.ndarray, turn: np.ndarray, stretch: float = 1.0) -> None:
-        """Show a group at an origin (3) [m, world], turned (3, 3), its z axis stretched."""
-        self.origin[group] = origin
-        self.rotation[group] = turn
-        self.shape[group] = turn * [1.0, 1.0, stretch]
+    def put(
+        self,
+        group: int | slice,
+        origin: np.ndarray,
+        turn: np.ndarray,
+        stretch: np.ndarray | float = 1.0,
+        shown: np.ndarray | bool = True,
+    ) -> None:
+        """Show a group, or several: each copy's at an origin (N, ..., 3) [m, world], turned (N, ..., 3, 3).
+
+        stretch: (N, ...) of the z axis; shown: (N, ...) whether it is
+        """
+        shown = np.asarray(shown)[..., None]
+        self.origin[:, group] = np.where(shown, origin, self.origin[:, group])
+        self.rotation[:, group] = turn
+        scale = np.stack(np.broadcast_arrays(1.0, 1.0, stretch), -1)
+        self.shape[:, group] = turn * scale[..., None, :] * shown[..., None]
+
+    def of(self, copies: np.ndarray) -> "Pose":
+        """Return the pose of some of the copies."""
+        starts, ends, radii = self.limbs
+        return Pose(
+            self.shape[copies],
+            self.rotation[copies],
+            self.origin[copies],
+            self.glow[copies],
+            (starts[copies], ends[copies], radii),
+            tuple((centre[copies], axes[copies]) for centre, axes in self.blocks),
+        )
 
 
 class Figure(abc.ABC):
@@ -73,6 +98,7 @@ class Figure(abc.ABC):
     parts: per group, its shapes and their paints
     reach: half the size of what the camera looks at [m]
     goal: radii of the goal's ball, of the ring around it, of the ring's tube and of the stem [m]
+    segments: around what is round of the goal's marker
 
     vertices, normals: (V, 3) in the group's frame; colour: (V, 3) linear; gloss: (V); triangles:
     (T, 3); spans: per group its slice of the vertices. Raises RenderError if these are too many.
@@ -88,14 +114,18 @@ class Figure(abc.ABC):
     ground_hides = False  # what is below it: the feet of a robot, pressed into the ground, are seen
 
     def __init__(
-        self, parts: list[list[tuple[Shape, Paint]]], reach: float, goal: tuple[float, float, float, float]
+        self,
+        parts: list[list[tuple[Shape, Paint]]],
+        reach: float,
+        goal: tuple[float, float, float, float],
+        segments: int = SEGMENTS,
     ) -> None:
         self.reach = reach
         dot, loop, tube, stem = goal
         parts = [
             *parts,
-            [(ball([0, 0, 0], dot), BLUE), (ring(loop, tube), BLUE)],
-            [(drum([0, 0, 0], [0, 0, 1], stem), BLUE)],
+            [(ball([0, 0, 0], dot, segments), BLUE), (ring(loop, tube, segments), BLUE)],
+            [(drum([0, 0, 0], [0, 0, 1], stem, segments=segments), BLUE)],
         ]
         solids = [solid for part in parts for solid in part]
         counts = np.array([len(shape.vertices) for shape, _ in solids])
@@ -116,9 +146,13 @@ class Figure(abc.ABC):
         bounds = np.cumsum([0, *(sum(len(s.vertices) for s, _ in part) for part in parts)])
         self.spans = [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
+    def coarser(self) -> "Figure | None":
+        """Return the same with fewer triangles, for copies that are far away; None if that would be no gain."""
+        return None
+
     @abc.abstractmethod
     def pose(self, frame: Frame) -> Pose:
-        """Return where everything but the goal's marker is in a frame."""
+        """Return where everything but the goals' markers is in a frame."""
 
     @abc.abstractmethod
     def focus(self, frame: Frame, ground: Callable[[float, float], float]) -> np.ndarray:
@@ -128,12 +162,13 @@ class Figure(abc.ABC):
 def place(figure: Figure, frame: Frame, terrain: Terrain | None = None) -> Pose:
     """Return where everything is in a frame; what is not shown has a shape matrix of zeros.
 
-    terrain: the ground that the goal's stem stands on; None for level ground at height 0
+    terrain: the ground that the goals' stems stand on; None for level ground at height 0
     """
     pose = figure.pose(frame)
     if frame.goal is not None:
-        goal = np.asarray(frame.goal, float)
+        goal = np.asarray(frame.goal, float).reshape(-1, 3)
+        ground = terrain.height(goal[:, 0], goal[:, 1]) if terrain else np.zeros(len(goal))
         pose.put(GOAL, goal, np.eye(3))
-        ground = float(terrain.height(*goal[:2])) if terrain else 0.0
-        pose.put(STEM, np.array([*goal[:2], ground]), np.eye(3), max(goal[2] - ground, 1e-3))
+        foot = np.column_stack([goal[:, :2], ground])
+        pose.put(STEM, foot, np.eye(3), np.maximum(goal[:, 2] - ground, 1e-3))
     return pose

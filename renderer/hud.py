@@ -2,6 +2,8 @@
 
 import types
 
+import numpy as np
+
 from renderer.snapshot import Frame
 
 # [px] of a window of ordinary size
@@ -58,11 +60,15 @@ class Hud:
     def _width(self, text: str, size: int) -> float:
         return self._rl.measure_text_ex(self._fonts[size], text, size * self._scale, 0.5 * self._scale).x / self._scale
 
-    def draw(self, frame: Frame, paused: bool, height: int, help_line: str) -> None:
-        """Draw over the picture; height: of the window [px]."""
+    def draw(self, frame: Frame, paused: bool, height: int, help_line: str) -> np.ndarray:
+        """Draw over the picture, and return the boxes that text is in, (K, 4): left, top, right, bottom [px].
+
+        height: of the window [px]
+        """
         rl = self._rl
         s = self._scale
-        state = ("fallen", ALARM) if frame.fallen else ("paused", MUTED) if paused else (f"{frame.time:.1f} s", MUTED)
+        fallen = np.ravel(frame.fallen)[frame.watched if np.ndim(frame.fallen) else 0]
+        state = ("fallen", ALARM) if fallen else ("paused", MUTED) if paused else (f"{frame.time:.1f} s", MUTED)
         rows = frame.hud
         label = max((self._width(row[0], BODY) for row in rows), default=0)
         value = max((self._width(row[1], BODY) for row in rows), default=0)
@@ -83,3 +89,5 @@ class Hud:
             y += LINE
         if help_line:
             self._write(help_line, MARGIN + 2, height - MARGIN - BODY, BODY, MUTED)
+        boxes = [np.array([MARGIN, MARGIN, MARGIN + inner + 2 * PADDING, MARGIN + tall])]
+        return np.array(boxes).round().astype(int)

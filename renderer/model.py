@@ -1,6 +1,7 @@
 """What a robot looks like: its solids, built once from its dimensions, and where they are in a frame."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -37,11 +38,20 @@ CORAL = paint("#F2545B", 0.2)
 LAMP = paint("#0B0D10", 0.4)  # shows the colour of its glow
 
 
-class Model(Figure):
-    """The solids of one robot; its reach is half its length."""
+# around what is round, and in half of an edge's bend, from near to far
+DETAILS = (14, 2), (9, 1), (6, 1), (5, 0)
 
-    def __init__(self, robot: Robot) -> None:
+
+class Model(Figure):
+    """The solids of one robot; its reach is half its length; detail: of DETAILS."""
+
+    def __init__(self, robot: Robot, detail: int = 0) -> None:
         self.robot = robot
+        self.detail = detail
+        segments, steps = DETAILS[detail]
+        self._drum, self._capsule, self._ball = (partial(shape, segments=segments) for shape in (drum, capsule, ball))
+        self._box = partial(rounded_box, steps=steps)
+        self._arrow = arrow(segments)
         self._parts: list[list[tuple[Shape, Paint]]] = [[] for _ in range(GROUPS - 2)]
         self.segment = s = float(np.linalg.norm(robot.offset[:, 2], axis=1).mean())  # length of a thigh [m]
         shoulder = float(np.abs(robot.offset[:, 0, 0]).max())
@@ -50,7 +60,11 @@ class Model(Figure):
         for leg in range(4):
             self._add_leg(leg)
         self._add_arrows()
-        super().__init__(self._parts, self.nose + 0.5 * s, (0.14 * s, 1.1 * self.nose, 0.03 * s, 0.02 * s))
+        super().__init__(self._parts, self.nose + 0.5 * s, (0.14 * s, 1.1 * self.nose, 0.03 * s, 0.02 * s), segments)
+
+    def coarser(self) -> "Model | None":
+        """Return the robot with fewer triangles; see Figure."""
+        return Model(self.robot, self.detail + 1) if self.detail + 1 < len(DETAILS) else None
 
     def _add(self, group: int, coat: Paint, *shapes: Shape) -> None:
         self._parts[group] += [(shape, coat) for shape in shapes]
@@ -61,22 +75,22 @@ class Model(Figure):
         nose = self.nose
         hull = shoulder + 0.3 * (nose - shoulder)
         tail = max(float(self.robot.trunk_half_extents[0]), hull + 0.1 * s)
-        self._add(TRUNK, SHELL, rounded_box([0, 0, 0.12 * z], [hull, y, 0.88 * z], 0.4 * z))
-        self._add(TRUNK, GRAPHITE, rounded_box([0, 0, -0.35 * z], [0.93 * hull, 0.9 * y, 0.72 * z], 0.25 * z))
-        self._add(TRUNK, GRAPHITE, rounded_box([-0.05 * hull, 0, 1.02 * z], [0.5 * hull, 0.55 * y, 0.14 * z], 0.1 * z))
-        self._add(ACCENT, LAMP, rounded_box([0, 0, 0.25 * z], [0.55 * hull, 1.012 * y, 0.1 * z], 0.03 * z))
+        self._add(TRUNK, SHELL, self._box([0, 0, 0.12 * z], [hull, y, 0.88 * z], 0.4 * z))
+        self._add(TRUNK, GRAPHITE, self._box([0, 0, -0.35 * z], [0.93 * hull, 0.9 * y, 0.72 * z], 0.25 * z))
+        self._add(TRUNK, GRAPHITE, self._box([-0.05 * hull, 0, 1.02 * z], [0.5 * hull, 0.55 * y, 0.14 * z], 0.1 * z))
+        self._add(ACCENT, LAMP, self._box([0, 0, 0.25 * z], [0.55 * hull, 1.012 * y, 0.1 * z], 0.03 * z))
         # The head: a shell around a dark face with two lamps, so that the front is never in doubt.
         length = 0.5 * (nose - hull) + 0.1 * s
-        self._add(TRUNK, SHELL, rounded_box([nose - length, 0, 0.22 * z], [length, 0.68 * y, 0.74 * z], 0.45 * z))
-        self._add(TRUNK, GLASS, rounded_box([nose - 0.1 * s, 0, 0.22 * z], [0.115 * s, 0.56 * y, 0.5 * z], 0.3 * z))
+        self._add(TRUNK, SHELL, self._box([nose - length, 0, 0.22 * z], [length, 0.68 * y, 0.74 * z], 0.45 * z))
+        self._add(TRUNK, GLASS, self._box([nose - 0.1 * s, 0, 0.22 * z], [0.115 * s, 0.56 * y, 0.5 * z], 0.3 * z))
         for side in (-1, 1):
             self._add(
                 ACCENT,
                 LAMP,
-                drum([nose, side * 0.33 * y, 0.26 * z], [nose + 0.03 * s, side * 0.33 * y, 0.26 * z], 0.17 * z),
+                self._drum([nose, side * 0.33 * y, 0.26 * z], [nose + 0.03 * s, side * 0.33 * y, 0.26 * z], 0.17 * z),
             )
         length = 0.5 * (tail - hull) + 0.1 * s
-        self._add(TRUNK, GRAPHITE, rounded_box([length - tail, 0, 0.05 * z], [length, 0.62 * y, 0.6 * z], 0.3 * z))
+        self._add(TRUNK, GRAPHITE, self._box([length - tail, 0, 0.05 * z], [length, 0.62 * y, 0.6 * z], 0.3 * z))
 
     def _add_leg(self, leg: int) -> None:
         robot = self.robot
@@ -90,84 +104,91 @@ class Model(Figure):
         x = np.array([1.0, 0, 0])
         y = np.array([0, side, 0])
         # Hip: a motor along the roll axis, and the one that drives the thigh across it.
-        self._add(hip, GRAPHITE, drum(-0.16 * s * x * front, 0.27 * s * x * front, 0.21 * s))
-        self._add(hip, STEEL, drum(0.26 * s * x * front, 0.3 * s * x * front, 0.12 * s))
+        self._add(hip, GRAPHITE, self._drum(-0.16 * s * x * front, 0.27 * s * x * front, 0.21 * s))
+        self._add(hip, STEEL, self._drum(0.26 * s * x * front, 0.3 * s * x * front, 0.12 * s))
         inner = shoulder - 0.1 * s * y
         if np.linalg.norm(inner) > 0.02 * s:
-            self._add(hip, GRAPHITE, capsule([0, 0, 0], inner, 0.17 * s, 0.17 * s))
-        self._add(hip, GRAPHITE, drum(shoulder - 0.24 * s * y, shoulder - 0.1 * s * y, 0.22 * s))
+            self._add(hip, GRAPHITE, self._capsule([0, 0, 0], inner, 0.17 * s, 0.17 * s))
+        self._add(hip, GRAPHITE, self._drum(shoulder - 0.24 * s * y, shoulder - 0.1 * s * y, 0.22 * s))
         # Thigh: in the plane of the knee, which on some robots lies further out than the hip.
         out = np.array([0, knee[1], 0])
-        self._add(thigh, GRAPHITE, drum(-0.12 * s * y, out + 0.1 * s * y, 0.205 * s))
-        self._add(thigh, TEAL, drum(out + 0.1 * s * y, out + 0.175 * s * y, 0.1 * s))
+        self._add(thigh, GRAPHITE, self._drum(-0.12 * s * y, out + 0.1 * s * y, 0.205 * s))
+        self._add(thigh, TEAL, self._drum(out + 0.1 * s * y, out + 0.175 * s * y, 0.1 * s))
         along = (knee - out) / np.linalg.norm(knee - out)
-        self._add(thigh, SHELL, capsule(out + 0.06 * s * along, knee - 0.03 * s * along, 0.16 * s, 0.1 * s))
-        self._add(thigh, GRAPHITE, drum(knee - 0.115 * s * y, knee + 0.115 * s * y, 0.115 * s))
+        self._add(thigh, SHELL, self._capsule(out + 0.06 * s * along, knee - 0.03 * s * along, 0.16 * s, 0.1 * s))
+        self._add(thigh, GRAPHITE, self._drum(knee - 0.115 * s * y, knee + 0.115 * s * y, 0.115 * s))
         # Calf and foot: the foot at its true radius, for it is seen touching the ground.
         radius = robot.foot_radius[leg]
-        self._add(calf, GRAPHITE, capsule([0, 0, 0], 0.35 * foot, 0.095 * s, 0.075 * s))
-        self._add(calf, STEEL, capsule(0.3 * foot, foot, 0.07 * s, min(0.8 * radius, 0.065 * s)))
-        self._add(FOOT_PAD + leg, RUBBER, ball([0, 0, 0], radius))
+        self._add(calf, GRAPHITE, self._capsule([0, 0, 0], 0.35 * foot, 0.095 * s, 0.075 * s))
+        self._add(calf, STEEL, self._capsule(0.3 * foot, foot, 0.07 * s, min(0.8 * radius, 0.065 * s)))
+        self._add(FOOT_PAD + leg, RUBBER, self._ball([0, 0, 0], radius))
 
     def _add_arrows(self) -> None:
         r = 0.05 * self.segment
         for leg in range(4):
-            self._add(FORCE + leg, TEAL, arrow().scaled(r, r, 1))
-        self._add(PUSH, CORAL, arrow().scaled(2 * r, 2 * r, 1))
+            self._add(FORCE + leg, TEAL, self._arrow.scaled(r, r, 1))
+        self._add(PUSH, CORAL, self._arrow.scaled(2 * r, 2 * r, 1))
 
     def pose(self, frame: Snapshot) -> Pose:
-        """Return where the robot and its arrows are in a frame."""
-        points, links = leg_frames(self.robot, frame)
-        base = np.asarray(frame.base_position, float)
-        R_WB = rotation(frame.base_quaternion)
-        pose = Pose.hidden(GROUPS)
+        """Return where the robots and their arrows are in a frame."""
+        base = np.asarray(frame.base_position, float).reshape(-1, 3)
+        quaternion = np.reshape(frame.base_quaternion, (-1, 4))
+        points, links = leg_frames(self.robot, base, quaternion, np.reshape(frame.joint_position, (-1, 12)))
+        count = len(base)
+        R_WB = rotation(quaternion)
+        pose = Pose.hidden(count, GROUPS)
+        trunk = base + R_WB @ self.robot.trunk_centre
         pose.limbs = self._limbs(points, base, R_WB)
-        weight = 9.81 * self.robot.total_mass
-        pose.put(slice(TRUNK, ACCENT + 1), base + R_WB @ self.robot.trunk_centre, R_WB)
-        pose.glow[ACCENT] = CORAL.colour if frame.fallen else TEAL.colour
-        pose.put(slice(LINK, LINK + 12), points[:, [HIP, THIGH, CALF]].reshape(12, 3), links.reshape(12, 3, 3))
-        pose.put(slice(FOOT_PAD, FOOT_PAD + 4), points[:, FOOT], links[:, 2])
-        for leg, force in enumerate(np.asarray(frame.foot_contact_force, float)):
-            load = np.linalg.norm(force) / weight
-            if load > TOUCH:
-                pose.glow[FOOT_PAD + leg] = AMBER * (0.35 + 0.65 * min(2 * load, 1.0))
-                pose.put(FORCE + leg, points[leg, FOOT], _upright(force), FORCE_LENGTH * self.segment * load)
-        if frame.push is not None and np.linalg.norm(frame.push) > 0:
-            kick = np.asarray(frame.push, float)
-            length = PUSH_LENGTH * np.linalg.norm(kick)
-            turn = _upright(kick)
+        pose.put(slice(TRUNK, ACCENT + 1), trunk[:, None], R_WB[:, None])
+        pose.glow[:, ACCENT] = np.where(np.reshape(frame.fallen, (-1, 1)), CORAL.colour, TEAL.colour)
+        pose.put(
+            slice(LINK, LINK + 12), points[:, :, [HIP, THIGH, CALF]].reshape(count, 12, 3), links.reshape(-1, 12, 3, 3)
+        )
+        pose.put(slice(FOOT_PAD, FOOT_PAD + 4), points[:, :, FOOT], links[:, :, 2])
+        if frame.foot_contact_force is not None:
+            force = np.asarray(frame.foot_contact_force, float).reshape(-1, 4, 3)
+            load = np.linalg.norm(force, axis=2) / (9.81 * self.robot.total_mass)
+            touches = load > TOUCH
+            glow = AMBER * (0.35 + 0.65 * np.minimum(2 * load, 1.0))[..., None]
+            pose.glow[:, FOOT_PAD : FOOT_PAD + 4] = np.where(touches[..., None], glow, 0.0)
+            length = FORCE_LENGTH * self.segment * load
+            pose.put(slice(FORCE, FORCE + 4), points[:, :, FOOT], upright(force), length, touches)
+        if frame.push is not None:
+            kick = np.asarray(frame.push, float).reshape(-1, 3)
+            length = PUSH_LENGTH * np.linalg.norm(kick, axis=1)
+            turn = upright(kick)
             # Above the back, where no view hides it.
-            pose.put(PUSH, base - 0.5 * length * turn[:, 2] + [0, 0, 0.6 * self.segment], turn, length)
+            start = base - 0.5 * length[:, None] * turn[..., 2] + [0, 0, 0.6 * self.segment]
+            pose.put(PUSH, start, turn, length, length > 0)
         return pose
 
     def _limbs(
         self, legs: np.ndarray, trunk: np.ndarray, R_WB: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what casts the shadow, as of Pose; legs: (4, 4, 3) points of leg_frames()."""
+        """Return what casts the shadow, as of Pose; legs: (N, 4, 4, 3) points of leg_frames()."""
         width = self.robot.trunk_half_extents[1]
-        forward = R_WB[:, 0]
-        left = R_WB[:, 1]
-        rails = [trunk + side * 0.45 * width * left for side in (-1, 1)]
+        forward = R_WB[:, None, :, 0]
+        rails = trunk[:, None] + 0.45 * width * np.array([-1, 1])[:, None] * R_WB[:, None, :, 1]
         length = self.nose - 0.55 * width
-        starts = np.concatenate([[r - forward * length for r in rails], legs[:, THIGH], legs[:, CALF], legs[:, FOOT]])
-        ends = np.concatenate(
-            [[r + forward * length for r in rails], legs[:, CALF], legs[:, FOOT], legs[:, FOOT] + [0, 0, 1e-3]]
-        )
+        foot = legs[:, :, FOOT]
+        starts = np.concatenate([rails - forward * length, legs[:, :, THIGH], legs[:, :, CALF], foot], 1)
+        ends = np.concatenate([rails + forward * length, legs[:, :, CALF], foot, foot + [0, 0, 1e-3]], 1)
         s = self.segment
         radii = np.concatenate([[0.55 * width] * 2, [0.13 * s] * 4, [0.07 * s] * 4, self.robot.foot_radius])
         return starts, ends, radii
 
     def focus(self, frame: Snapshot, ground: Callable[[float, float], float]) -> np.ndarray:
         """Return what the camera follows: the base, its height above the ground held back."""
-        x, y, z = frame.base_position
+        x, y, z = np.reshape(frame.base_position, (-1, 3))[frame.watched]
         level = ground(x, y)
         height = 0.75 * self.robot.home_height
         return np.array([x, y, level + height + 0.3 * (z - level - height)])
 
 
-def _upright(direction: np.ndarray) -> np.ndarray:
-    """Return a rotation (3, 3) that turns the z axis towards a direction."""
-    z = direction / np.linalg.norm(direction)
-    x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
-    x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z], 1)
+def upright(direction: np.ndarray) -> np.ndarray:
+    """Return rotations (..., 3, 3) that turn the z axis towards directions (..., 3); of zero, none."""
+    length = np.linalg.norm(direction, axis=-1, keepdims=True)
+    z = np.where(length > 0, direction / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
+    x = np.cross(np.where(abs(z[..., 1:2]) < 0.9, [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]), z)
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.stack([x, np.cross(z, x), z], -1)

@@ -9,20 +9,23 @@ import dataclasses
 import itertools
 import math
 import types
+from collections.abc import Iterator
 
 import numpy as np
 
+from physics.jit import kernel
 from physics.terrain import Terrain
+from renderer.camera import View
 from renderer.figure import paint
 from renderer.light import SUN, encode, relief_light
-from renderer.mesh import Mesh
+from renderer.mesh import Quads
 
 TILE = 0.5  # side of a tile, roughly: it is made of whole cells [m]
 CHUNK = 4  # tiles along a patch
 # sides of the quads nearest the robot: cells smaller or larger than these are joined or split [m]
 FINEST = 0.03
 COARSEST = 0.25
-DETAIL = 0.02  # side of a quad over its distance from the camera's target
+DETAIL = 0.03  # side of a quad over its distance from the camera's target: where it matters, two thirds have faded
 CREASE = math.cos(math.radians(28.0))  # quads that meet at a sharper angle show an edge
 CLIFF = paint("#8FA0B6", 0).colour  # of upright ground
 RIDGE = 0.3  # how much an edge that stands out is brightened
@@ -32,7 +35,6 @@ SKIRT = 0.05  # of a patch, beyond its own range of heights [m]
 DIRECTIONS = 8
 DISTANCES = (0.08, 0.2, 0.5)
 SHADE_REACH = np.arange(0.06, 1.3, 0.1)  # where ground is looked for that hides the sun, along the ground [m]
-MOVED = 0.03  # of the camera's target, from where on a patch fades anew [m]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +81,6 @@ class Patch:
 
     corners: np.ndarray
     colours: np.ndarray
-
-    @property
-    def triangles(self) -> np.ndarray:
-        """Indices (2 Q, 3) of corners."""
-        first = 4 * np.arange(len(self.corners))[:, None]
-        return np.concatenate([first + [0, 1, 2], first + [0, 2, 3]])
 
 
 def make_patch(terrain: Terrain, grid: Grid, i: int, j: int, quads: int, tiles: np.ndarray) -> Patch:
@@ -175,7 +171,7 @@ class Relief:
     raylib: the module, with its window open
     terrain: what is drawn
     tiles: (2, 3) linear colours of the chequer; background: (3) of what it fades into
-    fade: distances from the camera's target where the ground starts to fade and has faded [m]
+    shader: of plain_shader()
     """
 
     def __init__(
@@ -184,30 +180,60 @@ class Relief:
         terrain: Terrain,
         tiles: np.ndarray,
         background: np.ndarray,
-        fade: tuple[float, float],
+        shader: object | None,
     ) -> None:
         self._rl = raylib
         self._terrain = terrain
         self._tiles = np.asarray(tiles)
-        self._fade = fade
+        self._shader = shader
         self._background = encode(background).astype(np.float32)
         self.grid = divide(terrain.cell)
         self._drawn: dict[tuple[int, int, int], _Drawn] = {}
+        self._meshes: list[Quads] = []
 
-    def draw(self, target: np.ndarray, eye: np.ndarray, spread: float) -> None:
-        """Draw what a camera sees around its target.
+    def draw(self, target: np.ndarray, view: View, fade: tuple[float, float]) -> None:
+        """Draw what is seen of the ground around a camera's target, (3) [m, world].
 
-        target, eye: (3) what it looks at and where it is [m, world]; spread: from the middle of the
-        picture to a corner, per distance
+        fade: distances from the target where the ground starts to fade and has faded [m]
         """
-        forward = (target - eye) / np.linalg.norm(target - eye)
-        for key in around(self.grid, target[:2], self._fade[1]):
-            if key not in self._drawn:
-                self._drawn[key] = _Drawn(self._rl, make_patch(self._terrain, self.grid, *key, self._tiles))
-            patch = self._drawn[key]
-            if in_view(patch.centre - eye, patch.radius, forward, spread):
-                patch.fade(target[:2], self._background, self._fade)
-                patch.mesh.draw()
+        keys = around(self.grid, target[:2], fade[1])
+        fineness = {(i, j): quads for i, j, quads in keys}
+        patches = [self._patch(key) for key in keys]
+        radii = np.array([patch.radius for patch in patches])
+        meshes = self._next_mesh()
+        mesh = next(meshes)
+        centres = np.array([patch.centre for patch in patches])
+        seen = np.flatnonzero(view.sees(centres, radii))
+        for index in seen[np.argsort(np.linalg.norm(centres[seen] - view.eye, axis=1))]:  # the nearest hide others
+            i, j, quads = keys[index]
+            beside = [fineness.get((i + a, j + b), quads) for a, b in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+            patch = patches[index]
+            count = patch.ground if beside == [quads] * 4 else patch.quads  # a skirt hides gaps, if there are
+            if mesh.count + count > mesh.most:
+                mesh = next(meshes)
+            start = 4 * mesh.count
+            corners = mesh.mesh.vertices[start : start + 4 * count]
+            corners[:] = patch.corners[: 4 * count]
+            _fade(corners, patch.colours, self._background, *target[:2], *fade, mesh.mesh.colours[start:])
+            mesh.count += count
+        for mesh in self._meshes:
+            mesh.update(colours=True)
+            mesh.draw()
+
+    def _next_mesh(self) -> Iterator[Quads]:
+        """Yield empty meshes, made when they are first needed; those that are not keep nothing either."""
+        for mesh in self._meshes:
+            mesh.count = 0
+        yield from self._meshes
+        while True:
+            self._meshes.append(Quads(self._rl, self._shader))
+            yield self._meshes[-1]
+
+    def _patch(self, key: tuple[int, int, int]) -> "_Drawn":
+        """Return a patch, made when it is first seen."""
+        if key not in self._drawn:
+            self._drawn[key] = _Drawn(make_patch(self._terrain, self.grid, *key, self._tiles))
+        return self._drawn[key]
 
 
 def around(grid: Grid, target: np.ndarray, reach: float) -> list[tuple[int, int, int]]:
@@ -222,40 +248,40 @@ def around(grid: Grid, target: np.ndarray, reach: float) -> list[tuple[int, int,
     ]
 
 
-def in_view(away: np.ndarray, radius: float, forward: np.ndarray, spread: float) -> bool:
-    """Return whether any of a ball may lie in the cone of a view.
-
-    away: (3) from the eye to its middle [m]; radius: [m]; forward: (3) unit, the axis of the cone;
-    spread: of the cone, per distance along the axis
-    """
-    depth = float(away @ forward)
-    across = math.sqrt(max(float(away @ away) - depth * depth, 0.0))
-    return across - spread * depth <= radius * math.hypot(1, spread)
-
-
 class _Drawn:
-    """A patch in raylib's memory; its colours fade with the distance from the camera's target."""
+    """A patch ready to be drawn: corners (4 Q, 3) float32 and colours (4 Q, 3) uint8.
 
-    def __init__(self, raylib: types.ModuleType, patch: Patch) -> None:
-        self.mesh = Mesh(raylib, patch.corners.size // 3, patch.triangles)
-        self.mesh.vertices[:] = patch.corners.reshape(-1, 3)
-        self.mesh.update(colours=False)
-        self._colours = encode(patch.colours).astype(np.float32)
-        self._middles = patch.corners[:, :, :2].mean(1)
-        low = patch.corners.min((0, 1)).astype(float)
-        high = patch.corners.max((0, 1)).astype(float)
+    quads: how many they are; ground: how many without the skirt
+    """
+
+    def __init__(self, patch: Patch) -> None:
+        self.quads = len(patch.corners)
+        self.ground = (math.isqrt(self.quads + 4) - 2) ** 2  # n^2, of n^2 + 4 n
+        self.corners = patch.corners.reshape(-1, 3)
+        self.colours = encode(patch.colours).reshape(-1, 3)
+        low = self.corners.min(0).astype(float)
+        high = self.corners.max(0).astype(float)
         self.centre = (low + high) / 2
         self.radius = float(np.linalg.norm(high - low) / 2)
-        self._faded_for = np.full(2, np.inf)  # the target that the colours are right for
 
-    def fade(self, target: np.ndarray, background: np.ndarray, fade: tuple[float, float]) -> None:
-        """Colour it for a target (2) [m, world]."""
-        if np.linalg.norm(self._faded_for - target) <= MOVED:
-            return
-        self._faded_for = target.copy()
-        share = np.clip(
-            (np.linalg.norm(self._middles - target.astype(np.float32), axis=1) - fade[0]) / (fade[1] - fade[0]), 0, 1
-        )
-        share = (share * (2 - share))[:, None, None]
-        self.mesh.colours[:, :3] = (self._colours + (background - self._colours) * share + 0.5).reshape(-1, 3)
-        self.mesh.update(vertices=False)
+
+@kernel
+def _fade(
+    points: np.ndarray,
+    colours: np.ndarray,
+    background: np.ndarray,
+    x: float,
+    y: float,
+    start: float,
+    end: float,
+    out: np.ndarray,
+) -> None:
+    """Write colours (V, 4) uint8 as they are at points (V, 3) [m, world], the further from x, y the more background.
+
+    colours: (V, 3) and background: (3) encoded; start, end: distances where they start to fade and have faded [m]
+    """
+    for v in range(len(points)):
+        share = min(max((np.hypot(points[v, 0] - x, points[v, 1] - y) - start) / (end - start), 0.0), 1.0)
+        share *= 2.0 - share
+        for k in range(3):
+            out[v, k] = int(colours[v, k] + (background[k] - colours[v, k]) * share + 0.5)

@@ -1,7 +1,8 @@
-"""Draws a frame: the ground, the shadow on it, a robot or solids and their markers.
+"""Draws a frame: the ground, the shadows on it, robots or solids and their markers.
 
-Three draw calls, one for a ghost, and one for every patch of a terrain. Everything that looks like light is computed
-in ``renderer.light``; raylib only fills triangles, which is what its software build does too.
+A draw call for the ground, one for all shadows, one for all robots of a level of detail, as far as 16 bits of indices
+go. Everything that looks like light is computed in ``renderer.light``; raylib only fills triangles, which is what its
+software build does too.
 """
 
 import math
@@ -9,27 +10,28 @@ import types
 
 import numpy as np
 
+from physics.jit import kernel
 from physics.terrain import Terrain
-from renderer.camera import FIELD_OF_VIEW, OrbitCamera
-from renderer.figure import BLUE, Figure, Pose, paint, place
-from renderer.light import SHADOW_COLOUR, SHADOW_STRENGTH, SUN_SLOPE, encode, shade, shadow
-from renderer.mesh import Mesh
+from renderer.bodies import Bodies
+from renderer.camera import OrbitCamera, View
+from renderer.figure import Figure, Pose, paint, place
+from renderer.light import SHADOW_COLOUR, SHADOW_STRENGTH, SUN_SLOPE, encode, shadow
+from renderer.mesh import Quads, plain_shader
 from renderer.relief import Relief
 from renderer.snapshot import Frame
 
 BACKGROUND = paint("#E3E8ED", 0).colour
-TILES = paint("#D3DAE1", 0).colour, paint("#C6CED6", 0).colour
+TILES = np.array([paint("#D3DAE1", 0).colour, paint("#C6CED6", 0).colour])
 TILE = 0.5  # [m]
-TILES_ACROSS = 56  # the ground ends beyond where it has faded
 FADE = 3.0, 12.0  # distances from the camera's target where the ground starts to fade and has faded [m]
+FURTHEST = 4.0  # times these distances, that a camera further away sees them at
 SHADOW_FADED = 5.0  # distance from the camera's target at which the shadow has faded [m]
-FAR = 60.0  # clip plane [m]
+FAR = 200.0  # clip plane [m]
 NEAR_RELIEF = 0.12  # the other one, at least, over a terrain, where one part of the ground hides another [m]
-DRAPE = 72  # quads along either side of the cloth that carries the shadow over a terrain
-# of its colour that is blue, and of 255
-GHOST_SHARE = 0.6
-GHOST_OPACITY = 120
-LIFT = 0.004  # of the cloth above the ground [m]
+LIFT = 0.004  # of a shadow above the ground [m]
+DRAPE = 72  # quads along either side of the cloth that carries a shadow over a terrain, at most
+COARSEST = 24  # texels along a side of one of many shadows, that share as many as a single one has
+CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
 
 
 class Scene:
@@ -46,45 +48,14 @@ class Scene:
         self._rl = raylib
         self.figure = figure
         self._terrain = terrain
-        self._surface, self._ghost = (Mesh(raylib, len(figure.vertices), figure.triangles) for _ in range(2))
-        self._make_shadow()
-        if terrain is None:
-            self._make_floor()
-        else:
-            self._relief = Relief(raylib, terrain, np.array(TILES), BACKGROUND, FADE)
-            self._make_cloth()
+        self._shader = plain_shader(raylib)
+        self._bodies, self._ghosts = (Bodies(raylib, figure, self._shader, ghost) for ghost in (False, True))
+        self._shadows = Quads(raylib)
+        self._texture = None
+        self._pixels = np.zeros((0, 0, 4), np.uint8)
+        self._floor = Quads(raylib, self._shader)
+        self._relief = Relief(raylib, terrain, TILES, BACKGROUND, self._shader) if terrain else None
         raylib.rl_set_clip_planes(figure.scale * max(figure.near, NEAR_RELIEF if terrain else 0.0), figure.scale * FAR)
-
-    def _make_floor(self) -> None:
-        index = np.arange(TILES_ACROSS) - TILES_ACROSS // 2
-        x, y = np.meshgrid(index, index, indexing="ij")
-        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
-        self._tiles = self.figure.scale * TILE * (np.stack([x, y], -1)[:, :, None] + corners).reshape(-1, 2)  # (V, 2)
-        self._tile_colour = np.repeat(np.array(TILES)[((x + y) % 2).ravel()], 4, axis=0)  # (V, 3)
-        quads = 4 * np.arange(x.size)[:, None]
-        self._floor = Mesh(
-            self._rl, 4 * x.size, np.concatenate([quads + np.array(corners) for corners in ((0, 1, 2), (0, 2, 3))])
-        )
-
-    def _make_cloth(self) -> None:
-        index = np.arange((DRAPE + 1) ** 2).reshape(DRAPE + 1, DRAPE + 1)
-        a = index[:-1, :-1].ravel()
-        b = index[:-1, 1:].ravel()
-        c = index[1:, 1:].ravel()
-        d = index[1:, :-1].ravel()
-        self._cloth = Mesh(self._rl, index.size, np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]))
-        self._cloth.cover(self._texture)
-
-    def _make_shadow(self) -> None:
-        raylib = self._rl
-        texels = self.figure.shadow_texels
-        self._shadow = np.zeros((texels, texels, 4), np.uint8)
-        self._shadow[..., :3] = SHADOW_COLOUR
-        pixels = raylib.ffi.cast("void *", self._shadow.ctypes.data)
-        image = raylib.Image(pixels, texels, texels, 1, raylib.PIXELFORMAT_UNCOMPRESSED_R8G8B8A8)
-        self._texture = raylib.load_texture_from_image(image)
-        raylib.set_texture_filter(self._texture, raylib.TEXTURE_FILTER_BILINEAR)
-        raylib.set_texture_wrap(self._texture, raylib.TEXTURE_WRAP_CLAMP)
 
     def focus(self, frame: Frame) -> np.ndarray:
         """Return what the camera follows, (3) [m, world]."""
@@ -97,122 +68,218 @@ class Scene:
         around = self.figure.reach * np.array([-0.5, 0.0, 0.5])
         return float(self._terrain.height(x + around, y + around[:, None]).mean())
 
-    def draw(self, frame: Frame, camera: OrbitCamera) -> None:
-        """Draw over the whole of the current target."""
+    def draw(self, frame: Frame, camera: OrbitCamera, aspect: float, height: int) -> None:
+        """Draw over the whole of the current target; aspect: its width over its height [pixel]."""
         rl = self._rl
-        pose = place(self.figure, frame, self._terrain)
+        figure = self.figure
+        view = camera.view(aspect)
+        scale = figure.scale * min(max(camera.distance / (4.0 * figure.reach), 1.0), FURTHEST)
+        fade = scale * FADE[0], scale * FADE[1]
+        pose = self._seen(place(figure, frame, self._terrain), view)
+        self._cast(pose, camera.target, scale * SHADOW_FADED)
         rl.clear_background((*(int(c) for c in encode(BACKGROUND)), 255))
-        eye = camera.position
-        rl.begin_mode_3d(rl.Camera3D(tuple(eye), tuple(camera.target), (0, 0, 1), FIELD_OF_VIEW, rl.CAMERA_PERSPECTIVE))
-        if self._terrain is None:
+        towards = tuple(camera.looks_at)
+        rl.begin_mode_3d(rl.Camera3D(tuple(view.eye), towards, (0, 0, 1), camera.lens, rl.CAMERA_PERSPECTIVE))
+        rl.rl_disable_color_blend()
+        if self._relief is None:
             # Ground and shadow lie in one plane: no depth of the latter, so that they cannot flicker.
-            if not self.figure.ground_hides:
+            if not figure.ground_hides:
                 rl.rl_disable_depth_test()
-            self._draw_floor(camera.target)
+            self._draw_floor(camera.target, view, fade)
             rl.rl_disable_depth_test()
-            self._draw_shadow(pose, camera.target)
-            rl.rl_enable_depth_test()
         else:
-            aspect = rl.get_screen_width() / rl.get_screen_height()
-            self._relief.draw(camera.target, eye, math.tan(math.radians(FIELD_OF_VIEW / 2)) * math.hypot(1, aspect))
-            self._drape_shadow(pose, camera.target)
-        self._draw_figure(self._surface, pose, eye)
+            self._relief.draw(camera.target, view, fade)
+            rl.rl_disable_depth_mask()  # the cloth hides nothing, not even itself: it is drawn in no particular order
+        rl.rl_enable_color_blend()
+        self._shadows.draw()
+        rl.rl_enable_depth_mask()
+        rl.rl_enable_depth_test()
+        rl.rl_disable_color_blend()
+        self._draw_bodies(self._bodies, pose, view, height)
+        rl.rl_enable_color_blend()
         if frame.ghost is not None:
-            self._draw_figure(self._ghost, place(self.figure, frame.ghost, self._terrain), eye, ghost=True)
+            ghosts = self._seen(place(figure, frame.ghost, self._terrain), view)
+            self._draw_bodies(self._ghosts, ghosts, view, height)
         rl.end_mode_3d()
 
-    def _draw_floor(self, target: np.ndarray) -> None:
-        """Draw tiles around the target; they move by whole pairs of tiles, so the pattern stands still."""
-        pair = 2 * TILE * self.figure.scale
-        (start, end) = self.figure.scale * np.array(FADE)
-        mesh = self._floor
-        origin = np.floor(target[:2] / pair) * pair
-        mesh.vertices[:, :2] = self._tiles + origin
-        distance = np.linalg.norm(mesh.vertices[:, :2] - target[:2], axis=1, keepdims=True)
-        fade = np.clip((distance - start) / (end - start), 0, 1)
-        mesh.colours[:, :3] = encode(self._tile_colour + (BACKGROUND - self._tile_colour) * fade * (2 - fade))
-        mesh.update()
-        mesh.draw()
+    def _seen(self, pose: Pose, view: View) -> Pose:
+        """Return the pose of those copies that may be in the picture."""
+        middles = pose.origin[:, 0]
+        apart = np.linalg.norm(pose.origin - middles[:, None], axis=2)
+        extent = np.where(pose.shape.any((2, 3)), apart, 0.0).max(1) + self.figure.reach
+        seen = view.sees(middles, extent)
+        return pose if seen.all() else pose.of(seen)
 
-    def _cast(
-        self, pose: Pose, target: np.ndarray, level: float, heights: np.ndarray, clear: np.ndarray, margin: float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Bring the shadow onto its texture, and return the corners of the rectangle that this covers.
+    def _draw_bodies(self, bodies: Bodies, pose: Pose, view: View, height: int) -> None:
+        x, y, _ = np.moveaxis(pose.origin, 2, 0)
+        ground = np.zeros(x.shape) if self._terrain is None else self._terrain.height(x, y)
+        bodies.draw(pose, ground, view.eye, view.size(pose.origin[:, 0], self.figure.reach, height))
 
-        target: (3) of the camera; level: height of the plane that the shadow is on [m, world]; all else as for shadow()
+    def _draw_floor(self, target: np.ndarray, view: View, fade: tuple[float, float]) -> None:
+        """Draw the tiles about the target that are in view; they move by whole pairs of tiles: the pattern rests."""
+        side = TILE * self.figure.scale
+        # fewer, larger tiles where the ground is seen from far away
+        side *= 2 ** max(0, math.ceil(math.log2(fade[1] / side / 60)))
+        mesh = self._floor.mesh
+        self._floor.count = _lay_tiles(
+            side, *target[:2], *fade, view.eye, view.axes, view.half, TILES, BACKGROUND, mesh.vertices, mesh.colours
+        )
+        self._floor.update(colours=True)
+        self._floor.draw()
+
+    def _cast(self, pose: Pose, target: np.ndarray, reach: float) -> None:
+        """Bring the shadows of those copies that are near enough onto their texture and quads.
+
+        target: (3) of the camera; reach: where shadows have faded [m]
         """
-        blocks = [(centre - [0, 0, level], axes) for centre, axes in pose.blocks]
-        near = target[:2], self.figure.scale * SHADOW_FADED
-        low, high, opacity = shadow(*pose.limbs, heights, clear, margin, blocks, near, self.figure.shadow_texels)
-        self._shadow[..., 3] = 255 * SHADOW_STRENGTH * opacity
-        self._rl.update_texture(self._texture, self._rl.ffi.cast("void *", self._shadow.ctypes.data))
-        return low, high
+        near = np.hypot(*(pose.origin[:, 0, :2] - target[:2]).T) < reach + 2 * self.figure.reach
+        pose = pose if near.all() else pose.of(near)
+        count = len(pose.shape)
+        if count == 0:
+            self._shadows.count = 0
+            return
+        points = np.stack(pose.limbs[:2], 2)  # (N, L, 2, 3)
+        middles = np.array([centre for centre, _ in pose.blocks]).reshape(-1, count, 3)
+        if self._terrain is None:
+            level = np.zeros(count)
+            below = np.zeros(points.shape[:3])
+        else:
+            # Each shadow is that on the level plane at the middle of the ground beneath; a point of the ground at
+            # another height has that of the point of the plane in line with it and the sun.
+            below = self._terrain.height(points[..., 0], points[..., 1])
+            others = self._terrain.height(middles[..., 0], middles[..., 1])
+            level = np.concatenate([below.reshape(count, -1), others.T], 1).mean(1)
+        side = self._relief.grid.tile / self._relief.grid.quads if self._relief else 0.0
+        heights = points[..., 2] - level[:, None, None]
+        clear = np.maximum(points[..., 2] - below, 0.0)
+        down = np.stack([0 * level, 0 * level, level], -1)
+        low, high, opacity = shadow(
+            *pose.limbs, clear if self._terrain is None else heights, clear, side,
+            [(centre - down, axes) for centre, axes in pose.blocks], (target[:2], reach),
+            max(self.figure.shadow_texels >> round(math.log2(count) / 2), COARSEST),
+        )  # fmt: skip
+        columns = self._show(opacity)
+        if self._terrain is None:
+            # Only the parts that are dark: the software build takes long to fill what is clear.
+            parts = math.gcd(self.figure.shadow_parts, opacity.shape[1])
+            dark = (opacity > 1 / 512).reshape(count, parts, opacity.shape[1] // parts, parts, -1).any((2, 4))
+            copy, row, column = np.nonzero(dark)
+            share = (np.stack([column, row], 1)[:, None] + CORNERS) / parts
+            corners = low[copy, None] + (high - low)[copy, None] * share
+            corners = np.dstack([corners, np.zeros(corners.shape[:2])])
+        else:
+            copy, corners, share = self._drape(low, high, level, side)
+        at = np.stack([copy % columns, copy // columns], 1)[:, None]
+        quads = min(len(corners), self._shadows.most)
+        mesh = self._shadows.mesh
+        mesh.vertices[: 4 * quads] = corners[:quads].reshape(-1, 3)
+        mesh.coordinates[: 4 * quads] = ((at + share) / columns)[:quads].reshape(-1, 2)
+        self._shadows.count = quads
+        self._shadows.update(coordinates=True)
+        mesh.cover(self._texture)
 
-    def _draw_shadow(self, pose: Pose, target: np.ndarray) -> None:
+    def _show(self, opacity: np.ndarray) -> int:
+        """Bring shadows (N, texels, texels) onto one texture, in rows; return how many are in a row."""
+        count, texels, _ = opacity.shape
+        columns = math.ceil(math.sqrt(count))
+        size = columns * texels
         rl = self._rl
-        (starts, ends, _) = pose.limbs
-        heights = np.maximum(np.stack([starts[:, 2], ends[:, 2]], 1), 0.0)
-        low, high = self._cast(pose, target, 0.0, heights, heights)
-        # Only the parts that are dark: the software build takes long to fill what is clear.
-        parts = self.figure.shadow_parts
-        dark = self._shadow[..., 3].reshape(parts, len(self._shadow) // parts, parts, -1).any((1, 3))
-        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
-        rl.rl_set_texture(self._texture.id)
-        rl.rl_begin(rl.RL_QUADS)
-        rl.rl_color4ub(255, 255, 255, 255)
-        for u, v in ((np.argwhere(dark)[:, None, ::-1] + corners) / parts).reshape(-1, 2):
-            rl.rl_tex_coord2f(u, v)
-            rl.rl_vertex3f(*(low + (high - low) * [u, v]), 0.0)
-        rl.rl_end()
-        rl.rl_set_texture(0)
-        rl.rl_draw_render_batch_active()
+        if self._pixels.shape[0] != size:
+            if self._texture is not None:
+                rl.unload_texture(self._texture)
+            self._pixels = np.zeros((size, size, 4), np.uint8)
+            self._pixels[..., :3] = SHADOW_COLOUR
+            pixels = rl.ffi.cast("void *", self._pixels.ctypes.data)
+            image = rl.Image(pixels, size, size, 1, rl.PIXELFORMAT_UNCOMPRESSED_R8G8B8A8)
+            self._texture = rl.load_texture_from_image(image)
+            rl.set_texture_filter(self._texture, rl.TEXTURE_FILTER_BILINEAR)
+            rl.set_texture_wrap(self._texture, rl.TEXTURE_WRAP_CLAMP)
+        alpha = np.zeros((columns * columns, texels, texels), np.uint8)
+        alpha[:count] = 255 * SHADOW_STRENGTH * opacity
+        rows = alpha.reshape(columns, columns, texels, texels).swapaxes(1, 2)
+        self._pixels[..., 3] = rows.reshape(size, size)
+        rl.update_texture(self._texture, rl.ffi.cast("void *", self._pixels.ctypes.data))
+        return columns
 
-    def _drape_shadow(self, pose: Pose, target: np.ndarray) -> None:
-        """Lay the shadow over the terrain: a cloth just above the ground, of the quads that the ground has."""
-        points = np.stack(pose.limbs[:2], 1)  # (N, 2, 3)
-        below = self._terrain.height(points[..., 0], points[..., 1])
-        # The shadow on the level plane at the middle of the ground beneath; a point of the ground at another
-        # height has that of the point of the plane in line with it and the sun.
-        middles = np.array([centre for centre, _ in pose.blocks]).reshape(-1, 3)
-        level = float(np.append(below, self._terrain.height(middles[:, 0], middles[:, 1])).mean())
-        side = self._relief.grid.tile / self._relief.grid.quads
-        low, high = self._cast(
-            pose, target, level, points[..., 2] - level, np.maximum(points[..., 2] - below, 0.0), margin=side
-        )
-        first = np.floor(((low + high) / 2 / side) - DRAPE / 2) * side
-        x, y = np.meshgrid(first[0] + side * np.arange(DRAPE + 1), first[1] + side * np.arange(DRAPE + 1))
-        z = self._terrain.height(x, y)
-        ground = np.stack([x, y], -1)
-        self._cloth.vertices[:] = np.dstack([ground, z + LIFT]).reshape(-1, 3)
+    def _drape(
+        self, low: np.ndarray, high: np.ndarray, level: np.ndarray, side: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lay shadows over the terrain: cloths just above the ground, of the quads that the ground has.
+
+        low, high: (N, 2) corners of the shadows, level: (N) height of their planes [m, world]; side: of a quad [m]
+
+        Returns per quad which copy's it is, its corners (4, 3) [m, world], and where they are on the shadow, (4, 2).
+        """
+        count = len(low)
+        most = min(DRAPE, math.isqrt(self._shadows.most // count))
+        quads = min(most, math.ceil(float((high - low).max()) / side) + 1)
+        first = (np.floor((low + high) / 2 / side - quads / 2) * side)[:, None, None]
+        steps = np.stack(np.meshgrid(*[side * np.arange(quads + 1)] * 2), -1)
+        ground = first + steps
+        z = self._terrain.height(ground[..., 0], ground[..., 1])
         # The texture's margin is clear: beyond it the cloth is, too.
-        self._cloth.coordinates[:] = np.clip(
-            (ground - SUN_SLOPE * (z - level)[..., None] - low) / (high - low), 0, 1
-        ).reshape(-1, 2)
-        self._cloth.update(colours=False, coordinates=True)
-        # The cloth hides nothing, not even itself: it is drawn in no particular order.
-        self._rl.rl_disable_depth_mask()
-        self._cloth.draw()
-        self._rl.rl_enable_depth_mask()
+        plane = ground - SUN_SLOPE * (z - level[:, None, None])[..., None]
+        share = np.clip((plane - low[:, None, None]) / (high - low)[:, None, None], 0, 1)
+        nodes = np.concatenate([ground, (z + LIFT)[..., None], share], -1)
+        around = [nodes[:, b : b + quads, a : a + quads] for a, b in CORNERS]
+        corners = np.stack(around, 3).reshape(-1, 4, 5)
+        used = ((corners[..., 3:] > 0) & (corners[..., 3:] < 1)).all(2).any(1)  # else wholly in the margin
+        copy = np.repeat(np.arange(count), quads * quads)
+        return copy[used], corners[used][..., :3], corners[used][..., 3:]
 
-    def _draw_figure(self, mesh: Mesh, pose: Pose, eye: np.ndarray, ghost: bool = False) -> None:
-        figure = self.figure
-        normals = np.empty_like(figure.normals)
-        glow = np.empty_like(figure.normals)
-        ground = np.zeros(len(figure.normals), np.float32)
-        below = (
-            np.zeros(len(figure.spans))
-            if self._terrain is None
-            else self._terrain.height(pose.origin[:, 0], pose.origin[:, 1])
-        )
-        for group, span in enumerate(figure.spans):
-            mesh.vertices[span] = figure.vertices[span] @ pose.shape[group].T.astype(np.float32) + pose.origin[group]
-            normals[span] = figure.normals[span] @ pose.rotation[group].T.astype(np.float32)
-            glow[span] = pose.glow[group]
-            ground[span] = below[group]
-        colour = (
-            figure.colour + GHOST_SHARE * (BLUE.colour - figure.colour).astype(np.float32) if ghost else figure.colour
-        )
-        mesh.colours[:, :3] = shade(mesh.vertices, normals, colour, figure.gloss, glow, eye, ground, figure.scale)
-        mesh.colours[:, 3] = GHOST_OPACITY if ghost else 255
-        mesh.update()
-        mesh.draw()
+
+@kernel
+def _lay_tiles(
+    side: float,
+    x: float,
+    y: float,
+    start: float,
+    end: float,
+    eye: np.ndarray,
+    axes: np.ndarray,
+    half: np.ndarray,
+    tiles: np.ndarray,
+    background: np.ndarray,
+    vertices: np.ndarray,
+    colours: np.ndarray,
+) -> int:
+    """Write the tiles that are in view, and return how many they are: 0.1 ms, in place of 1.4 in NumPy.
+
+    side: of a tile [m]; x, y: about which they lie [m]; start, end: distances from there at which they start to fade
+    and have faded [m]; eye, axes, half: of a View; tiles: (2, 3) and background: (3) linear colours;
+    vertices: (V, 3) and colours: (V, 4), of quads
+    """
+    radius = side * 0.71
+    margin_x = radius * np.sqrt(1.0 + half[0] * half[0])
+    margin_y = radius * np.sqrt(1.0 + half[1] * half[1])
+    first_i = int(np.floor((x - end) / side))
+    first_j = int(np.floor((y - end) / side))
+    across = int(2 * end / side) + 2
+    count = 0
+    for j in range(first_j, first_j + across):
+        for i in range(first_i, first_i + across):
+            ax = side * (i + 0.5) - eye[0]
+            ay = side * (j + 0.5) - eye[1]
+            az = -eye[2]
+            right = ax * axes[0, 0] + ay * axes[0, 1] + az * axes[0, 2]
+            up = ax * axes[1, 0] + ay * axes[1, 1] + az * axes[1, 2]
+            depth = ax * axes[2, 0] + ay * axes[2, 1] + az * axes[2, 2]
+            if abs(right) - half[0] * depth > margin_x or abs(up) - half[1] * depth > margin_y:
+                continue
+            if 4 * count + 4 > len(vertices):
+                continue
+            if np.hypot(side * (i + 0.5) - x, side * (j + 0.5) - y) > end + radius:
+                continue
+            colour = tiles[(i + j) & 1]
+            for corner in range(4):
+                v = 4 * count + corner
+                px = side * (i + (corner == 1 or corner == 2))
+                py = side * (j + (corner >= 2))
+                share = min(max((np.hypot(px - x, py - y) - start) / (end - start), 0.0), 1.0)
+                share *= 2.0 - share
+                vertices[v] = (np.float32(px), np.float32(py), np.float32(0.0))
+                for k in range(3):
+                    light = colour[k] + (background[k] - colour[k]) * share
+                    colours[v, k] = int(255.0 * light ** (1.0 / 2.2) + 0.5)
+            count += 1
+    return count

@@ -67,9 +67,12 @@ def revolve(start: np.ndarray, end: np.ndarray, profile: np.ndarray, segments: i
     return _sheet(start + along * axis + radius * spoke, n_along * axis + n_out * spoke)
 
 
-def _arc(centre: float, inner: float, radius: float, first: float, last: float, steps: int) -> np.ndarray:
-    """Return profile rows of an arc about (centre, inner), from angle first to last; 0 points outward."""
-    angle = np.linspace(first, last, steps)
+def _arc(centre: float, inner: float, radius: float, first: float, last: float, segments: int) -> np.ndarray:
+    """Return profile rows of an arc about (centre, inner), from angle first to last; 0 points outward.
+
+    segments: around the surface that is turned; the arc gets its share of them, and a little more
+    """
+    angle = np.linspace(first, last, 2 + round(segments * (last - first) / (2 * np.pi) * 0.9))
     return np.stack([centre + radius * np.sin(angle), inner + radius * np.cos(angle), np.sin(angle), np.cos(angle)], 1)
 
 
@@ -80,7 +83,8 @@ def capsule(
     length = np.linalg.norm(np.asarray(end, float) - start)
     lean = np.arcsin(np.clip((radius_start - radius_end) / length, -0.99, 0.99))
     return revolve(start, end, np.concatenate([
-        _arc(0.0, 0.0, radius_start, -np.pi / 2, lean, 6), _arc(length, 0.0, radius_end, lean, np.pi / 2, 6),
+        _arc(0.0, 0.0, radius_start, -np.pi / 2, lean, segments),
+        _arc(length, 0.0, radius_end, lean, np.pi / 2, segments),
     ]), segments)  # fmt: skip
 
 
@@ -89,27 +93,28 @@ def drum(start: np.ndarray, end: np.ndarray, radius: float, bevel: float = 0.25,
     length = np.linalg.norm(np.asarray(end, float) - start)
     b = min(bevel * radius, length / 2)
     return revolve(start, end, np.concatenate([
-        [[0.0, 0.0, -1.0, 0.0]], _arc(b, radius - b, b, -np.pi / 2, 0.0, 4),
-        _arc(length - b, radius - b, b, 0.0, np.pi / 2, 4), [[length, 0.0, 1.0, 0.0]],
+        [[0.0, 0.0, -1.0, 0.0]], _arc(b, radius - b, b, -np.pi / 2, 0.0, segments // 2),
+        _arc(length - b, radius - b, b, 0.0, np.pi / 2, segments // 2), [[length, 0.0, 1.0, 0.0]],
     ]), segments)  # fmt: skip
 
 
 def ball(centre: np.ndarray, radius: float, segments: int = SEGMENTS) -> Shape:
     """Return a sphere."""
-    return revolve(centre, np.add(centre, [0, 0, 1]), _arc(0.0, 0.0, radius, -np.pi / 2, np.pi / 2, 12), segments)
+    return revolve(centre, np.add(centre, [0, 0, 1]), _arc(0.0, 0.0, radius, -np.pi / 2, np.pi / 2, segments), segments)
 
 
-def arrow() -> Shape:
+def arrow(segments: int = SEGMENTS) -> Shape:
     """Return an arrow from the origin to (0, 0, 1), its shaft of radius 0.5, its head of 1.3; scale it to size."""
     return revolve([0, 0, 0], [0, 0, 1], [
         [0.0, 0.0, -1, 0], [0.0, 0.5, -1, 0], [0.0, 0.5, 0, 1], [0.72, 0.5, 0, 1],
         [0.72, 0.5, -1, 0], [0.72, 1.3, -1, 0], [0.72, 1.3, 0.2, 0.98], [1.0, 0.0, 0.2, 0.98],
-    ])  # fmt: skip
+    ], segments)  # fmt: skip
 
 
-def ring(radius: float, thickness: float) -> Shape:
+def ring(radius: float, thickness: float, segments: int = SEGMENTS) -> Shape:
     """Return a torus about the z axis; thickness: radius of its tube [m]."""
-    u, w = np.meshgrid(np.linspace(0, 2 * np.pi, 49), np.linspace(0, 2 * np.pi, 9), indexing="ij")
+    around, across = (np.linspace(0, 2 * np.pi, round(share * segments) + 1) for share in (2.4, 0.4))
+    u, w = np.meshgrid(around, across, indexing="ij")
     normals = np.stack([np.cos(u) * np.cos(w), np.sin(u) * np.cos(w), np.sin(w)], -1)
     return _sheet(np.stack([radius * np.cos(u), radius * np.sin(u), 0 * u], -1) + thickness * normals, normals)
 

@@ -1,4 +1,7 @@
-"""What one frame shows: plain numbers, copied out of whatever produced them."""
+"""What one frame shows: plain numbers, copied out of whatever produced them.
+
+A frame is of one robot, or of N side by side: every array then has a first axis of N.
+"""
 
 import dataclasses
 from typing import Any
@@ -7,7 +10,7 @@ import numpy as np
 
 from renderer.display import RenderError
 
-OPTIONAL = "goal", "push", "target"
+OPTIONAL = "goal", "push", "target", "foot_contact_force"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,9 +19,10 @@ class Frame:
 
     goal: (3) where something should be [m, world], or None
     ghost: another frame of the same, drawn transparent, or None
-    hud: (label, value) rows, from top to bottom
-    fallen: whether the episode counts as failed
+    hud: (label, value) rows, from top to bottom, of the one that is watched
+    fallen: whether the episode counts as failed, or (N) of each
     time: since the start of the episode [s]
+    watched: which of them the camera follows
 
     Raises RenderError, naming the field, if an array has another shape or is not finite.
     """
@@ -26,12 +30,19 @@ class Frame:
     goal: np.ndarray | None = None
     ghost: Any = None
     hud: tuple[tuple[str, str], ...] = ()
-    fallen: bool = False
+    fallen: np.ndarray | bool = False
     time: float = 0.0
+    watched: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the arrays, by name."""
+        """Return the shapes of the arrays of one robot, by name."""
         return {"goal": (3,)}
+
+    @property
+    def many(self) -> tuple[int, ...]:
+        """The axes that arrays have before those of one robot: (N), or none."""
+        name, shape = next((name, shape) for name, shape in self.shapes().items() if name not in OPTIONAL)
+        return np.shape(getattr(self, name))[: -len(shape)]
 
     def __post_init__(self) -> None:
         kind = type(self).__name__.lower()
@@ -39,8 +50,9 @@ class Frame:
             value = getattr(self, name)
             if value is None and name in OPTIONAL:
                 continue
-            if np.shape(value) != shape:
-                raise RenderError(f"{kind}: {name}: expected shape {shape}, got {np.shape(value)}")
+            expected = self.many + shape
+            if np.shape(value) != expected:
+                raise RenderError(f"{kind}: {name}: expected shape {expected}, got {np.shape(value)}")
             if not np.isfinite(value).all():
                 raise RenderError(
                     f"{kind}: {name}: not finite, the simulation has diverged: {np.asarray(value).tolist()}"
@@ -49,23 +61,23 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot(Frame):
-    """The state of one robot at one moment; its goal is where the centre of mass should be.
+    """The state of one robot at one moment, or of many; its goal is where the centre of mass should be.
 
     base_position: (3) of the base origin [m, world]
     base_quaternion: (4) w, x, y, z, turns base into world coordinates
     joint_position: (12) legs FL, FR, RL, RR, each hip, thigh, calf [rad]
     foot_contact_force: (4, 3) of the ground on the feet [N, world]
-    push: (3) kick of the base velocity [m/s, world], drawn for as long as it is given, or None
+    push: (3) kick of the base velocity [m/s, world], drawn for as long as it is not zero, or None
     """
 
     base_position: np.ndarray
     base_quaternion: np.ndarray
     joint_position: np.ndarray
-    foot_contact_force: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((4, 3)))
+    foot_contact_force: np.ndarray | None = None
     push: np.ndarray | None = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the arrays, by name."""
+        """Return the shapes of the arrays of one robot, by name."""
         own = {
             "base_position": (3,),
             "base_quaternion": (4,),
@@ -78,7 +90,7 @@ class Snapshot(Frame):
 
 @dataclasses.dataclass(frozen=True)
 class Scenery(Frame):
-    """Where K solids are at one moment.
+    """Where K solids are at one moment, or many times K.
 
     position: (K, 3) of their middles [m, world]
     quaternion: (K, 4) w, x, y, z, turns their own into world coordinates
@@ -90,11 +102,11 @@ class Scenery(Frame):
     target: np.ndarray | None = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the arrays, by name."""
-        count = np.shape(self.position)[:1]
+        """Return the shapes of the arrays of one robot, by name."""
+        count = np.shape(self.position)[-2:-1]
         return {"position": (*count, 3), "quaternion": (*count, 4), "target": (3,)} | super().shapes()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not np.any(self.quaternion, axis=1).all():
+        if not np.any(self.quaternion, axis=-1).all():
             raise RenderError(f"scenery: quaternion: of length 0: {np.asarray(self.quaternion).tolist()}")

@@ -80,22 +80,25 @@ class Solids(Figure):
     def pose(self, frame: Scenery) -> Pose:
         """Return where the solids are in a frame."""
         position = np.asarray(frame.position, float)
-        if len(position) != self._count:
-            raise RenderError(f"scenery: position: expected shape {(self._count, 3)}, got {position.shape}")
-        turns = np.array([rotation(quaternion) for quaternion in frame.quaternion])
-        pose = Pose.hidden(self._count - GOAL)
+        if position.shape[-2] != self._count:
+            expected = (*position.shape[:-2], self._count, 3)
+            raise RenderError(f"scenery: position: expected shape {expected}, got {position.shape}")
+        position = position.reshape(-1, self._count, 3)
+        turns = rotation(np.reshape(frame.quaternion, position.shape[:2] + (4,)))
+        pose = Pose.hidden(len(position), self._count - GOAL)
         pose.put(slice(0, self._count), position, turns)
-        middles = position[self._limbs]
-        along = self._halves[:, None] * turns[self._limbs, :, 2]
+        middles = position[:, self._limbs]
+        along = self._halves[:, None] * turns[:, self._limbs][..., 2]
         pose.limbs = middles - along, middles + along, self._radii
-        pose.blocks = tuple((position[i], axes @ turns[i].T) for i, axes in self._axes.items())
+        pose.blocks = tuple((position[:, i], axes @ turns[:, i].swapaxes(1, 2)) for i, axes in self._axes.items())
         return pose
 
     def focus(self, frame: Scenery, ground: Callable[[float, float], float]) -> np.ndarray:
         """Return what the camera follows."""
         if frame.target is not None:
-            return np.asarray(frame.target, float)
-        return (np.min(frame.position, axis=0) + np.max(frame.position, axis=0)) / 2
+            return np.reshape(frame.target, (-1, 3))[frame.watched].astype(float)
+        position = np.reshape(frame.position, (-1, self._count, 3))[frame.watched]
+        return (np.min(position, axis=0) + np.max(position, axis=0)) / 2
 
 
 def _check(index: int, solid: Solid) -> None:

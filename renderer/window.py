@@ -13,11 +13,14 @@ from renderer.display import RenderError, is_software, load_raylib, quiet_standa
 from renderer.hud import Hud
 from renderer.model import Model
 from renderer.scene import Scene
+from renderer.smoothing import Smoother, compact
 from renderer.snapshot import Frame
 from renderer.solids import Solid, Solids
 
 HELP = "space pause  ·  R reset  ·  arrows push  ·  drag orbit  ·  wheel zoom  ·  V view  ·  Esc close"
-OVERSAMPLE = 2  # the picture is drawn twice as wide and high and averaged: smooth edges in every build of raylib
+OVERSAMPLE = 2  # what a visible window shows is drawn twice as wide and high and averaged; captures are smoothed
+
+RGBA_BYTES = 0x1908, 0x1401  # GL_RGBA, GL_UNSIGNED_BYTE
 
 
 class Window:
@@ -31,6 +34,7 @@ class Window:
     terrain: the ground; None for level ground at height 0
     reach: half the size of what the camera looks at [m]: required of solids, a robot has its own
     view: azimuth and elevation of the camera at first [deg]
+    across: how large the ground is that it shows at first [m]; 0 for as near as one robot asks for
 
     Space pauses, R asks for a reset, the arrow keys ask for a push, Esc closes; the caller reads
     the properties and obeys. The mouse orbits and zooms, V returns to the first view. Raises
@@ -48,6 +52,7 @@ class Window:
         terrain: Terrain | None = None,
         reach: float | None = None,
         view: tuple[float, float] = VIEW,
+        across: float = 0.0,
     ) -> None:
         figure = Model(subject) if isinstance(subject, Robot) else Solids(subject, reach)
         self.width = width
@@ -63,9 +68,8 @@ class Window:
         if self._software and visible:
             raise RenderError("this process records without a display, so it cannot show a window; start another")
         rl.set_config_flags(0 if visible else rl.FLAG_WINDOW_HIDDEN)
-        oversize = OVERSAMPLE if self._software else 1
         with quiet_standard_output() if self._software else contextlib.nullcontext():
-            rl.init_window(width * oversize, height * oversize, title)
+            rl.init_window(width, height, title)
         if not rl.is_window_ready():
             raise RenderError(
                 "no window could be opened: it takes a display with OpenGL 3.3, "
@@ -74,16 +78,24 @@ class Window:
         rl.set_target_fps(fps if visible else 0)
         # The software build has no textures to draw to; a hidden window's own pixels are undefined in OpenGL.
         self._canvas = self._small = None
+        over = OVERSAMPLE if visible else 1
         if self._software:
             rl.begin_drawing()  # the first end of a frame handles the window's creation and wipes the picture
             rl.end_drawing()
         else:
-            self._canvas = rl.load_render_texture(width * OVERSAMPLE, height * OVERSAMPLE)
+            self._canvas = rl.load_render_texture(width * over, height * over)
+        if visible:
             self._small = rl.load_render_texture(width, height)
             rl.set_texture_filter(self._canvas.texture, rl.TEXTURE_FILTER_BILINEAR)
         self._scene = Scene(rl, figure, terrain)
-        self._hud = Hud(rl, title, OVERSAMPLE)
-        self.camera = OrbitCamera(figure.reach, terrain, figure.scale, view)
+        self._hud = Hud(rl, title, over)
+        self._text = np.zeros((0, 4), int)  # boxes of what is written
+        self._smoother = Smoother(width, height, red=2 if self._software else 0)  # the software build stores blue first
+        self._read = None
+        if not self._software:  # raylib's own function allocates the picture anew, which takes longer than to read it
+            kind = "void (*)(int, int, int, int, unsigned int, unsigned int, void *)"
+            self._read = rl.ffi.cast(kind, rl.rl_get_proc_address("glReadPixels"))
+        self.camera = OrbitCamera(figure.reach, terrain, figure.scale, view, across)
 
     def draw(self, frame: Frame) -> None:
         """Draw one frame, show it if visible, and read keyboard and mouse."""
@@ -104,8 +116,8 @@ class Window:
             self._read_input()
 
     def _paint(self, frame: Frame) -> None:
-        self._scene.draw(frame, self.camera)
-        self._hud.draw(frame, self._paused, self.height, HELP if self.visible else "")
+        self._scene.draw(frame, self.camera, self.width / self.height, self.height)
+        self._text = self._hud.draw(frame, self._paused, self.height, HELP if self.visible else "")
 
     def _shrink(self) -> None:
         """Draw the canvas at the window's size; textures are stored from the bottom up, hence the minus."""
@@ -160,22 +172,32 @@ class Window:
 
     def capture(self) -> np.ndarray:
         """Return the last frame, (height, width, 3) uint8, red green blue, from the top."""
+        return compact(self.develop(*self.grab()))
+
+    def grab(self, into: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the graphics library has of the last frame: bytes, and the boxes of text; for develop().
+
+        into: (height, width, 4) uint8 to write to, or None
+        """
         rl = self._rl
-        if self._software:
+        pixels = np.empty((self.height, self.width, 4), np.uint8) if into is None else into
+        if self._read is None:
             image = rl.load_image_from_screen()
-        else:
+            pixels[:] = np.frombuffer(rl.ffi.buffer(image.data, pixels.size), np.uint8).reshape(pixels.shape)
+            rl.unload_image(image)
+            return pixels, self._text
+        if self.visible:
             rl.begin_texture_mode(self._small)
             self._shrink()
             rl.end_texture_mode()
-            image = rl.load_image_from_texture(self._small.texture)
-        shape = image.height, image.width, 4
-        pixels = np.frombuffer(rl.ffi.buffer(image.data, image.height * image.width * 4), np.uint8).reshape(shape)[::-1]
-        frame = (
-            _halve(pixels)[..., 2::-1] if self._software else pixels[..., :3]
-        )  # the software build stores blue first
-        frame = np.ascontiguousarray(frame)
-        rl.unload_image(image)
-        return frame
+        rl.rl_enable_framebuffer((self._small or self._canvas).id)
+        self._read(0, 0, self.width, self.height, *RGBA_BYTES, rl.ffi.cast("void *", pixels.ctypes.data))
+        rl.rl_disable_framebuffer()
+        return pixels, self._text
+
+    def develop(self, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Return the picture, (height, width, 3) uint8, of what grab() returned, until the next one; on any thread."""
+        return pixels[::-1, :, :3] if self.visible else self._smoother.smooth(pixels, text)
 
     def close(self) -> None:
         """Close the window; closing twice is harmless."""
@@ -187,18 +209,3 @@ class Window:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: types.TracebackType | None) -> None:
         self.close()
-
-
-def _halve(pixels: np.ndarray) -> np.ndarray:
-    """Return the mean of every two by two pixels, rounded down: (H, W, 4) uint8 to (H / 2, W / 2, 4).
-
-    Four channels at a time in one word, half the time of sums in 16 bits: 6 ms for 1920 x 1080.
-    """
-    words = pixels.view(np.uint32)[..., 0]
-    rows = _mean(words[::2], words[1::2])
-    return _mean(rows[:, ::2], rows[:, 1::2]).view(np.uint8).reshape(*rows.shape[:1], -1, 4)
-
-
-def _mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    # a + b = 2 (a & b) + (a ^ b), per byte; the mask keeps a byte's last bit out of its neighbour
-    return (a & b) + (((a ^ b) & np.uint32(0xFEFEFEFE)) >> 1)

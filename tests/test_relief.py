@@ -11,10 +11,10 @@ import pytest
 
 from physics import load_robot, terrain
 from renderer import Snapshot
-from renderer.camera import CLEARANCE, OrbitCamera
-from renderer.light import SHADOW_TEXELS, SUN, encode, shade, shadow
+from renderer.camera import CLEARANCE, OrbitCamera, View
+from renderer.light import SHADOW_TEXELS, SUN, encode, shadow, surfaces
 from renderer.model import STEM, Model, place
-from renderer.relief import CHUNK, DETAIL, FINEST, around, divide, in_view, make_patch
+from renderer.relief import CHUNK, DETAIL, FINEST, around, divide, make_patch
 from renderer.scene import TILES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -61,14 +61,6 @@ def test_patches_lie_on_the_ground(quads, place_of):
     side = grid.tile / quads
     index = np.stack(np.meshgrid(*[np.arange(CHUNK * quads)] * 2), -1)[:, :, None] + [[0, 0], [1, 0], [1, 1], [0, 1]]
     np.testing.assert_allclose(corners[..., :2], np.array(place_of) * grid.chunk + side * index, atol=1e-5)
-
-
-def test_triangles_are_those_of_the_quads():
-    made = patch(STAIRS)
-    points = made.corners.reshape(-1, 3)[made.triangles].astype(float)
-    area = np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]) / 2
-    assert area[:, 2].sum() == pytest.approx(divide(0.1).chunk ** 2, rel=1e-5)  # the skirt, upright, adds none
-    assert (area[:, 2] > -1e-6).all()
 
 
 def test_skirts_close_the_gaps_between_finenesses():
@@ -170,13 +162,17 @@ def test_the_ground_around_the_camera_is_drawn_whole():
 
 def test_what_is_out_of_the_picture_is_not_drawn():
     forward = np.array([0.6, 0.0, -0.8])
-    aside = np.array([0.0, 1.0, 0.0])
-    assert in_view(5 * forward, 0.1, forward, 0.5)
-    assert in_view(5 * forward + 2.4 * aside, 0.1, forward, 0.5)
-    assert not in_view(5 * forward + 2.7 * aside, 0.1, forward, 0.5)
-    assert in_view(5 * forward + 2.7 * aside, 0.2, forward, 0.5)
-    assert not in_view(-2 * forward, 0.5, forward, 0.5)
-    assert in_view(-0.3 * forward, 0.5, forward, 0.5)
+    right = np.array([0.0, -1.0, 0.0])
+    up = np.cross(right, forward)
+    view = View(np.zeros(3), np.stack([right, up, forward]), np.array([0.5, 0.25]))
+    for aside, half in ((right, 0.5), (-right, 0.5), (up, 0.25), (-up, 0.25)):
+        beyond = half + 0.2 * math.hypot(1, half) / 5  # a ball of 0.2 m, 5 m away, touches the edge
+        assert view.sees(5 * forward + 5 * 0.99 * beyond * aside, 0.2)
+        assert not view.sees(5 * forward + 5 * 1.01 * beyond * aside, 0.2)
+    assert view.sees(np.array([5 * forward, -2 * forward, -0.3 * forward]), 0.5).tolist() == [True, False, True]
+    # the ray through a point of the picture meets what is drawn there
+    ray = view.ray(1.0, -1.0)
+    np.testing.assert_allclose(ray / (ray @ forward), forward + 0.5 * right - 0.25 * up, atol=1e-12)
 
 
 def walled():
@@ -231,28 +227,39 @@ def test_the_goal_stands_on_the_ground():
     pose = place(Model(robot), snapshot, STAIRS)
     ground = STAIRS.height(1.0, 0.3)
     assert ground > 0.5
-    np.testing.assert_allclose(pose.origin[STEM], [1.0, 0.3, ground])
-    assert pose.shape[STEM, 2, 2] == pytest.approx(1.9 - ground)
+    np.testing.assert_allclose(pose.origin[0, STEM], [1.0, 0.3, ground])
+    assert pose.shape[0, STEM, 2, 2] == pytest.approx(1.9 - ground)
 
 
-def test_shade_counts_from_the_ground():
+def test_light_counts_from_the_ground():
     draw = np.random.default_rng(0)
     points, normals = draw.normal(size=(2, 50, 3)).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    paint = np.full((50, 3), 0.5), np.zeros(50, np.float32), np.zeros((50, 3))
-    up = np.array([0, 0, 4.0], np.float32)
-    level = shade(points, normals, *paint, np.array([5.0, 0, 2.0]))
-    raised = shade(points + up, normals, *paint, np.array([5.0, 0, 2.0]) + up, np.full(50, 4.0, np.float32))
-    assert np.abs(level.astype(int) - raised).max() <= 1
-    assert np.abs(level.astype(int) - shade(points + up, normals, *paint, np.array([5.0, 0, 2.0]) + up)).max() > 5
+    grey = np.full((50, 3), 0.5, np.float32), np.zeros(50, np.float32), np.array([[0, 50]])
+    turn = np.eye(3)[None, None]
+
+    def lit(height, ground):
+        out = np.zeros((50, 3), np.float32), np.zeros((50, 4), np.uint8)
+        at = np.array([[[0, 0, height]]])
+        glow = np.zeros((1, 1, 3))
+        eye = np.array([5.0, 0, 2.0 + height])
+        surfaces(points, normals, *grey, turn, turn, at, glow, np.array([[ground]]), eye, 1.0, 200, *out)
+        np.testing.assert_allclose(out[0], points + [0, 0, height], atol=1e-5)
+        assert (out[1][:, 3] == 200).all()
+        return out[1].astype(int)
+
+    assert np.abs(lit(0.0, 0.0) - lit(4.0, 4.0)).max() <= 1
+    assert np.abs(lit(0.0, 0.0) - lit(4.0, 0.0)).max() > 5
 
 
 def test_shadows_lie_where_the_sun_throws_them():
-    start = np.array([[0.0, 0.0, 1.0]])
-    end = np.array([[0.0, 0.0, 1.001]])
+    start = np.array([[[0.0, 0.0, 1.0]]])
+    end = np.array([[[0.0, 0.0, 1.001]]])
     radius = np.array([0.05])
     # a ball 0.4 m above the plane, 0.1 m above the ground beneath it
-    low, high, opacity = shadow(start, end, radius, np.array([[0.4, 0.4]]), np.array([[0.1, 0.1]]), margin=0.2)
+    above = np.array([[[0.4, 0.4]]])
+    of_one = shadow(start, end, radius, above, np.array([[[0.1, 0.1]]]), margin=0.2)
+    low, high, opacity = (x[0] for x in of_one)
     grid = low + (high - low) * (np.arange(SHADOW_TEXELS)[:, None] + 0.5) / SHADOW_TEXELS
     weight = opacity / opacity.sum()
     middle = [(weight.sum(0) * grid[:, 0]).sum(), (weight.sum(1) * grid[:, 1]).sum()]
@@ -260,7 +267,7 @@ def test_shadows_lie_where_the_sun_throws_them():
     dark = grid[opacity.max(0) > 0.01, 0]
     assert low[0] + 0.2 < dark[0]
     assert dark[-1] < high[0] - 0.2
-    *_, softer = shadow(start, end, radius, np.array([[0.4, 0.4]]), np.array([[0.6, 0.6]]), margin=0.2)
+    *_, softer = shadow(start, end, radius, above, np.array([[[0.6, 0.6]]]), margin=0.2)
     assert softer.max() < opacity.max()
 
 

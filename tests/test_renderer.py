@@ -1,5 +1,6 @@
 """The renderer: its kinematics by hand and in MuJoCo, solids and shadows by rays, and pictures without a display."""
 
+import dataclasses
 import itertools
 import math
 import pathlib
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 
 from physics import load_robot
-from renderer import Recorder, RenderError, Scenery, Snapshot, Window, display, offscreen_display
+from renderer import Film, Recorder, RenderError, Scenery, Snapshot, Window, display, offscreen_display
 from renderer.camera import FIELD_OF_VIEW, OrbitCamera
 from renderer.figure import GOAL, MOST_VERTICES, STEM
 from renderer.kinematics import CALF, FOOT, HIP, THIGH, leg_frames, rotation
 from renderer.light import SUN, shadow
 from renderer.model import GROUPS, Model, place
+from renderer.recorder import brightness_and_colour
+from renderer.smoothing import Smoother, compact
 from renderer.solids import Solids
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -47,6 +50,13 @@ except RenderError as error:
 """
 
 
+def legs_of(robot, snapshot):
+    """Return points (4, 4, 3) and rotations (4, 3, 3, 3) of the legs of a snapshot's only robot."""
+    places = snapshot.base_position[None], snapshot.base_quaternion[None], snapshot.joint_position[None]
+    points, links = leg_frames(robot, *places)
+    return points[0], links[0]
+
+
 def standing(robot, **changes):
     state = {
         "base_position": np.array([0, 0, robot.home_height]),
@@ -70,7 +80,7 @@ def test_kinematics_by_hand():
     robot = load_robot("go1")
     joints = np.zeros(12)
     joints[:3] = np.pi / 2, 0, -np.pi / 2
-    points, links = leg_frames(robot, standing(robot, base_position=np.array([1.0, 2.0, 3.0]), joint_position=joints))
+    points, links = legs_of(robot, standing(robot, base_position=np.array([1.0, 2.0, 3.0]), joint_position=joints))
     # The hip turned a quarter about x lays left (y) upwards and down (-z) to the left.
     np.testing.assert_allclose(points[0, HIP], [1.1881, 2.04675, 3.0], atol=1e-9)
     np.testing.assert_allclose(points[0, THIGH], [1.1881, 2.04675, 3.08], atol=1e-9)
@@ -85,7 +95,7 @@ def test_kinematics_by_hand():
 @pytest.mark.parametrize("name", ROBOTS)
 def test_feet_touch_the_ground_at_home(name):
     robot = load_robot(name)
-    points, _ = leg_frames(robot, standing(robot))
+    points, _ = legs_of(robot, standing(robot))
     np.testing.assert_allclose(points[:, FOOT, 2], robot.foot_radius, atol=0.02)
     assert (np.sign(points[:, FOOT, 0]) == [1, 1, -1, -1]).all()
     assert (np.sign(points[:, FOOT, 1]) == [1, -1, 1, -1]).all()
@@ -109,7 +119,7 @@ def test_kinematics_agree_with_mujoco(name):
     data = mujoco.MjData(model)
     data.qpos[:] = np.concatenate([snapshot.base_position, snapshot.base_quaternion, snapshot.joint_position])
     mujoco.mj_kinematics(model, data)
-    points, links = leg_frames(robot, snapshot)
+    points, links = legs_of(robot, snapshot)
     for leg in range(4):
         np.testing.assert_allclose(points[leg, FOOT], data.site(f"f{leg}").xpos, atol=1e-9)
         for joint in range(3):
@@ -128,7 +138,7 @@ def test_solids_face_outwards_and_rest_on_the_ground(name):
     np.testing.assert_allclose(np.linalg.norm(model.normals, axis=1), 1, atol=1e-3)
     pose = place(model, standing(robot))
     lowest = min(
-        (model.vertices[span] @ pose.shape[g].T + pose.origin[g])[:, 2].min()
+        (model.vertices[span] @ pose.shape[0, g].T + pose.origin[0, g])[:, 2].min()
         for g, span in zip(range(GROUPS), model.spans, strict=True)
     )
     assert abs(lowest) < 0.02
@@ -137,14 +147,14 @@ def test_solids_face_outwards_and_rest_on_the_ground(name):
 def test_markers_appear_only_when_given():
     robot = load_robot("go1")
     model = Model(robot)
-    assert not place(model, standing(robot)).shape[18:].any()
+    assert not place(model, standing(robot)).shape[0, 18:].any()
     force = np.zeros((4, 3))
     force[2] = 0, 0, 50.0
     shown = place(
         model, standing(robot, foot_contact_force=force, push=np.array([0, 1.0, 0]), goal=np.array([1.0, 0, 0.3]))
     )
-    assert [bool(shown.shape[g].any()) for g in range(18, GROUPS)] == [False, False, True, False, True, True, True]
-    np.testing.assert_allclose(shown.rotation[22] @ [0, 0, 1], [0, 1, 0], atol=1e-12)
+    assert [bool(shown.shape[0, g].any()) for g in range(18, GROUPS)] == [False, False, True, False, True, True, True]
+    np.testing.assert_allclose(shown.rotation[0, 22] @ [0, 0, 1], [0, 1, 0], atol=1e-12)
 
 
 def test_snapshots_that_cannot_be_drawn_are_refused():
@@ -262,6 +272,8 @@ def test_frames_of_the_wrong_shape_are_refused(tmp_path):
 
 IDENTITY = np.array([1.0, 0, 0, 0])
 SKEW = np.array([0.8, 0.5, 0.1, 0.3]) / np.linalg.norm([0.8, 0.5, 0.1, 0.3])
+NO_LIMBS = tuple(np.zeros(shape) for shape in ((1, 0, 3), (1, 0, 3), (0,), (1, 0, 2), (1, 0, 2)))
+OFFSETS = np.arange(-0.4, 0.5, 0.1)
 SOLIDS = {"box": (0.3, 0.1, 0.2), "ball": (0.25,), "rod": (0.1, 0.2), "disc": (0.3, 0.04)}
 
 
@@ -288,12 +300,12 @@ def test_solids_have_their_size_and_face_outwards(kind, extent):
     assert (np.einsum("ij,ij->i", area, normals) > -1e-9).all()
     # A quarter turn about x lays z along -y.
     pose = place(figure, scenery([0, 0, 3], [1, 2, 3], quaternion=np.array([1, 1, 0, 0])))
-    np.testing.assert_allclose(pose.shape[1] @ [0, 0, 1], [0, -1, 0], atol=1e-12)
-    np.testing.assert_allclose(pose.origin[:2], [[0, 0, 3], [1, 2, 3]])
-    assert not pose.shape[[GOAL, STEM]].any()
+    np.testing.assert_allclose(pose.shape[0, 1] @ [0, 0, 1], [0, -1, 0], atol=1e-12)
+    np.testing.assert_allclose(pose.origin[0, :2], [[0, 0, 3], [1, 2, 3]])
+    assert not pose.shape[0, [GOAL, STEM]].any()
     shown = place(figure, scenery([0, 0, 3], [1, 2, 3], goal=np.array([4.0, 5, 6])))
-    np.testing.assert_allclose(shown.origin[[GOAL, STEM]], [[4, 5, 6], [4, 5, 0]])
-    np.testing.assert_allclose(shown.shape[STEM], np.diag([1, 1, 6.0]))
+    np.testing.assert_allclose(shown.origin[0, [GOAL, STEM]], [[4, 5, 6], [4, 5, 0]])
+    np.testing.assert_allclose(shown.shape[0, STEM], np.diag([1, 1, 6.0]))
 
 
 @pytest.mark.parametrize(
@@ -360,8 +372,8 @@ def test_shadows_are_where_rays_to_the_sun_meet_solids(kind, quaternion):
     centre = np.array([0.4, -0.2, 0.4])
     pose = place(Solids([solid(kind)], 1.0), scenery(centre, quaternion=quaternion))
     starts, ends, radii = pose.limbs
-    heights = np.stack([starts[:, 2], ends[:, 2]], 1)
-    low, high, opacity = shadow(starts, ends, radii, heights, heights, blocks=pose.blocks, texels=64)
+    heights = np.stack([starts[..., 2], ends[..., 2]], 2)
+    low, high, opacity = (x[0] for x in shadow(starts, ends, radii, heights, heights, blocks=pose.blocks, texels=64))
     grid = low + (high - low) * (np.arange(64)[:, None] + 0.5) / 64
     points = np.stack([*np.meshgrid(grid[:, 0], grid[:, 1]), np.zeros((64, 64))], -1).reshape(-1, 3)
     hidden = hits(kind, SOLIDS[kind], (points - centre) @ R, SUN @ R).reshape(64, 64)
@@ -372,8 +384,8 @@ def test_shadows_are_where_rays_to_the_sun_meet_solids(kind, quaternion):
     if kind == "box":
         sunk, raised = (
             shadow(
-                *(np.zeros((0, *n)) for n in ((3,), (3,), (), (2,), (2,))),
-                blocks=[(np.array([0, 0, z]), np.diag([0.2, 0.2, h]))],
+                *NO_LIMBS,
+                blocks=[(np.array([[0, 0, z]]), np.diag([0.2, 0.2, h])[None])],
             )
             for z, h in ((0, 0.2), (0.1, 0.1))
         )
@@ -382,9 +394,9 @@ def test_shadows_are_where_rays_to_the_sun_meet_solids(kind, quaternion):
 
 
 def test_shadows_fade_with_the_distance_from_the_camera_target():
-    none = (np.zeros((0, *n)) for n in ((3,), (3,), (), (2,), (2,)))
-    wall = np.array([0, 0, 0.5]), np.diag([100.0, 0.2, 0.5])
-    low, high, opacity = shadow(*none, blocks=[wall], near=(np.array([1.0, 0]), 4.0), texels=128)
+    wall = np.array([[0, 0, 0.5]]), np.diag([100.0, 0.2, 0.5])[None]
+    of_one = shadow(*NO_LIMBS, blocks=[wall], near=(np.array([1.0, 0]), 4.0), texels=128)
+    low, high, opacity = (x[0] for x in of_one)
     assert -3.5 < low[0] < -2.9  # the wall is longer
     assert 4.9 < high[0] < 5.5
     x = low[0] + (high[0] - low[0]) * (np.arange(128) + 0.5) / 128 - 1.0
@@ -484,3 +496,145 @@ def test_pictures_of_solids(way, tmp_path):
     column, row = seen_at(camera, (-0.4, 0.3, 0.3)).astype(int)
     assert blue[row, column]
     assert pictures["goal"][row, column, 2] > 1.5 * pictures["goal"][row, column, 0]
+
+
+def test_many_robots_lie_as_each_by_itself():
+    robot = load_robot("go1")
+    model = Model(robot)
+    one = turned(standing(robot))
+    other = standing(robot, push=np.array([0, 0.5, 0]), goal=np.array([1.0, 2.0, 0.4]), fallen=True)
+    push = np.stack([np.zeros(3), other.push])
+    goal = np.stack([other.goal, other.goal])
+    state = (np.stack([getattr(s, name) for s in (one, other)]) for name in ("base_position", "base_quaternion"))
+    both = Snapshot(
+        *state,
+        np.stack([one.joint_position, other.joint_position]),
+        push=push,
+        goal=goal,
+        fallen=np.array([False, True]),
+        watched=1,
+    )
+    pose = place(model, both)
+    for index, alone in enumerate((dataclasses.replace(one, goal=other.goal, push=push[0]), other)):
+        expected = place(model, alone)
+        for name in ("shape", "rotation", "origin", "glow"):
+            np.testing.assert_allclose(getattr(pose, name)[index], getattr(expected, name)[0], atol=1e-12)
+        for mine, his in zip(pose.limbs[:2], expected.limbs[:2], strict=True):
+            np.testing.assert_allclose(mine[index], his[0], atol=1e-12)
+    np.testing.assert_array_equal(model.focus(both, lambda x, y: 0.0), model.focus(other, lambda x, y: 0.0))
+    with pytest.raises(RenderError, match=r"joint_position: expected shape \(2, 12\), got \(12,\)"):
+        dataclasses.replace(both, joint_position=one.joint_position)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_details_lessen_with_distance(name):
+    model = Model(load_robot(name))
+    level = model
+    while coarser := level.coarser():
+        assert len(coarser.vertices) < 0.8 * len(level.vertices)
+        for span, other in zip(model.spans, coarser.spans, strict=True):
+            a = model.vertices[span]
+            b = coarser.vertices[other]
+            np.testing.assert_allclose(np.ptp(a, 0), np.ptp(b, 0), rtol=0.35, atol=0.02)
+        level = coarser
+    assert len(level.vertices) < 0.3 * len(model.vertices)
+
+
+def test_smoothing_blends_edges_and_nothing_else():
+    height, width = 60, 80
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    fine = np.stack([np.where(0.31 * (x + dx) + 4 < y + dy, 40, 200) for dx in OFFSETS for dy in OFFSETS]).mean(0)
+    drawn = np.where(0.31 * x + 4 < y, 40, 200)
+    pixels = np.repeat(drawn[::-1, :, None], 4, 2).astype(np.uint8)  # from the bottom
+    smoothed = Smoother(width, height).smooth(pixels).astype(int)
+    away = np.abs(0.31 * x + 4 - y) > 2.5
+    assert (smoothed[away] == drawn[away][:, None]).all()
+    inner = (x > 12) & (x < 68)  # edges are followed into the picture
+    assert np.abs(smoothed[..., 0] - fine)[inner].mean() < 0.45 * np.abs(drawn - fine)[inner].mean()
+    kept = Smoother(width, height).smooth(pixels, np.array([[0, 0, width, height]]))
+    assert (kept == drawn[..., None]).all()
+    colours = np.random.default_rng(0).integers(0, 255, (height, width, 4), np.uint8)
+    everything = np.array([[0, 0, width, height]])
+    swapped = Smoother(width, height, red=2).smooth(colours, everything)
+    np.testing.assert_array_equal(swapped, colours[::-1, :, 2::-1])
+    np.testing.assert_array_equal(compact(swapped), swapped)
+
+
+def test_colours_of_videos_are_those_of_the_standard():
+    frame = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    frame[:2, :2] = 255
+    frame[2:, :2] = 0
+    planes = brightness_and_colour(frame).astype(float)
+    share = frame / 255
+    y = 16 + share @ [65.481, 128.553, 24.966]
+    np.testing.assert_allclose(planes[:24].reshape(4, 6), y, atol=1.1)
+    quads = share.reshape(2, 2, 3, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(planes[24:30].reshape(2, 3), 128 + quads @ [-37.797, -74.203, 112.0], atol=1.5)
+    np.testing.assert_allclose(planes[30:].reshape(2, 3), 128 + quads @ [112.0, -93.786, -18.214], atol=1.5)
+    assert planes[0] == 235
+    assert planes[12] == 16
+
+
+def test_a_failing_recording_is_told_by_the_film(tmp_path):
+    window = types.SimpleNamespace(
+        width=64, height=64, grab=lambda into: (into, None), develop=lambda pixels, _: pixels[:, :32, :3]
+    )
+    with (
+        pytest.raises(RenderError, match=r"expected a frame of shape \(64, 64, 3\)"),
+        Recorder(tmp_path / "walk.mp4", 64, 64) as video,
+        Film(window, video) as film,
+    ):
+        film.take()
+        film.take()
+    assert not list(tmp_path.iterdir())
+
+
+MANY = f"""
+import sys
+import numpy as np
+from physics import load_robot
+from renderer import RenderError, Snapshot, Window, offscreen_display
+
+robot = load_robot("go1")
+def shot(places, watched=0):
+    places = np.array(places) + [0, 0, robot.home_height]
+    n = len(places)
+    level, home = ([x] * n for x in ([1.0, 0, 0, 0], robot.home_joints.ravel()))
+    frame = Snapshot(places, level, home, watched=watched)
+    with Window(robot, {WIDTH}, {HEIGHT}, visible=False, across=6.0) as window:
+        window.draw(frame)
+        return window.capture(), np.array([window.camera.position, window.camera.target])
+
+try:
+    with offscreen_display((sys.argv[1],)):
+        grid = [(1.5 * (i - 4), 1.5 * (j - 4), 0.0) for i in range(9) for j in range(9)]
+        one, camera = shot([(0, 0, 0)])
+        np.savez(sys.argv[2], one=one, camera=camera, many=shot(grid, 40)[0], again=shot(grid, 40)[0])
+except RenderError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("way", ["xvfb", "software"])
+def test_pictures_of_many(way, tmp_path):
+    target = tmp_path / "pictures.npz"
+    run = subprocess.run(
+        [sys.executable, "-c", MANY, way, str(target)],
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    if run.returncode and "no display to record on" in run.stderr:
+        pytest.skip(f"{way}: not installed here")
+    assert run.returncode == 0, run.stderr
+    pictures = {name: picture.astype(int) for name, picture in np.load(target).items() if name != "camera"}
+    camera = np.load(target)["camera"]
+    np.testing.assert_array_equal(pictures["many"], pictures["again"])
+    seen = 0
+    for i, j in itertools.product(range(-4, 5), repeat=2):
+        column, row = seen_at(camera, (1.5 * i, 1.5 * j, 0.27)).astype(int)
+        if not (8 <= column < WIDTH - 8 and 8 <= row < HEIGHT - 8) or (row < 72 and column < 150):  # under the text
+            continue
+        seen += 1
+        around = np.s_[row - 6 : row + 7, column - 6 : column + 7]
+        changed = np.abs(pictures["many"] - pictures["one"])[around].max(-1) > 40
+        assert changed.sum() > 20 or (i, j) == (0, 0)
+    assert seen > 12

@@ -1,6 +1,7 @@
-"""One robot of a checkpoint, step by step, for a window or a recording."""
+"""Robots of a checkpoint, step by step, for a window or a recording."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +14,17 @@ from environments import ABEnv
 from training.evaluation import EVALUATION_SEED
 from training.foresight import Foresight
 
+HUD_SECONDS = 0.1  # between changes of the numbers in the picture: faster, nobody can read them
 MOST_FPS = 60  # of windows and recordings; faster tasks show every other control step, or fewer
 
 
 class Viewer:
-    """Runs one robot step by step and says what there is to draw; foresight: of its world model, shown as a ghost."""
+    """Runs robots step by step and says what there is to draw.
+
+    foresight: of the world model of the only one, shown as a ghost
+
+    Several stand side by side, on a terrain where they are; one of them is watched.
+    """
 
     def __init__(
         self,
@@ -35,6 +42,12 @@ class Viewer:
         self.seed = EVALUATION_SEED + cfg.seed
         self.every = max(1, round(1 / (MOST_FPS * cfg.env.ctrl_dt)))  # control steps to a picture
         self.fps = round(1 / (self.every * cfg.env.ctrl_dt))
+        side = math.ceil(math.sqrt(env.num_envs))
+        self.watched = min(side * (side // 2) + side // 2, env.num_envs - 1)  # the one in the middle
+        self.width = 2 * cfg.env.render_spacing * side  # of them all [m]
+        row, column = np.divmod(np.arange(env.num_envs), side)
+        apart = np.stack([row - row[self.watched], column - column[self.watched], 0 * row], 1)
+        self.places = 2 * cfg.env.render_spacing * apart * (getattr(env, "terrain", None) is None)  # (N, 3) [m]
         self.restart()
 
     def window(self, visible: bool = True) -> Any:
@@ -49,31 +62,44 @@ class Viewer:
             raise RenderError(f"task {self.cfg.task} has nothing to draw: its environment defines no solids()")
         reach = self.cfg.env.render_spacing
         view = env.camera
+        title = f"Foal: {self.cfg.task}"
         return Window(
-            subject, render.width, render.height, f"Foal: {self.cfg.task}", visible, self.fps, terrain, reach, view
+            subject,
+            render.width,
+            render.height,
+            title,
+            visible,
+            self.fps,
+            terrain,
+            reach,
+            view,
+            self.width if self.places.any() else 0.0,
         )
 
     def restart(self) -> None:
         """Begin a new episode."""
         self.state = self.env.init_state(self.seed)
-        self.memory = self.creature.initial_state(1)
+        self.memory = self.creature.initial_state(self.env.num_envs)
         self.seed += 1
         self.time = 0.0
         self.falls = 0
+        self.rows: tuple[tuple[str, str], ...] = ()
+        self.read = -HUD_SECONDS  # when the numbers of the picture were taken [s]
         if self.foresight:
             self.foresight.begin(self.state)
 
     def step(self) -> bool:
-        """Advance one control step; return whether the episode ended."""
-        action, _, self.memory = self.creature.act(torch.from_numpy(self.state.obs).to(self.device), self.memory)
+        """Advance one control step; return whether the episode of the one that is watched ended."""
+        starts = torch.from_numpy(self.state.done.astype(np.float32)).to(self.device)
+        obs = torch.from_numpy(self.state.obs).to(self.device)
+        action, _, self.memory = self.creature.act(obs, self.memory, starts)
         self.state = self.env.step(action.cpu().numpy())
         self.time += self.cfg.env.ctrl_dt
-        if self.state.done[0]:
-            self.falls += int(self.state.terminated[0])
-            self.memory = self.creature.initial_state(1)
-        elif self.foresight:
+        ended = bool(self.state.done[self.watched])
+        self.falls += int(self.state.terminated[self.watched])
+        if self.foresight and not ended:
             self.foresight.step(self.state, action)
-        return bool(self.state.done[0])
+        return ended
 
     def go_on(self, last: bool = False) -> bool:
         """Advance one control step; return whether the episode ended.
@@ -110,24 +136,40 @@ class Viewer:
         """Return what there is to see of this instant."""
         from renderer import RenderError, Scenery, Snapshot
 
-        view = self.env.view()
-        reward = f"{float(self.state.reward[0]) / self.cfg.env.ctrl_dt:.2f} /s"
-        rows = ("time", f"{self.time:.1f} s"), ("reward", reward), *self.env.hud(), ("falls", str(self.falls))
-        seen = {"hud": rows, "fallen": bool(self.state.terminated[0]), "time": self.time}
+        view = self.env.views()
+        if self.time >= self.read + HUD_SECONDS - 1e-9:
+            self.read = self.time
+            reward = f"{float(self.state.reward[self.watched]) / self.cfg.env.ctrl_dt:.2f} /s"
+            of_task = self.env.hud(self.watched)
+            self.rows = ("time", f"{self.time:.1f} s"), ("reward", reward), *of_task, ("falls", str(self.falls))
+        seen = {"hud": self.rows, "fallen": self.state.terminated, "time": self.time, "watched": self.watched}
         if self.env.solids():
             if missing := {"position", "quaternion"} - set(view):
                 raise RenderError(
                     f"task {self.cfg.task}: expected view() to return {' and '.join(sorted(missing))} of its solids"
                 )
-            return Scenery(**view, **seen)
-        posed = (view[name] for name in ("base_position", "base_quaternion", "joint_position", "foot_contact_force"))
-        return Snapshot(*posed, goal=view["goal"], push=view["push"], ghost=self.ghost(view), **seen)
+            view["position"] = view["position"] + self.places[:, None]
+            return Scenery(**view | {name: self.placed(view.get(name)) for name in ("goal", "target")}, **seen)
+        return Snapshot(
+            self.placed(view["base_position"]),
+            *(view[name] for name in ("base_quaternion", "joint_position", "foot_contact_force")),
+            goal=self.placed(view["goal"]),
+            push=view["push"],
+            ghost=self.ghost(view),
+            **seen,
+        )
+
+    def placed(self, points: np.ndarray | None) -> np.ndarray | None:
+        """Return points (N, 3) of robots where these stand in the picture [m]."""
+        return None if points is None else points + self.places
 
     def ghost(self, view: dict[str, Any]) -> Any:
-        """Return the pose that the world model foresaw for this instant, or that the motion has which is followed."""
+        """Return the poses that the world model foresaw for this instant, or that the motion has which is followed."""
         from renderer import Snapshot
 
         f = self.foresight
         if f:
             return Snapshot(base_position=f.place, base_quaternion=f.quaternion, joint_position=f.joints)
-        return Snapshot(**view["ghost"]) if view.get("ghost") else None
+        if not view.get("ghost"):
+            return None
+        return Snapshot(**view["ghost"] | {"base_position": self.placed(view["ghost"]["base_position"])})

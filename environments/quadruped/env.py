@@ -432,47 +432,53 @@ class QuadrupedEnv(ABEnv):
         rows |= {f"term {name.replace('_', ' ')}": f"{terms[name]:+.2f} /s" for name in largest}
         return (*rows.items(), ("last push", f"{float(np.linalg.norm(view['last_push'])):.2f} m/s"))
 
-    def view(self, robot: int = 0) -> dict[str, np.ndarray | None]:
-        """Return what there is to draw of a robot.
+    def view(self, robot: int = 0) -> dict[str, Any]:
+        """Return what there is to draw of a robot, as views() has it of all."""
+        view = self.views()
+        ghost = view.pop("ghost")
+        one = {name: None if x is None else x[robot] for name, x in view.items()}
+        return one | {"ghost": ghost and {name: x[robot] for name, x in ghost.items()}}
 
-        Its state; goal (3) [m], or None; push (3) [m/s] while recent, last_push (3); command and
-        velocity (3), forward, sideways [m/s] and yaw rate [rad/s], command None where none is asked for; goals,
-        how many it has reached; ghost, base position and quaternion and joint position of the motion that is followed,
-        or None.
+    def views(self) -> dict[str, Any]:
+        """Return what there is to draw of all robots.
+
+        Their states; goal (N, 3) [m], or None; push (N, 3) [m/s], zeros unless recent, last_push (N, 3); command and
+        velocity (N, 3), forward, sideways [m/s] and yaw rate [rad/s], command None where none is asked for; goals (N),
+        how many each has reached; ghost, base position and quaternion and joint position of the motion that is
+        followed, or None.
         """
         state = self.engine.get_state()
+        arrays = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
         kind = self.cfg.command.kind
-        goal = self.field("goal")[robot].astype(np.float64)
-        goal[:2] += self.engine.rows(L.ORIGIN, 2)[robot]
-        below = goal[:2] if kind in ("goal", "pose") else state.base_position[robot, :2]
-        goal[2] += self.terrain.height(*below) if self.terrain else 0.0
-        push = self.field("push")[robot]
-        recent = self.field("push_age")[robot, 0] < PUSH_SHOWN and push.any()
-        arrays = {field.name: getattr(state, field.name)[robot] for field in dataclasses.fields(state)}
+        goal = self.field("goal").astype(np.float64)
+        goal[:, :2] += self.engine.rows(L.ORIGIN, 2)
+        below = goal[:, :2] if kind in ("goal", "pose") else state.base_position[:, :2]
+        goal[:, 2] += self.terrain.height(*below.T) if self.terrain else 0.0
+        push = self.field("push")
         return arrays | {
             "goal": goal if kind in ("stay", "goal", "pose") else None,
-            "push": push if recent else None,
+            "push": np.where(self.field("push_age") < PUSH_SHOWN, push, 0.0),
             "last_push": push,
-            "command": self.field("command")[robot] if kind in ("velocity", "goal", "pose") else None,
-            "velocity": self.heading_velocity()[robot],
-            "goals": int(self.field("goals")[robot, 0]),
-            "ghost": self._followed(robot) if self.terms.follows else None,
+            "command": self.field("command") if kind in ("velocity", "goal", "pose") else None,
+            "velocity": self.heading_velocity(),
+            "goals": self.field("goals")[:, 0].astype(int),
+            "ghost": self._followed() if self.terms.follows else None,
         }
 
-    def _followed(self, robot: int) -> dict[str, np.ndarray]:
-        """Return the pose that the motion has at this instant, where the robot is and heading as it does."""
+    def _followed(self) -> dict[str, np.ndarray]:
+        """Return the poses that the motion has at this instant, where the robots are and heading as they do."""
         state = self.engine.get_state()
-        x, y, _ = state.base_position[robot]
-        w, i, j, k = state.base_quaternion[robot].astype(float)
-        heading = math.atan2(2 * (i * j + w * k), 1 - 2 * (j * j + k * k))
-        up = self.field("reference_up")[robot].astype(float)
-        ground = float(self.terrain.height(x, y)) if self.terrain else 0.0
-        height = float(self.field("reference_height")[robot, 0])
-        c = math.cos(heading / 2)
-        s = math.sin(heading / 2)
-        a, b, d = np.array([1.0 + up[2], up[1], -up[0]]) / math.sqrt(2.0 * max(1.0 + up[2], 1e-6))
+        x, y, _ = state.base_position.T
+        w, i, j, k = state.base_quaternion.astype(float).T
+        heading = np.arctan2(2 * (i * j + w * k), 1 - 2 * (j * j + k * k))
+        up = self.field("reference_up").astype(float).T
+        ground = self.terrain.height(x, y) if self.terrain else 0.0
+        height = self.field("reference_height")[:, 0]
+        c = np.cos(heading / 2)
+        s = np.sin(heading / 2)
+        a, b, d = np.array([1.0 + up[2], up[1], -up[0]]) / np.sqrt(2.0 * np.maximum(1.0 + up[2], 1e-6))
         return {
-            "base_position": np.array([x, y, ground + height]),
-            "base_quaternion": np.array([c * a, c * b - s * d, c * d + s * b, s * a]),
-            "joint_position": self.field("reference_joint")[robot],
+            "base_position": np.stack([x, y, ground + height], 1),
+            "base_quaternion": np.stack([c * a, c * b - s * d, c * d + s * b, s * a], 1),
+            "joint_position": self.field("reference_joint"),
         }
