@@ -6,11 +6,15 @@ import importlib.metadata
 import json
 import platform
 import statistics
+import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 
 from physics.engine import available_cores, processor
+from physics.jit import ROOT
 
 
 def required(name: str) -> ModuleType:
@@ -18,9 +22,28 @@ def required(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
-        program = sys.argv[0].rpartition("/")[2].removesuffix(".py")
-        print(f"benchmarks.{program}: expected the package {name}: pip install {name}", file=sys.stderr)
+        print(f"{_program()}: expected the package {name}: pip install {name}", file=sys.stderr)
         sys.exit(2)
+
+
+def checkout(commit: str, folder: Path) -> Path:
+    """Return a folder, made in another, with the sources of a commit.
+
+    Ends with exit code 2 and one line where there is no such commit.
+    """
+    archive = folder / f"{commit}.tar"
+    command = ["git", "-C", str(ROOT), "archive", "-o", str(archive), commit]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{_program()}: expected a clone with commit {commit} ({done.stderr.strip()})", file=sys.stderr)
+        raise SystemExit(2)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder / commit, filter="data")
+    return folder / commit
+
+
+def _program() -> str:
+    return "benchmarks." + sys.argv[0].rpartition("/")[2].removesuffix(".py")
 
 
 def describe(*packages: str) -> dict[str, object]:

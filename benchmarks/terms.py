@@ -13,7 +13,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -83,20 +82,6 @@ def run(*command: object, cwd: Path | str = ROOT, **environment: str) -> str:
     return done.stdout.strip().rpartition("\n")[2]
 
 
-def checkout(folder: Path) -> Path:
-    """Return a folder with the sources of BEFORE; leave with exit code 2 and one line where there is no such commit."""
-    archive = folder / "before.tar"
-    done = subprocess.run(
-        ["git", "-C", str(ROOT), "archive", "-o", str(archive), BEFORE], capture_output=True, text=True
-    )
-    if done.returncode:
-        print(f"benchmarks.terms: expected a clone with commit {BEFORE} ({done.stderr.strip()})", file=sys.stderr)
-        raise SystemExit(2)
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder / "before", filter="data")
-    return folder / "before"
-
-
 def step_ratios(before: Path, pairs: int) -> list[float]:
     """Return the ratios of pairs of processes."""
     ratios = []
@@ -137,7 +122,7 @@ def main() -> None:
     about = machine.describe("numba", "numpy")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ratios = step_ratios(checkout(folder), 3 if args.quick else PAIRS)
+        ratios = step_ratios(machine.checkout(BEFORE, folder), 3 if args.quick else PAIRS)
         result = {
             "step_ratio": statistics.median(ratios),
             "compile_seconds": compile_seconds(folder),

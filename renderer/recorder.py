@@ -33,13 +33,18 @@ ENCODERS = {
         "pix_fmt_out": "pal8",
         "output_params": ["-lavfi", "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"],
     },
+    ".webp": {
+        "codec": "libwebp_anim",
+        "pix_fmt_out": "yuv420p",
+        "output_params": ["-quality", "80", "-compression_level", "2", "-loop", "0"],
+    },
 }
 
 
 class Recorder:
     """A video being written.
 
-    path: of the video, ending in .mp4 or .gif
+    path: of the video, ending in one of ENCODERS
     width, height: of the frames, even numbers [px]
     fps: frames per second of the video
 
@@ -72,7 +77,7 @@ class Recorder:
         self._frames = 0
         self._planes = "pix_fmt_in" in ENCODERS[ending]
         self._writer = imageio_ffmpeg.write_frames(
-            str(self._part),
+            f"file:{self._part}",  # what is before a colon in a name is a protocol otherwise
             (width, height),
             fps=fps,
             quality=None,

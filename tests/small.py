@@ -67,8 +67,19 @@ def prepare_terms(monkeypatch, modules):
     """Compare this tree with itself, with what is compiled of it: to compile all anew takes a minute."""
     module = modules["terms"]
     run = module.run
-    monkeypatch.setattr(module, "checkout", lambda folder: module.ROOT)
+    monkeypatch.setattr(module.machine, "checkout", lambda commit, folder: module.ROOT)
     monkeypatch.setattr(module, "run", lambda *command, cwd=module.ROOT, **environment: run(*command, cwd=cwd))
+
+
+def prepare_render(monkeypatch, modules):
+    """Compare this tree with another place of itself."""
+    monkeypatch.setattr(modules["render"].machine, "checkout", lambda commit, folder: commands.ROOT / "tests" / "..")
+
+
+def look_at_render(result):
+    assert 0.2 < result["flat_ratio"] < 5
+    assert 0.2 < result["stairs_ratio"] < 5
+    assert result["many_frames"] > 0
 
 
 def look_at_terms(result):
@@ -246,6 +257,13 @@ BENCHMARKS = {
         f"{commands.ROOT}/robots/go1.json --quick",
         {"tasks": {}, "robots": {"HANGING": "0.1", "STANDING": "0.1"}},
         prepare_tasks, ("loaded", "walked"), look_at_robots,
+    ),
+    "render": Small(
+        "--quick",
+        {"render": {"SIZE": "(64, 64)", "MANY_SIZE": "(64, 64)", "SECONDS": "1.0", "MANY": "4"}},
+        prepare_render,
+        ("flat_seconds", "stairs_seconds", "many_frames"),
+        look_at_render,
     ),
     "terms": Small(
         "--quick", {"terms": {"ROBOTS": "64", "STEPS": "1", "REPETITIONS": "1"}}, prepare_terms,

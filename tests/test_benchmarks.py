@@ -430,11 +430,10 @@ def test_a_part_that_fails_keeps_no_other_from_running(monkeypatch, capsys):
 
 
 def test_the_tree_of_a_commit_is_checked_out_and_one_that_there_is_not_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(terms, "BEFORE", "HEAD")
-    assert (terms.checkout(tmp_path) / "simulate.py").exists()
-    monkeypatch.setattr(terms, "BEFORE", "0123456789")
+    assert (machine.checkout("HEAD", tmp_path) / "simulate.py").exists()
+    monkeypatch.setattr(machine.sys, "argv", ["benchmarks/terms.py"])
     with pytest.raises(SystemExit) as stop:
-        terms.checkout(tmp_path)
+        machine.checkout("0123456789", tmp_path)
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("benchmarks.terms: expected a clone with commit 0123456789")
 
