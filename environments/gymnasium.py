@@ -3,12 +3,12 @@
     env = gymnasium.make("environments.gymnasium:foal/cartpole-v0")
     envs = gymnasium.make_vec("environments.gymnasium:foal/cartpole-v0", num_envs=1024)
 
-What is left after the name goes to registry.make(), as env_cfg_override does. Where this module is
-imported anyway, "foal/cartpole-v0" is enough.
+With render_mode="rgb_array" render() draws, without a display too. What else is left after the name goes to
+registry.make(), as env_cfg_override does. Where this module is imported anyway, "foal/cartpole-v0" is enough.
 """
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -20,7 +20,11 @@ from gymnasium.vector.utils import batch_space
 from environments import registry
 from environments.contracts import ABEnv, Box, EnvState
 
+if TYPE_CHECKING:
+    from renderer import Stills
+
 Infos = dict[str, Any]
+RENDER_MODES = ("rgb_array",)
 
 
 class GymVectorEnv(VectorEnv):
@@ -28,7 +32,8 @@ class GymVectorEnv(VectorEnv):
 
     env: the copies; seed: of the first reset() that names none, and of all that follow it; None for
     one that nobody chose; action_limit: bound of the action space where the task has none, for
-    libraries that need one. An action beyond the bounds is taken as the task takes it.
+    libraries that need one. An action beyond the bounds is taken as the task takes it. render_mode: "rgb_array" for
+    pictures of all copies side by side; size: width and height of these, even [pixel].
 
     Observations (N, num_obs) and rewards (N) are float32. infos has, beside what the task tells of
     every robot, on steps that end an episode "final_obs" (N, num_obs) and "final_info", a dict of
@@ -36,10 +41,23 @@ class GymVectorEnv(VectorEnv):
     "_final_info" (N) are true; zeros elsewhere in "final_obs". Every array is the caller's to keep.
     """
 
-    def __init__(self, env: ABEnv, seed: int | None = 0, action_limit: float = np.inf) -> None:
+    def __init__(
+        self,
+        env: ABEnv,
+        seed: int | None = 0,
+        action_limit: float = np.inf,
+        render_mode: str | None = None,
+        size: tuple[int, int] = (640, 480),
+    ) -> None:
+        if render_mode not in (None, *RENDER_MODES):
+            raise ValueError(f"render_mode: expected one of {', '.join(RENDER_MODES)}, or None, got {render_mode!r}")
         self.env = env
+        self.render_mode = render_mode
+        self._size = size
+        self._stills: Stills | None = None
+        self._ended: np.ndarray | bool = False
         self.num_envs = env.num_envs
-        self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.metadata = metadata_of(env) | {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_observation_space = _box(env.observation_space)
         self.single_action_space = _box(env.action_space, action_limit)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -79,7 +97,32 @@ class GymVectorEnv(VectorEnv):
             raise ResetNeeded("step() before reset()")
         # arrays of this step's own: nothing is copied, and nothing is written over later
         state = self.env.step(actions, out=self.env.new_state())
+        self._ended = state.terminated
         return state.obs, state.reward, state.terminated, state.truncated, self._infos(state, state.done)
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Return a tuple of a picture of all copies, (height, width, 3) uint8; None without a render_mode.
+
+        Of episodes that ended with the last step it shows what they have begun with since.
+
+        Raises ResetNeeded before the first reset(), and RenderError where nothing can be drawn.
+        """
+        if self.render_mode is None:
+            return None
+        if not self._started:
+            raise ResetNeeded("render() before reset()")
+        if self._stills is None:
+            from renderer import Stills
+
+            name = type(self.env).__name__
+            self._stills = Stills(self.env, name, *self._size, fps=self.metadata["render_fps"])
+        return (self._stills.take(fallen=self._ended),)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the window of pictures."""
+        if self._stills:
+            self._stills.close()
+        self._stills = None
 
     def _infos(self, state: EnvState, done: np.ndarray, copy: bool = False) -> Infos:
         """Return a state's info under Gymnasium's names, each with its mask.
@@ -106,19 +149,27 @@ class GymVectorEnv(VectorEnv):
 class GymEnv(gymnasium.Env):
     """One copy of a task as Gymnasium sees it: an episode ends with its last observation, and reset() starts the next.
 
-    env: the copy; action_limit: see GymVectorEnv.
+    env: the copy; action_limit, render_mode, size: see GymVectorEnv.
 
     Observations (num_obs) are float32. info is what the task tells of the robot, and with the last
     observation "episode_return", "episode_steps" and the task's own tallies too. Every array is the
     caller's to keep. Raises ValueError for several copies.
     """
 
-    def __init__(self, env: ABEnv, action_limit: float = np.inf) -> None:
+    def __init__(
+        self,
+        env: ABEnv,
+        action_limit: float = np.inf,
+        render_mode: str | None = None,
+        size: tuple[int, int] = (640, 480),
+    ) -> None:
         if env.num_envs != 1:
             raise ValueError(f"env: expected a single copy, got {env.num_envs}; GymVectorEnv takes several")
         # nobody's seed: environments that are made one after another do not all do the same
         self.env = env
-        self._many = GymVectorEnv(env, None, action_limit)
+        self._many = GymVectorEnv(env, None, action_limit, render_mode, size)
+        self.render_mode = render_mode
+        self.metadata = metadata_of(env)
         self.observation_space = self._many.single_observation_space
         self.action_space = self._many.single_action_space
         self._next: tuple[np.ndarray, Infos] | None = None  # what the next episode begins with, once one has ended
@@ -150,6 +201,20 @@ class GymEnv(gymnasium.Env):
             self._next = obs[0], _of_one(infos)
         return last[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), _of_one(final or infos)
 
+    def render(self) -> np.ndarray | None:
+        """Return a picture; see GymVectorEnv."""
+        pictures = self._many.render()
+        return pictures and pictures[0]
+
+    def close(self) -> None:
+        """Close the window of pictures."""
+        self._many.close()
+
+
+def metadata_of(env: ABEnv) -> dict[str, Any]:
+    """Return what Gymnasium asks of a task: how it can be rendered, and how many control steps make a second."""
+    return {"render_modes": list(RENDER_MODES), "render_fps": round(1 / env.cfg.ctrl_dt)}
+
 
 def _box(space: Box, limit: float = np.inf) -> spaces.Box:
     """Return a space as Gymnasium's; limit: bound of either side where it has none."""
@@ -164,16 +229,28 @@ def _of_one(infos: Infos) -> Infos:
     return {name: values[0] for name, values in infos.items() if not name.startswith("_")}
 
 
-def make_env(task: str, action_limit: float = np.inf, **settings: Any) -> GymEnv:
+def make_env(
+    task: str,
+    action_limit: float = np.inf,
+    render_mode: str | None = None,
+    size: tuple[int, int] = (640, 480),
+    **settings: Any,
+) -> GymEnv:
     """Return one copy of a task; settings: see registry.make()."""
-    return GymEnv(registry.make(task, **settings), action_limit)
+    return GymEnv(registry.make(task, **settings), action_limit, render_mode, size)
 
 
 def make_vec(
-    task: str, num_envs: int = 1, seed: int | None = 0, action_limit: float = np.inf, **settings: Any
+    task: str,
+    num_envs: int = 1,
+    seed: int | None = 0,
+    action_limit: float = np.inf,
+    render_mode: str | None = None,
+    size: tuple[int, int] = (640, 480),
+    **settings: Any,
 ) -> GymVectorEnv:
     """Return num_envs copies of a task; settings: see registry.make()."""
-    return GymVectorEnv(registry.make(task, num_envs=num_envs, **settings), seed, action_limit)
+    return GymVectorEnv(registry.make(task, num_envs=num_envs, **settings), seed, action_limit, render_mode, size)
 
 
 def register_all() -> None:

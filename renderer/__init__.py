@@ -5,8 +5,20 @@ nothing can be drawn.
 """
 
 from renderer.display import RenderError, display_available, offscreen_display
+from renderer.picture import Picture, Stills
 from renderer.recorder import Film, Recorder
 from renderer.snapshot import Scenery, Snapshot
 from renderer.window import Window
 
-__all__ = ["Film", "Recorder", "RenderError", "Scenery", "Snapshot", "Window", "display_available", "offscreen_display"]
+__all__ = [
+    "Film",
+    "Picture",
+    "Recorder",
+    "RenderError",
+    "Scenery",
+    "Snapshot",
+    "Stills",
+    "Window",
+    "display_available",
+    "offscreen_display",
+]

@@ -1,12 +1,14 @@
 """Tasks as Gymnasium's environments, many copies at once and a single one."""
 
 import itertools
+import pathlib
 import subprocess
 import sys
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import env_checker
 from gymnasium.utils.passive_env_checker import (
     check_action_space,
@@ -23,6 +25,7 @@ from environments.cartpole import CartPoleCfg
 from environments.contracts import Box
 from environments.gymnasium import GymEnv, GymVectorEnv, register_all
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 N = 40  # more than a block, not a multiple of one
 FALL = 10 * np.ones((N, 12), np.float32)  # legs that fold: robots fall
 STAND = np.zeros((N, 12), np.float32)
@@ -414,3 +417,59 @@ def test_tasks_do_not_need_gymnasium():
         "registry.make('quadruped-balance')"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+RENDER = """
+import sys
+import gymnasium
+import numpy as np
+from gymnasium.wrappers import RecordVideo
+import environments.gymnasium
+from renderer import RenderError
+
+try:
+    env = gymnasium.make("foal/cartpole-v0", render_mode="rgb_array", size=(160, 120))
+    env.reset(seed=0)
+    pictures = [env.render()]
+    for _ in range(6):
+        env.step(env.action_space.high)
+    pictures.append(env.render())
+    env.close()
+    envs = gymnasium.make_vec("foal/quadruped-balance-v0", num_envs=4, render_mode="rgb_array", size=(160, 120))
+    envs.reset(seed=0)
+    pictures.append(envs.render()[0])
+    envs.close()
+    env = RecordVideo(gymnasium.make("foal/cartpole-v0", render_mode="rgb_array", size=(160, 120)), sys.argv[1])
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(env.action_space.sample())
+except RenderError as error:
+    sys.exit(str(error))
+np.savez(sys.argv[2], *pictures)
+env.close()
+"""
+
+
+def test_pictures_of_gymnasium(tmp_path):
+    pytest.importorskip("moviepy")
+    target = tmp_path / "pictures.npz"
+    command = [sys.executable, "-c", RENDER, str(tmp_path / "videos"), str(target)]
+    run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
+    if "no display to record on" in run.stderr:
+        pytest.skip("no display and no software renderer here")
+    assert run.returncode == 0, run.stderr
+    pictures = [picture.astype(int) for picture in np.load(target).values()]
+    assert all(picture.shape == (120, 160, 3) and picture.std() > 5 for picture in pictures)
+    assert np.abs(pictures[1] - pictures[0]).max() > 60  # the cart has moved
+    assert np.abs(pictures[2] - pictures[0]).mean() > 5
+    assert [path.suffix for path in (tmp_path / "videos").iterdir()] == [".mp4"]
+
+
+def test_what_cannot_be_rendered_is_told():
+    env = GymEnv(registry.make("cartpole"), render_mode="rgb_array")
+    assert env.metadata == {"render_modes": ["rgb_array"], "render_fps": 100}
+    with pytest.raises(ResetNeeded, match="before reset"):
+        env.render()
+    assert GymEnv(registry.make("cartpole")).render() is None
+    with pytest.raises(ValueError, match="render_mode: expected one of rgb_array, or None, got 'human'"):
+        GymEnv(registry.make("cartpole"), render_mode="human")

@@ -19,6 +19,7 @@ FORBIDDEN = {
     "training": {"simulate", "motion"},
     "motion": {"simulate", "renderer"},
 }
+ALLOWED = {"environments/gymnasium.py": {"renderer"}}  # where others' programs come in, nothing of Foal is above it
 
 
 def sources(place):
@@ -47,7 +48,8 @@ def test_imports_point_down(place):
     files = sources(place)
     assert files
     for file in files:
-        wrong = imported(file.read_text()) & FORBIDDEN[place]
+        forbidden = FORBIDDEN[place] - ALLOWED.get(str(file.relative_to(ROOT)), set())
+        wrong = imported(file.read_text()) & forbidden
         assert not wrong, f"{file.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
 
 

@@ -1,7 +1,6 @@
 """Robots of a checkpoint, step by step, for a window or a recording."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,39 +41,15 @@ class Viewer:
         self.seed = EVALUATION_SEED + cfg.seed
         self.every = max(1, round(1 / (MOST_FPS * cfg.env.ctrl_dt)))  # control steps to a picture
         self.fps = round(1 / (self.every * cfg.env.ctrl_dt))
-        side = math.ceil(math.sqrt(env.num_envs))
-        self.watched = min(side * (side // 2) + side // 2, env.num_envs - 1)  # the one in the middle
-        self.width = 2 * cfg.env.render_spacing * side  # of them all [m]
-        row, column = np.divmod(np.arange(env.num_envs), side)
-        apart = np.stack([row - row[self.watched], column - column[self.watched], 0 * row], 1)
-        self.places = 2 * cfg.env.render_spacing * apart * (getattr(env, "terrain", None) is None)  # (N, 3) [m]
+        from renderer import Picture
+
+        self.picture = Picture(env, cfg.task)
         self.restart()
 
     def window(self, visible: bool = True) -> Any:
         """Return a window for what there is to see; raise RenderError if there is nothing."""
-        from renderer import RenderError, Window
-
-        env = self.env
         render = self.cfg.render
-        subject = env.solids() or getattr(env, "robot", ())
-        terrain = getattr(env, "terrain", None)
-        if not subject:
-            raise RenderError(f"task {self.cfg.task} has nothing to draw: its environment defines no solids()")
-        reach = self.cfg.env.render_spacing
-        view = env.camera
-        title = f"Foal: {self.cfg.task}"
-        return Window(
-            subject,
-            render.width,
-            render.height,
-            title,
-            visible,
-            self.fps,
-            terrain,
-            reach,
-            view,
-            self.width if self.places.any() else 0.0,
-        )
+        return self.picture.window(render.width, render.height, visible, self.fps)
 
     def restart(self) -> None:
         """Begin a new episode."""
@@ -95,8 +70,8 @@ class Viewer:
         action, _, self.memory = self.creature.act(obs, self.memory, starts)
         self.state = self.env.step(action.cpu().numpy())
         self.time += self.cfg.env.ctrl_dt
-        ended = bool(self.state.done[self.watched])
-        self.falls += int(self.state.terminated[self.watched])
+        ended = bool(self.state.done[self.picture.watched])
+        self.falls += int(self.state.terminated[self.picture.watched])
         if self.foresight and not ended:
             self.foresight.step(self.state, action)
         return ended
@@ -134,42 +109,18 @@ class Viewer:
 
     def snapshot(self) -> Any:
         """Return what there is to see of this instant."""
-        from renderer import RenderError, Scenery, Snapshot
-
-        view = self.env.views()
+        watched = self.picture.watched
         if self.time >= self.read + HUD_SECONDS - 1e-9:
             self.read = self.time
-            reward = f"{float(self.state.reward[self.watched]) / self.cfg.env.ctrl_dt:.2f} /s"
-            of_task = self.env.hud(self.watched)
+            reward = f"{float(self.state.reward[watched]) / self.cfg.env.ctrl_dt:.2f} /s"
+            of_task = self.env.hud(watched)
             self.rows = ("time", f"{self.time:.1f} s"), ("reward", reward), *of_task, ("falls", str(self.falls))
-        seen = {"hud": self.rows, "fallen": self.state.terminated, "time": self.time, "watched": self.watched}
-        if self.env.solids():
-            if missing := {"position", "quaternion"} - set(view):
-                raise RenderError(
-                    f"task {self.cfg.task}: expected view() to return {' and '.join(sorted(missing))} of its solids"
-                )
-            view["position"] = view["position"] + self.places[:, None]
-            return Scenery(**view | {name: self.placed(view.get(name)) for name in ("goal", "target")}, **seen)
-        return Snapshot(
-            self.placed(view["base_position"]),
-            *(view[name] for name in ("base_quaternion", "joint_position", "foot_contact_force")),
-            goal=self.placed(view["goal"]),
-            push=view["push"],
-            ghost=self.ghost(view),
-            **seen,
-        )
+        seen = {"hud": self.rows, "fallen": self.state.terminated, "time": self.time}
+        return self.picture.frame(**seen | ({"ghost": self.foreseen()} if self.foresight else {}))
 
-    def placed(self, points: np.ndarray | None) -> np.ndarray | None:
-        """Return points (N, 3) of robots where these stand in the picture [m]."""
-        return None if points is None else points + self.places
-
-    def ghost(self, view: dict[str, Any]) -> Any:
-        """Return the poses that the world model foresaw for this instant, or that the motion has which is followed."""
+    def foreseen(self) -> Any:
+        """Return the pose that the world model foresaw for this instant."""
         from renderer import Snapshot
 
         f = self.foresight
-        if f:
-            return Snapshot(base_position=f.place, base_quaternion=f.quaternion, joint_position=f.joints)
-        if not view.get("ghost"):
-            return None
-        return Snapshot(**view["ghost"] | {"base_position": self.placed(view["ghost"]["base_position"])})
+        return Snapshot(base_position=f.place, base_quaternion=f.quaternion, joint_position=f.joints)
