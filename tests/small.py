@@ -79,7 +79,7 @@ def prepare_render(monkeypatch, modules):
 def look_at_render(result):
     assert 0.2 < result["flat_ratio"] < 5
     assert 0.2 < result["stairs_ratio"] < 5
-    assert np.isfinite(result["many_frames"])  # of so short ones, the difference is noise
+    assert math.isfinite(result["many_frames"])  # of so short ones, the difference is noise
 
 
 def look_at_terms(result):
