@@ -440,7 +440,8 @@ def main() -> int:
     warnings.formatwarning = lambda message, *_, **__: f"{PROGRAM}: {message}\n"
     from renderer import RenderError
 
-    gc.freeze()  # what was imported is no garbage: looking for it as the program ends takes 0.9 s
+    if not gc.get_freeze_count():
+        gc.freeze()  # what was imported is no garbage: looking for it as the program ends takes 0.9 s
     try:
         distributed.start()
         return distributed.leave(run(sys.argv[1:], Console(stderr=True, quiet=distributed.rank() > 0)))

@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from imageio_ffmpeg import count_frames_and_secs
+
 from benchmarks import machine
 from physics.jit import ROOT
 
@@ -25,6 +27,7 @@ SECONDS = 10.0
 SHORT = 0.1  # a recording that is all beginning and end [s]
 MANY = 64
 MANY_SIZE = 960, 540
+FPS = 50
 PAIRS = 3
 
 
@@ -39,8 +42,9 @@ def record(tree: Path, folder: Path, task: str, seconds: float, size: tuple[int,
     start = time.perf_counter()
     done = subprocess.run(command, cwd=tree, env=os.environ, capture_output=True, text=True)
     taken = time.perf_counter() - start
-    if done.returncode:
-        print(done.stderr, file=sys.stderr)
+    frames, _ = count_frames_and_secs(str(folder / "clip.mp4")) if done.returncode == 0 else (0, 0.0)
+    if frames != round(seconds * FPS):  # a robot that falls would end it early
+        print(done.stderr or f"{task}: expected {seconds * FPS:g} frames, got {frames}", file=sys.stderr)
         raise SystemExit(1)
     return taken
 
@@ -64,7 +68,7 @@ def many_frames(folder: Path, count: int) -> float:
     taken = [
         [record(ROOT, folder, TASKS["flat"], seconds, *options) for seconds in (SHORT, SECONDS)] for _ in range(count)
     ]
-    return 50 * (SECONDS - SHORT) / statistics.median(long - short for short, long in taken)
+    return FPS * (SECONDS - SHORT) / statistics.median(long - short for short, long in taken)
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from renderer.figure import BLUE, Figure, Pose
 from renderer.light import surfaces
 from renderer.mesh import MOST_VERTICES, Mesh
 
-# what a copy must measure in the picture, from its middle to its end, to be drawn in full detail, in half [pixel]
+# what a copy must measure in the picture, from its middle to its end, for one level of detail or the next
+# [pixel]
 LARGE = 90.0, 40.0, 20.0
 # of a ghost's colour that is blue, and of 255
 GHOST_SHARE = 0.6
@@ -29,7 +30,6 @@ class Bodies:
         self._shader = shader
         self._ghost = ghost
         self._levels: list[_Level] = []
-        self._figure = figure
         self._next: Figure | None = figure
 
     def _level(self, index: int) -> "_Level":
@@ -65,15 +65,12 @@ class _Level:
         self._colour = colour + np.float32(GHOST_SHARE) * (BLUE.colour.astype(np.float32) - colour) if ghost else colour
         self._meshes: list[Mesh] = []
 
-    def _mesh(self, index: int, copies: int) -> Mesh:
-        """Return a mesh with room for so many copies."""
-        count = len(self._figure.vertices)
-        while len(self._meshes) <= index:
-            self._meshes.append(None)
-        if self._meshes[index] is None or len(self._meshes[index].vertices) < copies * count:
-            room = min(self._most, 1 << (copies - 1).bit_length())
-            triangles = self._figure.triangles[None] + count * np.arange(room)[:, None, None]
-            self._meshes[index] = Mesh(self._rl, room * count, triangles.reshape(-1, 3), self._shader)
+    def _mesh(self, index: int) -> Mesh:
+        """Return a mesh with room for as many copies as can be, made when it is first needed."""
+        if index == len(self._meshes):
+            count = len(self._figure.vertices)
+            triangles = self._figure.triangles[None] + count * np.arange(self._most)[:, None, None]
+            self._meshes.append(Mesh(self._rl, self._most * count, triangles.reshape(-1, 3), self._shader))
         return self._meshes[index]
 
     def draw(self, pose: Pose, ground: np.ndarray, eye: np.ndarray) -> None:
@@ -82,7 +79,7 @@ class _Level:
         for index, first in enumerate(range(0, len(pose.shape), self._most)):
             some = slice(first, min(first + self._most, len(pose.shape)))
             copies = some.stop - first
-            mesh = self._mesh(index, copies)
+            mesh = self._mesh(index)
             surfaces(
                 figure.vertices, figure.normals, self._colour, figure.gloss, self._spans, pose.shape[some],
                 pose.rotation[some], pose.origin[some], pose.glow[some], ground[some], eye, figure.scale,

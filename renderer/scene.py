@@ -13,7 +13,7 @@ import numpy as np
 from physics.jit import kernel
 from physics.terrain import Terrain
 from renderer.bodies import Bodies
-from renderer.camera import OrbitCamera, View
+from renderer.camera import FIELD_OF_VIEW, OrbitCamera, View
 from renderer.figure import Figure, Pose, paint, place
 from renderer.light import SHADOW_COLOUR, SHADOW_STRENGTH, SUN_SLOPE, encode, shadow
 from renderer.mesh import Quads, plain_shader
@@ -78,8 +78,8 @@ class Scene:
         pose = self._seen(place(figure, frame, self._terrain), view)
         self._cast(pose, camera.target, scale * SHADOW_FADED)
         rl.clear_background((*(int(c) for c in encode(BACKGROUND)), 255))
-        towards = tuple(camera.looks_at)
-        rl.begin_mode_3d(rl.Camera3D(tuple(view.eye), towards, (0, 0, 1), camera.lens, rl.CAMERA_PERSPECTIVE))
+        towards = tuple(camera.target)
+        rl.begin_mode_3d(rl.Camera3D(tuple(view.eye), towards, (0, 0, 1), FIELD_OF_VIEW, rl.CAMERA_PERSPECTIVE))
         rl.rl_disable_color_blend()
         if self._relief is None:
             # Ground and shadow lie in one plane: no depth of the latter, so that they cannot flicker.
@@ -243,7 +243,7 @@ def _lay_tiles(
     vertices: np.ndarray,
     colours: np.ndarray,
 ) -> int:
-    """Write the tiles that are in view, and return how many they are: 0.1 ms, in place of 1.4 in NumPy.
+    """Write the tiles that are in view, and return how many they are: 0.2 ms, in place of 1.4 in NumPy.
 
     side: of a tile [m]; x, y: about which they lie [m]; start, end: distances from there at which they start to fade
     and have faded [m]; eye, axes, half: of a View; tiles: (2, 3) and background: (3) linear colours;

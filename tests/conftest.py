@@ -3,11 +3,13 @@
 import gc
 import os
 import pathlib
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import physics  # noqa: F401  # isort: skip
+import numpy as np
 import pytest
 
 from environments import registry
@@ -15,6 +17,7 @@ from environments.quadruped.tasks import TASKS
 from environments.quadruped.terms import COMMANDS
 from physics import load_robot
 from physics.engine import available_cores
+from physics.jit import ROOT
 from physics.mjcf import to_mjcf
 
 # Files in processes at once share the cores: two threads of each on two cores waited for one another 12 % of the time
@@ -71,3 +74,20 @@ def no_trace():
     for names, old in zip(known, before, strict=True):
         names.clear()
         names.update(old)
+
+
+@pytest.fixture(params=["xvfb", "software"])
+def drawn(request, tmp_path):
+    """Return a function that runs a text in a process that draws in one way, and returns the arrays that it saves."""
+
+    def draw(text):
+        target = tmp_path / "pictures.npz"
+        command = [sys.executable, "-c", text, request.param, str(target)]
+        run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
+        if run.returncode and "no display to record on" in run.stderr:
+            pytest.skip(f"{request.param}: not installed here")
+        assert run.returncode == 0, run.stderr
+        assert run.stdout == run.stderr == ""  # standard output belongs to the program
+        return {name: array if name == "camera" else array.astype(int) for name, array in np.load(target).items()}
+
+    return draw

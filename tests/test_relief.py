@@ -3,8 +3,6 @@
 import itertools
 import math
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -170,9 +168,6 @@ def test_what_is_out_of_the_picture_is_not_drawn():
         assert view.sees(5 * forward + 5 * 0.99 * beyond * aside, 0.2)
         assert not view.sees(5 * forward + 5 * 1.01 * beyond * aside, 0.2)
     assert view.sees(np.array([5 * forward, -2 * forward, -0.3 * forward]), 0.5).tolist() == [True, False, True]
-    # the ray through a point of the picture meets what is drawn there
-    ray = view.ray(1.0, -1.0)
-    np.testing.assert_allclose(ray / (ray @ forward), forward + 0.5 * right - 0.25 * up, atol=1e-12)
 
 
 def walled():
@@ -297,18 +292,8 @@ except RenderError as error:
 """
 
 
-@pytest.mark.parametrize("way", ["xvfb", "software"])
-def test_pictures_of_terrain(way, tmp_path):
-    target = tmp_path / "pictures.npz"
-    run = subprocess.run(
-        [sys.executable, "-c", PICTURES, way, str(target)],
-        cwd=ROOT, check=False, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    if run.returncode and "no display to record on" in run.stderr:
-        pytest.skip(f"{way}: not installed here")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == run.stderr == ""
-    pictures = {name: picture.astype(int) for name, picture in np.load(target).items()}
+def test_pictures_of_terrain(drawn):
+    pictures = drawn(PICTURES)
     # Level ground as a mesh, with the shadow laid over it, looks like the floor; raised with the robot, the same.
     assert np.abs(pictures["level"] - pictures["none"]).mean() < 0.4
     assert np.abs(pictures["raised"] - pictures["level"]).mean() < 0.05

@@ -466,19 +466,9 @@ def seen_at(camera, point, width=320, height=180):
     )
 
 
-@pytest.mark.parametrize("way", ["xvfb", "software"])
-def test_pictures_of_solids(way, tmp_path):
-    target = tmp_path / "pictures.npz"
-    run = subprocess.run(
-        [sys.executable, "-c", PICTURES, way, str(target)],
-        cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    if run.returncode and "no display to record on" in run.stderr:
-        pytest.skip(f"{way}: not installed here")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == run.stderr == ""
-    pictures = {name: picture.astype(int) for name, picture in np.load(target).items() if name != "camera"}
-    camera = np.load(target)["camera"]
+def test_pictures_of_solids(drawn):
+    pictures = drawn(PICTURES)
+    camera = pictures.pop("camera")
     red = {name: (p[..., 0] > 1.6 * p[..., 1]) & (p[..., 0] > 1.6 * p[..., 2]) for name, p in pictures.items()}
     for name, place_of in (("ball", (0, 0, 0.4)), ("moved", (0.5, 0.2, 0.4))):
         rows, columns = np.nonzero(red[name])
@@ -617,18 +607,9 @@ except RenderError as error:
 """
 
 
-@pytest.mark.parametrize("way", ["xvfb", "software"])
-def test_pictures_of_many(way, tmp_path):
-    target = tmp_path / "pictures.npz"
-    run = subprocess.run(
-        [sys.executable, "-c", MANY, way, str(target)],
-        cwd=ROOT, check=False, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    if run.returncode and "no display to record on" in run.stderr:
-        pytest.skip(f"{way}: not installed here")
-    assert run.returncode == 0, run.stderr
-    pictures = {name: picture.astype(int) for name, picture in np.load(target).items() if name != "camera"}
-    camera = np.load(target)["camera"]
+def test_pictures_of_many(drawn):
+    pictures = drawn(MANY)
+    camera = pictures.pop("camera")
     np.testing.assert_array_equal(pictures["many"], pictures["again"])
     seen = 0
     for i, j in itertools.product(range(-4, 5), repeat=2):

@@ -57,18 +57,19 @@ def _length(vectors: np.ndarray) -> str:
 
 def turntable(robot: Robot, path: pathlib.Path, width: int, height: int) -> None:
     """Record a robot in its home pose from all sides; raise RenderError where that cannot be."""
-    from renderer import Recorder, Snapshot, Window, offscreen_display
+    from renderer import Film, Recorder, Snapshot, Window, offscreen_display
 
     frame = Snapshot(np.array([0.0, 0.0, robot.home_height]), np.array([1.0, 0, 0, 0]), robot.home_joints.ravel())
     with (
         offscreen_display(),
         Window(robot, width, height, robot.name, visible=False, fps=FPS) as window,
         Recorder(path, width, height, FPS) as video,
+        Film(window, video) as film,
     ):
         for azimuth in _turn():
             window.camera.azimuth = azimuth
             window.draw(frame)
-            video.add(window.capture())
+            film.take()
 
 
 def _turn() -> Iterable[float]:

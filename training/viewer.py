@@ -33,6 +33,8 @@ class Viewer:
         device: torch.device,
         foresight: Foresight | None = None,
     ) -> None:
+        from renderer import Picture  # which compiles; a training does without
+
         self.creature = creature
         self.env = env
         self.cfg = cfg
@@ -41,8 +43,6 @@ class Viewer:
         self.seed = EVALUATION_SEED + cfg.seed
         self.every = max(1, round(1 / (MOST_FPS * cfg.env.ctrl_dt)))  # control steps to a picture
         self.fps = round(1 / (self.every * cfg.env.ctrl_dt))
-        from renderer import Picture
-
         self.picture = Picture(env, cfg.task)
         self.restart()
 
