@@ -63,6 +63,9 @@ class PhysicsCfg(Section):
     grip_time: float = knob(
         0.0, "time in which friction stops a foot that slips, 0 for at once", "s", low=0.0, high=0.1
     )
+    payload: float = knob(
+        0.0, "mass carried on the trunk, of which gains and torques know nothing", "kg", low=0.0, high=200.0
+    )
     body_contact: bool = knob(False, "knees and the trunk's corners touch the ground too")
     friction_speed: float = knob(
         0.05, "speed at which dry joint friction reaches 70 % of its limit", "rad/s", low=1e-4, high=10.0
@@ -503,6 +506,10 @@ class RenderCfg(Section):
     width: int = knob(960, "picture width, even", "pixel", low=64, high=7680)
     height: int = knob(540, "picture height, even", "pixel", low=64, high=4320)
     envs: int = knob(1, "robots side by side, or on one terrain as they stand", low=1, high=4096)
+    overlays: str = knob(
+        "forces ghosts numbers",
+        "shown at first: forces, balance, speed, torques, rewards, ground, ghosts, trails, numbers",
+    )
 
 
 @dataclass(frozen=True)

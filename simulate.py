@@ -1,6 +1,7 @@
 """Train, evaluate and watch a creature: the command line, and System, which orchestrates."""
 
 import contextlib
+import dataclasses
 import gc
 import io
 import json
@@ -227,8 +228,32 @@ class System:
         if dreams and not hasattr(env, "motion"):
             raise ConfigError(f"--dream: expected a task of a legged robot, got {self.cfg.task}")
         foresight = Foresight(creature, env, self.resources.device) if dreams else None
+        shipped_and_own = runs.policies(self.cfg.train.run_dir)
+        path = pathlib.Path(self.loaded.path)
         with self.compiling(env):
-            return Viewer(creature, env, self.cfg, self.resources.device, foresight)
+            return Viewer(
+                creature, env, self.cfg, self.resources.device, foresight, self.open_beside, self.simulator,
+                tuple(SIMULATORS), next((p for p in shipped_and_own if p.resolve() == path.resolve()), path),
+                shipped_and_own,
+            )  # fmt: skip
+
+    def open_beside(
+        self, cfg: Config, simulator: str, path: pathlib.Path | None
+    ) -> tuple[Creature, registry.ABEnv, Config]:
+        """Return a policy, robots for it and their configuration, for somebody who watches.
+
+        cfg: of the world; path: of another checkpoint, whose own world it is to be then, None for the same policy.
+        """
+        loaded = self.loaded
+        if path is not None:
+            loaded = checkpoints.load(path, modules=(self.cfg.task, self.cfg.network.policy))
+            cfg = dataclasses.replace(loaded.config, render=cfg.render, train=cfg.train, seed=cfg.seed)
+        system = System(cfg, self.console, loaded, self.chosen, simulator)
+        env = system.make_env(cfg.render.envs, "render.envs")
+        with self.compiling(env):
+            env.init_state()
+        self.loaded = loaded
+        return system.creature(env), env, cfg
 
     def watch(self, record: str | None, episodes: int, dreams: bool = False) -> None:
         """Show a checkpoint in a window until it is closed, or record some episodes.

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -260,6 +261,35 @@ class ABEnv(abc.ABC):
     def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
         """Return what a picture tells of a robot in words: label and value."""
         return tuple((name.replace("_", " "), f"{float(values[robot]):.3g}") for name, values in self.errors().items())
+
+    def detail(self, robot: int = 0) -> dict[str, Any]:
+        """Return what overlays show of a robot, by name, as far as the task knows it.
+
+        com: (3) centre of mass [m, world]; command, velocity: (3) forward, to the left [m/s] and yaw rate [rad/s], in
+        the frame of its heading; torque: (12) of the joints, in shares of their limits; rewards: terms by name [1/s].
+        """
+        return {}
+
+    def steer(self, robot: int, shares: Sequence[float] | None) -> bool:
+        """Hold a robot's command, until it is another or None, the task's own again; return whether it has one.
+
+        shares: (3) of the largest forward, to the left and turning to the left, from -1 to 1.
+        """
+        return False
+
+    def set_goal(self, robot: int, point: np.ndarray) -> bool:
+        """Move a robot's goal to a place (3) [m, world]; return whether it has one."""
+        return False
+
+    def push(self, velocity: np.ndarray, robot: int | None = None) -> None:  # noqa: B027  not all can be shoved
+        """Kick a robot, or every one at once; velocity (3) [m/s], world frame."""
+
+    def start_in_front(self, robot: int) -> None:  # noqa: B027  most tasks have no terrain
+        """Let a robot's episodes begin before the terrain, so that it can be seen to come to it."""
+
+    def go_on_from(self, other: "ABEnv") -> None:
+        """Take over the instant of another environment of the same task, as far as that can be: here, begin anew."""
+        self.init_state()
 
     def solids(self) -> tuple[Solid, ...]:
         """Return what there is to draw of a robot, where it is not a legged one."""

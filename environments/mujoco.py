@@ -56,7 +56,8 @@ class MujocoEnv(QuadrupedEnv):
             raise ConfigError("randomisation: expected none that lets robots differ, MuJoCo's are all alike")
         self.mujoco = mujoco
         # no option: MuJoCo's default number of solver iterations
-        xml = to_mjcf(self.robot, cfg.sim_dt, cfg.physics.foot_friction, "", terrain=self.terrain)
+        carried = self.robot.carrying(cfg.physics.payload)
+        xml = to_mjcf(carried, cfg.sim_dt, cfg.physics.foot_friction, "", terrain=self.terrain)
         self._take(mujoco.MjSpec.from_string(xml), np.arange(12), np.ones((4, 3)))
         self.threads = min(threads or available_cores(), num_envs)
         self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
@@ -71,6 +72,8 @@ class MujocoEnv(QuadrupedEnv):
         """
         if self.terrain:
             raise ConfigError("--model: expected a task on flat ground")
+        if self.cfg.physics.payload:
+            raise ConfigError("physics.payload: expected 0 with --model, whose masses are the file's")
         file = ModelFile(pathlib.Path(path), import_options(self.cfg))
         if file.turned:
             raise ConfigError(f"--model: {path}: expected a base whose x is forward and z up")

@@ -118,6 +118,7 @@ class PhysicsEngine:
                 f"terrain: expected a Terrain, as those of physics.terrain, or None, got {type(terrain).__name__}"
             )
         self.robot = robot
+        carried = robot.carrying(cfg.payload)
         self.num_envs = num_envs
         self.timestep = timestep
         self.cfg = cfg
@@ -128,7 +129,7 @@ class PhysicsEngine:
         self.terrain = terrain
         motors = constants.motor_constants(cfg.motor, timestep) if cfg.motor.enabled else None
         self.model = constants.Model(
-            constants.world_constants(cfg, timestep, robot.foot_mass()), constants.base_constants(robot),
+            constants.world_constants(cfg, timestep, robot.foot_mass()), constants.base_constants(carried),
             constants.leg_constants(robot),
             terrain.pack() if terrain else None, True if cfg.body_contact else None, motors,
             aligned(self.num_blocks, L.MOTOR_ROWS * LANES) if cfg.motor.enabled else None,
@@ -379,6 +380,27 @@ class PhysicsEngine:
         if self.model.motor_blocks is None or not self.cfg.motor.stamina:
             raise ValueError("stamina: expected an engine with cfg.motor.enabled and cfg.motor.stamina above 0")
         return 1.0 - self._lanes(self.model.motor_blocks, L.FATIGUE, 1)[:, 0] / self.cfg.motor.stamina
+
+    def motor_torques(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the torques that motors are asked for, within their limits, and the limits, (N, 12) each [N m].
+
+        A motor that lags or tires gives other torques than it is asked for.
+        """
+        legs = self.model.legs
+        kp, kd, limit = (legs[:, at : at + 3].ravel() for at in (constants.KP, constants.KD, constants.TORQUE_LIMIT))
+        q, qd = self.get("joint_position"), self.get("joint_velocity")
+        varied = self.model.varied_blocks
+        if varied is not None:
+            kp = kp * self._lanes(varied, L.V_KP, 1)
+            kd = kd * self._lanes(varied, L.V_KD, 1)
+            starts = [L.VARIED_BASE_ROWS + leg * L.VARIED_LEG_ROWS for leg in range(4)]
+            limit, offset = (
+                np.concatenate([self._lanes(varied, start + row, 3) for start in starts], axis=1)
+                for row in (L.V_TORQUE_LIMIT, L.V_OFFSET)
+            )
+            q = q + offset
+        limit = np.broadcast_to(limit, q.shape)
+        return np.clip(kp * (self.get("target") - q) - kd * qd + self.get("torque"), -limit, limit), limit
 
     def cost_of_transport(self, distance: np.ndarray) -> np.ndarray:
         """Return energy per weight and distance (N), E / (m g d), of robots that went so far; distance: (N) [m]."""

@@ -103,6 +103,20 @@ class Robot:
         """Mass of all links [kg]."""
         return self.base.mass + sum(link.mass for leg in self.links for link in leg)
 
+    def carrying(self, payload: float) -> "Robot":
+        """Return the robot with a mass [kg], as of a point, on the middle of its trunk's upper side."""
+        if not payload:
+            return self
+        base = self.base
+        at = self.trunk_centre + [0.0, 0.0, self.trunk_half_extents[2]]
+        mass = base.mass + payload
+        com = (base.mass * base.com + payload * at) / mass
+        inertia = base.inertia.copy()
+        for part, place in ((base.mass, base.com), (payload, at)):  # Steiner's theorem
+            r = place - com
+            inertia += part * (r @ r * np.eye(3) - np.outer(r, r))
+        return dataclasses.replace(self, base=Link(mass, com, inertia))
+
     def require_physical(self, file: str) -> None:
         """Raise RobotError, naming file and field, where a number lies beyond what any legged robot has."""
         bodies = [self.base, *(link for leg in self.links for link in leg)]

@@ -39,6 +39,11 @@ class Bodies:
             self._next = self._next.coarser()
         return self._levels[min(index, len(self._levels) - 1)]
 
+    def close(self) -> None:
+        """Give back what the graphics library keeps of them."""
+        for level in self._levels:
+            level.close()
+
     def draw(self, pose: Pose, ground: np.ndarray, eye: np.ndarray, size: np.ndarray) -> None:
         """Draw all of a pose's copies.
 
@@ -72,6 +77,10 @@ class _Level:
             triangles = self._figure.triangles[None] + count * np.arange(self._most)[:, None, None]
             self._meshes.append(Mesh(self._rl, self._most * count, triangles.reshape(-1, 3), self._shader))
         return self._meshes[index]
+
+    def close(self) -> None:
+        for mesh in self._meshes:
+            mesh.close()
 
     def draw(self, pose: Pose, ground: np.ndarray, eye: np.ndarray) -> None:
         figure = self._figure

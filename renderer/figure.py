@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -92,6 +93,26 @@ class Pose:
         )
 
 
+class Stance(NamedTuple):
+    """How the one that is watched stands.
+
+    position: (3) of its base [m, world]; rotation: (3, 3) into the world; feet: (F, 3) [m, world]; touches: (F) bool,
+    which of them bear it; eyes: (3) from where it would see [m, world]
+    """
+
+    position: np.ndarray
+    rotation: np.ndarray
+    feet: np.ndarray
+    touches: np.ndarray
+    eyes: np.ndarray
+
+    @property
+    def heading(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where it faces, and what is to its left, unit vectors (3) along the ground [world]."""
+        x, y = self.rotation[:2, 0] / max(float(np.hypot(*self.rotation[:2, 0])), 1e-9)
+        return np.array([x, y, 0.0]), np.array([-y, x, 0.0])
+
+
 class Figure(abc.ABC):
     """The solids of what is drawn as arrays over vertices, group by group.
 
@@ -111,6 +132,7 @@ class Figure(abc.ABC):
     shadow_texels = SHADOW_TEXELS
     shadow_parts = 1
     near = 0.05  # clip plane [m]; the further the better, since the software build measures depth in 16 bits
+    arrows = slice(0, 0)  # the groups that are arrows of forces
     ground_hides = False  # what is below it: the feet of a robot, pressed into the ground, are seen
 
     def __init__(
@@ -158,13 +180,20 @@ class Figure(abc.ABC):
     def focus(self, frame: Frame, ground: Callable[[float, float], float]) -> np.ndarray:
         """Return what the camera follows, (3) [m, world]; ground: height of the ground about x, y [m]."""
 
+    def stance(self, frame: Frame) -> Stance | None:
+        """Return how the one that is watched stands; None for what has no feet."""
+        return None
 
-def place(figure: Figure, frame: Frame, terrain: Terrain | None = None) -> Pose:
+
+def place(figure: Figure, frame: Frame, terrain: Terrain | None = None, forces: bool = True) -> Pose:
     """Return where everything is in a frame; what is not shown has a shape matrix of zeros.
 
-    terrain: the ground that the goals' stems stand on; None for level ground at height 0
+    terrain: the ground that the goals' stems stand on; None for level ground at height 0; forces: whether their arrows
+    are shown
     """
     pose = figure.pose(frame)
+    if not forces:
+        pose.shape[:, figure.arrows] = 0.0
     if frame.goal is not None:
         goal = np.asarray(frame.goal, float).reshape(-1, 3)
         ground = terrain.height(goal[:, 0], goal[:, 1]) if terrain else np.zeros(len(goal))

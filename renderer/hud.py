@@ -1,9 +1,12 @@
-"""Text over the picture: a card of label and value rows, and a line of help."""
+"""Text over the picture: cards of numbers, bars and keys, and a line of help."""
 
 import types
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from physics.robot import JOINTS, LEGS
+from renderer.controls import BY_HAND, CONTROLS, OVERLAYS, SHOWN
 from renderer.snapshot import Frame
 
 # [px] of a window of ordinary size
@@ -11,12 +14,23 @@ TITLE = 19
 BODY = 15
 MARGIN = 16
 PADDING = 14
+SMALL = 12  # of long tables
 LINE = 23
+TIGHT = 15
+BAR = 110  # the longest bars, to either side together
+NUMBER = 44  # room for one beside a bar
 INK = (34, 41, 51, 255)
 MUTED = (104, 115, 128, 255)
 ALARM = (214, 58, 66, 255)
 CARD = (255, 255, 255, 205)
+GOOD = (22, 166, 154, 255)
+BAD = (255, 159, 28, 255)
 GLYPHS = [*range(32, 127), *map(ord, "°²·×–")]
+KEYS = (
+    *((control.key.capitalize(), control.says) for control in CONTROLS),
+    *((str(i), what) for i, (_, what) in enumerate(OVERLAYS.values(), 1)),
+    *BY_HAND,
+)
 
 
 def _typeface() -> bytes | None:
@@ -39,12 +53,13 @@ class Hud:
 
     def __init__(self, raylib: types.ModuleType, title: str, scale: int) -> None:
         self._rl = raylib
-        self._title = title
+        self.title = title
+        self._largest = 0.0  # term of a reward lately [1/s]
         self._scale = scale
         data = _typeface()
         self._fonts = {}
         points = raylib.ffi.new("int[]", GLYPHS)
-        for size in (TITLE, BODY):
+        for size in (TITLE, BODY, SMALL):
             if data is None:
                 self._fonts[size] = raylib.get_font_default()
                 continue
@@ -60,34 +75,114 @@ class Hud:
     def _width(self, text: str, size: int) -> float:
         return self._rl.measure_text_ex(self._fonts[size], text, size * self._scale, 0.5 * self._scale).x / self._scale
 
-    def draw(self, frame: Frame, paused: bool, height: int, help_line: str) -> np.ndarray:
+    def draw(
+        self, frame: Frame, width: int, height: int, shown: Collection[str] = SHOWN, line: str = "", keys: bool = False
+    ) -> np.ndarray:
         """Draw over the picture, and return the boxes that text is in, (K, 4): left, top, right, bottom [px].
 
-        height: of the window [px]
+        width, height: of the window [px]; shown: names of controls.OVERLAYS; line: of help, at the bottom; keys:
+        whether all of them are told
         """
-        rl = self._rl
-        s = self._scale
+        boxes = []
+        if "numbers" in shown:
+            boxes.append(self._numbers(frame))
+        if keys:
+            boxes.append(self._table(width, MARGIN, "keys", KEYS))
+        else:
+            top = MARGIN
+            for name, bars in (("rewards", self._rewards(frame)), ("torques", self._torques(frame))):
+                if name in shown and bars:
+                    boxes.append(self._bars(width, top, *bars))
+                    top = boxes[-1][3] + 10
+        bottom = height - MARGIN - BODY
+        if line:
+            self._write(line, MARGIN + 2, bottom, BODY, MUTED)
+        if frame.note:
+            across = self._width(frame.note, BODY)
+            box = np.array([(width - across) / 2 - PADDING, bottom - LINE - 16, (width + across) / 2 + PADDING, 0])
+            box[3] = box[1] + BODY + 14
+            self._card(box)
+            self._write(frame.note, box[0] + PADDING, box[1] + 7, BODY, INK)
+            boxes.append(box)
+        return np.array(boxes).reshape(-1, 4).round().astype(int)
+
+    def _card(self, box: np.ndarray) -> None:
+        """Draw what text stands on; box: left, top, right, bottom [px]."""
+        left, top, right, bottom = (float(x) * self._scale for x in box)
+        size = right - left, bottom - top
+        self._rl.draw_rectangle_rounded((left, top, *size), min(1.0, 20 * self._scale / min(size)), 8, CARD)
+
+    def _numbers(self, frame: Frame) -> np.ndarray:
+        """Draw the rows of the frame below the title; return their box."""
         fallen = np.ravel(frame.fallen)[frame.watched if np.ndim(frame.fallen) else 0]
-        state = ("fallen", ALARM) if fallen else ("paused", MUTED) if paused else (f"{frame.time:.1f} s", MUTED)
+        words = frame.state or f"{frame.time:.1f} s"
+        state = ("fallen", ALARM) if fallen else (words, MUTED)
         rows = frame.hud
         label = max((self._width(row[0], BODY) for row in rows), default=0)
         value = max((self._width(row[1], BODY) for row in rows), default=0)
-        inner = max(label + 22 + value, self._width(self._title, TITLE) + 26 + self._width(state[0], BODY))
+        inner = max(label + 22 + value, self._width(self.title, TITLE) + 26 + self._width(state[0], BODY))
         inner = 12 * -(-inner // 12)  # in steps, so that the card does not tremble with the digits
         tall = 2 * PADDING + TITLE + (LINE * len(rows) + 8 if rows else 0)
-        box = (MARGIN * s, MARGIN * s, (inner + 2 * PADDING) * s, tall * s)
-        rl.draw_rectangle_rounded(box, min(1.0, 20 * s / min(box[2:])), 8, CARD)
+        box = np.array([MARGIN, MARGIN, MARGIN + inner + 2 * PADDING, MARGIN + tall])
+        self._card(box)
         left = MARGIN + PADDING
         right = MARGIN + PADDING + inner
         y = MARGIN + PADDING
-        self._write(self._title, left, y, TITLE, INK)
+        self._write(self.title, left, y, TITLE, INK)
         self._write(state[0], right - self._width(state[0], BODY), y + 3, BODY, state[1])
         y += TITLE + 8
         for name, text in rows:
             self._write(name, left, y + 4, BODY, MUTED)
             self._write(text, right - self._width(text, BODY), y + 4, BODY, INK)
             y += LINE
-        if help_line:
-            self._write(help_line, MARGIN + 2, height - MARGIN - BODY, BODY, MUTED)
-        boxes = [np.array([MARGIN, MARGIN, MARGIN + inner + 2 * PADDING, MARGIN + tall])]
-        return np.array(boxes).round().astype(int)
+        return box
+
+    def _table(self, width: int, top: float, title: str, rows: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Draw a card at the right edge, of rows of two words; return its box."""
+        first = max(self._width(row[0], SMALL) for row in rows)
+        inner = first + 16 + max(self._width(row[1], SMALL) for row in rows)
+        left = width - MARGIN - inner - 2 * PADDING
+        box = np.array([left, top, width - MARGIN, top + 2 * PADDING + BODY + 4 + TIGHT * len(rows)])
+        self._card(box)
+        self._write(title, left + PADDING, top + PADDING, BODY, INK)
+        for i, (name, text) in enumerate(rows):
+            y = top + PADDING + BODY + 6 + TIGHT * i
+            self._write(name, left + PADDING, y, SMALL, INK)
+            self._write(text, left + PADDING + first + 16, y, SMALL, MUTED)
+        return box
+
+    def _rewards(self, frame: Frame) -> tuple[str, list[tuple[str, float, str]]] | None:
+        """Return a title, and names, shares of the largest and numbers of the terms of the reward."""
+        terms = {name: float(value) for name, value in frame.detail.rewards.items()}
+        self._largest = max(0.98 * self._largest, *map(abs, terms.values()), 1e-3) if terms else 0.0
+        bars = [(name.replace("_", " "), value / self._largest, f"{value:+.2f}") for name, value in terms.items()]
+        return ("reward [1/s]", bars) if bars else None
+
+    def _torques(self, frame: Frame) -> tuple[str, list[tuple[str, float, str]]] | None:
+        """Return the same of the joints' torques, in shares of their limits."""
+        if frame.detail.torque is None:
+            return None
+        names = [f"{leg} {joint}" for leg in LEGS for joint in JOINTS]
+        shares = np.asarray(frame.detail.torque, float).tolist()
+        return "torque / limit", [(n, x, f"{100 * x:+.0f} %") for n, x in zip(names, shares, strict=True)]
+
+    def _bars(self, width: int, top: float, title: str, bars: list[tuple[str, float, str]]) -> np.ndarray:
+        """Draw a card at the right edge, of names, bars to either side of a middle and numbers; return its box."""
+        s = self._scale
+        first = max(self._width(name, SMALL) for name, _, _ in bars)
+        inner = first + 12 + BAR + 8 + NUMBER
+        left = width - MARGIN - inner - 2 * PADDING
+        box = np.array([left, top, width - MARGIN, top + 2 * PADDING + BODY + 4 + TIGHT * len(bars)])
+        self._card(box)
+        self._write(title, left + PADDING, top + PADDING, BODY, INK)
+        middle = left + PADDING + first + 12 + BAR / 2
+        for i, (name, share, number) in enumerate(bars):
+            y = top + PADDING + BODY + 6 + TIGHT * i
+            self._write(name, left + PADDING, y, SMALL, MUTED)
+            long = min(abs(share), 1.0) * BAR / 2
+            colour = ALARM if abs(share) > 0.98 and title.startswith("torque") else GOOD if share > 0 else BAD
+            start = middle - (long if share < 0 else 0.0)
+            self._rl.draw_rectangle_rec((start * s, (y + 2) * s, max(long, 1.0) * s, (TIGHT - 6) * s), colour)
+            right = width - MARGIN - PADDING
+            self._write(number, right - self._width(number, SMALL), y, SMALL, INK)
+        return box

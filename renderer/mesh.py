@@ -43,8 +43,8 @@ class Mesh:
     shader: what paints them, of plain_shader(); None for raylib's own, which can show a texture
 
     vertices: (V, 3) float32, colours: (V, 4) uint8 and coordinates: (V, 2) float32 on a texture
-    belong to this object: raylib reads them in place (the software build at every draw), so they
-    outlive its mesh, which is never unloaded. ``update`` passes changes on.
+    belong to this object: raylib reads them in place (the software build at every draw) and must
+    not free them. ``update`` passes changes on.
     """
 
     def __init__(
@@ -69,6 +69,12 @@ class Mesh:
         if shader:
             self._material.shader = shader
         self._identity = raylib.matrix_identity()
+
+    def close(self) -> None:
+        """Give back what the graphics library keeps of it."""
+        none = self._rl.ffi.NULL
+        self._mesh.vertices = self._mesh.colors = self._mesh.texcoords = self._mesh.indices = none
+        self._rl.unload_mesh(self._mesh)
 
     def cover(self, texture: object) -> None:
         """Show a texture, a raylib Texture, where its coordinates are; colours tint it."""

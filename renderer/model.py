@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from physics.robot import Robot
-from renderer.figure import STEM, Figure, Paint, Pose, paint, place
+from renderer.figure import STEM, Figure, Paint, Pose, Stance, paint, place
 from renderer.kinematics import CALF, FOOT, HIP, THIGH, leg_frames, rotation
 from renderer.shapes import Shape, arrow, ball, capsule, drum, rounded_box
 from renderer.snapshot import Snapshot
@@ -44,6 +44,8 @@ DETAILS = (14, 2), (9, 1), (6, 1), (5, 0)
 
 class Model(Figure):
     """The solids of one robot; its reach is half its length; detail: of DETAILS."""
+
+    arrows = slice(FORCE, PUSH + 1)
 
     def __init__(self, robot: Robot, detail: int = 0) -> None:
         self.robot = robot
@@ -183,6 +185,24 @@ class Model(Figure):
         level = ground(x, y)
         height = 0.75 * self.robot.home_height
         return np.array([x, y, level + height + 0.3 * (z - level - height)])
+
+    def stance(self, frame: Snapshot) -> Stance:
+        """Return how the robot that is watched stands."""
+        position, quaternion, joints = (
+            np.reshape(array, (-1, size))[[frame.watched]]
+            for array, size in (
+                (frame.base_position, 3), (frame.base_quaternion, 4), (frame.joint_position, 12),
+            )
+        )  # fmt: skip
+        points, _ = leg_frames(self.robot, position, quaternion, joints)
+        turn = rotation(quaternion)[0]
+        feet = points[0, :, FOOT] - [0.0, 0.0, 1.0] * self.robot.foot_radius[:, None]
+        touches = np.zeros(4, bool)
+        if frame.foot_contact_force is not None:
+            force = np.reshape(frame.foot_contact_force, (-1, 4, 3))[frame.watched]
+            touches = np.linalg.norm(force, axis=1) > TOUCH * 9.81 * self.robot.total_mass
+        ahead = np.array([self.nose + 0.05 * self.segment, 0.0, 0.3 * self.robot.trunk_half_extents[2]])
+        return Stance(position[0], turn, feet, touches, position[0] + turn @ (self.robot.trunk_centre + ahead))
 
 
 def upright(direction: np.ndarray) -> np.ndarray:

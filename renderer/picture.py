@@ -5,13 +5,15 @@ An environment is asked for what it shows, ``solids()`` or ``robot``, and ``view
 
 import contextlib
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from renderer.camera import VIEW
+from renderer.controls import DETAILED, SHOWN
 from renderer.display import RenderError, offscreen_display
-from renderer.snapshot import Frame, Scenery, Snapshot
+from renderer.snapshot import Detail, Frame, Scenery, Snapshot
 from renderer.window import Window
 
 
@@ -36,21 +38,34 @@ class Picture:
         self.places = spacing * apart  # (N, 3) [m]
         self.across = spacing * side if env.num_envs > 1 else 0.0  # of the ground that they stand on [m]
 
-    def window(self, width: int, height: int, visible: bool, fps: int) -> Window:
-        """Return a window for what there is to see; raise RenderError if there is nothing."""
+    def stage(self) -> dict[str, Any]:
+        """Return what Window.stage() takes to show the environment; raise RenderError if there is nothing to see."""
         env = self.env
         subject = env.solids() or getattr(env, "robot", ())
         if not subject:
             raise RenderError(f"task {self.name} has nothing to draw: its environment defines no solids()")
-        return Window(
-            subject, width, height, f"Foal: {self.name}", visible, fps, self.terrain, env.cfg.render_spacing,
-            getattr(env, "camera", VIEW), self.across,
-        )  # fmt: skip
+        return {
+            "subject": subject,
+            "title": f"Foal: {self.name}",
+            "terrain": self.terrain,
+            "reach": env.cfg.render_spacing,
+            "view": getattr(env, "camera", VIEW),
+            "across": self.across,
+        }
 
-    def frame(self, **seen: Any) -> Frame:
-        """Return what there is to see of this instant; seen: what else of a Frame's fields is known."""
+    def window(self, width: int, height: int, visible: bool, fps: int, shown: Collection[str] = SHOWN) -> Window:
+        """Return a window for what there is to see; raise RenderError if there is nothing; shown: see Window."""
+        return Window(width=width, height=height, visible=visible, fps=fps, shown=shown, **self.stage())
+
+    def frame(self, shown: Collection[str] = SHOWN, **seen: Any) -> Frame:
+        """Return what there is to see of this instant.
+
+        shown: names of controls.OVERLAYS; seen: what else of a Frame's fields is known
+        """
         view = self.env.views()
         seen = {"watched": self.watched} | seen
+        if not set(shown).isdisjoint(DETAILED):
+            seen |= {"detail": self.detail()}
         if self.env.solids():
             if missing := {"position", "quaternion"} - set(view):
                 raise RenderError(
@@ -65,6 +80,17 @@ class Picture:
             *(view[name] for name in ("base_quaternion", "joint_position", "foot_contact_force")),
             **{"goal": self._placed(view["goal"]), "push": view["push"], "ghost": ghost} | seen,
         )
+
+    def detail(self) -> Detail:
+        """Return what the environment knows of the one that is watched."""
+        known = self.env.detail(self.watched)
+        if (com := known.get("com")) is not None:
+            known = known | {"com": com + self.places[self.watched]}
+        return Detail(**known)
+
+    def unplaced(self, robot: int, point: np.ndarray) -> np.ndarray:
+        """Return where in its own world what a robot meets at a point (3) of the picture is [m]."""
+        return point - self.places[robot]
 
     def _placed(self, points: np.ndarray | None) -> np.ndarray | None:
         """Return points (N, 3) of robots where these stand in the picture [m]."""

@@ -191,6 +191,11 @@ class Relief:
         self._drawn: dict[tuple[int, int, int], _Drawn] = {}
         self._meshes: list[Quads] = []
 
+    def close(self) -> None:
+        """Give back what the graphics library keeps of it."""
+        for quads in self._meshes:
+            quads.mesh.close()
+
     def draw(self, target: np.ndarray, view: View, fade: tuple[float, float]) -> None:
         """Draw what is seen of the ground around a camera's target, (3) [m, world].
 

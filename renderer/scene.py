@@ -7,16 +7,19 @@ software build does too.
 
 import math
 import types
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from physics.jit import kernel
 from physics.terrain import Terrain
 from renderer.bodies import Bodies
-from renderer.camera import FIELD_OF_VIEW, OrbitCamera, View
+from renderer.camera import FIELD_OF_VIEW, Camera, View
+from renderer.controls import SHOWN
 from renderer.figure import Figure, Pose, paint, place
 from renderer.light import SHADOW_COLOUR, SHADOW_STRENGTH, SUN_SLOPE, encode, shadow
 from renderer.mesh import Quads, plain_shader
+from renderer.overlays import Overlays, Strokes
 from renderer.relief import Relief
 from renderer.snapshot import Frame
 
@@ -55,11 +58,30 @@ class Scene:
         self._pixels = np.zeros((0, 0, 4), np.uint8)
         self._floor = Quads(raylib, self._shader)
         self._relief = Relief(raylib, terrain, TILES, BACKGROUND, self._shader) if terrain else None
+        self._overlays = Overlays(figure.reach, self.height)
+        self._strokes = Quads(raylib, self._shader)
+        self.view: View | None = None  # of the latest picture
+        self.middles = np.zeros((0, 3))  # (N, 3) where its copies were [m, world]
         raylib.rl_set_clip_planes(figure.scale * max(figure.near, NEAR_RELIEF if terrain else 0.0), figure.scale * FAR)
+
+    def close(self) -> None:
+        """Give back what the graphics library keeps of it."""
+        self._bodies.close()
+        self._ghosts.close()
+        for quads in (self._shadows, self._floor, self._strokes):
+            quads.mesh.close()
+        if self._relief:
+            self._relief.close()
+        if self._texture is not None:
+            self._rl.unload_texture(self._texture)
 
     def focus(self, frame: Frame) -> np.ndarray:
         """Return what the camera follows, (3) [m, world]."""
         return self.figure.focus(frame, self._ground)
+
+    def height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return the height of the ground at x, y [m], of arrays."""
+        return self._terrain.height(x, y) if self._terrain else np.zeros(np.shape(x))
 
     def _ground(self, x: float, y: float) -> float:
         """Return the height of the ground under a robot at x, y, in the mean over its size [m]."""
@@ -68,14 +90,28 @@ class Scene:
         around = self.figure.reach * np.array([-0.5, 0.0, 0.5])
         return float(self._terrain.height(x + around, y + around[:, None]).mean())
 
-    def draw(self, frame: Frame, camera: OrbitCamera, aspect: float, height: int) -> None:
-        """Draw over the whole of the current target; aspect: its width over its height [pixel]."""
+    def draw(
+        self,
+        frame: Frame,
+        camera: Camera,
+        aspect: float,
+        height: int,
+        shown: Collection[str] = SHOWN,
+        marks: Sequence[Strokes] = (),
+    ) -> None:
+        """Draw over the whole of the current target.
+
+        aspect: its width over its height [pixel]; shown: names of controls.OVERLAYS; marks: what else is seen through
+        everything
+        """
         rl = self._rl
         figure = self.figure
-        view = camera.view(aspect)
+        view = self.view = camera.view(aspect)
         scale = figure.scale * min(max(camera.distance / (4.0 * figure.reach), 1.0), FURTHEST)
         fade = scale * FADE[0], scale * FADE[1]
-        pose = self._seen(place(figure, frame, self._terrain), view)
+        pose = place(figure, frame, self._terrain, "forces" in shown)
+        self.middles = pose.origin[:, 0]
+        pose = self._seen(pose, view)
         self._cast(pose, camera.target, scale * SHADOW_FADED)
         rl.clear_background((*(int(c) for c in encode(BACKGROUND)), 255))
         towards = tuple(camera.target)
@@ -97,10 +133,25 @@ class Scene:
         rl.rl_disable_color_blend()
         self._draw_bodies(self._bodies, pose, view, height)
         rl.rl_enable_color_blend()
-        if frame.ghost is not None:
+        if frame.ghost is not None and "ghosts" in shown:
             ghosts = self._seen(place(figure, frame.ghost, self._terrain), view)
             self._draw_bodies(self._ghosts, ghosts, view, height)
+        above, hidden = self._overlays.strokes(frame, figure.stance(frame), shown)
+        rl.rl_disable_depth_mask()
+        self._draw_strokes(hidden, view)
+        rl.rl_disable_depth_test()
+        self._draw_strokes(Strokes.joined([above, *marks]), view)
+        rl.rl_enable_depth_test()
+        rl.rl_enable_depth_mask()
         rl.end_mode_3d()
+
+    def _draw_strokes(self, strokes: Strokes, view: View) -> None:
+        count = self._strokes.count = min(len(strokes.start), self._strokes.most)
+        mesh = self._strokes.mesh
+        mesh.vertices[: 4 * count] = strokes.quads(view.eye)[:count].reshape(-1, 3)
+        mesh.colours[: 4 * count] = np.repeat(strokes.colour[:count], 4, 0)
+        self._strokes.update(colours=True)
+        self._strokes.draw()
 
     def _seen(self, pose: Pose, view: View) -> Pose:
         """Return the pose of those copies that may be in the picture."""
@@ -112,8 +163,7 @@ class Scene:
 
     def _draw_bodies(self, bodies: Bodies, pose: Pose, view: View, height: int) -> None:
         x, y, _ = np.moveaxis(pose.origin, 2, 0)
-        ground = np.zeros(x.shape) if self._terrain is None else self._terrain.height(x, y)
-        bodies.draw(pose, ground, view.eye, view.size(pose.origin[:, 0], self.figure.reach, height))
+        bodies.draw(pose, self.height(x, y), view.eye, view.size(pose.origin[:, 0], self.figure.reach, height))
 
     def _draw_floor(self, target: np.ndarray, view: View, fade: tuple[float, float]) -> None:
         """Draw the tiles about the target that are in view; they move by whole pairs of tiles: the pattern rests."""

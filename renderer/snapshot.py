@@ -4,6 +4,7 @@ A frame is of one robot, or of N side by side: every array then has a first axis
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,23 @@ import numpy as np
 from renderer.display import RenderError
 
 OPTIONAL = "goal", "push", "target", "foot_contact_force"
+
+
+@dataclasses.dataclass(frozen=True)
+class Detail:
+    """What overlays show of the one that is watched, as far as its environment knows it.
+
+    com: (3) centre of mass [m, world]
+    command, velocity: (3) forward, to the left [m/s] and yaw rate [rad/s], in the frame of its heading
+    torque: (12) of the joints, in shares of their limits, legs FL, FR, RL, RR, each hip, thigh, calf
+    rewards: the terms of the reward by name [1/s]
+    """
+
+    com: np.ndarray | None = None
+    command: np.ndarray | None = None
+    velocity: np.ndarray | None = None
+    torque: np.ndarray | None = None
+    rewards: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +41,9 @@ class Frame:
     fallen: whether the episode counts as failed, or (N) of each
     time: since the start of the episode [s]
     watched: which of them the camera follows
+    detail: what overlays show of that one
+    state: in a word, such as "paused"; "" for the time
+    note: a line for whoever watches, "" for none
 
     Raises RenderError, naming the field, if an array has another shape or is not finite.
     """
@@ -33,6 +54,9 @@ class Frame:
     fallen: np.ndarray | bool = False
     time: float = 0.0
     watched: int = 0
+    detail: Detail = Detail()
+    state: str = ""
+    note: str = ""
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the arrays of one robot, by name."""

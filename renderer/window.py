@@ -1,24 +1,38 @@
 """A window that shows frames, or a hidden one that is recorded from."""
 
 import contextlib
+import math
 import types
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
 from physics.robot import Robot
 from physics.terrain import Terrain
-from renderer.camera import VIEW, OrbitCamera
+from renderer.camera import VIEW, Camera
+from renderer.controls import CONTROLS, OVERLAYS, SHOWN, Requests
 from renderer.display import RenderError, is_software, load_raylib, quiet_standard_output
+from renderer.figure import Figure
 from renderer.hud import Hud
 from renderer.model import Model
+from renderer.overlays import CORAL, SHAFT, arrow
 from renderer.scene import Scene
 from renderer.smoothing import Smoother, compact
 from renderer.snapshot import Frame
 from renderer.solids import Solid, Solids
 
-HELP = "space pause  ·  R reset  ·  arrows push  ·  drag orbit  ·  wheel zoom  ·  V view  ·  Esc close"
+HELP = "H keys  ·  arrows drive  ·  drag to shove or turn  ·  space pause  ·  Esc close"
+CLICK = 4.0  # what a mouse moves during a click, at most [px]
+SHOVE = 1.5  # of a robot's velocity, for a drag as long as the robot [m/s]
+SHOVE_MOST = 4.0  # the same, however long the drag [m/s]
+FREE_SPEED = 2.0  # of the free camera, in shares of the distance to what it looks at per second
+STICK_DEAD = 0.15  # of a gamepad's stick, where it counts as let go
 OVERSAMPLE = 2  # what a visible window shows is drawn twice as wide and high and averaged; captures are smoothed
+
+GRASP = 0.6  # how far from a robot's middle it can be grasped, in its reach
+RAY_STEPS = 8  # to the ground under the mouse
+FURTHEST_CLICK = 50.0  # [m]
 
 RGBA_BYTES = 0x1908, 0x1401  # GL_RGBA, GL_UNSIGNED_BYTE
 
@@ -35,9 +49,9 @@ class Window:
     reach: half the size of what the camera looks at [m]: required of solids, a robot has its own
     view: azimuth and elevation of the camera at first [deg]
     across: how large the ground is that it shows at first [m]; 0 for as near as one robot asks for
+    shown: names of controls.OVERLAYS, at first
 
-    Space pauses, R asks for a reset, the arrow keys ask for a push, Esc closes; the caller reads
-    the properties and obeys. The mouse orbits and zooms, V returns to the first view. Raises
+    Keys that change the view the window obeys by itself; what else was asked for is in ``requests``. Raises
     RenderError if no window can be opened.
     """
 
@@ -53,14 +67,19 @@ class Window:
         reach: float | None = None,
         view: tuple[float, float] = VIEW,
         across: float = 0.0,
+        shown: Collection[str] = SHOWN,
     ) -> None:
-        figure = Model(subject) if isinstance(subject, Robot) else Solids(subject, reach)
         self.width = width
         self.height = height
         self.visible = visible
+        self.shown = set(shown)
+        self.requests = Requests()
         self._fps = fps
-        self._paused = self._reset = self._closing = False
-        self._push: np.ndarray | None = None
+        self._closing = self._keys = False
+        self._pressed: tuple[float, float] | None = None  # where the mouse went down [px]
+        self._held: int | None = None  # the robot that is dragged
+        self._pull = np.zeros(3)  # how far, along the ground [m, world]
+        figure = _figure(subject, reach)
         rl = self._rl = load_raylib()
         if rl.is_window_ready():
             raise RenderError("a window is already open; close it first")
@@ -87,7 +106,6 @@ class Window:
         if visible:
             self._small = rl.load_render_texture(width, height)
             rl.set_texture_filter(self._canvas.texture, rl.TEXTURE_FILTER_BILINEAR)
-        self._scene = Scene(rl, figure, terrain)
         self._hud = Hud(rl, title, over)
         self._text = np.zeros((0, 4), int)  # boxes of what is written
         self._smoother = Smoother(width, height, red=2 if self._software else 0)  # the software build stores blue first
@@ -95,12 +113,34 @@ class Window:
         if not self._software:  # raylib's own function allocates the picture anew, which takes longer than to read it
             kind = "void (*)(int, int, int, int, unsigned int, unsigned int, void *)"
             self._read = rl.ffi.cast(kind, rl.rl_get_proc_address("glReadPixels"))
-        self.camera = OrbitCamera(figure.reach, terrain, figure.scale, view, across)
+        self._set_scene(figure, terrain, view, across)
+
+    def stage(
+        self,
+        subject: Robot | Sequence[Solid],
+        title: str,
+        terrain: Terrain | None = None,
+        reach: float | None = None,
+        view: tuple[float, float] = VIEW,
+        across: float = 0.0,
+    ) -> None:
+        """Show something else from now on, seen as before; arguments: as at first."""
+        before = self.camera
+        self._scene.close()
+        self._hud.title = title
+        self._rl.set_window_title(title)
+        self._set_scene(_figure(subject, reach), terrain, view, across)
+        self.camera.see_like(before)
+
+    def _set_scene(self, figure: Figure, terrain: Terrain | None, view: tuple[float, float], across: float) -> None:
+        self._scene = Scene(self._rl, figure, terrain)
+        self.camera = Camera(figure.reach, terrain, figure.scale, view, across)
 
     def draw(self, frame: Frame) -> None:
         """Draw one frame, show it if visible, and read keyboard and mouse."""
         rl = self._rl
-        self.camera.follow(self._scene.focus(frame), 1.0 / self._fps)
+        figure = self._scene.figure
+        self.camera.follow(self._scene.focus(frame), 1.0 / self._fps, figure.stance(frame))
         if self._canvas is None:
             rl.begin_drawing()
             self._paint(frame)
@@ -116,8 +156,13 @@ class Window:
             self._read_input()
 
     def _paint(self, frame: Frame) -> None:
-        self._scene.draw(frame, self.camera, self.width / self.height, self.height)
-        self._text = self._hud.draw(frame, self._paused, self.height, HELP if self.visible else "")
+        marks = []
+        if self._held is not None and self._held < len(self._scene.middles) and self._pull.any():
+            reach = self._scene.figure.reach
+            marks = arrow(self._scene.middles[self._held], self._pull, SHAFT * reach, CORAL)
+        self._scene.draw(frame, self.camera, self.width / self.height, self.height, self.shown, marks)
+        line = HELP if self.visible and not self._keys else ""
+        self._text = self._hud.draw(frame, self.width, self.height, self.shown, line, self._keys)
 
     def _shrink(self) -> None:
         """Draw the canvas at the window's size; textures are stored from the bottom up, hence the minus."""
@@ -132,43 +177,126 @@ class Window:
         rl.rl_enable_color_blend()
 
     def _read_input(self) -> None:
+        """Obey keys and mouse as far as they change the view, and note what else they ask for."""
         rl = self._rl
-        self._paused ^= rl.is_key_pressed(rl.KEY_SPACE)
-        self._reset = rl.is_key_pressed(rl.KEY_R)
         self._closing |= rl.window_should_close()  # raylib forgets it after a frame
-        into = self.camera.forward
-        right = np.array([into[1], -into[0], 0.0])
-        arrows = ((rl.KEY_UP, into), (rl.KEY_DOWN, -into), (rl.KEY_RIGHT, right), (rl.KEY_LEFT, -right))
-        self._push = next((direction for key, direction in arrows if rl.is_key_pressed(key)), None)
-        if rl.is_key_pressed(rl.KEY_V):
+        shift = rl.is_key_down(rl.KEY_LEFT_SHIFT) or rl.is_key_down(rl.KEY_RIGHT_SHIFT)
+        asked = []
+        for control in CONTROLS:
+            button = control.button and rl.is_gamepad_button_pressed(0, getattr(rl, f"GAMEPAD_BUTTON_{control.button}"))
+            if not (button or rl.is_key_pressed(getattr(rl, f"KEY_{control.key}"))):
+                continue
+            if control.view:
+                self._change_view(control.name)
+            else:
+                asked.append(control.opposite if shift and control.opposite and not button else control.name)
+        for name, (key, _) in OVERLAYS.items():
+            if rl.is_key_pressed(getattr(rl, f"KEY_{key}")):
+                self.shown ^= {name}
+        self.camera.zoom(rl.get_mouse_wheel_move())
+        if self.camera.mode == "free":
+            self._fly()
+        self.requests = Requests(tuple(asked), self._drive(shift), **self._point())
+
+    def _change_view(self, name: str) -> None:
+        if name == "camera":
+            self.camera.next_mode(self._stands)
+        elif name == "home":
             self.camera.home()
-        if rl.is_mouse_button_down(rl.MOUSE_BUTTON_LEFT):
+        else:
+            self._keys = not self._keys
+
+    def _held_keys(self, *pairs: tuple[str, str]) -> list[float]:
+        """Return for pairs of keys 1 where the first is held, -1 where the second is, 0 for neither or both."""
+        rl = self._rl
+        down = [[rl.is_key_down(getattr(rl, f"KEY_{key}")) for key in pair] for pair in pairs]
+        return [float(first) - float(second) for first, second in down]
+
+    def _fly(self) -> None:
+        """Move the free camera."""
+        step = FREE_SPEED * self.camera.distance / self._fps
+        right, up, ahead = self._held_keys(("D", "A"), ("E", "Q"), ("W", "S"))
+        self.camera.move(step * right, step * up, step * ahead)
+
+    def _drive(self, shift: bool) -> tuple[float, float, float] | None:
+        """Return what arrows and sticks ask for; see Requests."""
+        rl = self._rl
+        ahead, left = self._held_keys(("UP", "DOWN"), ("LEFT", "RIGHT"))
+        asked = [ahead, left, 0.0] if shift else [ahead, 0.0, left]
+        if rl.is_gamepad_available(0):
+            for i, axis in enumerate(("LEFT_Y", "LEFT_X", "RIGHT_X")):  # both point to the right and down
+                moved = -rl.get_gamepad_axis_movement(0, getattr(rl, f"GAMEPAD_AXIS_{axis}"))
+                if abs(moved) > STICK_DEAD:
+                    asked[i] = math.copysign((abs(moved) - STICK_DEAD) / (1.0 - STICK_DEAD), moved)
+        forward, left, turn = (min(max(x, -1.0), 1.0) for x in asked)
+        return (forward, left, turn) if forward or left or turn else None
+
+    def _point(self) -> dict[str, Any]:
+        """Obey the mouse: a drag from a robot shoves it, another turns the camera, a click chooses."""
+        rl = self._rl
+        left = rl.MOUSE_BUTTON_LEFT
+        mouse = rl.get_mouse_position()
+        at = mouse.x, mouse.y
+        if rl.is_mouse_button_pressed(left):
+            self._pressed = at
+            self._held = self._robot_at(*at)
+        if self._pressed is None:
+            return {}
+        moved = math.dist(at, self._pressed) > CLICK
+        if self._held is not None and self._held < len(self._scene.middles):
+            middle = self._scene.middles[self._held]
+            self._pull = (self._ground_at(*at, middle[2]) - middle) * [1.0, 1.0, 0.0] if moved else np.zeros(3)
+        elif rl.is_mouse_button_down(left):
             drag = rl.get_mouse_delta()
             self.camera.orbit(drag.x, drag.y)
-        self.camera.zoom(rl.get_mouse_wheel_move())
+        if not rl.is_mouse_button_released(left):
+            return {}
+        held = self._held
+        pull = self._pull
+        self._pressed = self._held = None
+        self._pull = np.zeros(3)
+        if held is None:
+            return {} if moved else {"goal": self._ground_at(*at)}
+        if not moved:
+            return {"chosen": held}
+        speed = SHOVE * np.linalg.norm(pull) / (2.0 * self._scene.figure.reach)
+        return {"shove": (held, pull / max(np.linalg.norm(pull), 1e-9) * min(speed, SHOVE_MOST))}
+
+    def _robot_at(self, x: float, y: float) -> int | None:
+        """Return the number of the robot nearest to the eye at a point of the window [px], None for none."""
+        view = self._scene.view
+        ray = view.ray(x / self.width, y / self.height)
+        apart = self._scene.middles - view.eye
+        depth = apart @ ray
+        off = np.linalg.norm(apart - depth[:, None] * ray, axis=1)
+        hit = np.flatnonzero((off < GRASP * self._scene.figure.reach) & (depth > 0.0))
+        return int(hit[np.argmin(depth[hit])]) if len(hit) else None
+
+    def _ground_at(self, x: float, y: float, height: float | None = None) -> np.ndarray:
+        """Return the point (3) [m, world] at a point of the window [px]: of the ground, or of a level plane.
+
+        height: of the plane [m], None for the ground
+        """
+        view = self._scene.view
+        ray = view.ray(x / self.width, y / self.height)
+        point = view.eye
+        level = self.camera.target[2] if height is None else height
+        for _ in range(1 if height is not None else RAY_STEPS):
+            far = (level - view.eye[2]) / ray[2] if abs(ray[2]) > 1e-6 else -1.0
+            point = view.eye + min(far if far > 0.0 else FURTHEST_CLICK, FURTHEST_CLICK) * ray
+            if height is None:
+                level = float(self._scene.height(*point[:2]))
+        return np.array([*point[:2], level])
+
+    @property
+    def _stands(self) -> bool:
+        """Whether what is drawn has a front and eyes."""
+        return isinstance(self._scene.figure, Model)
 
     @property
     def should_close(self) -> bool:
         """Whether the user pressed Esc or closed the window."""
         return self._closing
-
-    @property
-    def paused(self) -> bool:
-        """Whether the simulation should stand still; the space bar toggles it."""
-        return self._paused
-
-    @property
-    def reset_requested(self) -> bool:
-        """Whether R was pressed during the last ``draw``."""
-        return self._reset
-
-    @property
-    def push_requested(self) -> np.ndarray | None:
-        """Direction of the arrow key pressed during the last ``draw``, as seen on screen, or None.
-
-        (3) unit, along the ground [world].
-        """
-        return self._push
 
     def capture(self) -> np.ndarray:
         """Return the last frame, (height, width, 3) uint8, red green blue, from the top."""
@@ -209,3 +337,7 @@ class Window:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: types.TracebackType | None) -> None:
         self.close()
+
+
+def _figure(subject: Robot | Sequence[Solid], reach: float | None) -> Figure:
+    return Model(subject) if isinstance(subject, Robot) else Solids(subject, reach)

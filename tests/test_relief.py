@@ -9,7 +9,7 @@ import pytest
 
 from physics import load_robot, terrain
 from renderer import Snapshot
-from renderer.camera import CLEARANCE, OrbitCamera, View
+from renderer.camera import CLEARANCE, Camera, View
 from renderer.light import SHADOW_TEXELS, SUN, encode, shadow, surfaces
 from renderer.model import STEM, Model, place
 from renderer.relief import CHUNK, DETAIL, FINEST, around, divide, make_patch
@@ -182,7 +182,7 @@ def test_the_camera_sees_the_target_over_the_ground():
     for azimuth in (-0.9, 0.4, 2.5):
         hidden = []
         for relief in (ground, None):
-            camera = OrbitCamera(0.5, relief)
+            camera = Camera(0.5, relief)
             camera.azimuth = azimuth
             camera.follow([0.1, 0.0, 0.2], 0.02)
             way = camera.target + (camera.position - camera.target) * np.linspace(0.15, 1, 200)[:, None]
@@ -191,8 +191,8 @@ def test_the_camera_sees_the_target_over_the_ground():
 
 
 def test_the_camera_is_where_it_was_over_level_ground():
-    camera = OrbitCamera(0.5)
-    raised = OrbitCamera(0.5, terrain.flat(3.0))
+    camera = Camera(0.5)
+    raised = Camera(0.5, terrain.flat(3.0))
     camera.follow([1.0, 2.0, 0.2], 0.02)
     raised.follow([1.0, 2.0, 3.2], 0.02)
     np.testing.assert_allclose(raised.position - camera.position, [0, 0, 3], atol=1e-6)
@@ -206,7 +206,7 @@ def test_the_camera_rises_steadily():
     heights = np.zeros((81, 81))
     heights[29:32, 48:53] = 0.9  # a post, 1 m to the right of the way along y = 0
     for ground in (STAIRS, terrain.from_array(heights, 0.1)):
-        camera = OrbitCamera(0.5, ground)
+        camera = Camera(0.5, ground)
         heights = []
         for x in np.arange(-3.5, 3.5, 0.02):
             camera.follow([x, 0.0, float(ground.height(x, 0.0)) + 0.2], 0.02)

@@ -14,7 +14,7 @@ import pytest
 
 from physics import load_robot
 from renderer import Film, Recorder, RenderError, Scenery, Snapshot, Window, display, offscreen_display
-from renderer.camera import FIELD_OF_VIEW, OrbitCamera
+from renderer.camera import FIELD_OF_VIEW, Camera
 from renderer.figure import GOAL, MOST_VERTICES, STEM
 from renderer.kinematics import CALF, FOOT, HIP, THIGH, leg_frames, rotation
 from renderer.light import SUN, shadow
@@ -408,8 +408,8 @@ def test_shadows_fade_with_the_distance_from_the_camera_target():
 
 
 def test_the_camera_follows_what_is_large_and_fast():
-    cut = OrbitCamera(6.0)
-    smooth = OrbitCamera(6.0, scale=8.0)
+    cut = Camera(6.0)
+    smooth = Camera(6.0, scale=8.0)
     for x in (0.0, 3.0):
         cut.follow([x, 0, 0], 0.02)
         smooth.follow([x, 0, 0], 0.02)

@@ -26,6 +26,7 @@ SHIPPED = ROOT / "checkpoints"
 CONFIG = "config.json"
 LATEST = "latest.pt"
 BEST = "best.pt"
+NEWEST = 20  # runs whose policies are offered
 NAME = re.compile(r"(.+)-\d{8}-\d{6}(-\d+)?")
 
 
@@ -110,6 +111,14 @@ def policy(given: str) -> pathlib.Path:
     """Return the checkpoint that is meant: a file, the folder of a run, or a task's that comes with Foal."""
     shipped = SHIPPED / f"{given}.pt"
     return shipped if shipped.is_file() else find(given, "", "")
+
+
+def policies(root: str) -> list[pathlib.Path]:
+    """Return the policies there are: those that come with Foal, and the best of the newest runs in a folder."""
+    runs = []
+    with contextlib.suppress(OSError):
+        runs = sorted(pathlib.Path(root).glob(f"*/{BEST}"), key=lambda file: -file.stat().st_mtime_ns)
+    return [*sorted(SHIPPED.glob("*.pt"), key=lambda file: file.stem), *runs[:NEWEST]]
 
 
 def find(given: str | None, root: str, task: str, resume: bool = False) -> pathlib.Path:

@@ -11,7 +11,7 @@ import numpy as np
 from numba.core.errors import NumbaError
 
 from config import NoiseCfg, QuadrupedCfg, VaryCfg
-from environments.contracts import ABEnv, EnvState
+from environments.contracts import EnvState
 from environments.quadruped import step as S
 from environments.quadruped.compose import Composed, Composer
 from environments.quadruped.measure import measure
@@ -19,13 +19,12 @@ from environments.quadruped.observations import HEIGHT_SCALE, SPIN_SCALE
 from environments.quadruped.reference import reference
 from environments.quadruped.terms import COMMANDS, Terms, body
 from environments.quadruped.values import chosen_robot, gains, make_terrain, number, targets, values
+from environments.quadruped.watching import WatchedEnv
 from physics import PhysicsEngine, simulation_step, vary
 from physics import layout as L
 from physics.jit import LANES, address, real, typeof, types
 from settings import ConfigError, knobs, sections
 
-PUSH_SHOWN = 0.4  # how long view() gives a push [s]
-HUD_TERMS = 3  # of the reward that a picture tells, the largest
 # The stages, as control_step() takes them
 STAGES = "advance", "act", "events", "measure", "follow", "terminate", "reward", "restart", "begin", "renew", "observe"
 # All that a step needs, in an order that two processes compile from either end
@@ -35,7 +34,7 @@ COMPILED = (
 )  # fmt: skip
 
 
-class QuadrupedEnv(ABEnv):
+class QuadrupedEnv(WatchedEnv):
     """N quadrupeds that do what their command asks, whatever befalls them.
 
     What a robot observes, is rewarded for and ends by are the task's terms (terms.py), which ``terms`` holds in order.
@@ -363,24 +362,6 @@ class QuadrupedEnv(ABEnv):
         )
         return {term.name: out[:, k] for k, term in enumerate(metrics)}
 
-    def heading_velocity(self) -> np.ndarray:
-        """Return forward and sideways velocity, heading frame [m/s], and yaw rate [rad/s], (N, 3), as commands do."""
-        w, x, y, z = self.engine.rows(L.QUATERNION, 4).T
-        ahead = 1 - 2 * (y * y + z * z)
-        aside = 2 * (x * y + w * z)
-        length = np.sqrt(ahead * ahead + aside * aside + 1e-12)
-        c = ahead / length
-        s = aside / length
-        vx, vy = self.engine.rows(L.VELOCITY, 2).T
-        return np.stack([c * vx + s * vy, c * vy - s * vx, self.engine.rows(L.SPIN + 2, 1)[:, 0]], axis=1)
-
-    def push(self, velocity: np.ndarray) -> None:
-        """Kick every robot at once; velocity (3) [m/s], world frame."""
-        state = self.engine.get_state()
-        self.engine.set_state(base_linear_velocity=state.base_linear_velocity + velocity)
-        self.set_field("push", velocity)
-        self.set_field("push_age", 0.0)
-
     def columns(self, name: str, privileged: bool = False) -> slice:
         """Return where an observation's columns are; raise KeyError for one that the task has not."""
         at = 0
@@ -405,80 +386,4 @@ class QuadrupedEnv(ABEnv):
             "spin": obs[:, self.columns("angular_velocity")] / SPIN_SCALE,
             "velocity": privileged[:, self.columns("true_velocity", True)],
             "height": privileged[:, self.columns("true_height", True)][:, 0] / HEIGHT_SCALE + self.robot.home_height,
-        }
-
-    def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
-        """Return what a picture tells of a robot; see ABEnv."""
-        kind = self.cfg.command.kind
-        view = self.view(robot)
-        errors = {name: float(error[robot]) for name, error in self.errors().items()}
-        moves = {
-            name: "{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*view[name])
-            for name in ("command", "velocity")
-            if view[name] is not None
-        }
-        if kind == "stay":
-            rows = {"goal distance": f"{100 * errors['goal_distance']:.1f} cm", "speed": f"{errors['speed']:.2f} m/s"}
-        elif kind == "velocity":
-            rows = moves | {"velocity error": f"{errors['velocity_error']:.2f} m/s"}
-        elif kind in ("goal", "pose"):
-            rows = {"goal distance": f"{errors['goal_distance']:.2f} m", "goals reached": str(view["goals"])} | moves
-        else:
-            rows = {name.replace("_", " "): f"{error:.3g}" for name, error in errors.items()}
-        if kind == "pose":
-            rows |= {"heading error": f"{math.degrees(errors['heading_error']):.0f} deg"}
-        terms = {name: float(x[robot]) / self.cfg.ctrl_dt for name, x in self.reward_terms().items()}
-        largest = sorted(terms, key=lambda name: -abs(terms[name]))[:HUD_TERMS]
-        rows |= {f"term {name.replace('_', ' ')}": f"{terms[name]:+.2f} /s" for name in largest}
-        return (*rows.items(), ("last push", f"{float(np.linalg.norm(view['last_push'])):.2f} m/s"))
-
-    def view(self, robot: int = 0) -> dict[str, Any]:
-        """Return what there is to draw of a robot, as views() has it of all."""
-        view = self.views()
-        ghost = view.pop("ghost")
-        one = {name: None if x is None else x[robot] for name, x in view.items()}
-        return one | {"ghost": ghost and {name: x[robot] for name, x in ghost.items()}}
-
-    def views(self) -> dict[str, Any]:
-        """Return what there is to draw of all robots.
-
-        Their states; goal (N, 3) [m], or None; push (N, 3) [m/s], zeros unless recent, last_push (N, 3); command and
-        velocity (N, 3), forward, sideways [m/s] and yaw rate [rad/s], command None where none is asked for; goals (N),
-        how many each has reached; ghost, base position and quaternion and joint position of the motion that is
-        followed, or None.
-        """
-        state = self.engine.get_state()
-        arrays = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-        kind = self.cfg.command.kind
-        goal = self.field("goal").astype(np.float64)
-        goal[:, :2] += self.engine.rows(L.ORIGIN, 2)
-        below = goal[:, :2] if kind in ("goal", "pose") else state.base_position[:, :2]
-        goal[:, 2] += self.terrain.height(*below.T) if self.terrain else 0.0
-        push = self.field("push")
-        return arrays | {
-            "goal": goal if kind in ("stay", "goal", "pose") else None,
-            "push": np.where(self.field("push_age") < PUSH_SHOWN, push, 0.0),
-            "last_push": push,
-            "command": self.field("command") if kind in ("velocity", "goal", "pose") else None,
-            "velocity": self.heading_velocity(),
-            "goals": self.field("goals")[:, 0].astype(int),
-            "ghost": self._followed() if self.terms.follows else None,
-        }
-
-    def _followed(self) -> dict[str, np.ndarray]:
-        """Return the poses that the motion has at this instant, where the robots are and heading as they do."""
-        state = self.engine.get_state()
-        x, y, _ = state.base_position.T
-        w, i, j, k = state.base_quaternion.astype(float).T
-        heading = np.arctan2(2 * (i * j + w * k), 1 - 2 * (j * j + k * k))
-        up = self.field("reference_up").astype(float).T
-        ground = self.terrain.height(x, y) if self.terrain else 0.0
-        height = self.field("reference_height")[:, 0]
-        c = np.cos(heading / 2)
-        s = np.sin(heading / 2)
-        a, b, d = np.array([1.0 + up[2], up[1], -up[0]]) / np.sqrt(2.0 * np.maximum(1.0 + up[2], 1e-6))
-        return {
-            "base_position": np.stack([x, y, ground + height], 1),
-            "base_quaternion": np.stack([c * a, c * b - s * d, c * d + s * b, s * a], 1),
-            "joint_position": self.field("reference_joint"),
         }
