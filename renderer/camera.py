@@ -24,6 +24,7 @@ VIEW = -52.0, 17.0  # azimuth and elevation of the first view [deg]: from the ri
 
 # orbit: about what it follows; chase: behind it, turning as it does; eyes: from its own; free: where it is sent
 MODES = "orbit", "chase", "eyes", "free"
+LED = "chase", "eyes"  # those that ask for a Stance
 
 
 class Camera:

@@ -52,6 +52,7 @@ OVERLAYS = {
     "numbers": ("NINE", "this card"),
 }
 DETAILED = ("balance", "speed", "torques", "rewards")  # those that show Frame.detail
+IN_SPACE = frozenset(("balance", "speed", "ground", "trails"))  # those of renderer.overlays
 SHOWN = ("forces", "ghosts", "numbers")  # at first
 
 BY_HAND = (

@@ -67,6 +67,19 @@ def _x_connection(name: str) -> Iterator[bool]:
             x11.XCloseDisplay(handle)
 
 
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+def _gone(_: int | None) -> int:
+    """End the process in one line, where X would end it in three: its library must not return from here."""
+    print(f"{pathlib.Path(sys.argv[0]).name}: the display has gone", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+def end_with_the_display() -> None:
+    """Let the process end with exit code 2 when the X server that it shows a window on ends, or is lost."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libX11.so.6").XSetIOErrorHandler(_gone)
+
+
 def load_raylib() -> types.ModuleType:
     """Return the module ``pyray``, silenced: its log goes to standard output, which belongs to the program.
 

@@ -15,7 +15,7 @@ from physics.jit import kernel
 from physics.terrain import Terrain
 from renderer.bodies import Bodies
 from renderer.camera import FIELD_OF_VIEW, Camera, View
-from renderer.controls import SHOWN
+from renderer.controls import IN_SPACE, SHOWN
 from renderer.figure import Figure, Pose, paint, place
 from renderer.light import SHADOW_COLOUR, SHADOW_STRENGTH, SUN_SLOPE, encode, shadow
 from renderer.mesh import Quads, plain_shader
@@ -136,7 +136,8 @@ class Scene:
         if frame.ghost is not None and "ghosts" in shown:
             ghosts = self._seen(place(figure, frame.ghost, self._terrain), view)
             self._draw_bodies(self._ghosts, ghosts, view, height)
-        above, hidden = self._overlays.strokes(frame, figure.stance(frame), shown)
+        stance = None if IN_SPACE.isdisjoint(shown) else figure.stance(frame)
+        above, hidden = self._overlays.strokes(frame, stance, shown)
         rl.rl_disable_depth_mask()
         self._draw_strokes(hidden, view)
         rl.rl_disable_depth_test()

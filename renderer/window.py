@@ -10,9 +10,9 @@ import numpy as np
 
 from physics.robot import Robot
 from physics.terrain import Terrain
-from renderer.camera import VIEW, Camera
+from renderer.camera import LED, VIEW, Camera
 from renderer.controls import CONTROLS, OVERLAYS, SHOWN, Requests
-from renderer.display import RenderError, is_software, load_raylib, quiet_standard_output
+from renderer.display import RenderError, end_with_the_display, is_software, load_raylib, quiet_standard_output
 from renderer.figure import Figure
 from renderer.hud import Hud
 from renderer.model import Model
@@ -86,6 +86,8 @@ class Window:
         self._software = is_software(rl)
         if self._software and visible:
             raise RenderError("this process records without a display, so it cannot show a window; start another")
+        if visible:
+            end_with_the_display()
         rl.set_config_flags(0 if visible else rl.FLAG_WINDOW_HIDDEN)
         with quiet_standard_output() if self._software else contextlib.nullcontext():
             rl.init_window(width, height, title)
@@ -140,7 +142,8 @@ class Window:
         """Draw one frame, show it if visible, and read keyboard and mouse."""
         rl = self._rl
         figure = self._scene.figure
-        self.camera.follow(self._scene.focus(frame), 1.0 / self._fps, figure.stance(frame))
+        stance = figure.stance(frame) if self.camera.mode in LED else None
+        self.camera.follow(self._scene.focus(frame), 1.0 / self._fps, stance)
         if self._canvas is None:
             rl.begin_drawing()
             self._paint(frame)
@@ -240,6 +243,7 @@ class Window:
         if rl.is_mouse_button_pressed(left):
             self._pressed = at
             self._held = self._robot_at(*at)
+            return {}
         if self._pressed is None:
             return {}
         moved = math.dist(at, self._pressed) > CLICK
