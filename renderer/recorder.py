@@ -12,7 +12,7 @@ import numpy as np
 
 from physics.jit import kernel
 from renderer.display import RenderError
-from renderer.window import Window
+from renderer.window import Drawn, Window
 
 ENCODERS = {
     # yuv420p and the index at the front: what browsers, phones and slides play
@@ -163,7 +163,10 @@ def brightness_and_colour(frame: np.ndarray) -> np.ndarray:
 
 
 class Film:
-    """Takes a window's pictures to a video on a thread of its own: they are smoothed and passed on beside drawing."""
+    """Takes a window's pictures to a video on a thread of its own: they are smoothed and passed on beside drawing.
+
+    A picture is read when the next one has been drawn, so that the graphics library need not be waited for.
+    """
 
     def __init__(self, window: Window, video: Recorder) -> None:
         self._window = window
@@ -171,10 +174,19 @@ class Film:
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
         self._buffers = itertools.cycle(np.empty((2, window.height, window.width, 4), np.uint8))
         self._last: concurrent.futures.Future | None = None
+        self._drawn: Drawn | None = None
 
     def take(self) -> None:
         """Take the picture that the window has drawn."""
-        grabbed = self._window.grab(next(self._buffers))
+        if not self._window.keeps_two:
+            self._read(self._window.drawn)
+            return
+        if self._drawn:
+            self._read(self._drawn)
+        self._drawn = self._window.drawn
+
+    def _read(self, drawn: Drawn) -> None:
+        grabbed = self._window.grab(next(self._buffers), drawn)
         self._finish()
         self._last = self._pool.submit(lambda: self._video.add(self._window.develop(*grabbed)))
 
@@ -188,6 +200,8 @@ class Film:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: types.TracebackType | None) -> None:
         try:
             if kind is None:
+                if self._drawn:
+                    self._read(self._drawn)
                 self._finish()
         finally:
             self._pool.shutdown()

@@ -4,7 +4,7 @@ import contextlib
 import math
 import types
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,13 @@ RAY_STEPS = 8  # to the ground under the mouse
 FURTHEST_CLICK = 50.0  # [m]
 
 RGBA_BYTES = 0x1908, 0x1401  # GL_RGBA, GL_UNSIGNED_BYTE
+
+
+class Drawn(NamedTuple):
+    """A frame that the graphics library has, until the next but one: its texture, and the boxes of text (K, 4)."""
+
+    canvas: Any
+    text: np.ndarray
 
 
 class Window:
@@ -98,23 +105,25 @@ class Window:
             )
         rl.set_target_fps(fps if visible else 0)
         # The software build has no textures to draw to; a hidden window's own pixels are undefined in OpenGL.
-        self._canvas = self._small = None
+        self._canvases: list[Any] = []
+        self._small = None
         over = OVERSAMPLE if visible else 1
         if self._software:
             rl.begin_drawing()  # the first end of a frame handles the window's creation and wipes the picture
             rl.end_drawing()
         else:
-            self._canvas = rl.load_render_texture(width * over, height * over)
+            self._canvases = [rl.load_render_texture(width * over, height * over) for _ in range(1 if visible else 2)]
         if visible:
             self._small = rl.load_render_texture(width, height)
-            rl.set_texture_filter(self._canvas.texture, rl.TEXTURE_FILTER_BILINEAR)
+            rl.set_texture_filter(self._canvases[0].texture, rl.TEXTURE_FILTER_BILINEAR)
         self._hud = Hud(rl, title, over)
-        self._text = np.zeros((0, 4), int)  # boxes of what is written
+        self.drawn = Drawn(None, np.zeros((0, 4), int))
         self._smoother = Smoother(width, height, red=2 if self._software else 0)  # the software build stores blue first
-        self._read = None
+        self._read = self._flush = None
         if not self._software:  # raylib's own function allocates the picture anew, which takes longer than to read it
             kind = "void (*)(int, int, int, int, unsigned int, unsigned int, void *)"
             self._read = rl.ffi.cast(kind, rl.rl_get_proc_address("glReadPixels"))
+            self._flush = rl.ffi.cast("void (*)(void)", rl.rl_get_proc_address("glFlush"))
         self._set_scene(figure, terrain, view, across)
 
     def stage(
@@ -144,32 +153,35 @@ class Window:
         figure = self._scene.figure
         stance = figure.stance(frame) if self.camera.mode in LED else None
         self.camera.follow(self._scene.focus(frame), 1.0 / self._fps, stance)
-        if self._canvas is None:
+        if self._software:
             rl.begin_drawing()
-            self._paint(frame)
+            self._paint(frame, None)
             rl.end_drawing()
             return
-        rl.begin_texture_mode(self._canvas)
-        self._paint(frame)
+        canvas = self._canvases[-1] if self.drawn.canvas is self._canvases[0] else self._canvases[0]
+        rl.begin_texture_mode(canvas)
+        self._paint(frame, canvas)
         rl.end_texture_mode()
         if self.visible:
             rl.begin_drawing()
             self._shrink()
             rl.end_drawing()
             self._read_input()
+        else:
+            self._flush()  # Mesa fills it on threads of its own, while the next one is simulated and placed
 
-    def _paint(self, frame: Frame) -> None:
+    def _paint(self, frame: Frame, canvas: Any) -> None:
         marks = []
         if self._held is not None and self._held < len(self._scene.middles) and self._pull.any():
             reach = self._scene.figure.reach
             marks = arrow(self._scene.middles[self._held], self._pull, SHAFT * reach, CORAL)
         self._scene.draw(frame, self.camera, self.width / self.height, self.height, self.shown, marks)
         line = HELP if self.visible and not self._keys else ""
-        self._text = self._hud.draw(frame, self.width, self.height, self.shown, line, self._keys)
+        self.drawn = Drawn(canvas, self._hud.draw(frame, self.width, self.height, self.shown, line, self._keys))
 
     def _shrink(self) -> None:
         """Draw the canvas at the window's size; textures are stored from the bottom up, hence the minus."""
-        texture = self._canvas.texture
+        texture = self.drawn.canvas.texture
         rl = self._rl
         # the canvas keeps the transparency of what was drawn last on it; the picture is opaque
         rl.rl_disable_color_blend()
@@ -293,6 +305,11 @@ class Window:
         return np.array([*point[:2], level])
 
     @property
+    def keeps_two(self) -> bool:
+        """Whether the frame before the last can still be grabbed."""
+        return len(self._canvases) > 1
+
+    @property
     def _stands(self) -> bool:
         """Whether what is drawn has a front and eyes."""
         return isinstance(self._scene.figure, Model)
@@ -306,26 +323,27 @@ class Window:
         """Return the last frame, (height, width, 3) uint8, red green blue, from the top."""
         return compact(self.develop(*self.grab()))
 
-    def grab(self, into: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the graphics library has of the last frame: bytes, and the boxes of text; for develop().
+    def grab(self, into: np.ndarray | None = None, drawn: "Drawn | None" = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the graphics library has of a frame: bytes, and the boxes of text; for develop().
 
-        into: (height, width, 4) uint8 to write to, or None
+        into: (height, width, 4) uint8 to write to, or None; drawn: which of the last two, None for the last
         """
         rl = self._rl
+        drawn = drawn or self.drawn
         pixels = np.empty((self.height, self.width, 4), np.uint8) if into is None else into
-        if self._read is None:
+        if self._software:
             image = rl.load_image_from_screen()
             pixels[:] = np.frombuffer(rl.ffi.buffer(image.data, pixels.size), np.uint8).reshape(pixels.shape)
             rl.unload_image(image)
-            return pixels, self._text
+            return pixels, drawn.text
         if self.visible:
             rl.begin_texture_mode(self._small)
             self._shrink()
             rl.end_texture_mode()
-        rl.rl_enable_framebuffer((self._small or self._canvas).id)
+        rl.rl_enable_framebuffer((self._small or drawn.canvas).id)
         self._read(0, 0, self.width, self.height, *RGBA_BYTES, rl.ffi.cast("void *", pixels.ctypes.data))
         rl.rl_disable_framebuffer()
-        return pixels, self._text
+        return pixels, drawn.text
 
     def develop(self, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
         """Return the picture, (height, width, 3) uint8, of what grab() returned, until the next one; on any thread."""
