@@ -64,9 +64,9 @@ def bounce(path: Path) -> None:
 
 
 def dream(path: Path) -> None:
-    """Write what a world model foresaw of ten seconds, and what came."""
+    """Write what a world model foresaw of an episode, and what came."""
     viewer = actor("quadruped-walk-flat-belief", dreams=True, seed=1)
-    while viewer.time < 10.0 and not viewer.step():
+    while not viewer.step():
         pass
     viewer.foresight.plot(path)
 
