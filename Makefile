@@ -1,10 +1,11 @@
 # make train    set up and train          make test     set up and test
 # make watch    set up and watch          make bench    set up and measure
+# make gallery  set up and make the pictures of README.md and docs/
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: train watch test lint bench setup clean
+.PHONY: train watch test lint bench gallery setup clean
 
 train: setup
 	$(RUN) simulate.py
@@ -23,6 +24,9 @@ bench: $(VENV)/.bench
 	$(RUN) -m benchmarks.physics
 	$(RUN) -m benchmarks.environment
 	$(RUN) -m benchmarks.training --quick
+
+gallery: setup
+	$(RUN) -m examples.gallery
 
 setup: $(VENV)/.ready
 

@@ -30,7 +30,7 @@ from settings import ConfigError, override, require_memory
 from training import checkpoint as checkpoints
 from training import distributed, inspection, record, runs
 from training.checkpoint import Checkpoint
-from training.display import say
+from training.display import counted, say
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export
@@ -275,12 +275,14 @@ class System:
             return
         with offscreen_display():
             viewer = self.viewer(dreams)
+            most = -(-episodes * self.cfg.env.max_episode_steps // viewer.every)
             with (
                 viewer.window(visible=False) as window,
                 Recorder(record, self.cfg.render.width, self.cfg.render.height, viewer.fps) as video,
                 Film(window, video) as film,
+                counted(self.console, viewer.frames(window, episodes), most) as frames,
             ):
-                for _ in viewer.frames(window, episodes):
+                for _ in frames:
                     film.take()
         self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
         if dreams:

@@ -1,4 +1,4 @@
-"""Writes frames to a video file that appears, whole, when the recording ends."""
+"""Writes frames to a video, or stills of them to a picture: a file that appears, whole, when the recording ends."""
 
 import concurrent.futures
 import contextlib
@@ -6,12 +6,13 @@ import itertools
 import os
 import pathlib
 import types
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
 from physics.jit import kernel
 from renderer.display import RenderError
+from renderer.sheet import contact_sheet
 from renderer.window import Drawn, Window
 
 ENCODERS = {
@@ -39,12 +40,13 @@ ENCODERS = {
         "output_params": ["-quality", "80", "-compression_level", "2", "-loop", "0"],
     },
 }
+SHEET = ".png"  # of stills
 
 
 class Recorder:
-    """A video being written.
+    """A video being written, or a sheet of stills.
 
-    path: of the video, ending in one of ENCODERS
+    path: of the file, ending in one of ENCODERS, or in SHEET
     width, height: of the frames, even numbers [px]
     fps: frames per second of the video
 
@@ -58,10 +60,10 @@ class Recorder:
         self.width = width
         self.height = height
         ending = self.path.suffix.lower()
-        if ending not in ENCODERS:
+        if ending not in (*ENCODERS, SHEET):
             raise RenderError(
                 f"{self.path}: cannot record a file that ends in {ending or 'nothing'!r}; "
-                f"accepted: {', '.join(ENCODERS)}"
+                f"accepted: {', '.join([*ENCODERS, SHEET])}"
             )
         if width % 2 or height % 2 or width <= 0 or height <= 0:
             raise RenderError(f"{self.path}: width and height must be even and positive, got {width} x {height}")
@@ -69,22 +71,10 @@ class Recorder:
             raise RenderError(f"{self.path}: expected a file, this is a folder")
         if not self.path.parent.is_dir():
             raise RenderError(f"{self.path}: the folder {self.path.parent} does not exist")
-        try:
-            import imageio_ffmpeg
-        except ImportError:
-            raise RenderError("recording needs imageio-ffmpeg: pip install imageio-ffmpeg") from None
         self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{ending}")
         self._frames = 0
-        self._planes = "pix_fmt_in" in ENCODERS[ending]
-        self._writer = imageio_ffmpeg.write_frames(
-            f"file:{self._part}",  # what is before a colon in a name is a protocol otherwise
-            (width, height),
-            fps=fps,
-            quality=None,
-            macro_block_size=1,
-            ffmpeg_log_level="error",
-            **ENCODERS[ending],
-        )
+        self._planes = "pix_fmt_in" in ENCODERS.get(ending, {})
+        self._writer = contact_sheet(self._part) if ending == SHEET else encoder(self._part, (width, height), fps)
         with self._one_line():
             self._writer.send(None)
 
@@ -102,7 +92,7 @@ class Recorder:
         self._frames += 1
 
     def close(self) -> None:
-        """Finish the video and put it in place; closing twice is harmless."""
+        """Finish the file and put it in place; closing twice is harmless."""
         if self._writer is None:
             return
         self._stop()
@@ -114,7 +104,7 @@ class Recorder:
         self._part.replace(self.path)
 
     def discard(self) -> None:
-        """Stop without a video; what was at the path stays."""
+        """Stop without a file; what was at the path stays."""
         if self._writer is not None:
             self._stop()
         self._part.unlink(missing_ok=True)
@@ -133,7 +123,7 @@ class Recorder:
             self._writer = None
             self._part.unlink(missing_ok=True)
             detail = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            raise RenderError(f"{self.path}: the video encoder failed: {detail[-1].strip()}") from None
+            raise RenderError(f"{self.path}: the encoder failed: {detail[-1].strip()}") from None
 
     def __enter__(self) -> "Recorder":
         return self
@@ -143,6 +133,26 @@ class Recorder:
             self.close()
         else:
             self.discard()
+
+
+def encoder(path: pathlib.Path, size: tuple[int, int], fps: int) -> Generator[None, bytes | np.ndarray | None, None]:
+    """Return what takes frames by send(), at first None, and at close() has written a video of them.
+
+    size: width and height [px]; path: its ending chooses among ENCODERS. Raises RenderError without imageio-ffmpeg.
+    """
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise RenderError("recording needs imageio-ffmpeg: pip install imageio-ffmpeg") from None
+    return imageio_ffmpeg.write_frames(
+        f"file:{path}",  # what is before a colon in a name is a protocol otherwise
+        size,
+        fps=fps,
+        quality=None,
+        macro_block_size=1,
+        ffmpeg_log_level="error",
+        **ENCODERS[path.suffix],
+    )
 
 
 def brightness_and_colour(frame: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,13 +12,12 @@ import numpy as np
 import pytest
 
 from physics import load_robot
-from renderer import Film, Recorder, RenderError, Scenery, Snapshot, Window, display, offscreen_display
+from renderer import RenderError, Scenery, Snapshot, Window, display, offscreen_display
 from renderer.camera import FIELD_OF_VIEW, Camera
 from renderer.figure import GOAL, MOST_VERTICES, STEM
 from renderer.kinematics import CALF, FOOT, HIP, THIGH, leg_frames, rotation
 from renderer.light import SUN, shadow
 from renderer.model import GROUPS, Model, place
-from renderer.recorder import brightness_and_colour
 from renderer.smoothing import Smoother, compact
 from renderer.solids import Solids
 
@@ -227,49 +225,6 @@ def test_unreachable_display_is_not_available(monkeypatch):
 def test_importing_the_package_does_not_load_raylib():
     code = "import sys, renderer; sys.exit('pyray' in sys.modules or 'raylib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60).returncode == 0
-
-
-def test_wrong_endings_are_refused(tmp_path):
-    with pytest.raises(RenderError, match=r"'\.avi'.*\.mp4, \.gif"):
-        Recorder(tmp_path / "walk.avi", 64, 64)
-    with pytest.raises(RenderError, match="even"):
-        Recorder(tmp_path / "walk.mp4", 63, 64)
-    with pytest.raises(RenderError, match="does not exist"):
-        Recorder(tmp_path / "missing" / "walk.mp4", 64, 64)
-
-
-@pytest.mark.parametrize("name", ["walk.mp4", "walk.gif", "walk.webp", "12:30:00 a b.mp4"])
-def test_interrupted_recording_leaves_the_older_file(tmp_path, name, monkeypatch):
-    pytest.importorskip("imageio_ffmpeg")
-    monkeypatch.chdir(tmp_path)
-    target = pathlib.Path(name)
-    target.write_bytes(b"older")
-    frame = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-
-    class Interrupted(Exception):
-        pass
-
-    with pytest.raises(Interrupted), Recorder(target, 64, 64) as video:
-        video.add(frame)
-        raise Interrupted
-    assert target.read_bytes() == b"older"
-    assert os.listdir() == [name]
-    with pytest.raises(RenderError, match="nothing was recorded"), Recorder(target, 64, 64):
-        pass
-    assert target.read_bytes() == b"older"
-    with Recorder(target, 64, 64) as video:
-        video.add(frame)
-    assert len(target.read_bytes()) > 500
-    assert os.listdir() == [name]
-
-
-def test_frames_of_the_wrong_shape_are_refused(tmp_path):
-    pytest.importorskip("imageio_ffmpeg")
-    with (
-        pytest.raises(RenderError, match=r"expected a frame of shape \(64, 64, 3\)"),
-        Recorder(tmp_path / "walk.mp4", 64, 64) as video,
-    ):
-        video.add(np.zeros((64, 32, 3), np.uint8))
 
 
 IDENTITY = np.array([1.0, 0, 0, 0])
@@ -550,35 +505,6 @@ def test_smoothing_blends_edges_and_nothing_else():
     swapped = Smoother(width, height, red=2).smooth(colours, everything)
     np.testing.assert_array_equal(swapped, colours[::-1, :, 2::-1])
     np.testing.assert_array_equal(compact(swapped), swapped)
-
-
-def test_colours_of_videos_are_those_of_the_standard():
-    frame = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
-    frame[:2, :2] = 255
-    frame[2:, :2] = 0
-    planes = brightness_and_colour(frame).astype(float)
-    share = frame / 255
-    y = 16 + share @ [65.481, 128.553, 24.966]
-    np.testing.assert_allclose(planes[:24].reshape(4, 6), y, atol=1.1)
-    quads = share.reshape(2, 2, 3, 2, 3).mean((1, 3))
-    np.testing.assert_allclose(planes[24:30].reshape(2, 3), 128 + quads @ [-37.797, -74.203, 112.0], atol=1.5)
-    np.testing.assert_allclose(planes[30:].reshape(2, 3), 128 + quads @ [112.0, -93.786, -18.214], atol=1.5)
-    assert planes[0] == 235
-    assert planes[12] == 16
-
-
-def test_a_failing_recording_is_told_by_the_film(tmp_path):
-    window = types.SimpleNamespace(
-        width=64, height=64, grab=lambda into: (into, None), develop=lambda pixels, _: pixels[:, :32, :3]
-    )
-    with (
-        pytest.raises(RenderError, match=r"expected a frame of shape \(64, 64, 3\)"),
-        Recorder(tmp_path / "walk.mp4", 64, 64) as video,
-        Film(window, video) as film,
-    ):
-        film.take()
-        film.take()
-    assert not list(tmp_path.iterdir())
 
 
 MANY = f"""

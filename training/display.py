@@ -1,16 +1,17 @@
-"""The progress of a run on the terminal: a live panel, or plain lines where nobody watches."""
+"""The progress of a run on the terminal: a live panel, or plain lines where nobody watches; and of a recording."""
 
 import contextlib
 import io
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -54,6 +55,25 @@ def count_text(count: float) -> str:
             x = count / unit
             return f"{x:.{2 if x < 9.995 else 1 if x < 99.95 else 0}f}{name}"
     return f"{count:.0f}"
+
+
+@contextlib.contextmanager
+def counted(console: Console, frames: Iterable[None], most: int) -> Iterator[Iterable[None]]:
+    """Give the frames of a recording, and on a terminal a line that counts them and goes as they end.
+
+    most: frames that there can be
+    """
+    if not console.is_terminal:
+        yield frames
+        return
+    with Progress(TextColumn("recording"), BarColumn(16), _Counts(), console=console, transient=True) as progress:
+        yield progress.track(frames, total=most)
+
+
+class _Counts(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        left = "" if task.time_remaining is None else f", {seconds_text(task.time_remaining)} left"
+        return Text(f"{task.completed:.0f}/{task.total:.0f} frames, {task.speed or 0:.0f} frames/s{left}", no_wrap=True)
 
 
 SHOWN = 5  # terms of the reward that the panel shows, the largest

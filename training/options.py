@@ -47,7 +47,7 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     add("--iterations", metavar="N", help="rollouts with an update each")
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
     add("--render", action="store_true", help="with --eval: open a window and watch")
-    add("--record", metavar="FILE", help="with --eval: record a video, .mp4, .gif or .webp; needs no display")
+    add("--record", metavar="FILE", help="with --eval: record .mp4, .gif or .webp, or stills as .png; needs no display")
     add(
         "--dream",
         action="store_true",
