@@ -82,7 +82,12 @@ def test_colours_of_videos_are_those_of_the_standard():
 
 def test_a_failing_recording_is_told_by_the_film(tmp_path):
     window = types.SimpleNamespace(
-        width=64, height=64, grab=lambda into: (into, None), develop=lambda pixels, _: pixels[:, :32, :3]
+        width=64,
+        height=64,
+        keeps_two=True,
+        drawn="a frame",
+        grab=lambda into, drawn: (into, drawn),
+        develop=lambda pixels, _: pixels[:, :32, :3],
     )
     with (
         pytest.raises(RenderError, match=r"expected a frame of shape \(64, 64, 3\)"),
