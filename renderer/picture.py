@@ -36,14 +36,19 @@ class Picture:
         self.places = spacing * apart  # (N, 3) [m]
         self.across = spacing * side if env.num_envs > 1 else 0.0  # of the ground that they stand on [m]
 
+    @property
+    def subject(self) -> Any:
+        """What there is to see, solids or a robot; raises RenderError if there is nothing."""
+        subject = self.env.solids() or getattr(self.env, "robot", ())
+        if not subject:
+            raise RenderError(f"task {self.name} has nothing to draw: its environment defines no solids()")
+        return subject
+
     def window(self, width: int, height: int, visible: bool, fps: int) -> Window:
         """Return a window for what there is to see; raise RenderError if there is nothing."""
         env = self.env
-        subject = env.solids() or getattr(env, "robot", ())
-        if not subject:
-            raise RenderError(f"task {self.name} has nothing to draw: its environment defines no solids()")
         return Window(
-            subject, width, height, f"Foal: {self.name}", visible, fps, self.terrain, env.cfg.render_spacing,
+            self.subject, width, height, f"Foal: {self.name}", visible, fps, self.terrain, env.cfg.render_spacing,
             getattr(env, "camera", VIEW), self.across,
         )  # fmt: skip
 
