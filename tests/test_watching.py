@@ -115,6 +115,19 @@ def test_frames_are_asked_for_one_at_a_time_and_the_last_stays():
     live.show(Screen(most=6), picture, arrived, list)
 
 
+def test_robots_whose_numbers_are_not_finite_are_shown_as_they_were():
+    def frame(**_):
+        if not np.isfinite(picture.env.latest):
+            raise RenderError("not finite")
+        return picture.env.latest
+
+    picture = SimpleNamespace(env=SimpleNamespace(), frame=frame)
+    assert live.frame_of(picture, 1.0, {}, None) == 1.0
+    assert live.frame_of(picture, np.nan, {}, 1.0) == 1.0
+    with pytest.raises(RenderError):
+        live.frame_of(picture, np.nan, {}, None)
+
+
 def test_what_is_shown_are_the_robots_as_they_are(display):
     env = registry.make("quadruped-balance", num_envs=64, threads=1).split(2)[0]
     env.init_state(0)

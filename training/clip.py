@@ -45,16 +45,19 @@ def clip(path: pathlib.Path, likeness: Any, shots: Sequence[tuple[dict, dict]], 
     from PIL import Image
 
     from renderer import Picture, Recorder, offscreen_display
+    from training.live import frame_of
 
     picture = Picture(likeness, likeness.name)
     images = []
+    frame = None
     with (
         offscreen_display(),
         picture.window(WIDTH, HEIGHT, False, fps) as window,
         Recorder(path, WIDTH, HEIGHT, fps) as video,
     ):
-        for number, (likeness.latest, known) in enumerate(shots):
-            window.draw(picture.frame(**known))
+        for number, shot in enumerate(shots):
+            frame = frame_of(picture, *shot, frame)
+            window.draw(frame)
             pixels = window.capture()
             video.add(pixels)
             if number % 2 == 0:

@@ -8,6 +8,7 @@ One is drawn at a time, with what time the training leaves: an evaluation whose 
 without.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import threading
@@ -117,8 +118,9 @@ class Clips:
             pass
         finally:
             beside.end(process)
-            for part in self.folder.glob(".*.part.*"):  # of one that was killed
-                part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                for part in self.folder.glob(".*.part.*"):  # of one that was killed
+                    part.unlink()
 
     def take(self) -> Clip | None:
         """Return the clip that was drawn since the last call, if one was; say, once, if none can be."""
@@ -133,7 +135,8 @@ class Clips:
         """End; again is harmless. wait: for what is being drawn, a while."""
         if self.busy:
             if wait:
-                self._say(f"waiting for a clip to be drawn, at most {PATIENCE:g} s")
-                self._thread.join(PATIENCE)
+                self._say(f"waiting for a clip to be drawn, at most {PATIENCE:g} s; Ctrl-C goes without")
+                with contextlib.suppress(KeyboardInterrupt):
+                    self._thread.join(PATIENCE)
             beside.end(self._process)
             self._thread.join()

@@ -12,7 +12,7 @@ from environments import ABEnv, EnvState
 from training import distributed
 from training.parallel import side_by_side
 
-Film = Callable[[ABEnv, EnvState], None]  # called with robots after every control step, and before the first
+Onlooker = Callable[[ABEnv, EnvState], None]  # called with robots after every control step, and before the first
 EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never uses
 
 
@@ -56,12 +56,12 @@ def target(survival: float, targets: dict[str, tuple[float, float]]) -> str:
 
 
 def evaluate(
-    creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1, film: Film | None = None
+    creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1, onlooker: Onlooker | None = None
 ) -> dict[str, float]:
     """Run one whole episode per robot with the policy's mean actions.
 
     env: this process's robots, where there are others; told is what became of all. threads: parts of the robots, each
-    in a thread of its own. film: of the first part.
+    in a thread of its own. onlooker: told of the first part.
 
     Returns episodes; survival, the share that ended by time; mean_return; episode_seconds, the
     mean length; the means of what the task tallies of whole episodes; and the mean of the task's own
@@ -69,7 +69,7 @@ def evaluate(
     """
     parts = env.split(threads) if threads > 1 else [env]
     mine = side_by_side(
-        lambda part: run_episodes(creature, part, seed, device, film if part is parts[0] else None), parts
+        lambda part: run_episodes(creature, part, seed, device, onlooker if part is parts[0] else None), parts
     )
     episodes = [part for found in distributed.all_gather(mine) for part in found]
     survived, returns, steps = (
@@ -85,7 +85,7 @@ def evaluate(
 
 @torch.no_grad()
 def run_episodes(
-    creature: Creature, env: ABEnv, seed: int, device: torch.device, film: Film | None = None
+    creature: Creature, env: ABEnv, seed: int, device: torch.device, onlooker: Onlooker | None = None
 ) -> dict[str, Any]:
     """Return what became of one episode per robot.
 
@@ -99,13 +99,13 @@ def run_episodes(
     steps = np.zeros(env.num_envs)
     tallies = {name: np.zeros(env.num_envs) for name in env.tallies}
     sums: dict[str, float] = {}
-    if film:
-        film(env, state)
+    if onlooker:
+        onlooker(env, state)
     while running.any():
         action, _, memory = creature.act(torch.from_numpy(state.obs).to(device), memory)
         state = env.step(action.cpu().numpy())
-        if film:
-            film(env, state)
+        if onlooker:
+            onlooker(env, state)
         ended = running & state.done
         survived |= ended & state.truncated
         returns[ended] = state.info["episode_return"][ended]

@@ -105,15 +105,19 @@ def show(screen: Screen, picture: Picture, arrived: queue.SimpleQueue, ask: Call
             if (seen := arrived.get()) is None:
                 return
             asked = False
-            frame = _frame(picture, *seen) or frame
-        if frame is not None:
-            screen.draw(frame)
+            frame = frame_of(picture, *seen, frame)
+        screen.draw(frame)
 
 
-def _frame(picture: Picture, views: dict[str, Any], known: dict[str, Any]) -> Frame | None:
-    """Return what there is to see, or None of robots whose numbers are not finite."""
+def frame_of(picture: Picture, views: dict[str, Any], known: dict[str, Any], last: Frame | None) -> Frame:
+    """Return what there is to see, the last frame again where numbers are not finite.
+
+    Raises RenderError where there is none before.
+    """
     picture.env.latest = views
     try:
         return picture.frame(**known)
     except RenderError:
-        return None
+        if last is None:
+            raise
+        return last

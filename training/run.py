@@ -22,7 +22,7 @@ from training import distributed, runs
 from training.clips import Clips
 from training.display import Display, count_text, say, seconds_text
 from training.engine import TrainingEngine
-from training.evaluation import EVALUATION_SEED, Film, evaluate, nearness, reaches, target
+from training.evaluation import EVALUATION_SEED, Onlooker, evaluate, nearness, reaches, target
 from training.files import reason, written_whole
 from training.guard import Guard
 from training.logger import Logger
@@ -267,10 +267,10 @@ class Run:
         near = {"nearness": nearness(result, least, self.eval_env.targets)}
         return {f"eval_{key}": value for key, value in (result | near).items()}
 
-    def evaluate(self, push: float, command: float, film: Film | None = None) -> dict[str, float]:
+    def evaluate(self, push: float, command: float, onlooker: Onlooker | None = None) -> dict[str, float]:
         """Return an evaluation with pushes and commands at some level; see ABEnv.set_level.
 
-        film: as for training.evaluation.evaluate().
+        onlooker: as for training.evaluation.evaluate().
         """
         self.eval_env.set_level(push, command)
         return evaluate(
@@ -279,7 +279,7 @@ class Run:
             EVALUATION_SEED + self.iteration,
             self.engine.device,
             len(self.engine.workers),
-            film,
+            onlooker,
         )
 
     def progress(self) -> dict[str, Any]:
