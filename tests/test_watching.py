@@ -132,10 +132,10 @@ def test_what_is_shown_are_the_robots_as_they_are(display):
     env = registry.make("quadruped-balance", num_envs=64, threads=1).split(2)[0]
     env.init_state(0)
     with Spectator(env, "quadruped-balance", RenderCfg(160, 90, 3), pytest.fail) as spectator:
-        spectator.wait()
         answers = spectator._answers
         shown = []
         spectator._answers = SimpleNamespace(put=lambda x: (shown.append(x), answers.put(x)), get=answers.get)
+        spectator.wait()
         deadline = time.monotonic() + 100
         while len(shown) < 2 and time.monotonic() < deadline:
             env.step(np.zeros((32, 12), np.float32))
@@ -168,7 +168,7 @@ def test_a_training_that_is_watched_is_the_same(plain, display, tmp_path, monkey
     monkeypatch.setattr(Spectator, "after_step", lambda self: (counts.append(self._asked), after(self)))
     options = "--iterations", "4", "--train.eval_every", "2", "--render", "--render.envs", "4"
     run, _ = trained(monkeypatch, tmp_path, *options)
-    assert len(counts) == 4 * 16
+    assert len(counts) == 1 + 4 * 16
     assert any(counts)
     assert same(plain, run)
     assert not children()
@@ -239,6 +239,7 @@ def filmed(monkeypatch):
 
 
 def test_a_clip_is_left_in_the_folder_and_in_tensorboard(plain, filmed, tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "PATIENCE", 200.0)  # others may want the processor
     options = "--iterations", "4", "--train.eval_every", "2", "--train.clip_every", "2"
     run, err = trained(monkeypatch, tmp_path, *options)
     if "no clips: no display" in err:

@@ -47,12 +47,13 @@ class Spectator:
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait for the window to be there; raise RenderError if it cannot be opened."""
+        """Wait for the window, and show the robots as they begin; raise RenderError if it cannot be opened."""
         from renderer import RenderError
 
         self._heard.wait()
         if self._trouble:
             raise RenderError(self._trouble)
+        self.after_step()
 
     def after_step(self) -> None:
         """Show the robots as they are, if that is asked for: between two control steps, by who takes them."""
