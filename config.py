@@ -487,6 +487,7 @@ class TrainCfg(Section):
     iterations: int = knob(200, "rollouts with an update each", low=1, high=10**9)
     eval_every: int = knob(10, "iterations between evaluations, 0 for none", low=0, high=10**9)
     eval_episodes: int = knob(256, "episodes of an evaluation", low=1, high=1 << 20)
+    clip_every: int = knob(0, "evaluations between clips of what they see, 0 for none", low=0, high=10**9)
     target_survival: float = knob(
         0.95, "share of survived evaluation episodes whose time of arrival is reported", low=0.0, high=1.0
     )

@@ -42,6 +42,7 @@ from training.presets import preset
 from training.resources import BYTES_PER_EPISODE, Resources, bytes_per_robot, detect
 from training.run import Run
 from training.seeds import Seeds
+from training.spectator import Spectator
 from training.viewer import Viewer
 
 SIMULATORS = {"foal": None, "mujoco": "mujoco"}  # backends of the registry, None for a task's own
@@ -128,15 +129,21 @@ class System:
         if cold:
             self.say(f"compiled in {time.perf_counter() - start:.1f} s")
 
-    def train(self, copy: pathlib.Path | None = None, more: int | None = None, profile: bool = False) -> int:
+    def train(
+        self, copy: pathlib.Path | None = None, more: int | None = None, profile: bool = False, watch: bool = False
+    ) -> int:
         """Train, on from the checkpoint if there is one; return an exit code: 0, 2 if not all of it could be saved.
 
         3 if it did not recover from numbers that are not finite; 128 + the number of a signal that ended it.
 
         copy: where else to put the best policy; more: iterations of training on, None for those that are left; profile:
-        say where the time went.
+        say where the time went; watch: show robots of it in a window.
+
+        Raises RenderError where no window can be opened.
         """
         begin = time.perf_counter()
+        if watch:
+            require_display()
         loaded = self.loaded
         cfg = self.cfg
         goes_on = loaded is not None and self.goes_on(loaded)
@@ -153,31 +160,42 @@ class System:
         # a block of robots for each process
         episodes = cfg.train.eval_episodes if alone else max(cfg.train.eval_episodes, LANES * distributed.size())
         eval_env = self.make_env(episodes, "train.eval_episodes")
-        with distributed.first_here(), self.compiling(env):
-            engine.warm_up()
-            eval_env.init_state(0)
-        if beside:  # what it is still at is done
-            beside.kill()
-        folder = folder or distributed.from_rank_0(lambda: runs.new_folder(cfg.train.run_dir, cfg.task))
-        run = Run(cfg, engine, eval_env, folder, self.console, self.resources.chosen())
-        if goes_on:
-            anew = not self.goes_on_exactly(loaded)
-            run.resume(loaded, anew, more)
-            self.say(
-                f"going on from {loaded.path}, iteration {run.iteration} of {run.last}"
-                + (", with episodes begun anew" if anew else "")
-            )
-        elif loaded:
-            run.begin_from(loaded)
-            self.say(f"a run of its own, which begins with the networks of {loaded.path}")
-        self.say(f"ready after {time.perf_counter() - begin:.1f} s; logs in {folder}")
-        code = run.go()
+        with self.spectator(engine) if watch else contextlib.nullcontext() as spectator:
+            with distributed.first_here(), self.compiling(env):
+                engine.warm_up()
+                eval_env.init_state(0)
+            if spectator:
+                spectator.wait()
+            if beside:  # what it is still at is done
+                beside.kill()
+            folder = folder or distributed.from_rank_0(lambda: runs.new_folder(cfg.train.run_dir, cfg.task))
+            run = Run(cfg, engine, eval_env, folder, self.console, self.resources.chosen())
+            run.spectator = spectator
+            if goes_on:
+                anew = not self.goes_on_exactly(loaded)
+                run.resume(loaded, anew, more)
+                self.say(
+                    f"going on from {loaded.path}, iteration {run.iteration} of {run.last}"
+                    + (", with episodes begun anew" if anew else "")
+                )
+            elif loaded:
+                run.begin_from(loaded)
+                self.say(f"a run of its own, which begins with the networks of {loaded.path}")
+            self.say(f"ready after {time.perf_counter() - begin:.1f} s; logs in {folder}")
+            code = run.go()
         written = run.finish(copy)
         if profile:
             run.say_profile()
         with contextlib.suppress(ConfigError):
             self.loaded = checkpoints.load(runs.find(str(folder), "", cfg.task), modules=(cfg.task, cfg.network.policy))
         return code or (0 if written else 2)
+
+    def spectator(self, engine: TrainingEngine) -> Spectator:
+        """Return a window that shows some of a worker's robots."""
+        worker = engine.workers[0]
+        spectator = Spectator(worker.env, self.cfg.task, self.cfg.render, self.say)
+        worker.after_step = spectator.after_step
+        return spectator
 
     def writable_folder(self, loaded: Checkpoint | None) -> pathlib.Path | None:
         """Return the folder of the run that goes on; raise ConfigError where it, or a new one, cannot be written."""
@@ -260,13 +278,10 @@ class System:
 
         dreams: with what its world model foresees.
         """
-        from renderer import Film, Recorder, RenderError, display_available, offscreen_display
+        from renderer import Film, Recorder, offscreen_display
 
-        if not record and not display_available():
-            raise RenderError(
-                f"no display to open a window on; record a video instead: {runs.command()} --eval --record out.mp4"
-            )
         if not record:
+            require_display()
             viewer = self.viewer(dreams)
             with viewer.window() as window:
                 viewer.show(window)
@@ -289,21 +304,32 @@ class System:
             self.plot_dream(viewer, pathlib.Path(record).with_suffix(".dream.png"))
 
 
+def require_display() -> None:
+    """Raise RenderError where no window can be shown."""
+    from renderer import RenderError, display_available
+
+    if not display_available():
+        raise RenderError(
+            f"no display to open a window on; record a video instead: {runs.command()} --eval --record out.mp4"
+        )
+
+
 def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: bool) -> None:
     """Raise ConfigError, naming the option, for one that would do nothing beside the others."""
     if wants_eval and "resume" in options:
-        raise ConfigError("--resume: expected without --eval, --render, --record and --dream, which do not train")
+        raise ConfigError("--resume: expected without --eval, --record and --dream, which do not train")
     needs = {
         "json": wants_eval,
         "episodes": wants_eval,
         "simulator": wants_eval,
+        "render": wants_eval or "export" not in options,
         "profile": not loads or "resume" in options,
     }
     for name, needed in needs.items():
         if name in options and not needed and not {"help", "list"} & set(options):
             raise ConfigError(f"--{name}: expected {'without' if name == 'profile' else 'with'} --eval")
     for name, others in {
-        "from": ("eval", "render", "record", "dream", "export", "resume"),
+        "from": ("eval", "record", "dream", "export", "resume"),
         "inspect": ("eval", "render", "dream", "export", "resume", "seeds", "checkpoint", "from"),
         "seeds": ("eval", "render", "record", "dream", "export", "resume", "seed", "checkpoint"),
     }.items():
@@ -419,7 +445,7 @@ def run(arguments: list[str], console: Console) -> int:
     """Do what the command line asks for; return the exit code."""
     options = read_options(arguments)
     inspects = "inspect" in options
-    wants_eval = not inspects and any(options.get(name) for name in ("eval", "render", "record", "dream"))
+    wants_eval = not inspects and any(options.get(name) for name in ("eval", "record", "dream"))
     loads = wants_eval or options.get("resume") or "export" in options
     refuse_what_has_no_effect(options, wants_eval, loads)
     alone = {"eval", "render", "record", "dream", "export", "help", "list", "seeds"} & set(options)
@@ -446,7 +472,7 @@ def run(arguments: list[str], console: Console) -> int:
     if not wants_eval:
         more = cfg.train.iterations if "iterations" in options else None
         copy = pathlib.Path(options["checkpoint"]) if "checkpoint" in options and not loaded else None
-        return system.train(copy, more, "profile" in options)
+        return system.train(copy, more, "profile" in options, "render" in options)
     episodes = whole_number(options, "episodes")
     if options.get("json") or not any(options.get(name) for name in ("render", "record", "dream")):
         result = system.evaluate(episodes or cfg.train.eval_episodes)

@@ -38,14 +38,19 @@ class Picture:
         self.places = spacing * apart  # (N, 3) [m]
         self.across = spacing * side if env.num_envs > 1 else 0.0  # of the ground that they stand on [m]
 
+    @property
+    def subject(self) -> Any:
+        """What there is to see, solids or a robot; raises RenderError if there is nothing."""
+        subject = self.env.solids() or getattr(self.env, "robot", ())
+        if not subject:
+            raise RenderError(f"task {self.name} has nothing to draw: its environment defines no solids()")
+        return subject
+
     def stage(self) -> dict[str, Any]:
         """Return what Window.stage() takes to show the environment; raise RenderError if there is nothing to see."""
         env = self.env
-        subject = env.solids() or getattr(env, "robot", ())
-        if not subject:
-            raise RenderError(f"task {self.name} has nothing to draw: its environment defines no solids()")
         return {
-            "subject": subject,
+            "subject": self.subject,
             "title": f"Foal: {self.name}",
             "terrain": self.terrain,
             "reach": env.cfg.render_spacing,

@@ -153,14 +153,14 @@ WORLD_MODEL = {"--world_model.patience": "1", "--world_model.updates": "1", "--w
 PICTURES = {"--render.width": "128", "--render.height": "72"}
 DREAM = {"--env.max_episode_seconds": "1.5"}  # longer than it foresees
 INSTEAD = ("--help", "--list", "--export", "--inspect")  # of training
-LOOKING = ("--eval", "--render", "--record", "--dream")
+LOOKING = ("--eval", "--record", "--dream")
 
 
 def shrunk(arguments):
-    """Return the arguments of simulate.py for the same at a tiny size; what would open a window records instead."""
+    """Return the arguments of simulate.py for the same at a tiny size; what would show a checkpoint records it."""
     arguments = list(arguments)
     more = {}
-    if "--render" in arguments and "--record" not in arguments:
+    if {"--eval", "--render"} <= set(arguments) and "--record" not in arguments:
         where = arguments.index("--render")
         arguments[where : where + 1] = ["--record", "window.gif"]
     if any(option in arguments for option in LOOKING):

@@ -1,5 +1,6 @@
 """Every command that the documents show, every benchmark and every example, run whole at a tiny size by its main()."""
 
+import contextlib
 import csv
 import importlib
 import itertools
@@ -24,6 +25,7 @@ import simulate
 from environments import registry
 from motion import clip, fit, gait, plot
 from physics import load_robot
+from renderer import RenderError, offscreen_display
 from training import seeds
 from training.options import read_command_line
 from training.presets import preset
@@ -92,7 +94,11 @@ def run_simulate(words, folder, monkeypatch):
         if evaluates:  # of a policy that a reader has trained by now
             run_simulate(["--task", task], folder, monkeypatch)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
-    done = called(simulate.main, arguments, monkeypatch)
+    try:
+        with offscreen_display(("display", "xvfb")) if "--render" in arguments else contextlib.nullcontext():
+            done = called(simulate.main, arguments, monkeypatch)
+    except RenderError:
+        pytest.skip("neither a display nor Xvfb is here")
     if "no display to record on" in done.err:
         pytest.skip("neither Xvfb nor raylib's software build is installed here")
     assert done.code == 0, done.out + done.err

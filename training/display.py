@@ -102,7 +102,7 @@ class Display:
         elif time.monotonic() - self._last_line > 5.0 or "eval_survival" in values:
             self._last_line = time.monotonic()
             self.console.print(
-                "  ".join(f"{label} {text}" for label, text in self._rows()),
+                "  ".join(f"{label} {text}" for label, text in (*self.rows(), *self._warnings())),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -113,7 +113,8 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def _rows(self) -> list[tuple[str, str]]:
+    def rows(self) -> list[tuple[str, str]]:
+        """Return how far the run is and what it has reached: label and value."""
         v = self._values
         formats = (
             ("iteration", "iteration", lambda x: f"{x}/{self.iterations}"),
@@ -125,17 +126,23 @@ class Display:
             ("trained", "train_seconds", seconds_text),
             ("left", "left", seconds_text),
         )
-        rows = [(label, show(v[key])) for label, key, show in formats if key in v]
+        return [(label, show(v[key])) for label, key, show in formats if key in v]
+
+    def _details(self) -> list[tuple[str, str]]:
+        v = self._values
         terms = sorted((key for key in v if key.startswith("reward_")), key=lambda key: -abs(v[key]))[:SHOWN]
-        rows += [(key.replace("_", " "), f"{v[key]:+.3g} /s") for key in terms] if self.console.is_terminal else []
+        rows = [(key.replace("_", " "), f"{v[key]:+.3g} /s") for key in terms]
         ends = [key for key in v if key.startswith("end_") and v[key] > 0.0005]
         causes = ", ".join(f"{key.removeprefix('end_').replace('_', ' ')} {v[key]:.1%}" for key in ends)
-        rows += [("ends by", causes)] if self.console.is_terminal and ends else []
-        return rows + ([("skipped gradients", f"{v['skipped_gradients']}")] if v.get("skipped_gradients") else [])
+        return rows + ([("ends by", causes)] if ends else [])
+
+    def _warnings(self) -> list[tuple[str, str]]:
+        skipped = self._values.get("skipped_gradients")
+        return [("skipped gradients", f"{skipped}")] if skipped else []
 
     def _panel(self) -> Panel:
         grid = Table.grid(padding=(0, 2))
-        rows = self._rows()
+        rows = [*self.rows(), *self._details(), *self._warnings()]
         for label, text in rows:
             grid.add_row(Text(label, style="dim"), Text(text, style="bold"))
         bar = ProgressBar(

@@ -1,16 +1,18 @@
 """Evaluation on fresh episodes."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from entity import Creature
-from environments import ABEnv
+from environments import ABEnv, EnvState
 from training import distributed
 from training.parallel import side_by_side
 
+Onlooker = Callable[[ABEnv, EnvState], None]  # called with robots after every control step, and before the first
 EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never uses
 
 
@@ -53,18 +55,22 @@ def target(survival: float, targets: dict[str, tuple[float, float]]) -> str:
     )
 
 
-def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1) -> dict[str, float]:
+def evaluate(
+    creature: Creature, env: ABEnv, seed: int, device: torch.device, threads: int = 1, onlooker: Onlooker | None = None
+) -> dict[str, float]:
     """Run one whole episode per robot with the policy's mean actions.
 
     env: this process's robots, where there are others; told is what became of all. threads: parts of the robots, each
-    in a thread of its own.
+    in a thread of its own. onlooker: told of the first part.
 
     Returns episodes; survival, the share that ended by time; mean_return; episode_seconds, the
     mean length; the means of what the task tallies of whole episodes; and the mean of the task's own
     errors over every instant of these episodes.
     """
     parts = env.split(threads) if threads > 1 else [env]
-    mine = side_by_side(lambda part: run_episodes(creature, part, seed, device), parts)
+    mine = side_by_side(
+        lambda part: run_episodes(creature, part, seed, device, onlooker if part is parts[0] else None), parts
+    )
     episodes = [part for found in distributed.all_gather(mine) for part in found]
     survived, returns, steps = (
         np.concatenate(arrays)
@@ -78,7 +84,9 @@ def evaluate(creature: Creature, env: ABEnv, seed: int, device: torch.device, th
 
 
 @torch.no_grad()
-def run_episodes(creature: Creature, env: ABEnv, seed: int, device: torch.device) -> dict[str, Any]:
+def run_episodes(
+    creature: Creature, env: ABEnv, seed: int, device: torch.device, onlooker: Onlooker | None = None
+) -> dict[str, Any]:
     """Return what became of one episode per robot.
 
     survived, returns, steps and tallies: (N) each; errors: each one's sum over all instants but the last.
@@ -91,9 +99,13 @@ def run_episodes(creature: Creature, env: ABEnv, seed: int, device: torch.device
     steps = np.zeros(env.num_envs)
     tallies = {name: np.zeros(env.num_envs) for name in env.tallies}
     sums: dict[str, float] = {}
+    if onlooker:
+        onlooker(env, state)
     while running.any():
         action, _, memory = creature.act(torch.from_numpy(state.obs).to(device), memory)
         state = env.step(action.cpu().numpy())
+        if onlooker:
+            onlooker(env, state)
         ended = running & state.done
         survived |= ended & state.truncated
         returns[ended] = state.info["episode_return"][ended]

@@ -65,6 +65,14 @@ class Logger:
         if self._tracker:
             self._tracker.log(grouped | {"env_steps": metrics["env_steps"]}, step=metrics["iteration"])
 
+    def log_clip(self, env_steps: int, gif: bytes, size: tuple[int, int]) -> None:
+        """Add a moving picture, of size (width, height) [px], for TensorBoard to show."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # as SummaryWriter.add_video() has it, which encodes the picture itself and needs moviepy for that
+        image = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=gif)
+        self._board.file_writer.add_summary(Summary(value=[Summary.Value(tag="clip", image=image)]), env_steps)
+
     def close(self) -> None:
         """Finish the files and draw the learning curve, if anything was evaluated."""
         try:

@@ -46,7 +46,7 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     add("--seed", metavar="N", help="seed of everything random")
     add("--iterations", metavar="N", help="rollouts with an update each")
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
-    add("--render", action="store_true", help="with --eval: open a window and watch")
+    add("--render", action="store_true", help="open a window and watch: the training, or with --eval a checkpoint")
     add("--record", metavar="FILE", help="with --eval: record .mp4, .gif or .webp, or stills as .png; needs no display")
     add(
         "--dream",

@@ -19,14 +19,16 @@ from environments import ABEnv
 from settings import ConfigError
 from training import checkpoint as checkpoints
 from training import distributed, runs
+from training.clips import Clips
 from training.display import Display, count_text, say, seconds_text
 from training.engine import TrainingEngine
-from training.evaluation import EVALUATION_SEED, evaluate, nearness, reaches, target
+from training.evaluation import EVALUATION_SEED, Onlooker, evaluate, nearness, reaches, target
 from training.files import reason, written_whole
 from training.guard import Guard
 from training.logger import Logger
 from training.monitor import Monitor, reader
 from training.resources import peak_memory
+from training.spectator import Spectator
 
 # End a run: a terminal's Ctrl-C, a request, a closed terminal; Windows has not all of them
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -75,6 +77,8 @@ class Run:
         self.writes = distributed.rank() == 0
         self.chosen = chosen or {}
         self.monitor = Monitor(None)
+        self.spectator: Spectator | None = None  # who is told how far the run is
+        self.clips = Clips(cfg.task, folder, cfg.env.ctrl_dt, self.say)
         self.iteration = 0
         self.last = cfg.train.iterations  # iteration
         self.train_seconds = 0.0
@@ -185,6 +189,9 @@ class Run:
             if not self.sound:
                 what = "what is saved is the run before it" if self.ever_saved else "nothing of it is saved"
                 self.say(f"what it was at takes longer than {GRACE:g} s: {what}")
+        except BaseException:
+            self.clips.close()
+            raise
         finally:
             self.monitor.close()
             display.close()
@@ -205,6 +212,12 @@ class Run:
         every = self.cfg.train.eval_every
         return bool(every) and (self.iteration % every == 0 or self.iteration == self.last)
 
+    def films(self) -> bool:
+        """Return whether this iteration's evaluation is filmed."""
+        train = self.cfg.train
+        due = train.clip_every and math.ceil(self.iteration / train.eval_every) % train.clip_every == 0
+        return bool(due) and self.writes and self.clips.ready
+
     def complete(self, metrics: dict[str, Any], display: Display, left: float = 0.0) -> None:
         """Evaluate if it is time, log, and show an iteration's metrics."""
         if self.due():
@@ -214,12 +227,24 @@ class Run:
         if self.writes:
             with self.told("metrics"):
                 self.logger.log(metrics)
+        self.log_clip()
         self.waiting = {}
         display.update(metrics | {"left": left})
+        if self.spectator:
+            self.spectator.rows = tuple(display.rows())
+            self.spectator.seconds = self.train_seconds
+
+    def log_clip(self) -> None:
+        """Log the clip that was drawn meanwhile, if one was."""
+        if clip := self.clips.take():
+            with self.told("clips"):
+                self.logger.log_clip(clip.env_steps, clip.gif, clip.size)
 
     def evaluate_now(self) -> dict[str, Any]:
         """Evaluate the creature, keep it if it is the best so far, and save it."""
-        result = self.evaluate(1.0, 1.0)
+        films = self.films()
+        self.clips.begin()
+        result = self.evaluate(1.0, 1.0, self.clips.film if films else None)
         # as hard as training becomes: of policies that pass the task as it is, this tells the robust ones
         hardest = self.cfg.curriculum.push[1], self.cfg.curriculum.command[1]
         hard = result if hardest == (1.0, 1.0) else self.evaluate(*hardest)
@@ -235,11 +260,18 @@ class Run:
         if better and self.save(runs.BEST, progress):
             self.best = progress
             self.rank = rank
+        if films:
+            rows = ("iteration", f"{self.iteration}"), ("survival", f"{100 * result['survival']:.1f} %")
+            with self.told("clips"):
+                self.clips.draw(self.iteration, self.engine.env_steps, rows)
         near = {"nearness": nearness(result, least, self.eval_env.targets)}
         return {f"eval_{key}": value for key, value in (result | near).items()}
 
-    def evaluate(self, push: float, command: float) -> dict[str, float]:
-        """Return an evaluation with pushes and commands at some level; see ABEnv.set_level."""
+    def evaluate(self, push: float, command: float, onlooker: Onlooker | None = None) -> dict[str, float]:
+        """Return an evaluation with pushes and commands at some level; see ABEnv.set_level.
+
+        onlooker: as for training.evaluation.evaluate().
+        """
         self.eval_env.set_level(push, command)
         return evaluate(
             self.engine.creature,
@@ -247,6 +279,7 @@ class Run:
             EVALUATION_SEED + self.iteration,
             self.engine.device,
             len(self.engine.workers),
+            onlooker,
         )
 
     def progress(self) -> dict[str, Any]:
@@ -314,6 +347,8 @@ class Run:
         written = self.save_latest() if self.sound else True
         if not self.writes:
             return True
+        self.clips.close(wait=not self.stop)
+        self.log_clip()
         with self.told("curve.png"):
             self.logger.close()
         trained = self.folder / (runs.BEST if self.best else runs.LATEST)

@@ -1,6 +1,7 @@
 """Worker: what one thread does for robots of its own."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class Worker:
         self.begun = False
         self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
         self.memories: list[Memory] = []  # after each step of the rollout, where somebody asks for them
+        self.after_step: Callable[[], None] | None = None  # called between two control steps, in the worker's thread
         self.seconds = dict.fromkeys(("move", "infer", "value"), 0.0)  # spent on each so far
 
     def state(self) -> dict[str, Any] | None:
@@ -72,6 +74,8 @@ class Worker:
             middle = time.perf_counter()
             state = self.env.step(r.action[t].numpy(), out=r.states[t])
             r.starts[t + 1] = torch.from_numpy(state.done)
+            if self.after_step:
+                self.after_step()
             end = time.perf_counter()
             self.seconds["infer"] += middle - start
             self.seconds["move"] += end - middle

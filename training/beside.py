@@ -1,0 +1,77 @@
+"""Processes beside a training: with what its own processors leave idle, and gone when it is.
+
+One runs main(told, answers) of a module: objects come pickled through told, whose end says that the training is over or
+wants no more of it, and go through answers. A text is the last answer: why it has ended.
+"""
+
+import contextlib
+import importlib
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+from typing import Any, BinaryIO
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PATIENCE = 2.0  # with one that is to end, before it is killed [s]
+GONE = OSError, EOFError, ValueError, pickle.UnpicklingError  # what receive() and send() raise of one that has ended
+
+
+def start(module: str) -> subprocess.Popen:
+    """Start a process that runs a module's main(); its stdin and stdout are for send() and receive()."""
+    # A new interpreter: multiprocessing would import in it what this one was started with, 2.5 s of PyTorch.
+    code = f"import sys; sys.path[0] = {str(ROOT)!r}; from training import beside; beside.run({module!r})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+
+
+def send(stream: BinaryIO, thing: Any) -> None:
+    """Send an object through a pipe; raise one of GONE where nobody reads it."""
+    pickle.dump(thing, stream)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Any:
+    """Return the next object that comes through a pipe; raise one of GONE where nobody writes to it any more."""
+    return pickle.load(stream)
+
+
+def end(process: subprocess.Popen, patience: float = PATIENCE) -> None:
+    """Let a process end, and kill it if it has not after some time [s]; again is harmless."""
+    with contextlib.suppress(OSError):  # what was still to be written to one that is gone
+        process.stdin.close()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def run(module: str) -> None:
+    """Be the process that start() starts."""
+    if hasattr(os, "setpgid"):  # a terminal's Ctrl-C is the training's alone
+        os.setpgid(0, 0)
+    told, answers = (os.fdopen(os.dup(number), mode) for number, mode in ((0, "rb"), (1, "wb")))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1):  # others' code may write to the one, and processes of its own may keep the other
+        os.dup2(nothing, number)
+    try:
+        importlib.import_module(module).main(told, answers)
+    except (KeyboardInterrupt, EOFError, BrokenPipeError):
+        pass
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            send(answers, str(error).partition("\n")[0] or type(error).__name__)
+    os._exit(0)  # a thread may be waiting for more, which Python would wait for
+
+
+def step_back() -> None:
+    """Take from now on what time others leave, and 1.5 % of a core where they leave none."""
+    if sys.platform == "win32":
+        import psutil
+
+        psutil.Process().nice(psutil.IDLE_PRIORITY_CLASS)
+    else:
+        os.nice(19)

@@ -1,0 +1,67 @@
+"""Draws, in a process of its own, a clip: a video, and a picture that moves for TensorBoard."""
+
+import io
+import pathlib
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+from training import beside
+
+WIDTH = 480  # [px]
+HEIGHT = 270
+COLOURS = 64  # of a moving picture: 0.4 MB of them, and 0.7 with 256
+
+
+def main(told: BinaryIO, answers: BinaryIO) -> None:
+    """Draw what is told, as clip() takes it, and answer with the moving picture; see training/beside.py.
+
+    Where told ends before, what was begun is taken away.
+    """
+    beside.step_back()
+    subject = beside.receive(told)
+    threading.Thread(target=_leave_at_end, args=(told,), daemon=True).start()
+    beside.send(answers, clip(*subject))
+
+
+def _leave_at_end(told: BinaryIO) -> None:
+    """Interrupt the main thread, as Ctrl-C does, when nothing more can come."""
+    told.read()
+    if hasattr(signal, "pthread_kill"):  # which reaches it where it waits, too
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
+
+
+def clip(path: pathlib.Path, likeness: Any, shots: Sequence[tuple[dict, dict]], fps: int) -> bytes:
+    """Write a video, and return every other of its pictures as a GIF.
+
+    likeness: of the robots, a live.Likeness; shots: their views(), and what else of a frame is known; fps: how many to
+    a second
+
+    Raises RenderError, in a line, where nothing can be drawn.
+    """
+    from PIL import Image
+
+    from renderer import Picture, Recorder, offscreen_display
+    from training.live import frame_of
+
+    picture = Picture(likeness, likeness.name)
+    images = []
+    frame = None
+    with (
+        offscreen_display(),
+        picture.window(WIDTH, HEIGHT, False, fps) as window,
+        Recorder(path, WIDTH, HEIGHT, fps) as video,
+    ):
+        for number, shot in enumerate(shots):
+            frame = frame_of(picture, *shot, frame)
+            window.draw(frame)
+            pixels = window.capture()
+            video.add(pixels)
+            if number % 2 == 0:
+                images.append(Image.fromarray(pixels).quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=0))
+    written = io.BytesIO()
+    images[0].save(written, "GIF", save_all=True, append_images=images[1:], duration=round(2000 / fps), loop=0)
+    return written.getvalue()
