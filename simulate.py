@@ -37,7 +37,16 @@ from training.export import export
 from training.files import reason, require_new, require_writable
 from training.foresight import AHEAD, Foresight
 from training.logger import require_tracker
-from training.options import PROGRAM, configure, help_text, read_command_line, read_options, seeds_of, whole_number
+from training.options import (
+    PROGRAM,
+    configure,
+    help_text,
+    read_command_line,
+    read_options,
+    seeds_of,
+    web_address,
+    whole_number,
+)
 from training.presets import preset
 from training.resources import BYTES_PER_EPISODE, Resources, bytes_per_robot, detect
 from training.run import Run
@@ -255,20 +264,24 @@ class System:
         self.loaded = loaded
         return system.creature(env), env, cfg
 
-    def watch(self, record: str | None, episodes: int, dreams: bool = False) -> None:
+    def watch(
+        self, record: str | None, episodes: int, dreams: bool = False, web: tuple[str, int] | None = None
+    ) -> None:
         """Show a checkpoint in a window until it is closed, or record some episodes.
 
-        dreams: with what its world model foresees.
+        dreams: with what its world model foresees; web: host and port of a page for browsers, in place of a window.
         """
         from renderer import Film, Recorder, RenderError, display_available, offscreen_display
 
-        if not record and not display_available():
+        if not record and not web and not display_available():
             raise RenderError(
                 f"no display to open a window on; record a video instead: {runs.command()} --eval --record out.mp4"
             )
         if not record:
             viewer = self.viewer(dreams)
-            with viewer.window() as window:
+            with viewer.web(*web) if web else viewer.window() as window:
+                if web:
+                    self.say(f"watch at {window.address}; Ctrl-C ends")
                 viewer.show(window)
             if dreams:
                 self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
@@ -293,6 +306,7 @@ def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: 
         raise ConfigError("--resume: expected without --eval, --render, --record and --dream, which do not train")
     needs = {
         "json": wants_eval,
+        "web": wants_eval,
         "episodes": wants_eval,
         "simulator": wants_eval,
         "profile": not loads or "resume" in options,
@@ -301,6 +315,7 @@ def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: 
         if name in options and not needed and not {"help", "list"} & set(options):
             raise ConfigError(f"--{name}: expected {'without' if name == 'profile' else 'with'} --eval")
     for name, others in {
+        "web": ("render", "record", "export"),
         "from": ("eval", "render", "record", "dream", "export", "resume"),
         "inspect": ("eval", "render", "dream", "export", "resume", "seeds", "checkpoint", "from"),
         "seeds": ("eval", "render", "record", "dream", "export", "resume", "seed", "checkpoint"),
@@ -418,6 +433,7 @@ def run(arguments: list[str], console: Console) -> int:
     options = read_options(arguments)
     inspects = "inspect" in options
     wants_eval = not inspects and any(options.get(name) for name in ("eval", "render", "record", "dream"))
+    web = web_address(options["web"]) if "web" in options else None
     loads = wants_eval or options.get("resume") or "export" in options
     refuse_what_has_no_effect(options, wants_eval, loads)
     alone = {"eval", "render", "record", "dream", "export", "help", "list", "seeds"} & set(options)
@@ -446,15 +462,15 @@ def run(arguments: list[str], console: Console) -> int:
         copy = pathlib.Path(options["checkpoint"]) if "checkpoint" in options and not loaded else None
         return system.train(copy, more, "profile" in options)
     episodes = whole_number(options, "episodes")
-    if options.get("json") or not any(options.get(name) for name in ("render", "record", "dream")):
+    if options.get("json") or not (web or any(options.get(name) for name in ("render", "record", "dream"))):
         result = system.evaluate(episodes or cfg.train.eval_episodes)
         lines = (
             f"{key:>16}  {value:.4g}" if isinstance(value, float) else f"{key:>16}  {value}"
             for key, value in result.items()
         )
         print(json.dumps(result) if options.get("json") else "\n".join(lines))
-    if options.get("render") or options.get("record"):
-        system.watch(options.get("record"), episodes or 1, bool(options.get("dream")))
+    if web or options.get("render") or options.get("record"):
+        system.watch(options.get("record"), episodes or 1, bool(options.get("dream")), web)
     elif options.get("dream"):
         system.dream()
     return 0
