@@ -23,22 +23,6 @@ def rotation(quaternion: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def quaternion(turn: np.ndarray) -> np.ndarray:
-    """Return the unit quaternions (..., 4) w, x, y, z of rotations (..., 3, 3), with either sign."""
-    (a, b, c), (d, e, f), (g, h, i) = np.moveaxis(turn, (-2, -1), (0, 1))
-    # 4 q q^T: the row with the largest number on the diagonal is the most exact
-    rows = (
-        (1 + a + e + i, h - f, c - g, d - b),
-        (h - f, 1 + a - e - i, b + d, c + g),
-        (c - g, b + d, 1 - a + e - i, f + h),
-        (d - b, c + g, f + h, 1 - a - e + i),
-    )
-    products = np.stack([np.stack(row, -1) for row in rows], -2)
-    best = np.argmax(np.einsum("...ii->...i", products), -1)
-    found = np.take_along_axis(products, best[..., None, None], -2)[..., 0, :]
-    return found / np.linalg.norm(found, axis=-1, keepdims=True)
-
-
 def leg_frames(
     robot: Robot, base_position: np.ndarray, base_quaternion: np.ndarray, joint_position: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

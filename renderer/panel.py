@@ -12,6 +12,9 @@ from physics.robot import JOINTS, LEGS
 from renderer.controls import CONTROLS, OVERLAYS, Requests
 from renderer.snapshot import Frame
 
+# of the card of numbers, at the left [px]
+MARGIN = 15
+WIDTH = 270
 TEXT_SECONDS = 0.1  # between changes of the text: faster, nobody can read it
 AXES = "forward", "left", "turn left"
 MOUSE = "click: choose a robot, or set a goal on the ground; shift and click: shove it away from you"
@@ -39,8 +42,10 @@ class Panel:
         self._largest = 0.0  # term of a reward lately [1/s]
         self._written = -TEXT_SECONDS
         self._said = ""
-        self.title = ""
-        self._text = gui.add_html("")
+        card = gui.add_panel()
+        card.float(x=MARGIN, y=MARGIN, width=WIDTH)
+        with card.add_tab("Numbers"):
+            self._text = gui.add_html("")
         self._list = None
         if checkpoints:
             at_first = checkpoint if checkpoint in checkpoints else checkpoints[0]
@@ -122,8 +127,8 @@ class Panel:
         if "numbers" in shown:
             fallen = np.ravel(frame.fallen)[frame.watched if np.ndim(frame.fallen) else 0]
             state = f"<span style='color:{ALARM}'>fallen</span>" if fallen else html.escape(frame.state)
-            rows = (ROW.format(*map(html.escape, row)) for row in frame.hud)
-            parts += [f"<b>{html.escape(self.title)}</b> {state}", TABLE.format("".join(rows))]
+            rows = "".join(ROW.format(*map(html.escape, row)) for row in frame.hud)
+            parts.append(TABLE.format(rows + (ROW.format("", state) if state else "")))
         if "rewards" in shown and frame.detail.rewards:
             terms = {name: float(value) for name, value in frame.detail.rewards.items()}
             self._largest = max(0.98 * self._largest, *map(abs, terms.values()), 1e-3)

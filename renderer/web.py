@@ -18,7 +18,7 @@ from renderer.camera import FIELD_OF_VIEW, VIEW, Camera
 from renderer.controls import SHOWN, Requests
 from renderer.display import RenderError
 from renderer.figure import Figure, place
-from renderer.instances import Copies, Instances
+from renderer.instances import Copies, Instances, Places
 from renderer.light import EARTH, SKY, SUN, SUN_COLOUR, encode
 from renderer.model import upright
 from renderer.overlays import Overlays, Strokes
@@ -33,6 +33,7 @@ from renderer.window import figure_of
 HOST = "127.0.0.1"  # reached from this machine alone
 PORT = 8080
 FPS = 30  # of poses; browsers draw as often as they like
+IN_SPACE = {"balance", "speed", "ground", "trails"}  # overlays that are strokes
 SHOVE = 1.5  # of a robot's velocity, at a click [m/s]
 MOST_TRIANGLES = 400_000  # of all robots
 GHOST_OPACITY = 0.4
@@ -116,7 +117,6 @@ class Web:
         server = self._server
         figure = self._figure = figure_of(subject, reach)
         self._terrain = terrain
-        self._panel.title = title
         self._copies: Copies | None = None  # made when it is known how many they are
         self._ghosts: Copies | None = None
         self._lines: list[Instances] = []
@@ -175,7 +175,7 @@ class Web:
         now = time.perf_counter()
         if now < self._next:
             time.sleep(self._next - now)
-        self._next = max(self._next, now) + 1 / FPS
+        self._next = max(self._next + 1 / FPS, now)  # one that is late is made up for
         if not self._complete or self._server.get_clients():
             with self._server.atomic():
                 self._send(frame)
@@ -198,7 +198,8 @@ class Web:
             self._ghosts.move(place(figure, frame.ghost, self._terrain))
         if self._ghosts is not None:
             self._ghosts.show(haunted)
-        self._stroke(Strokes.joined(list(self._overlays.strokes(frame, figure.stance(frame), shown))))
+        stance = figure.stance(frame) if not shown.isdisjoint(IN_SPACE) else None
+        self._stroke(Strokes.joined([*self._overlays.strokes(frame, stance, shown)]))
         self._panel.write(frame)
 
     def _look_at(self, frame: Frame) -> None:
@@ -240,11 +241,13 @@ class Web:
         way = np.where(backwards, strokes.start, strokes.end) - start
         length = np.linalg.norm(way, axis=1)
         width = strokes.width.max(1)
-        scale = np.stack([width, width, length], 1)
+        turn = upright(way)
+        shape = turn * np.stack([width, width, length], 1)[:, None]
+        places = Places.packed(shape[:, None], turn[:, None], start[:, None])
         for instances, which in zip(self._lines, (~pointed, pointed), strict=True):
             instances.visible = bool(which.any())
             if which.any():
-                instances.move(start[which], upright(way[which]), scale[which], colour[which])
+                instances.move(places.of(which), colour[which])
 
     def _click(self, event: Any, what: str) -> None:
         """Obey a click: on a robot it chooses or shoves it, on the ground it sets a goal."""
