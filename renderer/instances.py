@@ -56,6 +56,7 @@ class Instances:
         self.colour = first if opacity == 1.0 and np.ptp(colours, axis=0).max() < 1e-6 else None
         at = {"batched_positions": np.zeros((1, 3)), "batched_wxyzs": np.tile([1.0, 0, 0, 0], (1, 1))}
         at |= {"batched_scales": np.zeros((1, 3)), "lod": "off", "cast_shadow": casts and opacity == 1.0}
+        at["receive_shadow"] = False  # of their own: in a window they have none either
         if self.colour is None:
             data = glb(shape.vertices, shape.triangles, colours, shape.normals, gloss, opacity)
             self._node = scene.add_batched_glb(name, data, **at)

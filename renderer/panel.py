@@ -60,6 +60,7 @@ class Panel:
                     self._add_buttons(
                         gui, [control.name, control.opposite], control.says.replace("shift: ", ""), control.says
                     )
+            self.shove = gui.add_button("shove", hint="push the robot that is watched away from you")
         with gui.add_folder("Drive"):
             self._sliders = [gui.add_slider(axis, -1.0, 1.0, 0.05, 0.0) for axis in AXES]
             gui.add_button("release").on_click(self._release)

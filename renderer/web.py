@@ -100,7 +100,9 @@ class Web:
         )  # fmt: skip
         scene.on_click()(lambda event: self._click(event, "choose"))
         scene.on_click(modifier="shift")(lambda event: self._click(event, "shove"))
+        self._panel.shove.on_click(lambda event: self._shove(self._watched, _sight(event.client.camera)))
         self._camera: Camera | None = None
+        self._watched = 0
         self._world: Any = None
         self.stage(subject, title, terrain, reach, view, across)
 
@@ -187,6 +189,7 @@ class Web:
         figure = self._figure
         pose = place(figure, frame, self._terrain, "forces" in shown)
         self._middles = pose.origin[:, 0]
+        self._watched = frame.watched
         self._look_at(frame)
         if self._copies is None:
             self._copies = Copies(self._server.scene, "/world/robots", self._drawn(len(pose.origin)))
@@ -264,8 +267,12 @@ class Web:
         elif what == "choose":
             self._panel.ask(chosen=robot)
         else:
-            away = ray * [1.0, 1.0, 0.0]
-            self._panel.ask(shove=(robot, SHOVE * away / max(np.linalg.norm(away), 1e-9)))
+            self._shove(robot, ray)
+
+    def _shove(self, robot: int, way: np.ndarray) -> None:
+        """Ask that a robot is pushed along the ground, in the direction of a way (3) [world]."""
+        level = way * [1.0, 1.0, 0.0]
+        self._panel.ask(shove=(robot, SHOVE * level / max(np.linalg.norm(level), 1e-9)))
 
     @property
     def shown(self) -> set[str]:
@@ -299,6 +306,11 @@ def _serve(host: str, port: int) -> Any:
         raise RenderError(f"--web: expected an address that is free, got {host}:{port}: {reason}") from None
     with contextlib.redirect_stdout(io.StringIO()):  # viser's welcome
         return viser.ViserServer(host, port, verbose=False)
+
+
+def _sight(camera: Any) -> np.ndarray:
+    """Return where a browser's camera looks, (3) [world]."""
+    return np.asarray(camera.look_at) - np.asarray(camera.position)
 
 
 def _bytes(colour: np.ndarray) -> tuple[int, int, int]:
