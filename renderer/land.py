@@ -12,17 +12,18 @@ CHUNK = 32  # tiles along a patch
 FILM_IN = np.array([[0.59719, 0.35458, 0.04823], [0.07600, 0.90834, 0.01566], [0.02840, 0.13383, 0.83777]])
 FILM_OUT = np.array([[1.60475, -0.53108, -0.07367], [-0.10208, 1.10813, -0.00605], [-0.00327, -0.07276, 1.07602]])
 FILM_EXPOSURE = 1 / 0.6
+FILM_BACK_IN, FILM_BACK_OUT = np.linalg.inv([FILM_EXPOSURE * FILM_IN, FILM_OUT])
 
 
 def before_film(seen: np.ndarray) -> np.ndarray:
     """Return the light that three.js shows as linear colours (..., 3): its ACES tone mapping (S. Hill) undone."""
-    y = np.clip(seen, 0.0, 0.98) @ np.linalg.inv(FILM_OUT).T
+    y = np.clip(seen, 0.0, 0.98) @ FILM_BACK_OUT.T
     # y = (x (x + 0.0245786) - 0.000090537) / (x (0.983729 x + 0.4329510) + 0.238081)
     a = 1.0 - 0.983729 * y
     b = 0.0245786 - 0.4329510 * y
     c = -0.000090537 - 0.238081 * y
     x = (-b + np.sqrt(b * b - 4.0 * a * c)) / (2.0 * a)
-    return np.maximum(x @ np.linalg.inv(FILM_IN).T / FILM_EXPOSURE, 0.0)
+    return np.maximum(x @ FILM_BACK_IN.T, 0.0)
 
 
 def floor(tiles: np.ndarray, side: float, reach: float) -> tuple[bytes, float]:
