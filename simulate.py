@@ -1,7 +1,6 @@
 """Train, evaluate and watch a creature: the command line, and System, which orchestrates."""
 
 import contextlib
-import dataclasses
 import gc
 import io
 import json
@@ -30,25 +29,30 @@ from settings import ConfigError, override, require_memory
 from training import checkpoint as checkpoints
 from training import distributed, inspection, record, runs
 from training.checkpoint import Checkpoint
-from training.display import counted, say
+from training.display import say
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export
 from training.files import reason, require_new, require_writable
-from training.foresight import AHEAD, Foresight
 from training.logger import require_tracker
-from training.options import PROGRAM, configure, help_text, read_command_line, read_options, seeds_of, whole_number
+from training.options import (
+    PROGRAM,
+    configure,
+    help_text,
+    read_command_line,
+    read_options,
+    seeds_of,
+    web_address,
+    whole_number,
+)
 from training.presets import preset
 from training.resources import BYTES_PER_EPISODE, Resources, bytes_per_robot, detect
 from training.run import Run
 from training.seeds import Seeds
-from training.spectator import Spectator
-from training.viewer import Viewer
-
-SIMULATORS = {"foal": None, "mujoco": "mujoco"}  # backends of the registry, None for a task's own
+from training.watching import SIMULATORS, Screen, Watching
 
 
-class System:
+class System(Watching):
     """Owns the parts and runs them: resources, environments, creature, training, checkpoints.
 
     cfg: everything; console: for people, standard error; loaded: the checkpoint to evaluate, show or go on from; after
@@ -130,20 +134,23 @@ class System:
             self.say(f"compiled in {time.perf_counter() - start:.1f} s")
 
     def train(
-        self, copy: pathlib.Path | None = None, more: int | None = None, profile: bool = False, watch: bool = False
+        self,
+        copy: pathlib.Path | None = None,
+        more: int | None = None,
+        profile: bool = False,
+        screen: Screen | None = None,
     ) -> int:
         """Train, on from the checkpoint if there is one; return an exit code: 0, 2 if not all of it could be saved.
 
         3 if it did not recover from numbers that are not finite; 128 + the number of a signal that ended it.
 
         copy: where else to put the best policy; more: iterations of training on, None for those that are left; profile:
-        say where the time went; watch: show robots of it in a window.
+        say where the time went; screen: where to show robots of it.
 
-        Raises RenderError where no window can be opened.
+        Raises RenderError where that cannot be.
         """
         begin = time.perf_counter()
-        if watch:
-            require_display()
+        screen = screen and screen.ready()
         loaded = self.loaded
         cfg = self.cfg
         goes_on = loaded is not None and self.goes_on(loaded)
@@ -160,7 +167,7 @@ class System:
         # a block of robots for each process
         episodes = cfg.train.eval_episodes if alone else max(cfg.train.eval_episodes, LANES * distributed.size())
         eval_env = self.make_env(episodes, "train.eval_episodes")
-        with self.spectator(engine) if watch else contextlib.nullcontext() as spectator:
+        with self.spectator(engine, screen) if screen else contextlib.nullcontext() as spectator:
             with distributed.first_here(), self.compiling(env):
                 engine.warm_up()
                 eval_env.init_state(0)
@@ -189,13 +196,6 @@ class System:
         with contextlib.suppress(ConfigError):
             self.loaded = checkpoints.load(runs.find(str(folder), "", cfg.task), modules=(cfg.task, cfg.network.policy))
         return code or (0 if written else 2)
-
-    def spectator(self, engine: TrainingEngine) -> Spectator:
-        """Return a window that shows some of a worker's robots."""
-        worker = engine.workers[0]
-        spectator = Spectator(worker.env, self.cfg.task, self.cfg.render, self.say)
-        worker.after_step = spectator.after_step
-        return spectator
 
     def writable_folder(self, loaded: Checkpoint | None) -> pathlib.Path | None:
         """Return the folder of the run that goes on; raise ConfigError where it, or a new one, cannot be written."""
@@ -227,92 +227,6 @@ class System:
         export(self.make_env(1), self.loaded, path, self.cfg.export.opset)
         self.say(f"policy of {self.loaded.path} written to {path}")
 
-    def dream(self) -> None:
-        """Run an episode, foreseen by the world model as it goes, and plot it."""
-        viewer = self.viewer(dreams=True)
-        while not viewer.step():
-            pass
-        self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
-
-    def plot_dream(self, viewer: Viewer, path: pathlib.Path) -> None:
-        """Plot what the world model foresaw of the latest episode."""
-        viewer.foresight.plot(path)
-        self.say(f"what the world model foresaw, {AHEAD} control steps at a time: {path}")
-
-    def viewer(self, dreams: bool = False) -> Viewer:
-        """Return robots as the checkpoint moves them."""
-        env = self.make_env(1 if dreams else self.cfg.render.envs, "render.envs")
-        creature = self.creature(env)
-        if dreams and not hasattr(env, "motion"):
-            raise ConfigError(f"--dream: expected a task of a legged robot, got {self.cfg.task}")
-        foresight = Foresight(creature, env, self.resources.device) if dreams else None
-        shipped_and_own = runs.policies(self.cfg.train.run_dir)
-        path = pathlib.Path(self.loaded.path)
-        with self.compiling(env):
-            return Viewer(
-                creature, env, self.cfg, self.resources.device, foresight, self.open_beside, self.simulator,
-                tuple(SIMULATORS), next((p for p in shipped_and_own if p.resolve() == path.resolve()), path),
-                shipped_and_own,
-            )  # fmt: skip
-
-    def open_beside(
-        self, cfg: Config, simulator: str, path: pathlib.Path | None
-    ) -> tuple[Creature, registry.ABEnv, Config]:
-        """Return a policy, robots for it and their configuration, for somebody who watches.
-
-        cfg: of the world; path: of another checkpoint, whose own world it is to be then, None for the same policy.
-        """
-        loaded = self.loaded
-        if path is not None:
-            loaded = checkpoints.load(path, modules=(self.cfg.task, self.cfg.network.policy))
-            cfg = dataclasses.replace(loaded.config, render=cfg.render, train=cfg.train, seed=cfg.seed)
-        system = System(cfg, self.console, loaded, self.chosen, simulator)
-        env = system.make_env(cfg.render.envs, "render.envs")
-        with self.compiling(env):
-            env.init_state()
-        self.loaded = loaded
-        return system.creature(env), env, cfg
-
-    def watch(self, record: str | None, episodes: int, dreams: bool = False) -> None:
-        """Show a checkpoint in a window until it is closed, or record some episodes.
-
-        dreams: with what its world model foresees.
-        """
-        from renderer import Film, Recorder, offscreen_display
-
-        if not record:
-            require_display()
-            viewer = self.viewer(dreams)
-            with viewer.window() as window:
-                viewer.show(window)
-            if dreams:
-                self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
-            return
-        with offscreen_display():
-            viewer = self.viewer(dreams)
-            most = -(-episodes * self.cfg.env.max_episode_steps // viewer.every)
-            with (
-                viewer.window(visible=False) as window,
-                Recorder(record, self.cfg.render.width, self.cfg.render.height, viewer.fps) as video,
-                Film(window, video) as film,
-                counted(self.console, viewer.frames(window, episodes), most) as frames,
-            ):
-                for _ in frames:
-                    film.take()
-        self.say(f"recorded {episodes} episode{'s' if episodes > 1 else ''} to {record}")
-        if dreams:
-            self.plot_dream(viewer, pathlib.Path(record).with_suffix(".dream.png"))
-
-
-def require_display() -> None:
-    """Raise RenderError where no window can be shown."""
-    from renderer import RenderError, display_available
-
-    if not display_available():
-        raise RenderError(
-            f"no display to open a window on; record a video instead: {runs.command()} --eval --record out.mp4"
-        )
-
 
 def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: bool) -> None:
     """Raise ConfigError, naming the option, for one that would do nothing beside the others."""
@@ -323,15 +237,17 @@ def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: 
         "episodes": wants_eval,
         "simulator": wants_eval,
         "render": wants_eval or "export" not in options,
+        "web": wants_eval or "export" not in options,
         "profile": not loads or "resume" in options,
     }
     for name, needed in needs.items():
         if name in options and not needed and not {"help", "list"} & set(options):
             raise ConfigError(f"--{name}: expected {'without' if name == 'profile' else 'with'} --eval")
     for name, others in {
+        "web": ("render", "record"),
         "from": ("eval", "record", "dream", "export", "resume"),
-        "inspect": ("eval", "render", "dream", "export", "resume", "seeds", "checkpoint", "from"),
-        "seeds": ("eval", "render", "record", "dream", "export", "resume", "seed", "checkpoint"),
+        "inspect": ("eval", "render", "web", "dream", "export", "resume", "seeds", "checkpoint", "from"),
+        "seeds": ("eval", "render", "web", "record", "dream", "export", "resume", "seed", "checkpoint"),
     }.items():
         if name in options and (beside := next((other for other in others if other in options), "")):
             raise ConfigError(f"--{name}: expected without --{beside}")
@@ -446,9 +362,11 @@ def run(arguments: list[str], console: Console) -> int:
     options = read_options(arguments)
     inspects = "inspect" in options
     wants_eval = not inspects and any(options.get(name) for name in ("eval", "record", "dream"))
+    web = web_address(options["web"]) if "web" in options else None
+    screen = Screen(web) if web or "render" in options else None
     loads = wants_eval or options.get("resume") or "export" in options
     refuse_what_has_no_effect(options, wants_eval, loads)
-    alone = {"eval", "render", "record", "dream", "export", "help", "list", "seeds"} & set(options)
+    alone = {"eval", "render", "web", "record", "dream", "export", "help", "list", "seeds"} & set(options)
     if distributed.size() > 1 and alone:
         raise ConfigError(f"--{sorted(alone)[0]}: expected without torchrun, which shares one training")
     cfg, loaded, options = read_configuration(arguments, options, console, loads)
@@ -472,18 +390,22 @@ def run(arguments: list[str], console: Console) -> int:
     if not wants_eval:
         more = cfg.train.iterations if "iterations" in options else None
         copy = pathlib.Path(options["checkpoint"]) if "checkpoint" in options and not loaded else None
-        return system.train(copy, more, "profile" in options, "render" in options)
+        return system.train(copy, more, "profile" in options, screen)
     episodes = whole_number(options, "episodes")
-    if options.get("json") or not any(options.get(name) for name in ("render", "record", "dream")):
+    record = options.get("record")
+    dreams = "dream" in options
+    if options.get("json") or not (screen or record or dreams):
         result = system.evaluate(episodes or cfg.train.eval_episodes)
         lines = (
             f"{key:>16}  {value:.4g}" if isinstance(value, float) else f"{key:>16}  {value}"
             for key, value in result.items()
         )
         print(json.dumps(result) if options.get("json") else "\n".join(lines))
-    if options.get("render") or options.get("record"):
-        system.watch(options.get("record"), episodes or 1, bool(options.get("dream")))
-    elif options.get("dream"):
+    if record:
+        system.record(record, episodes or 1, dreams)
+    elif screen:
+        system.watch(screen, dreams)
+    elif dreams:
         system.dream()
     return 0
 

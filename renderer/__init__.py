@@ -8,6 +8,7 @@ from renderer.display import RenderError, display_available, offscreen_display
 from renderer.picture import Picture, Stills
 from renderer.recorder import Film, Recorder
 from renderer.snapshot import Scenery, Snapshot
+from renderer.web import Web
 from renderer.window import Window
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Scenery",
     "Snapshot",
     "Stills",
+    "Web",
     "Window",
     "display_available",
     "offscreen_display",

@@ -14,6 +14,7 @@ from renderer.camera import VIEW
 from renderer.controls import DETAILED, SHOWN
 from renderer.display import RenderError, offscreen_display
 from renderer.snapshot import Detail, Frame, Scenery, Snapshot
+from renderer.web import Web
 from renderer.window import Window
 
 
@@ -61,6 +62,10 @@ class Picture:
     def window(self, width: int, height: int, visible: bool, fps: int, shown: Collection[str] = SHOWN) -> Window:
         """Return a window for what there is to see; raise RenderError if there is nothing; shown: see Window."""
         return Window(width=width, height=height, visible=visible, fps=fps, shown=shown, **self.stage())
+
+    def web(self, host: str, port: int, shown: Collection[str] = SHOWN, **more: Any) -> Web:
+        """Return a page for browsers with what there is to see, as window(); more: arguments of Web."""
+        return Web(host=host, port=port, shown=shown, **more, **self.stage())
 
     def frame(self, shown: Collection[str] = SHOWN, **seen: Any) -> Frame:
         """Return what there is to see of this instant.

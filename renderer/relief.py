@@ -83,15 +83,17 @@ class Patch:
     colours: np.ndarray
 
 
-def make_patch(terrain: Terrain, grid: Grid, i: int, j: int, quads: int, tiles: np.ndarray) -> Patch:
+def make_patch(
+    terrain: Terrain, grid: Grid, i: int, j: int, quads: int, tiles: np.ndarray, chunk: int = CHUNK
+) -> Patch:
     """Return the patch whose corner is at i, j times the side of a patch.
 
-    quads: along a tile; tiles: (2, 3) linear colours of the chequer
+    quads: along a tile; tiles: (2, 3) linear colours of the chequer; chunk: tiles along the patch, an even number
     """
-    n = CHUNK * quads
+    n = chunk * quads
     side = grid.tile / quads
     # With a ring of nodes around, for the quads beyond the edge bend the normals at it.
-    x, y = (start * grid.chunk + side * np.arange(-1, n + 2) for start in (i, j))
+    x, y = (start * chunk * grid.tile + side * np.arange(-1, n + 2) for start in (i, j))
     x, y = np.meshgrid(x, y)
     nodes = np.stack([x, y, terrain.height(x, y)], -1)
     normals = _creased_normals(nodes)

@@ -17,6 +17,7 @@ from renderer.figure import Figure
 from renderer.hud import Hud
 from renderer.model import Model
 from renderer.overlays import CORAL, SHAFT, arrow
+from renderer.picking import ground_on, robot_on
 from renderer.scene import Scene
 from renderer.smoothing import Smoother, compact
 from renderer.snapshot import Frame
@@ -29,10 +30,6 @@ SHOVE_MOST = 4.0  # the same, however long the drag [m/s]
 FREE_SPEED = 2.0  # of the free camera, in shares of the distance to what it looks at per second
 STICK_DEAD = 0.15  # of a gamepad's stick, where it counts as let go
 OVERSAMPLE = 2  # what a visible window shows is drawn twice as wide and high and averaged; captures are smoothed
-
-GRASP = 0.6  # how far from a robot's middle it can be grasped, in its reach
-RAY_STEPS = 8  # to the ground under the mouse
-FURTHEST_CLICK = 50.0  # [m]
 
 RGBA_BYTES = 0x1908, 0x1401  # GL_RGBA, GL_UNSIGNED_BYTE
 
@@ -86,7 +83,7 @@ class Window:
         self._pressed: tuple[float, float] | None = None  # where the mouse went down [px]
         self._held: int | None = None  # the robot that is dragged
         self._pull = np.zeros(3)  # how far, along the ground [m, world]
-        figure = _figure(subject, reach)
+        figure = figure_of(subject, reach)
         rl = self._rl = load_raylib()
         if rl.is_window_ready():
             raise RenderError("a window is already open; close it first")
@@ -140,7 +137,7 @@ class Window:
         self._scene.close()
         self._hud.title = title
         self._rl.set_window_title(title)
-        self._set_scene(_figure(subject, reach), terrain, view, across)
+        self._set_scene(figure_of(subject, reach), terrain, view, across)
         self.camera.see_like(before)
 
     def _set_scene(self, figure: Figure, terrain: Terrain | None, view: tuple[float, float], across: float) -> None:
@@ -282,11 +279,7 @@ class Window:
         """Return the number of the robot nearest to the eye at a point of the window [px], None for none."""
         view = self._scene.view
         ray = view.ray(x / self.width, y / self.height)
-        apart = self._scene.middles - view.eye
-        depth = apart @ ray
-        off = np.linalg.norm(apart - depth[:, None] * ray, axis=1)
-        hit = np.flatnonzero((off < GRASP * self._scene.figure.reach) & (depth > 0.0))
-        return int(hit[np.argmin(depth[hit])]) if len(hit) else None
+        return robot_on(ray, view.eye, self._scene.middles, self._scene.figure.reach)
 
     def _ground_at(self, x: float, y: float, height: float | None = None) -> np.ndarray:
         """Return the point (3) [m, world] at a point of the window [px]: of the ground, or of a level plane.
@@ -295,14 +288,9 @@ class Window:
         """
         view = self._scene.view
         ray = view.ray(x / self.width, y / self.height)
-        point = view.eye
-        level = self.camera.target[2] if height is None else height
-        for _ in range(1 if height is not None else RAY_STEPS):
-            far = (level - view.eye[2]) / ray[2] if abs(ray[2]) > 1e-6 else -1.0
-            point = view.eye + min(far if far > 0.0 else FURTHEST_CLICK, FURTHEST_CLICK) * ray
-            if height is None:
-                level = float(self._scene.height(*point[:2]))
-        return np.array([*point[:2], level])
+        if height is None:
+            return ground_on(ray, view.eye, self.camera.target[2], self._scene.height)
+        return ground_on(ray, view.eye, height)
 
     @property
     def keeps_two(self) -> bool:
@@ -361,5 +349,6 @@ class Window:
         self.close()
 
 
-def _figure(subject: Robot | Sequence[Solid], reach: float | None) -> Figure:
+def figure_of(subject: Robot | Sequence[Solid], reach: float | None) -> Figure:
+    """Return what a subject looks like; see Window."""
     return Model(subject) if isinstance(subject, Robot) else Solids(subject, reach)

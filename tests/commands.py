@@ -15,6 +15,7 @@ import types
 import warnings
 
 import benchmarks
+import renderer
 import simulate
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -156,6 +157,12 @@ INSTEAD = ("--help", "--list", "--export", "--inspect")  # of training
 LOOKING = ("--eval", "--record", "--dream")
 
 
+def looked_at_briefly(monkeypatch):
+    """Let a page for browsers be closed after a few frames."""
+    closes = iter([False] * 3 + [True])
+    monkeypatch.setattr(renderer.Web, "should_close", property(lambda page: next(closes)))
+
+
 def shrunk(arguments):
     """Return the arguments of simulate.py for the same at a tiny size; what would show a checkpoint records it."""
     arguments = list(arguments)
@@ -163,6 +170,11 @@ def shrunk(arguments):
     if {"--eval", "--render"} <= set(arguments) and "--record" not in arguments:
         where = arguments.index("--render")
         arguments[where : where + 1] = ["--record", "window.gif"]
+    if "--web" in arguments:  # on a port that is free
+        at = arguments.index("--web") + 1
+        if at < len(arguments) and not arguments[at].startswith("--"):
+            del arguments[at]
+        arguments.insert(at, "0")
     if any(option in arguments for option in LOOKING):
         more |= ALWAYS | {"--episodes": "1" if "--record" in arguments else "4"}
         more |= PICTURES if "--record" in arguments else {}

@@ -93,6 +93,10 @@ def run_simulate(words, folder, monkeypatch):
         monkeypatch.delitem(sys.modules, task.partition(":")[0], raising=False)
         if evaluates:  # of a policy that a reader has trained by now
             run_simulate(["--task", task], folder, monkeypatch)
+    if "--web" in words:
+        if not installed("viser"):
+            pytest.skip("viser is not installed")
+        commands.looked_at_briefly(monkeypatch)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
     try:
         with offscreen_display(("display", "xvfb")) if "--render" in arguments else contextlib.nullcontext():
@@ -153,7 +157,9 @@ def look_at_evaluation(done, arguments, folder):
         assert (folder / arguments[arguments.index("--record") + 1]).stat().st_size > 500
     if "--dream" in arguments:
         assert [path.stat().st_size > 20_000 for path in folder.rglob("*dream.png")] == [True]
-    if not {"--record", "--dream"} & set(arguments):
+    if "--web" in arguments:
+        assert re.search(r"watch at http://127\.0\.0\.1:\d+; Ctrl-C ends$", done.err.rstrip())
+    if not {"--record", "--dream", "--web"} & set(arguments):
         results = dict(line.split(maxsplit=1) for line in done.out.splitlines())
         assert results["episodes"] == "4"
         assert 0 <= float(results["survival"]) <= 1

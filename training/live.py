@@ -76,14 +76,15 @@ class Likeness:
 
 
 def main(told: BinaryIO, answers: BinaryIO) -> None:
-    """Show in a window what is told: a Likeness, a RenderCfg, then views and what is known of them in turn.
+    """Show what is told: a Likeness, a RenderCfg, host and port of a page or None, then views and what else is known.
 
     Whenever it is ready for more it answers which robot is watched, and whether its details are shown. Returns when the
     window is closed; see training/beside.py.
     """
-    likeness, cfg = beside.receive(told)
+    likeness, cfg, web = beside.receive(told)
     picture = Picture(likeness, likeness.name)
-    with picture.window(cfg.width, cfg.height, True, FPS, overlays(cfg.overlays)) as window:
+    shown = overlays(cfg.overlays)
+    with picture.web(*web, shown) if web else picture.window(cfg.width, cfg.height, True, FPS, shown) as window:
         beside.step_back()
         arrived: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=_take_in, args=(told, arrived), daemon=True).start()

@@ -13,6 +13,7 @@ from settings import ConfigError, expected, fits, knobs, override, parse, sectio
 
 ABOUT = "Train, evaluate and watch a creature."
 PROGRAM = "foal" if INSTALLED else "simulate.py"
+MOST_PORT = 65535
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +48,13 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     add("--iterations", metavar="N", help="rollouts with an update each")
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
     add("--render", action="store_true", help="open a window and watch: the training, or with --eval a checkpoint")
+    add(
+        "--web",
+        nargs="?",
+        const="",
+        metavar="[HOST:]PORT",
+        help="watch in a browser, on port 8080 if nothing else is said; needs pip install viser",
+    )
     add("--record", metavar="FILE", help="with --eval: record .mp4, .gif or .webp, or stills as .png; needs no display")
     add(
         "--dream",
@@ -159,6 +167,20 @@ def whole_number(options: dict[str, Any], name: str) -> int | None:
     if value < 1:
         raise ConfigError(f"--{name}: expected a whole number of at least 1, got {options[name]!r}")
     return value
+
+
+def web_address(text: str) -> tuple[str, int]:
+    """Return host and port of --web's [HOST:]PORT; raise ConfigError for what is none."""
+    from renderer.web import HOST, PORT
+
+    if not text:
+        return HOST, PORT
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > MOST_PORT or text.startswith(":"):
+        raise ConfigError(
+            f"--web: expected a port from 0, for any that is free, to {MOST_PORT}, or HOST:PORT, got {text!r}"
+        )
+    return host or HOST, int(port)
 
 
 def configure(options: dict[str, Any], fields: dict[str, str], base: Config, fitted: bool = False) -> Config:

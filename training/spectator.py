@@ -1,4 +1,4 @@
-"""A window beside a training that shows some of its robots as they are.
+"""A window, or a page for browsers, beside a training that shows some of its robots as they are.
 
     training, a worker      after_step(): has it asked? then what there is to see of its first robots
     a thread of its own     passes questions and answers on
@@ -21,7 +21,7 @@ class Spectator:
     """Shows robots of an environment while others step it.
 
     env: of a worker; name: of the task; cfg: how many robots, at most those of env, and the size of the window; say:
-    prints a line for people
+    prints a line for people; web: host and port of a page for browsers, in place of a window
 
     rows, seconds: label and value, and the time, that the picture tells; whoever knows sets them
 
@@ -29,7 +29,14 @@ class Spectator:
     nothing more is shown; close() ends both.
     """
 
-    def __init__(self, env: ABEnv, name: str, cfg: RenderCfg, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        env: ABEnv,
+        name: str,
+        cfg: RenderCfg,
+        say: Callable[[str], None],
+        web: tuple[str, int] | None = None,
+    ) -> None:
         from training.live import Likeness  # imports the renderer; a training that nobody watches does without
 
         self.rows: tuple[tuple[str, str], ...] = ()
@@ -41,7 +48,7 @@ class Spectator:
         self._heard = threading.Event()
         self._trouble = ""
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
-        subject = Likeness.of(env, name, self._count), cfg
+        subject = Likeness.of(env, name, self._count), cfg, web
         self._process = beside.start("training.live")
         self._thread = threading.Thread(target=self._serve, args=(subject,), daemon=True)
         self._thread.start()

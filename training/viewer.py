@@ -92,14 +92,23 @@ class Viewer:
 
     def window(self, visible: bool = True) -> Any:
         """Return a window for what there is to see; raise RenderError if there is nothing."""
+        render = self.cfg.render
+        return self.picture.window(render.width, render.height, visible, self.fps, self._shown())
+
+    def web(self, host: str, port: int) -> Any:
+        """Return a page for browsers with what there is to see; raise RenderError where it cannot be served."""
+        names = [short_name(path) for path in self.checkpoints]
+        current = short_name(self.checkpoint) if self.checkpoint else ""
+        return self.picture.web(host, port, self._shown(), checkpoints=names, checkpoint=current)
+
+    def _shown(self) -> tuple[str, ...]:
+        """Return the names of the overlays that are shown at first."""
         from renderer.controls import overlays
 
-        render = self.cfg.render
         try:
-            shown = overlays(render.overlays)
+            return overlays(self.cfg.render.overlays)
         except ValueError as error:
             raise ConfigError(f"render.overlays: {error}") from None
-        return self.picture.window(render.width, render.height, visible, self.fps, shown)
 
     def restart(self) -> None:
         """Begin a new episode."""
