@@ -1,5 +1,6 @@
 """A page for browsers: what it sends, what it is asked for, what is seen in Chromium, and how it ends."""
 
+import contextlib
 import io
 import json
 import re
@@ -402,26 +403,43 @@ def teal(pixels):
     return int(((pixels[..., 1] - pixels[..., 0] > 60) & (pixels[..., 1] > 90)).sum())
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    options = ["--eval", "--web", "0", "--task", "quadruped-walk-flat", "--render.envs", "9"]
+@contextlib.contextmanager
+def opened(browser, folder, *options):
+    """Run simulate.py with a page, and yield both."""
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "simulate.py"), *options], cwd=tmp_path_factory.mktemp("web"),
+        [sys.executable, str(ROOT / "simulate.py"), "--web", "0", *options], cwd=folder,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process:  # fmt: skip
         try:
             address = next(match[0] for line in process.stdout if (match := re.search(r"http://[\d.]+:\d+", line)))
-            with api.sync_playwright() as play:
-                with play.chromium.launch(executable_path=chromium, args=list(FLAGS)) as browser:
-                    page = browser.new_page(viewport=SMALL)
+            page = browser.new_page(viewport=SMALL)
+            for _ in range(100):  # the page of a training is served by another process, soon
+                with contextlib.suppress(Exception):
                     page.goto(address)
-                    yield Program(process, page)
+                    break
+                time.sleep(0.2)
+            yield Program(process, page)
+            page.close()
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Yield a browser; a process can have one player at a time."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("Chromium is not installed")
+    with api.sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=list(FLAGS)) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def program(browser, tmp_path_factory):
+    options = "--eval", "--task", "quadruped-walk-flat", "--render.envs", "9"
+    with opened(browser, tmp_path_factory.mktemp("web"), *options) as program:
+        yield program
 
 
 def test_robots_are_there_and_move(program):
@@ -475,3 +493,17 @@ def test_the_page_outlives_the_program(program):
     assert rest == ""  # no traceback, and nothing of viser's
     program.page.wait_for_timeout(1000)
     assert (program.pixels()[..., 2] - program.pixels()[..., 0] > 80).sum() > 100
+
+
+def test_a_training_is_watched_and_its_page_outlives_it(browser, tmp_path):
+    options = "--task", "quadruped-balance", "--train.num_envs", "64", "--train.eval_every", "0", "--render.envs", "4"
+    with opened(browser, tmp_path, *options, "--iterations", "100000") as program:
+        program.until(lambda pixels: dark(pixels) > 100, "no robot on the page", 120.0)
+        program.page.get_by_text("iteration").first.wait_for(timeout=30_000)
+        assert not program.rests()
+        program.process.send_signal(signal.SIGINT)
+        rest = program.process.stdout.read()
+        assert program.process.wait(30) == 130
+        assert "Traceback" not in rest
+        program.page.wait_for_timeout(1000)
+        assert dark(program.pixels()) > 100
