@@ -72,7 +72,8 @@ class Web:
         checkpoint: str = "",
     ) -> None:
         self.requests = Requests()
-        self._open = False
+        self._camera: Camera | None = None
+        self._watched = 0
         self._next = time.perf_counter()  # when a frame may be drawn
         self._last = self._next
         self._server = _serve(host, port)
@@ -101,9 +102,11 @@ class Web:
         scene.on_click()(lambda event: self._click(event, "choose"))
         scene.on_click(modifier="shift")(lambda event: self._click(event, "shove"))
         self._panel.shove.on_click(lambda event: self._shove(self._watched, _sight(event.client.camera)))
-        self._camera: Camera | None = None
-        self._watched = 0
-        self.stage(subject, title, terrain, reach, view, across)
+        try:
+            self.stage(subject, title, terrain, reach, view, across)
+        except BaseException:  # what cannot be drawn leaves no port in use
+            self.close()
+            raise
 
     def stage(
         self,

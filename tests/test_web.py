@@ -354,6 +354,14 @@ def test_what_is_wrong_is_one_line(arguments, complaint, monkeypatch):
     assert complaint in done.err
 
 
+def test_what_cannot_be_drawn_leaves_no_port_in_use():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(RenderError, match="nothing to draw"):
+        Web((), port=port, reach=1.0)
+    Web(load_robot("go1"), port=port).close()
+
+
 def test_closing_twice_is_harmless(capfd):
     page = Web(load_robot("go1"), port=0)
     page.draw(standing())
