@@ -111,13 +111,13 @@ class Copies:
             gloss = float(figure.gloss[span].mean())
             self._instances.append(Instances(scene, f"{name}/{number}", shape, figure.colour[span], gloss, opacity))
 
-    def move(self, pose: Pose) -> None:
-        """Put them where a pose has them."""
+    def move(self, pose: Pose, origin: np.ndarray) -> None:
+        """Put them where a pose has them, as seen from an origin (3) [m, world]."""
         copies = len(pose.origin)
-        shape, turn, origin, glow = (
+        shape, turn, place, glow = (
             array[:, self._order] for array in (pose.shape, pose.rotation, pose.origin, pose.glow)
         )
-        places = Places.packed(shape, turn, origin)
+        places = Places.packed(shape, turn, place - origin)
         first = 0
         for count, instances in zip(self._counts, self._instances, strict=True):
             colours = None

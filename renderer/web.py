@@ -72,7 +72,8 @@ class Web:
         checkpoint: str = "",
     ) -> None:
         self.requests = Requests()
-        self._open = False
+        self._camera: Camera | None = None
+        self._watched = 0
         self._next = time.perf_counter()  # when a frame may be drawn
         self._last = self._next
         self._server = _serve(host, port)
@@ -101,10 +102,11 @@ class Web:
         scene.on_click()(lambda event: self._click(event, "choose"))
         scene.on_click(modifier="shift")(lambda event: self._click(event, "shove"))
         self._panel.shove.on_click(lambda event: self._shove(self._watched, _sight(event.client.camera)))
-        self._camera: Camera | None = None
-        self._watched = 0
-        self._world: Any = None
-        self.stage(subject, title, terrain, reach, view, across)
+        try:
+            self.stage(subject, title, terrain, reach, view, across)
+        except BaseException:  # what cannot be drawn leaves no port in use
+            self.close()
+            raise
 
     def stage(
         self,
@@ -122,7 +124,7 @@ class Web:
         self._copies: Copies | None = None  # made when it is known how many they are
         self._ghosts: Copies | None = None
         self._lines: list[Instances] = []
-        self._floor = None  # where it is
+        self._floor: np.ndarray | None = None  # where the ground is
         self._middles = np.zeros((0, 3))
         self._overlays = Overlays(figure.reach, self._height)
         before = self._camera
@@ -130,18 +132,15 @@ class Web:
         fade = [k * camera.distance + figure.scale * more for k, more in zip((2, 3), FADE, strict=True)]
         with server.atomic():
             server.gui.set_panel_label(title)
-            if self._world:
-                self._world.remove()
-            # All that moves with what is watched is in one node, which moves against it: every user's camera stays
-            # where that user has put it, about the origin.
-            self._world = server.scene.add_frame("/world", show_axes=False)
+            if before is not None:
+                self._ground.remove()
+                self._figures.remove()
             if terrain is None:
                 data, self._step = land.floor(TILES, TILE * figure.scale, fade[1])
-                position = (0.0, 0.0, -SINK * figure.scale)
             else:
                 data = land.relief(terrain, TILES)
-                position = (0.0, 0.0, 0.0)
-            self._ground = server.scene.add_glb("/world/ground", data, position=position, receive_shadow=SHADOW)
+            self._ground = server.scene.add_glb("/ground", data, receive_shadow=SHADOW)
+            self._figures = server.scene.add_frame("/figures", show_axes=False)
             # which viser takes for linear here
             server.scene.configure_fog(*fade, color=tuple(np.rint(255 * BACKGROUND).astype(int).tolist()))
             server.initial_camera.position = self._home(camera)
@@ -193,13 +192,13 @@ class Web:
         self._watched = frame.watched
         self._look_at(frame)
         if self._copies is None:
-            self._copies = Copies(self._server.scene, "/world/robots", self._drawn(len(pose.origin)))
-        self._copies.move(pose)
+            self._copies = Copies(self._server.scene, "/figures/robots", self._drawn(len(pose.origin)))
+        self._copies.move(pose, self._camera.target)
         haunted = frame.ghost is not None and "ghosts" in shown
         if haunted:
             if self._ghosts is None:
-                self._ghosts = Copies(self._server.scene, "/world/ghosts", figure, GHOST_OPACITY)
-            self._ghosts.move(place(figure, frame.ghost, self._terrain))
+                self._ghosts = Copies(self._server.scene, "/figures/ghosts", figure, GHOST_OPACITY)
+            self._ghosts.move(place(figure, frame.ghost, self._terrain), self._camera.target)
         if self._ghosts is not None:
             self._ghosts.show(haunted)
         stance = figure.stance(frame) if not shown.isdisjoint(IN_SPACE) else None
@@ -207,17 +206,21 @@ class Web:
         self._panel.write(frame)
 
     def _look_at(self, frame: Frame) -> None:
-        """Move the world against what is watched, and the floor with it by whole pairs of tiles: its pattern rests."""
+        """Move the ground against what is watched; a level floor stays below it, less whole pairs of its tiles.
+
+        All is placed as seen from what is watched, so that every user's camera stays where that user has put it. (In a
+        node that moves, copies would tremble: browsers move nodes at once and copies a picture later.)
+        """
         now = time.perf_counter()
         if self._camera.target is None or self._panel.follow:
             self._camera.follow(self._figure.focus(frame, self._level), now - self._last)
         self._last = now
-        target = self._camera.target
-        self._world.position = -target
+        place = -self._camera.target
         if self._terrain is None:
-            place = *(np.round(target[:2] / self._step) * self._step).tolist(), -SINK * self._figure.scale
-            if place != self._floor:
-                self._floor = self._ground.position = place
+            place[:2] = np.fmod(place[:2], self._step)
+            place[2] -= SINK * self._figure.scale
+        if not np.array_equal(place, self._floor):
+            self._floor = self._ground.position = place
 
     def _drawn(self, count: int) -> Figure:
         """Return the figure, with fewer triangles where there are many of it."""
@@ -237,7 +240,7 @@ class Web:
                 "cones": revolve([0, 0, 0], [0, 0, 1], cone, SIDES),
             }.items():
                 black = np.zeros_like(shape.vertices)  # and what is added to it
-                self._lines.append(Instances(self._server.scene, f"/world/{name}", shape, black, casts=False))
+                self._lines.append(Instances(self._server.scene, f"/figures/{name}", shape, black, casts=False))
         opacity = strokes.colour[:, 3:] / 255
         colour = land.before_film((strokes.colour[:, :3] / 255) ** 2.2 * opacity + BACKGROUND * (1 - opacity))
         pointed = strokes.width.min(1) < 1e-6
@@ -248,7 +251,7 @@ class Web:
         width = strokes.width.max(1)
         turn = upright(way)
         shape = turn * np.stack([width, width, length], 1)[:, None]
-        places = Places.packed(shape[:, None], turn[:, None], start[:, None])
+        places = Places.packed(shape[:, None], turn[:, None], (start - self._camera.target)[:, None])
         for instances, which in zip(self._lines, (~pointed, pointed), strict=True):
             instances.visible = bool(which.any())
             if which.any():

@@ -86,7 +86,8 @@ def test_meshes_are_sent_once(web, monkeypatch):
     looked = Looked(web, monkeypatch)
     looked.draw(standing())
     for step in range(5):
-        assert all(name[1:] or name == ("/world",) for name in looked.draw(standing(at=0.3 + 0.01 * step)))
+        sent = looked.draw(standing(at=0.3 + 0.01 * step))
+        assert all(part[1:] or part == ("/ground",) for part in sent)  # of which only the place is sent
 
 
 def test_nothing_is_computed_while_nobody_looks(web, monkeypatch):
@@ -293,13 +294,18 @@ def test_a_click_chooses_shoves_or_sets_a_goal(web):
 def test_the_world_moves_against_what_is_followed(web, monkeypatch):
     looked = Looked(web, monkeypatch)
     looked.draw(standing(4))
-    assert web._world.position[1] == 0.0
-    far = standing(4, watched=3)  # so far that the camera cuts to it
-    looked.draw(far)
-    np.testing.assert_allclose(web._world.position[:2], [0.0, -3.0], atol=1e-6)
+
+    def seen(robot):
+        return web._copies._instances[0]._sent["batched_positions"][robot, :2]
+
+    assert web._ground.position[1] == seen(0)[1] == 0.0
+    looked.draw(standing(4, watched=3))  # so far that the camera cuts to it
+    np.testing.assert_allclose(web._ground.position[:2], [0.0, np.fmod(-3.0, web._step)], atol=1e-6)
+    np.testing.assert_allclose(seen(0)[1], -3.0, atol=1e-6)
+    np.testing.assert_allclose(seen(3)[1], 0.0, atol=1e-6)
     web._panel._follow.value = False
     looked.draw(standing(4))
-    np.testing.assert_allclose(web._world.position[:2], [0.0, -3.0], atol=1e-6)
+    np.testing.assert_allclose(seen(0)[1], -3.0, atol=1e-6)
 
 
 def test_text_says_what_a_frame_says(web):
@@ -347,6 +353,14 @@ def test_what_is_wrong_is_one_line(arguments, complaint, monkeypatch):
     done = called(simulate.main, arguments, monkeypatch)
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert complaint in done.err
+
+
+def test_what_cannot_be_drawn_leaves_no_port_in_use():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(RenderError, match="nothing to draw"):
+        Web((), port=port, reach=1.0)
+    Web(load_robot("go1"), port=port).close()
 
 
 def test_closing_twice_is_harmless(capfd):
@@ -455,16 +469,18 @@ def test_a_button_pauses(program):
 
 
 def test_a_box_shows_an_overlay(program):
-    program.page.get_by_label("forces").click()
+    program.page.get_by_role("checkbox", name="forces", exact=True).click()
     program.page.wait_for_timeout(1000)
     before = teal(program.pixels())
-    program.page.get_by_label("ground").click()
+    program.page.get_by_role("checkbox", name="ground", exact=True).click()
     program.until(lambda pixels: teal(pixels) > before + 100, "no heights of the ground")
-    program.page.get_by_label("ground").click()
+    program.page.get_by_role("checkbox", name="ground", exact=True).click()
     program.until(lambda pixels: abs(teal(pixels) - before) < 50, "heights of the ground stay")
 
 
 def test_a_click_on_a_robot_chooses_it(program):
+    program.page.get_by_role("button", name="reset").click()  # side by side again
+    program.page.wait_for_timeout(1500)
     pixels = program.pixels()
     rows, columns = np.nonzero(pixels.max(2) < 90)
     middle = MIDDLE["x"] - SMALL["width"] / 2 + columns, MIDDLE["y"] - SMALL["height"] / 2 + rows
