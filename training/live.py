@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from renderer.snapshot import Frame
 from training import beside
 
 FPS = 30
+SHARE = 0.1  # of a core that drawing may take: without a graphics card a picture takes 0.1 s
+LONGEST = 1.0  # rest between two pictures, in which nobody who is watching is heeded [s]
 
 
 class Screen(Protocol):
@@ -106,7 +109,9 @@ def show(screen: Screen, picture: Picture, arrived: queue.SimpleQueue, ask: Call
                 return
             asked = False
             frame = frame_of(picture, *seen, frame)
+        begun = time.process_time()
         screen.draw(frame)
+        time.sleep(min(LONGEST, (1 / SHARE - 1) * (time.process_time() - begun)))
 
 
 def frame_of(picture: Picture, views: dict[str, Any], known: dict[str, Any], last: Frame | None) -> Frame:
