@@ -224,6 +224,8 @@ def test_the_newest_run_of_the_task_is_meant(tmp_path, monkeypatch):
         (["--checkpoint", "nowhere/c.pt"], "--checkpoint: expected a file in a folder that is there, got nowhere/c.pt"),
         (["--resume", "--eval"], "--resume: expected without --eval"),
         (["--json"], "--json: expected with --eval"),
+        (["--render", "--export", "x.onnx"], "--render: expected with --eval"),
+        (["--render", "--seeds", "1", "2"], "--seeds: expected without --render"),
         (["--eval", "--episodes", "99999999999"], "--episodes: expected what fits into"),
         (
             ["--train.num_envs", "1048576", "--ppo.rollout", "1024"],

@@ -58,9 +58,15 @@ def trained(monkeypatch, folder, *options):
 
 def children():
     """Return the processes beside a training that this one has started, those that nobody waited for too."""
-    return [
-        p for p in psutil.Process().children() if p.status() == psutil.STATUS_ZOMBIE or "beside" in str(p.cmdline())
-    ]
+    return [p for p in psutil.Process().children() if p.status() == psutil.STATUS_ZOMBIE or is_beside(p)]
+
+
+def is_beside(process):
+    """Return whether a process is one beside a training."""
+    try:
+        return "beside" in str(process.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return False
 
 
 def lives(process):
@@ -335,7 +341,7 @@ def started(folder, *options):
     deadline = time.monotonic() + 60
     family = []
     while time.monotonic() < deadline and process.poll() is None:
-        family = [p for p in psutil.Process(process.pid).children(recursive=True) if "beside" in str(p.cmdline())]
+        family = [p for p in psutil.Process(process.pid).children(recursive=True) if is_beside(p)]
         if family and any(folder.glob("*/metrics.csv")):
             break
         time.sleep(0.05)
