@@ -16,11 +16,22 @@ from collections.abc import Iterator
 
 SOFTWARE_FOLDER = pathlib.Path(sys.prefix) / "software-renderer"  # pip install --no-deps --target THIS raylib_software
 SCREEN = "1280x720x24"  # of Xvfb; drawing goes to a texture of its own size, so this bounds nothing
+GL_RENDERER = 0x1F01
 START_SECONDS = 10.0  # for Xvfb to answer
 
 
 class RenderError(RuntimeError):
     """Something cannot be drawn or recorded; the message is one line that says what to do."""
+
+
+def without_card(raylib: types.ModuleType) -> bool:
+    """Return whether a processor does the work of a graphics card, in the window that is open."""
+    if is_software(raylib):
+        return True
+    ffi = raylib.ffi
+    describe = ffi.cast("const char * (*)(unsigned int)", raylib.rl_get_proc_address("glGetString"))
+    renderer = ffi.string(describe(GL_RENDERER)).decode().lower()
+    return any(name in renderer for name in ("llvmpipe", "softpipe", "swrast", "swiftshader", "software"))
 
 
 def display_available() -> bool:

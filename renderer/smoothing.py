@@ -23,7 +23,7 @@ class Smoother:
 
     def __init__(self, width: int, height: int, red: int = 0) -> None:
         self._swapped = red == 2
-        self._out = np.empty((height, width), np.uint32)
+        self.words = np.empty((height, width), np.uint32)  # of the picture, four bytes a pixel, red first
         self._brightness = np.empty((height, width), np.float32)
         self._edges = np.empty(width, np.bool_)
 
@@ -35,8 +35,8 @@ class Smoother:
         """
         sharp = np.zeros((0, 4), np.int64) if sharp is None else np.asarray(sharp, np.int64)
         words = pixels.view("<u4")[..., 0]
-        _smooth(words, self._swapped, self._brightness, self._edges, sharp, self._out)
-        return self._out.view(np.uint8).reshape(*self._out.shape, 4)[..., :3]
+        _smooth(words, self._swapped, self._brightness, self._edges, sharp, self.words)
+        return self.words.view(np.uint8).reshape(*self.words.shape, 4)[..., :3]
 
 
 @kernel

@@ -12,7 +12,14 @@ from physics.robot import Robot
 from physics.terrain import Terrain
 from renderer.camera import LED, VIEW, Camera
 from renderer.controls import CONTROLS, OVERLAYS, SHOWN, Requests
-from renderer.display import RenderError, end_with_the_display, is_software, load_raylib, quiet_standard_output
+from renderer.display import (
+    RenderError,
+    end_with_the_display,
+    is_software,
+    load_raylib,
+    quiet_standard_output,
+    without_card,
+)
 from renderer.figure import Figure
 from renderer.hud import Hud
 from renderer.model import Model
@@ -29,7 +36,7 @@ SHOVE = 1.5  # of a robot's velocity, for a drag as long as the robot [m/s]
 SHOVE_MOST = 4.0  # the same, however long the drag [m/s]
 FREE_SPEED = 2.0  # of the free camera, in shares of the distance to what it looks at per second
 STICK_DEAD = 0.15  # of a gamepad's stick, where it counts as let go
-OVERSAMPLE = 2  # what a visible window shows is drawn twice as wide and high and averaged; captures are smoothed
+OVERSAMPLE = 2  # what a graphics card shows is drawn so much wider and higher, and averaged
 
 RGBA_BYTES = 0x1908, 0x1401  # GL_RGBA, GL_UNSIGNED_BYTE
 
@@ -104,7 +111,9 @@ class Window:
         # The software build has no textures to draw to; a hidden window's own pixels are undefined in OpenGL.
         self._canvases: list[Any] = []
         self._small = None
-        over = OVERSAMPLE if visible else 1
+        # drawn once and smoothed where a processor has to fill every pixel; a graphics card has pixels to spare
+        self._smooths = not visible or without_card(rl)
+        over = 1 if self._smooths else OVERSAMPLE
         if self._software:
             rl.begin_drawing()  # the first end of a frame handles the window's creation and wipes the picture
             rl.end_drawing()
@@ -112,6 +121,7 @@ class Window:
             self._canvases = [rl.load_render_texture(width * over, height * over) for _ in range(1 if visible else 2)]
         if visible:
             self._small = rl.load_render_texture(width, height)
+            self._pixels = np.empty((height, width, 4), np.uint8)
             rl.set_texture_filter(self._canvases[0].texture, rl.TEXTURE_FILTER_BILINEAR)
         self._hud = Hud(rl, title, over)
         self.drawn = Drawn(None, np.zeros((0, 4), int))
@@ -160,9 +170,7 @@ class Window:
         self._paint(frame, canvas)
         rl.end_texture_mode()
         if self.visible:
-            rl.begin_drawing()
-            self._shrink()
-            rl.end_drawing()
+            self._bring_to_screen()
             self._read_input()
         else:
             self._flush()  # Mesa fills it on threads of its own, while the next one is simulated and placed
@@ -176,14 +184,29 @@ class Window:
         line = HELP if self.visible and not self._keys else ""
         self.drawn = Drawn(canvas, self._hud.draw(frame, self.width, self.height, self.shown, line, self._keys))
 
+    def _bring_to_screen(self) -> None:
+        """Show the frame in the window."""
+        rl = self._rl
+        if self._smooths:
+            self.develop(*self.grab(self._pixels))
+            rl.update_texture(self._small.texture, rl.ffi.cast("void *", self._smoother.words.ctypes.data))
+        rl.begin_drawing()
+        if self._smooths:  # stored from the top down
+            self._draw_texture(self._small.texture, 1)
+        else:
+            self._shrink()
+        rl.end_drawing()
+
     def _shrink(self) -> None:
-        """Draw the canvas at the window's size; textures are stored from the bottom up, hence the minus."""
-        texture = self.drawn.canvas.texture
+        """Draw the canvas at the window's size; textures are stored from the bottom up."""
+        self._draw_texture(self.drawn.canvas.texture, -1)
+
+    def _draw_texture(self, texture: Any, way: int) -> None:
         rl = self._rl
         # the canvas keeps the transparency of what was drawn last on it; the picture is opaque
         rl.rl_disable_color_blend()
         rl.draw_texture_pro(
-            texture, (0, 0, texture.width, -texture.height), (0, 0, self.width, self.height), (0, 0), 0.0, rl.WHITE
+            texture, (0, 0, texture.width, way * texture.height), (0, 0, self.width, self.height), (0, 0), 0.0, rl.WHITE
         )
         rl.rl_draw_render_batch_active()
         rl.rl_enable_color_blend()
@@ -324,18 +347,20 @@ class Window:
             pixels[:] = np.frombuffer(rl.ffi.buffer(image.data, pixels.size), np.uint8).reshape(pixels.shape)
             rl.unload_image(image)
             return pixels, drawn.text
-        if self.visible:
+        source = drawn.canvas
+        if not self._smooths:
             rl.begin_texture_mode(self._small)
             self._shrink()
             rl.end_texture_mode()
-        rl.rl_enable_framebuffer((self._small or drawn.canvas).id)
+            source = self._small
+        rl.rl_enable_framebuffer(source.id)
         self._read(0, 0, self.width, self.height, *RGBA_BYTES, rl.ffi.cast("void *", pixels.ctypes.data))
         rl.rl_disable_framebuffer()
         return pixels, drawn.text
 
     def develop(self, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
         """Return the picture, (height, width, 3) uint8, of what grab() returned, until the next one; on any thread."""
-        return pixels[::-1, :, :3] if self.visible else self._smoother.smooth(pixels, text)
+        return self._smoother.smooth(pixels, text) if self._smooths else pixels[::-1, :, :3]
 
     def close(self) -> None:
         """Close the window; closing twice is harmless."""
