@@ -13,7 +13,7 @@ import numpy as np
 from physics.jit import kernel
 from renderer.display import RenderError
 from renderer.sheet import contact_sheet
-from renderer.window import Drawn, Window
+from renderer.window import Window
 
 ENCODERS = {
     # yuv420p and the index at the front: what browsers, phones and slides play
@@ -173,10 +173,7 @@ def brightness_and_colour(frame: np.ndarray) -> np.ndarray:
 
 
 class Film:
-    """Takes a window's pictures to a video on a thread of its own: they are smoothed and passed on beside drawing.
-
-    A picture is read when the next one has been drawn, so that the graphics library need not be waited for.
-    """
+    """Takes a window's pictures to a video on a thread of its own: they are smoothed and passed on beside drawing."""
 
     def __init__(self, window: Window, video: Recorder) -> None:
         self._window = window
@@ -184,19 +181,10 @@ class Film:
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
         self._buffers = itertools.cycle(np.empty((2, window.height, window.width, 4), np.uint8))
         self._last: concurrent.futures.Future | None = None
-        self._drawn: Drawn | None = None
 
     def take(self) -> None:
         """Take the picture that the window has drawn."""
-        if not self._window.keeps_two:
-            self._read(self._window.drawn)
-            return
-        if self._drawn:
-            self._read(self._drawn)
-        self._drawn = self._window.drawn
-
-    def _read(self, drawn: Drawn) -> None:
-        grabbed = self._window.grab(next(self._buffers), drawn)
+        grabbed = self._window.grab(next(self._buffers))
         self._finish()
         self._last = self._pool.submit(lambda: self._video.add(self._window.develop(*grabbed)))
 
@@ -210,8 +198,6 @@ class Film:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: types.TracebackType | None) -> None:
         try:
             if kind is None:
-                if self._drawn:
-                    self._read(self._drawn)
                 self._finish()
         finally:
             self._pool.shutdown()

@@ -4,7 +4,7 @@ import contextlib
 import math
 import types
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -39,13 +39,6 @@ STICK_DEAD = 0.15  # of a gamepad's stick, where it counts as let go
 OVERSAMPLE = 2  # what a graphics card shows is drawn so much wider and higher, and averaged
 
 RGBA_BYTES = 0x1908, 0x1401  # GL_RGBA, GL_UNSIGNED_BYTE
-
-
-class Drawn(NamedTuple):
-    """A frame that the graphics library has, until the next but one: its texture, and the boxes of text (K, 4)."""
-
-    canvas: Any
-    text: np.ndarray
 
 
 class Window:
@@ -109,8 +102,7 @@ class Window:
             )
         rl.set_target_fps(fps if visible else 0)
         # The software build has no textures to draw to; a hidden window's own pixels are undefined in OpenGL.
-        self._canvases: list[Any] = []
-        self._small = None
+        self._canvas = self._small = None
         # drawn once and smoothed where a processor has to fill every pixel; a graphics card has pixels to spare
         self._smooths = not visible or without_card(rl)
         over = 1 if self._smooths else OVERSAMPLE
@@ -118,19 +110,18 @@ class Window:
             rl.begin_drawing()  # the first end of a frame handles the window's creation and wipes the picture
             rl.end_drawing()
         else:
-            self._canvases = [rl.load_render_texture(width * over, height * over) for _ in range(1 if visible else 2)]
+            self._canvas = rl.load_render_texture(width * over, height * over)
         if visible:
             self._small = rl.load_render_texture(width, height)
             self._pixels = np.empty((height, width, 4), np.uint8)
-            rl.set_texture_filter(self._canvases[0].texture, rl.TEXTURE_FILTER_BILINEAR)
+            rl.set_texture_filter(self._canvas.texture, rl.TEXTURE_FILTER_BILINEAR)
         self._hud = Hud(rl, title, over)
-        self.drawn = Drawn(None, np.zeros((0, 4), int))
+        self._text = np.zeros((0, 4), int)  # boxes of what is written
         self._smoother = Smoother(width, height, red=2 if self._software else 0)  # the software build stores blue first
-        self._read = self._flush = None
+        self._read = None
         if not self._software:  # raylib's own function allocates the picture anew, which takes longer than to read it
             kind = "void (*)(int, int, int, int, unsigned int, unsigned int, void *)"
             self._read = rl.ffi.cast(kind, rl.rl_get_proc_address("glReadPixels"))
-            self._flush = rl.ffi.cast("void (*)(void)", rl.rl_get_proc_address("glFlush"))
         self._set_scene(figure, terrain, view, across)
 
     def stage(
@@ -162,27 +153,24 @@ class Window:
         self.camera.follow(self._scene.focus(frame), 1.0 / self._fps, stance)
         if self._software:
             rl.begin_drawing()
-            self._paint(frame, None)
+            self._paint(frame)
             rl.end_drawing()
             return
-        canvas = self._canvases[-1] if self.drawn.canvas is self._canvases[0] else self._canvases[0]
-        rl.begin_texture_mode(canvas)
-        self._paint(frame, canvas)
+        rl.begin_texture_mode(self._canvas)
+        self._paint(frame)
         rl.end_texture_mode()
         if self.visible:
             self._bring_to_screen()
             self._read_input()
-        else:
-            self._flush()  # Mesa fills it on threads of its own, while the next one is simulated and placed
 
-    def _paint(self, frame: Frame, canvas: Any) -> None:
+    def _paint(self, frame: Frame) -> None:
         marks = []
         if self._held is not None and self._held < len(self._scene.middles) and self._pull.any():
             reach = self._scene.figure.reach
             marks = arrow(self._scene.middles[self._held], self._pull, SHAFT * reach, CORAL)
         self._scene.draw(frame, self.camera, self.width / self.height, self.height, self.shown, marks)
         line = HELP if self.visible and not self._keys else ""
-        self.drawn = Drawn(canvas, self._hud.draw(frame, self.width, self.height, self.shown, line, self._keys))
+        self._text = self._hud.draw(frame, self.width, self.height, self.shown, line, self._keys)
 
     def _bring_to_screen(self) -> None:
         """Show the frame in the window."""
@@ -199,7 +187,7 @@ class Window:
 
     def _shrink(self) -> None:
         """Draw the canvas at the window's size; textures are stored from the bottom up."""
-        self._draw_texture(self.drawn.canvas.texture, -1)
+        self._draw_texture(self._canvas.texture, -1)
 
     def _draw_texture(self, texture: Any, way: int) -> None:
         rl = self._rl
@@ -316,11 +304,6 @@ class Window:
         return ground_on(ray, view.eye, height)
 
     @property
-    def keeps_two(self) -> bool:
-        """Whether the frame before the last can still be grabbed."""
-        return len(self._canvases) > 1
-
-    @property
     def _stands(self) -> bool:
         """Whether what is drawn has a front and eyes."""
         return isinstance(self._scene.figure, Model)
@@ -334,20 +317,19 @@ class Window:
         """Return the last frame, (height, width, 3) uint8, red green blue, from the top."""
         return compact(self.develop(*self.grab()))
 
-    def grab(self, into: np.ndarray | None = None, drawn: "Drawn | None" = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the graphics library has of a frame: bytes, and the boxes of text; for develop().
+    def grab(self, into: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the graphics library has of the last frame: bytes, and the boxes of text; for develop().
 
-        into: (height, width, 4) uint8 to write to, or None; drawn: which of the last two, None for the last
+        into: (height, width, 4) uint8 to write to, or None
         """
         rl = self._rl
-        drawn = drawn or self.drawn
         pixels = np.empty((self.height, self.width, 4), np.uint8) if into is None else into
         if self._software:
             image = rl.load_image_from_screen()
             pixels[:] = np.frombuffer(rl.ffi.buffer(image.data, pixels.size), np.uint8).reshape(pixels.shape)
             rl.unload_image(image)
-            return pixels, drawn.text
-        source = drawn.canvas
+            return pixels, self._text
+        source = self._canvas
         if not self._smooths:
             rl.begin_texture_mode(self._small)
             self._shrink()
@@ -356,7 +338,7 @@ class Window:
         rl.rl_enable_framebuffer(source.id)
         self._read(0, 0, self.width, self.height, *RGBA_BYTES, rl.ffi.cast("void *", pixels.ctypes.data))
         rl.rl_disable_framebuffer()
-        return pixels, drawn.text
+        return pixels, self._text
 
     def develop(self, pixels: np.ndarray, text: np.ndarray) -> np.ndarray:
         """Return the picture, (height, width, 3) uint8, of what grab() returned, until the next one; on any thread."""

@@ -84,9 +84,7 @@ def test_a_failing_recording_is_told_by_the_film(tmp_path):
     window = types.SimpleNamespace(
         width=64,
         height=64,
-        keeps_two=True,
-        drawn="a frame",
-        grab=lambda into, drawn: (into, drawn),
+        grab=lambda into: (into, None),
         develop=lambda pixels, _: pixels[:, :32, :3],
     )
     with (
