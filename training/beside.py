@@ -11,6 +11,8 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import threading
+import time
 from typing import Any, BinaryIO
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -79,3 +81,26 @@ def step_back() -> None:
         # and an iteration with a window took 1.5 times as long.
         with contextlib.suppress(OSError, AttributeError):  # where a process may not choose, or there is no such choice
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+class Pace:
+    """Rests between pieces of work, so that this process takes no more than a share of all cores.
+
+    Priority is not enough: cores share caches, and two of them a core's units. On two cores of an AMD EPYC an iteration
+    took 1.05 times as long with a window that drew 10 % of the time, 1.09 with a clip being drawn without a rest.
+
+    share: of all cores; longest: rest [s]
+    """
+
+    def __init__(self, share: float, longest: float = 1.0) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.hurried = threading.Event()  # no rest from now on
+        self._rest = max(0.0, 1.0 / (share * cores) - 1.0)  # per time worked
+        self._longest = longest
+        self._begun = time.process_time()
+
+    def rest(self) -> None:
+        """Rest for what was done since the last call."""
+        worked = time.process_time() - self._begun
+        self.hurried.wait(min(self._longest, self._rest * worked))
+        self._begun = time.process_time()

@@ -11,6 +11,7 @@ from training import beside
 
 WIDTH = 480  # [px]
 HEIGHT = 270
+SHARE = 0.05  # of all cores that drawing may take
 COLOURS = 64  # of a moving picture: 0.4 MB of them, and 0.7 with 256
 
 
@@ -21,24 +22,26 @@ def main(told: BinaryIO, answers: BinaryIO) -> None:
     """
     beside.step_back()
     subject = beside.receive(told)
-    threading.Thread(target=_leave_at_end, args=(told,), daemon=True).start()
-    beside.send(answers, clip(*subject))
+    pace = beside.Pace(SHARE)
+    threading.Thread(target=_listen, args=(told, pace), daemon=True).start()
+    beside.send(answers, clip(*subject, pace))
 
 
-def _leave_at_end(told: BinaryIO) -> None:
-    """Interrupt the main thread, as Ctrl-C does, when nothing more can come."""
-    told.read()
+def _listen(told: BinaryIO, pace: beside.Pace) -> None:
+    """Hurry when anything comes, and interrupt the main thread, as Ctrl-C does, when nothing more can."""
+    while told.read(1):
+        pace.hurried.set()
     if hasattr(signal, "pthread_kill"):  # which reaches it where it waits, too
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     else:
         signal.raise_signal(signal.SIGINT)
 
 
-def clip(path: pathlib.Path, likeness: Any, shots: Sequence[tuple[dict, dict]], fps: int) -> bytes:
+def clip(path: pathlib.Path, likeness: Any, shots: Sequence[tuple[dict, dict]], fps: int, pace: beside.Pace) -> bytes:
     """Write a video, and return every other of its pictures as a GIF.
 
     likeness: of the robots, a live.Likeness; shots: their views(), and what else of a frame is known; fps: how many to
-    a second
+    a second; pace: at which it is drawn
 
     Raises RenderError, in a line, where nothing can be drawn.
     """
@@ -62,6 +65,7 @@ def clip(path: pathlib.Path, likeness: Any, shots: Sequence[tuple[dict, dict]], 
             video.add(pixels)
             if number % 2 == 0:
                 images.append(Image.fromarray(pixels).quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=0))
+            pace.rest()
     written = io.BytesIO()
     images[0].save(written, "GIF", save_all=True, append_images=images[1:], duration=round(2000 / fps), loop=0)
     return written.getvalue()

@@ -136,7 +136,9 @@ class Clips:
         if self.busy:
             if wait:
                 self._say(f"waiting for a clip to be drawn, at most {PATIENCE:g} s; Ctrl-C goes without")
-                with contextlib.suppress(KeyboardInterrupt):
+                with contextlib.suppress(KeyboardInterrupt, OSError):
+                    self._process.stdin.write(b".")  # no rests any more
+                    self._process.stdin.flush()
                     self._thread.join(PATIENCE)
             beside.end(self._process)
             self._thread.join()

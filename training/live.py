@@ -3,7 +3,6 @@
 import dataclasses
 import queue
 import threading
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -17,8 +16,7 @@ from training import beside
 
 FPS = 30
 Wanted = tuple[int, bool]  # the robot that is watched, and whether its details are shown
-SHARE = 0.1  # of a core that drawing may take: without a graphics card a picture takes 0.1 s
-LONGEST = 1.0  # rest between two pictures, in which nobody who is watching is heeded [s]
+SHARE = 0.02  # of all cores that drawing may take
 
 
 class Screen(Protocol):
@@ -110,6 +108,7 @@ def show(screen: Screen, picture: Picture, arrived: queue.SimpleQueue, ask: Call
     """
     frame = None
     asked = paused = False
+    pace = beside.Pace(SHARE)
     while not screen.should_close:
         if not (asked or paused):
             ask((picture.watched, not screen.shown.isdisjoint(DETAILED)))
@@ -119,7 +118,6 @@ def show(screen: Screen, picture: Picture, arrived: queue.SimpleQueue, ask: Call
                 return
             asked = False
             frame = frame_of(picture, *seen, frame, screen.shown)
-        begun = time.process_time()
         screen.draw(dataclasses.replace(frame, state="paused") if paused else frame)
         requests = screen.requests
         paused ^= "pause" in requests.controls
@@ -128,7 +126,7 @@ def show(screen: Screen, picture: Picture, arrived: queue.SimpleQueue, ask: Call
         picture.watched = (picture.watched + step) % count
         if requests.chosen is not None and requests.chosen < count:
             picture.watched = requests.chosen
-        time.sleep(min(LONGEST, (1 / SHARE - 1) * (time.process_time() - begun)))
+        pace.rest()
 
 
 def frame_of(
