@@ -18,6 +18,7 @@ from renderer.snapshot import Frame
 # the last groups of every figure: the marker at the goal's height; the line from it to the ground
 GOAL = -2
 STEM = -1
+UNSTRETCHED = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +68,17 @@ class Pose:
         group: int | slice,
         origin: np.ndarray,
         turn: np.ndarray,
-        stretch: np.ndarray | float = 1.0,
+        stretch: np.ndarray | float = UNSTRETCHED,
         shown: np.ndarray | bool = True,
     ) -> None:
         """Show a group, or several: each copy's at an origin (N, ..., 3) [m, world], turned (N, ..., 3, 3).
 
         stretch: (N, ...) of the z axis; shown: (N, ...) whether it is
         """
+        if shown is True and stretch is UNSTRETCHED:  # as nearly everything is
+            self.origin[:, group] = origin
+            self.rotation[:, group] = self.shape[:, group] = turn
+            return
         shown = np.asarray(shown)[..., None]
         self.origin[:, group] = np.where(shown, origin, self.origin[:, group])
         self.rotation[:, group] = turn

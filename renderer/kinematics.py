@@ -14,21 +14,21 @@ def rotation(quaternion: np.ndarray) -> np.ndarray:
     quaternion: (..., 4) w, x, y, z, of any length but zero
     """
     quaternion = np.asarray(quaternion, float)
-    w, x, y, z = np.moveaxis(quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True), -1, 0)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return np.stack([np.stack(row, -1) for row in rows], -2)
+    w, x, y, z = np.moveaxis(quaternion / np.sqrt((quaternion * quaternion).sum(-1, keepdims=True)), -1, 0)
+    xx, yy, zz, xy, xz, yz, wx, wy, wz = x * x, y * y, z * z, x * y, x * z, y * z, w * x, w * y, w * z
+    R = np.empty((*quaternion.shape[:-1], 3, 3))
+    R[..., 0, 0], R[..., 0, 1], R[..., 0, 2] = 1 - 2 * (yy + zz), 2 * (xy - wz), 2 * (xz + wy)
+    R[..., 1, 0], R[..., 1, 1], R[..., 1, 2] = 2 * (xy + wz), 1 - 2 * (xx + zz), 2 * (yz - wx)
+    R[..., 2, 0], R[..., 2, 1], R[..., 2, 2] = 2 * (xz - wy), 2 * (yz + wx), 1 - 2 * (xx + yy)
+    return R
 
 
 def leg_frames(
-    robot: Robot, base_position: np.ndarray, base_quaternion: np.ndarray, joint_position: np.ndarray
+    robot: Robot, base_position: np.ndarray, R_WB: np.ndarray, joint_position: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where the legs of N robots are.
 
-    base_position: (N, 3) [m, world]; base_quaternion: (N, 4); joint_position: (N, 12) [rad]
+    base_position: (N, 3) [m, world]; R_WB: (N, 3, 3) of rotation(); joint_position: (N, 12) [rad]
 
     Returns ``points`` (N, 4, 4, 3), per leg the origins of hip, thigh and calf and the centre of the
     foot [m, world], and ``rotations`` (N, 4, 3, 3, 3), per leg the link orientations R_WL.
@@ -37,7 +37,7 @@ def leg_frames(
     points = np.empty((count, 4, 4, 3))
     rotations = np.empty((count, 4, 3, 3, 3))
     _chain(
-        robot.offset, robot.foot_offset, np.ascontiguousarray(base_position, float), rotation(base_quaternion),
+        robot.offset, robot.foot_offset, np.ascontiguousarray(base_position, float), R_WB,
         np.ascontiguousarray(joint_position, float), points, rotations,
     )  # fmt: skip
     return points, rotations

@@ -135,9 +135,9 @@ class Model(Figure):
         """Return where the robots and their arrows are in a frame."""
         base = np.asarray(frame.base_position, float).reshape(-1, 3)
         quaternion = np.reshape(frame.base_quaternion, (-1, 4))
-        points, links = leg_frames(self.robot, base, quaternion, np.reshape(frame.joint_position, (-1, 12)))
-        count = len(base)
         R_WB = rotation(quaternion)
+        points, links = leg_frames(self.robot, base, R_WB, np.reshape(frame.joint_position, (-1, 12)))
+        count = len(base)
         pose = Pose.hidden(count, GROUPS)
         trunk = base + R_WB @ self.robot.trunk_centre
         pose.limbs = self._limbs(points, base, R_WB)
@@ -155,7 +155,7 @@ class Model(Figure):
             pose.glow[:, FOOT_PAD : FOOT_PAD + 4] = np.where(touches[..., None], glow, 0.0)
             length = FORCE_LENGTH * self.segment * load
             pose.put(slice(FORCE, FORCE + 4), points[:, :, FOOT], upright(force), length, touches)
-        if frame.push is not None:
+        if frame.push is not None and np.any(frame.push):
             kick = np.asarray(frame.push, float).reshape(-1, 3)
             length = PUSH_LENGTH * np.linalg.norm(kick, axis=1)
             turn = upright(kick)
@@ -194,8 +194,9 @@ class Model(Figure):
                 (frame.base_position, 3), (frame.base_quaternion, 4), (frame.joint_position, 12),
             )
         )  # fmt: skip
-        points, _ = leg_frames(self.robot, position, quaternion, joints)
-        turn = rotation(quaternion)[0]
+        turns = rotation(quaternion)
+        points, _ = leg_frames(self.robot, position, turns, joints)
+        turn = turns[0]
         feet = points[0, :, FOOT] - [0.0, 0.0, 1.0] * self.robot.foot_radius[:, None]
         touches = np.zeros(4, bool)
         if frame.foot_contact_force is not None:

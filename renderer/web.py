@@ -124,6 +124,7 @@ class Web:
         self._copies: Copies | None = None  # made when it is known how many they are
         self._ghosts: Copies | None = None
         self._lines: list[Instances] = []
+        self._stroked: list[Places | None] = [None, None]  # where they were
         self._floor: np.ndarray | None = None  # where the ground is
         self._middles = np.zeros((0, 3))
         self._overlays = Overlays(figure.reach, self._height)
@@ -251,11 +252,15 @@ class Web:
         width = strokes.width.max(1)
         turn = upright(way)
         shape = turn * np.stack([width, width, length], 1)[:, None]
-        places = Places.packed(shape[:, None], turn[:, None], (start - self._camera.target)[:, None])
-        for instances, which in zip(self._lines, (~pointed, pointed), strict=True):
+        places = Places.packed(shape[:, None], turn[:, None], (start - self._camera.target)[:, None], colour[:, None])
+        for number, which in enumerate((~pointed, pointed)):
+            instances = self._lines[number]
             instances.visible = bool(which.any())
             if which.any():
-                instances.move(places.of(which), colour[which])
+                some = places.of(which)
+                before = self._stroked[number] or (None,) * len(some)
+                instances.move(some, [not np.array_equal(*pair) for pair in zip(some, before, strict=True)])
+                self._stroked[number] = some
 
     def _click(self, event: Any, what: str) -> None:
         """Obey a click: on a robot it chooses or shoves it, on the ground it sets a goal."""

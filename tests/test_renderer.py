@@ -51,7 +51,7 @@ except RenderError as error:
 
 def legs_of(robot, snapshot):
     """Return points (4, 4, 3) and rotations (4, 3, 3, 3) of the legs of a snapshot's only robot."""
-    places = snapshot.base_position[None], snapshot.base_quaternion[None], snapshot.joint_position[None]
+    places = snapshot.base_position[None], rotation(snapshot.base_quaternion[None]), snapshot.joint_position[None]
     points, links = leg_frames(robot, *places)
     return points[0], links[0]
 

@@ -103,17 +103,17 @@ def test_nothing_is_computed_while_nobody_looks(web, monkeypatch):
 def test_hidden_groups_have_no_size(web, monkeypatch):
     looked = Looked(web, monkeypatch)
     looked.draw(standing())
-    scales = [instances._sent["batched_scales"] for instances in web._copies._instances]
+    scales = [instances._node.batched_scales for instances in web._copies._instances]
     assert {tuple(np.unique(scale)) for scale in scales} == {(0.0,), (1.0,)}  # arrows and goal; robot
     web._panel._boxes["forces"].value = False
     force = np.zeros((1, 4, 3))
     force[..., 2] = 40.0
     looked.draw(standing(foot_contact_force=force))
-    arrows = [i._sent["batched_scales"] for i in web._copies._instances if len(i._sent["batched_scales"]) == 4]
+    arrows = [i._node.batched_scales for i in web._copies._instances if len(i._node.batched_scales) == 4]
     assert any((scale == 0.0).all() for scale in arrows)
     web._panel._boxes["forces"].value = True
     looked.draw(standing(foot_contact_force=force))
-    arrows = [i._sent["batched_scales"] for i in web._copies._instances if len(i._sent["batched_scales"]) == 4]
+    arrows = [i._node.batched_scales for i in web._copies._instances if len(i._node.batched_scales) == 4]
     assert any((scale[:, 2] > 0.05).all() and (scale[:, 0] == 1.0).all() for scale in arrows)
 
 
@@ -137,7 +137,7 @@ def test_overlays_in_space_are_rods_and_cones(web, monkeypatch):
     web._panel._boxes["ground"].value = True
     looked.draw(standing())
     rods, cones = web._lines
-    assert not rods.visible and len(cones._sent["batched_positions"]) > 100
+    assert not rods.visible and len(cones._node.batched_positions) > 100
     web._panel._boxes["ground"].value = False
     looked.draw(standing())
     assert not cones.visible
@@ -296,7 +296,7 @@ def test_the_world_moves_against_what_is_followed(web, monkeypatch):
     looked.draw(standing(4))
 
     def seen(robot):
-        return web._copies._instances[0]._sent["batched_positions"][robot, :2]
+        return web._copies._instances[0]._node.batched_positions[robot, :2]
 
     assert web._ground.position[1] == seen(0)[1] == 0.0
     looked.draw(standing(4, watched=3))  # so far that the camera cuts to it
@@ -344,7 +344,7 @@ def test_without_viser_it_is_said_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        (["--web"], "--web: expected with --eval"),
+        (["--web", "--export", "x.onnx"], "--web: expected with --eval"),
         (["--eval", "--web", "--render"], "--web: expected without --render"),
         (["--eval", "--web", "abc"], "--web: expected a port"),
     ],
