@@ -24,7 +24,7 @@ from config import RenderCfg
 from environments import registry
 from renderer import Picture, RenderError, offscreen_display
 from renderer.controls import SHOWN, Requests
-from training import beside, checkpoint, clips, live, tree
+from training import beside, checkpoint, clips, live, tree, watching
 from training.spectator import Spectator, fewest, first
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -237,7 +237,7 @@ def test_without_a_display_nothing_begins(tmp_path, monkeypatch):
 
 
 def test_a_window_that_cannot_be_opened_is_told_before_training_begins(tmp_path, monkeypatch):
-    monkeypatch.setattr(simulate, "require_display", lambda: None)
+    monkeypatch.setattr(watching.Screen, "ready", lambda screen: screen)
     monkeypatch.setenv("DISPLAY", ":987")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     done = called(simulate.main, [*TINY, "--render", "--train.run_dir", str(tmp_path / "runs")], monkeypatch)
