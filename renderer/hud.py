@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from physics.robot import JOINTS, LEGS
+from renderer.charts import Bar, Charts
 from renderer.controls import BY_HAND, CONTROLS, OVERLAYS, SHOWN
 from renderer.snapshot import Frame
 
@@ -54,7 +54,7 @@ class Hud:
     def __init__(self, raylib: types.ModuleType, title: str, scale: int) -> None:
         self._rl = raylib
         self.title = title
-        self._largest = 0.0  # term of a reward lately [1/s]
+        self._charts = Charts()
         self._scale = scale
         data = _typeface()
         self._fonts = {}
@@ -90,10 +90,9 @@ class Hud:
             boxes.append(self._table(width, MARGIN, "keys", KEYS))
         else:
             top = MARGIN
-            for name, bars in (("rewards", self._rewards(frame)), ("torques", self._torques(frame))):
-                if name in shown and bars:
-                    boxes.append(self._bars(width, top, *bars))
-                    top = boxes[-1][3] + 10
+            for title, bars in self._charts.of(frame.detail, shown):
+                boxes.append(self._bars(width, top, title, bars))
+                top = boxes[-1][3] + 10
         bottom = height - MARGIN - BODY
         if line:
             self._write(line, MARGIN + 2, bottom, BODY, MUTED)
@@ -151,36 +150,21 @@ class Hud:
             self._write(text, left + PADDING + first + 16, y, SMALL, MUTED)
         return box
 
-    def _rewards(self, frame: Frame) -> tuple[str, list[tuple[str, float, str]]] | None:
-        """Return a title, and names, shares of the largest and numbers of the terms of the reward."""
-        terms = {name: float(value) for name, value in frame.detail.rewards.items()}
-        self._largest = max(0.98 * self._largest, *map(abs, terms.values()), 1e-3) if terms else 0.0
-        bars = [(name.replace("_", " "), value / self._largest, f"{value:+.2f}") for name, value in terms.items()]
-        return ("reward [1/s]", bars) if bars else None
-
-    def _torques(self, frame: Frame) -> tuple[str, list[tuple[str, float, str]]] | None:
-        """Return the same of the joints' torques, in shares of their limits."""
-        if frame.detail.torque is None:
-            return None
-        names = [f"{leg} {joint}" for leg in LEGS for joint in JOINTS]
-        shares = np.asarray(frame.detail.torque, float).tolist()
-        return "torque / limit", [(n, x, f"{100 * x:+.0f} %") for n, x in zip(names, shares, strict=True)]
-
-    def _bars(self, width: int, top: float, title: str, bars: list[tuple[str, float, str]]) -> np.ndarray:
+    def _bars(self, width: int, top: float, title: str, bars: list[Bar]) -> np.ndarray:
         """Draw a card at the right edge, of names, bars to either side of a middle and numbers; return its box."""
         s = self._scale
-        first = max(self._width(name, SMALL) for name, _, _ in bars)
+        first = max(self._width(name, SMALL) for name, *_ in bars)
         inner = first + 12 + BAR + 8 + NUMBER
         left = width - MARGIN - inner - 2 * PADDING
         box = np.array([left, top, width - MARGIN, top + 2 * PADDING + BODY + 4 + TIGHT * len(bars)])
         self._card(box)
         self._write(title, left + PADDING, top + PADDING, BODY, INK)
         middle = left + PADDING + first + 12 + BAR / 2
-        for i, (name, share, number) in enumerate(bars):
+        for i, (name, share, number, alarms) in enumerate(bars):
             y = top + PADDING + BODY + 6 + TIGHT * i
             self._write(name, left + PADDING, y, SMALL, MUTED)
             long = min(abs(share), 1.0) * BAR / 2
-            colour = ALARM if abs(share) > 0.98 and title.startswith("torque") else GOOD if share > 0 else BAD
+            colour = ALARM if alarms else GOOD if share > 0 else BAD
             start = middle - (long if share < 0 else 0.0)
             self._rl.draw_rectangle_rec((start * s, (y + 2) * s, max(long, 1.0) * s, (TIGHT - 6) * s), colour)
             right = width - MARGIN - PADDING

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from physics.robot import JOINTS, LEGS
+from renderer.charts import Bar, Charts
 from renderer.controls import CONTROLS, OVERLAYS, Requests
 from renderer.snapshot import Frame
 
@@ -39,7 +39,7 @@ class Panel:
 
     def __init__(self, gui: Any, shown: Collection[str], checkpoints: Sequence[str] = (), checkpoint: str = "") -> None:
         self._asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._largest = 0.0  # term of a reward lately [1/s]
+        self._charts = Charts()
         self._written = -TEXT_SECONDS
         self._said = ""
         card = gui.add_panel()
@@ -130,26 +130,17 @@ class Panel:
             state = f"<span style='color:{ALARM}'>fallen</span>" if fallen else html.escape(frame.state)
             rows = "".join(ROW.format(*map(html.escape, row)) for row in frame.hud)
             parts.append(TABLE.format(rows + (ROW.format("", state) if state else "")))
-        if "rewards" in shown and frame.detail.rewards:
-            terms = {name: float(value) for name, value in frame.detail.rewards.items()}
-            self._largest = max(0.98 * self._largest, *map(abs, terms.values()), 1e-3)
-            bars = [(n.replace("_", " "), x / self._largest, f"{x:+.2f}") for n, x in terms.items()]
-            parts.append("reward [1/s]" + _bars(bars))
-        if "torques" in shown and frame.detail.torque is not None:
-            names = [f"{leg} {joint}" for leg in LEGS for joint in JOINTS]
-            shares = np.asarray(frame.detail.torque, float).tolist()
-            bars = [(n, x, f"{100 * x:+.0f} %") for n, x in zip(names, shares, strict=True)]
-            parts.append("torque / limit" + _bars(bars, limit=0.98))
+        parts += [title + _bars(bars) for title, bars in self._charts.of(frame.detail, shown)]
         if frame.note:
             parts.append(f"<i>{html.escape(frame.note)}</i>")
         return f"<div style='padding:0 1em .5em'>{''.join(f'<div>{part}</div>' for part in parts)}</div>"
 
 
-def _bars(bars: list[tuple[str, float, str]], limit: float = 2.0) -> str:
-    """Return a table of names, bars to either side of a middle and numbers; limit: the share that alarms."""
+def _bars(bars: Sequence[Bar]) -> str:
+    """Return a table of names, bars to either side of a middle and numbers."""
     rows = []
-    for name, share, number in bars:
+    for name, share, number, alarms in bars:
         long = 50.0 * min(abs(share), 1.0)
-        colour = ALARM if abs(share) > limit else GOOD if share > 0 else BAD
+        colour = ALARM if alarms else GOOD if share > 0 else BAD
         rows.append(BAR.format(html.escape(name), max(long, 1.0), 50.0 - long if share < 0 else 50.0, colour, number))
     return TABLE.format("".join(rows))

@@ -1,6 +1,5 @@
 """Robots of a checkpoint, step by step, for a window, a browser or a recording."""
 
-import dataclasses
 import itertools
 import math
 import pathlib
@@ -296,9 +295,12 @@ class Viewer:
             name: float(f"{min(max(value(section), limits[name]['low']), limits[name]['high']):.3g}")
             for name, value in changes.items()
         }
-        changed = dataclasses.replace(section, **new)
-        world = override(self.cfg, {f"physics.{name}": value for name, value in new.items()})
-        self._try(lambda: self._open(world, self.simulator, window, note.format(changed)))
+
+        def change() -> None:
+            world = override(self.cfg, {f"physics.{name}": value for name, value in new.items()})
+            self._open(world, self.simulator, window, note.format(world.env.physics))
+
+        self._try(change)
 
     def _change_ground(self, more: float, window: Any) -> None:
         """Make the whole terrain as hard as its easiest tile, and more."""

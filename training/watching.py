@@ -57,6 +57,7 @@ class Watching:
     loaded: Checkpoint | None
     chosen: dict[str, Any]
     simulator: str
+    model: str
     resources: Resources
 
     def viewer(self, dreams: bool = False) -> Viewer:
@@ -85,6 +86,8 @@ class Watching:
             loaded = checkpoints.load(path, modules=(self.cfg.task, self.cfg.network.policy))
             cfg = dataclasses.replace(loaded.config, render=cfg.render, train=cfg.train, seed=cfg.seed)
         system = type(self)(cfg, self.console, loaded, self.chosen, simulator)
+        if path is None and simulator == self.simulator:
+            system.model = self.model
         env = system.make_env(cfg.render.envs, "render.envs")
         with self.compiling(env):
             env.init_state()
