@@ -47,14 +47,8 @@ def build_parser(cfg: Config | None = None) -> argparse.ArgumentParser:
     add("--seed", metavar="N", help="seed of everything random")
     add("--iterations", metavar="N", help="rollouts with an update each")
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
-    add("--render", action="store_true", help="open a window and watch: the training, or with --eval a checkpoint")
-    add(
-        "--web",
-        nargs="?",
-        const="",
-        metavar="[HOST:]PORT",
-        help="watch in a browser, on port 8080 if nothing else is said; needs pip install viser",
-    )
+    add("--render", action="store_true", help="watch the training, or with --eval a checkpoint")
+    add("--web", nargs="?", const="", metavar="[HOST:]PORT", help="the same in a browser; needs pip install viser")
     add("--record", metavar="FILE", help="with --eval: record .mp4, .gif or .webp, or stills as .png; needs no display")
     add(
         "--dream",
