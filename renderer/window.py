@@ -48,7 +48,7 @@ class Window:
     width, height: [px]
     title: of the window, and the first line of the text in it
     visible: False to draw without showing, for ``capture``; without a display, inside ``offscreen_display``
-    fps: frames per second; a visible window's ``draw`` waits so as not to exceed it, and the camera counts in it
+    fps: frames per second; a visible window's ``draw`` waits so as not to exceed it
     terrain: the ground; None for level ground at height 0
     reach: half the size of what the camera looks at [m]: required of solids, a robot has its own
     view: azimuth and elevation of the camera at first [deg]
@@ -150,7 +150,7 @@ class Window:
         rl = self._rl
         figure = self._scene.figure
         stance = figure.stance(frame) if self.camera.mode in LED else None
-        self.camera.follow(self._scene.focus(frame), 1.0 / self._fps, stance)
+        self.camera.follow(self._scene.focus(frame), self._seconds, stance)
         if self._software:
             rl.begin_drawing()
             self._paint(frame)
@@ -237,7 +237,7 @@ class Window:
 
     def _fly(self) -> None:
         """Move the free camera."""
-        step = FREE_SPEED * self.camera.distance / self._fps
+        step = FREE_SPEED * self.camera.distance * self._seconds
         right, up, ahead = self._held_keys(("D", "A"), ("E", "Q"), ("W", "S"))
         self.camera.move(step * right, step * up, step * ahead)
 
@@ -302,6 +302,11 @@ class Window:
         if height is None:
             return ground_on(ray, view.eye, self.camera.target[2], self._scene.height)
         return ground_on(ray, view.eye, height)
+
+    @property
+    def _seconds(self) -> float:
+        """How long a frame takes: what the last one did on a screen, that of the video in a recording [s]."""
+        return (self._rl.get_frame_time() if self.visible else 0.0) or 1.0 / self._fps
 
     @property
     def _stands(self) -> bool:
