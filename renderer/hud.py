@@ -96,6 +96,7 @@ class Hud:
         bottom = height - MARGIN - BODY
         if line:
             self._write(line, MARGIN + 2, bottom, BODY, MUTED)
+            boxes.append(np.array([MARGIN, bottom, MARGIN + 4 + self._width(line, BODY), height]))
         if frame.note:
             across = self._width(frame.note, BODY)
             box = np.array([(width - across) / 2 - PADDING, bottom - LINE - 16, (width + across) / 2 + PADDING, 0])
