@@ -57,7 +57,14 @@ class MujocoEnv(QuadrupedEnv):
         self.mujoco = mujoco
         # no option: MuJoCo's default number of solver iterations
         carried = self.robot.carrying(cfg.physics.payload)
-        xml = to_mjcf(carried, cfg.sim_dt, cfg.physics.foot_friction, "", terrain=self.terrain)
+        xml = to_mjcf(
+            carried,
+            cfg.sim_dt,
+            cfg.physics.foot_friction,
+            "",
+            terrain=self.terrain,
+            body_contact=cfg.physics.body_contact,
+        )
         self._take(mujoco.MjSpec.from_string(xml), np.arange(12), np.ones((4, 3)))
         self.threads = min(threads or available_cores(), num_envs)
         self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)

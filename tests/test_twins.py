@@ -306,6 +306,14 @@ def test_mujoco_s_ground_is_the_task_s():
     assert (env.engine.get_state().foot_contact_force[..., 2].sum(axis=1) > 0.5 * 9.81 * env.robot.total_mass).all()
 
 
+def test_mujoco_s_robots_touch_the_ground_with_what_the_task_s_do():
+    for touches in (False, True):
+        env = in_mujoco("quadruped-walk-rough", 1, {"terrain.levels": 2, "physics.body_contact": touches})
+        assert env.simulated.geom("trunk").conaffinity == (1 if touches else 2)
+        names = [env.simulated.geom(i).name for i in range(env.simulated.ngeom)]
+        assert ("FL_knee" in names) == touches
+
+
 def test_what_mujoco_s_robots_cannot_do_is_refused():
     with pytest.raises(ConfigError, match=r"motor\.enabled: expected False"):
         in_mujoco(FLAT, 1, {"motor.enabled": True})
