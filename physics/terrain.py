@@ -7,6 +7,7 @@ in the world frame.
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -244,6 +245,75 @@ def stepping_stones(
     return from_array(tiles.stones(n, cell, stone_size, gap, depth, height_noise, rng, platform), cell)
 
 
+def gaps(
+    width: float, depth: float, spacing: float = 0.8, platform: float = 2.0, size: float = 8.0, cell: float = 0.1
+) -> Terrain:
+    """Return square trenches around a level platform; all else is at height 0.
+
+    width: from edge to edge of a trench [m], a whole number of cells, at least two, for its walls are one cell wide
+    each; depth: [m]; spacing: between trenches [m], a whole number of cells; platform: least side of the
+    platform [m]; size, cell: as for slope() [m].
+    """
+    return from_array(tiles.gaps(tiles.side("size", size, cell), cell, width, depth, spacing, platform), cell)
+
+
+def rails(height: float, spacing: float = 0.8, platform: float = 2.0, size: float = 8.0, cell: float = 0.1) -> Terrain:
+    """Return square bars around a level platform, one cell wide at the top; all else is at height 0.
+
+    height: [m]; spacing: from one bar to the next [m], at least three cells; platform: least side of the platform [m];
+    size, cell: as for slope() [m].
+    """
+    return from_array(tiles.rails(tiles.side("size", size, cell), cell, height, spacing, platform), cell)
+
+
+def waves(amplitude: float, length: float, platform: float = 2.0, size: float = 8.0, cell: float = 0.1) -> Terrain:
+    """Return waves that run along x and y, around a level platform; the edge of the field is at height 0.
+
+    amplitude: where both meet [m]; length: of a wave [m], at least two cells; platform: least side of the
+    platform [m]; size, cell: as for slope() [m].
+    """
+    return from_array(tiles.waves(tiles.side("size", size, cell), cell, amplitude, length, platform), cell)
+
+
+def boxes(
+    box_size: float, height: float, seed: int = 0, platform: float = 2.0, size: float = 8.0, cell: float = 0.1
+) -> Terrain:
+    """Return boxes side by side around a level platform; the edge of the field is at height 0.
+
+    box_size: side of a box [m], a whole number of cells, of which its wall takes one; height: tops are at uniformly
+    random heights of +- this [m]; seed: the same one gives the same bits; platform: least side of the platform [m];
+    size, cell: as for slope() [m].
+    """
+    n = tiles.side("size", size, cell)
+    return from_array(tiles.boxes(n, cell, box_size, height, np.random.default_rng(seed), platform), cell)
+
+
+def from_picture(path: str | pathlib.Path, relief: float, cell: float = 0.1, tile: float = 8.0) -> Terrain:
+    """Return the ground that a picture shows, a pixel a node: black at height 0, white at ``relief`` [m].
+
+    path: of a PNG or whatever else Pillow reads, whose lower edge is along +x, as people look at maps; cell: side of a
+    cell [m]. Robots start in the middle of every whole square of side ``tile`` [m], or of the field.
+
+    Raises ValueError, naming the field, and OSError if the file is no picture.
+    """
+    from PIL import Image
+
+    tiles.check("relief", relief)
+    with Image.open(path) as picture:
+        deep = picture.mode.startswith("I")  # 16 bits
+        grey = np.asarray(picture if deep else picture.convert("L"), float) / (65535.0 if deep else 255.0)
+    ground = from_array(relief * grey[::-1], cell)
+    ny, nx = ground.heights.shape
+    size = (np.array([nx, ny]) - 1) * ground.cell
+    count = np.maximum(size // tile, 1).astype(int)
+    x, y = (
+        origin + (span - n * tile) / 2 + (np.arange(n) + 0.5) * tile
+        for origin, span, n in zip(ground.origin, size, count, strict=True)
+    )
+    x, y = (a.ravel() for a in np.meshgrid(x, y))
+    return dataclasses.replace(ground, spawns=np.stack([x, y, ground.height(x, y)], -1)[None])
+
+
 def curriculum(
     levels: int = 10,
     kinds: Sequence[str] = ("rough", "slope_up", "slope_down", "stairs_up", "stairs_down", "stones"),
@@ -253,21 +323,26 @@ def curriculum(
     difficulty: tuple[float, float] = (0.0, 1.0),
     platform: float = 2.0,
     border: float = 4.0,
+    measures: tiles.Measures = tiles.Measures(),  # noqa: B008  (frozen)
 ) -> Terrain:
     """Return a grid of tiles, harder along +x, a kind to a row along +y, with level ground around.
 
     levels: tiles along x; kinds: what the rows are, of the names below; tile: side of a tile [m], an
     even number of cells; cell: [m]; seed: the same one gives the same bits; difficulty: of the first
     and the last level, within 0 and 1; platform: least side of the level square in the middle of
-    every tile [m]; border: width of the ground around [m], a whole number of cells.
+    every tile [m]; border: width of the ground around [m], a whole number of cells; measures: of slopes and stairs.
 
-    From difficulty 0 to 1:
+    From difficulty 0 to 1, unless ``measures`` says otherwise:
 
         flat         level
         rough        amplitude 0.005 to 0.08 m, spacing 0.4 m
         slope_*      angle 0.02 to 0.45 rad
         stairs_*     step height 0.01 to 0.18 m, depth 0.3 m
         stones       side 0.8 to 0.3 m, gap 0.1 to 0.3 m, pit 0.02 to 0.5 m deep, height noise 0 to 0.04 m
+        gaps         0.1 to 0.4 m wide, 0.04 to 1 m deep, 0.8 m apart
+        rails        0.02 to 0.2 m high, 0.8 m apart
+        waves        amplitude 0.02 to 0.25 m, length 2 to 1.2 m
+        boxes        side 0.5 m, tops at +-0.01 to +-0.12 m
 
     with lengths along the ground rounded to whole cells. _up leads up from the middle of a tile, _down
     down. Tiles meet at height 0. ``spawns[level, kind]`` is the middle of a tile.
@@ -289,7 +364,7 @@ def curriculum(
             x = edge + n * level
             y = edge + n * row
             heights[y : y + n + 1, x : x + n + 1] = tiles.KINDS[kind](
-                n, cell, hard, np.random.default_rng([seed, level, row]), platform
+                n, cell, hard, np.random.default_rng([seed, level, row]), platform, measures
             )
     terrain = from_array(heights, cell)
     x, y = (

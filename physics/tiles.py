@@ -6,6 +6,7 @@ columns along x. All but ``rough`` are at height 0 along their edges, and so are
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -147,7 +148,59 @@ def stones(
     return heights
 
 
-# The kinds of a curriculum: n, cell [m], difficulty 0 to 1, random generator, platform [m] -> heights.
+def gaps(n: int, cell: float, width: float, depth: float, spacing: float, platform: float) -> np.ndarray:
+    """Return square trenches around a platform; the arguments are those of terrain.gaps()."""
+    wide = whole("width", width, cell, least=2)
+    between = whole("spacing", spacing, cell)
+    check("depth", depth, 0.0)
+    out = _run(n, cell, platform) - _rings(n)  # cells from the platform
+    at = (out - between) % (wide + between)
+    # the last trench ends within the tile, whose edge is level
+    room = (_run(n, cell, platform) - 1) // (wide + between) * (wide + between)
+    return np.where((out > between) & (at > 0) & (at < wide) & (out < room), -float(depth), 0.0)
+
+
+def rails(n: int, cell: float, height: float, spacing: float, platform: float) -> np.ndarray:
+    """Return square bars around a platform; the arguments are those of terrain.rails()."""
+    between = whole("spacing", spacing, cell, least=3)
+    check("height", height, 0.0)
+    out = _run(n, cell, platform) - _rings(n)
+    return np.where((out > 0) & (out % between <= 1) & (out >= between) & (_rings(n) > 0), float(height), 0.0)
+
+
+def waves(n: int, cell: float, amplitude: float, length: float, platform: float) -> np.ndarray:
+    """Return waves along x and y; the arguments are those of terrain.waves()."""
+    check("amplitude", amplitude, 0.0)
+    check("length", length, 2 * cell * (1 - 1e-9))
+    one = np.sin(2 * math.pi / length * cell * (np.arange(n + 1) - n // 2))
+    within = np.minimum(_rings(n), _run(n, cell, platform) - _rings(n))
+    return amplitude * 0.5 * (one + one[:, None]) * _ease(within * cell / (0.5 * length))
+
+
+def boxes(n: int, cell: float, box_size: float, height: float, rng: np.random.Generator, platform: float) -> np.ndarray:
+    """Return boxes side by side; the arguments are those of terrain.boxes()."""
+    side_of_one = whole("box_size", box_size, cell)
+    check("height", height, 0.0)
+    number = np.arange(n + 1) // side_of_one
+    tops = rng.uniform(-height, height, (number[-1] + 1,) * 2)
+    heights = tops[number[:, None], number]
+    heights[(_rings(n) == 0) | (_rings(n) >= _run(n, cell, platform))] = 0.0
+    return heights
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What the kinds of a curriculum measure, at difficulty 0 and 1.
+
+    step_height: of stairs [m]; tread: from one riser of stairs to the next [m]; slope: angle of inclines [rad].
+    """
+
+    step_height: tuple[float, float] = (0.01, 0.18)
+    tread: tuple[float, float] = (0.3, 0.3)
+    slope: tuple[float, float] = (0.02, 0.45)
+
+
+# The kinds of a curriculum: n, cell [m], difficulty 0 to 1, random generator, platform [m], Measures -> heights.
 
 
 def _between(first: float, last: float, hard: float) -> float:
@@ -159,34 +212,57 @@ def _nearest(length: float, cell: float, least: int = 1) -> float:
     return max(least, round(length / cell)) * cell
 
 
-def _rough(n: int, cell: float, hard: float, rng: np.random.Generator, platform: float) -> np.ndarray:
+def _rough(
+    n: int, cell: float, hard: float, rng: np.random.Generator, platform: float, measures: Measures
+) -> np.ndarray:
     spacing = max(0.4, cell)
     heights = rough(n, cell, _between(0.005, 0.08, hard), spacing, rng, platform)
     return heights * _ease(_rings(n) * cell / spacing)
 
 
 def _slope(up: bool) -> Callable[..., np.ndarray]:
-    return lambda n, cell, hard, rng, platform: pyramid(n, cell, _between(0.02, 0.45, hard), up, platform)
-
-
-def _stairs(up: bool) -> Callable[..., np.ndarray]:
-    return lambda n, cell, hard, rng, platform: stairs(
-        n, cell, _between(0.01, 0.18, hard), _nearest(0.3, cell), up, platform
+    return lambda n, cell, hard, rng, platform, measures: pyramid(
+        n, cell, _between(*measures.slope, hard), up, platform
     )
 
 
-def _stones(n: int, cell: float, hard: float, rng: np.random.Generator, platform: float) -> np.ndarray:
+def _stairs(up: bool) -> Callable[..., np.ndarray]:
+    return lambda n, cell, hard, rng, platform, measures: stairs(
+        n, cell, _between(*measures.step_height, hard), _nearest(_between(*measures.tread, hard), cell), up, platform
+    )
+
+
+def _stones(
+    n: int, cell: float, hard: float, rng: np.random.Generator, platform: float, measures: Measures
+) -> np.ndarray:
     stone_size = _nearest(_between(0.8, 0.3, hard), cell)
     gap = _nearest(_between(0.1, 0.3, hard), cell, least=2)
     return stones(n, cell, stone_size, gap, _between(0.02, 0.5, hard), _between(0.0, 0.04, hard), rng, platform)
 
 
 KINDS: dict[str, Callable[..., np.ndarray]] = {
-    "flat": lambda n, cell, hard, rng, platform: np.zeros((n + 1, n + 1)),
+    "flat": lambda n, cell, hard, rng, platform, measures: np.zeros((n + 1, n + 1)),
     "rough": _rough,
     "slope_up": _slope(True),
     "slope_down": _slope(False),
     "stairs_up": _stairs(True),
     "stairs_down": _stairs(False),
     "stones": _stones,
+    "gaps": lambda n, cell, hard, rng, platform, measures: gaps(
+        n,
+        cell,
+        _nearest(_between(0.1, 0.4, hard), cell, least=2),
+        _between(0.04, 1.0, hard),
+        _nearest(0.8, cell),
+        platform,
+    ),
+    "rails": lambda n, cell, hard, rng, platform, measures: rails(
+        n, cell, _between(0.02, 0.2, hard), _nearest(0.8, cell, least=3), platform
+    ),
+    "waves": lambda n, cell, hard, rng, platform, measures: waves(
+        n, cell, _between(0.02, 0.25, hard), max(_between(2.0, 1.2, hard), 2 * cell), platform
+    ),
+    "boxes": lambda n, cell, hard, rng, platform, measures: boxes(
+        n, cell, _nearest(0.5, cell), _between(0.01, 0.12, hard), rng, platform
+    ),
 }

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 from grounds import bumpy, inside
+from PIL import Image
 
-from physics import terrain
+from physics import terrain, tiles
 
 
 def test_slopes():
@@ -115,6 +116,73 @@ def test_stepping_stones_fit_any_tile(stone, gap):
     assert not ground.height(*np.meshgrid([-0.45, 0, 0.45], [-0.45, 0, 0.45])).any()
 
 
+def across(ground):
+    """Return heights along +x from the middle."""
+    middle = len(ground.heights) // 2
+    return ground.heights[middle, middle:].astype(float)
+
+
+def test_gaps_have_the_stated_width_depth_and_spacing():
+    line = across(terrain.gaps(0.4, 0.6, spacing=0.8, platform=2.0))
+    tops, gaps, levels = spans(line, 0.1)
+    np.testing.assert_allclose(gaps, 0.4, atol=1e-9)
+    assert tops[0] == pytest.approx(1.8)  # half of the platform, then the spacing
+    np.testing.assert_allclose(tops[1:-1], 0.8, atol=1e-9)
+    assert len(gaps) == 2
+    assert not any(level.any() for level in levels)
+    assert line.min() == pytest.approx(-0.6)
+    for width in (0.2, 0.3, 0.5):
+        ground = terrain.gaps(width, 0.6, cell=0.05)
+        for grid in (ground.heights, ground.heights.T):
+            np.testing.assert_allclose(spans(grid[len(grid) // 2], 0.05)[1], width, atol=1e-9)
+            assert not grid[[0, -1]].any()
+
+
+def test_rails_stand_at_the_stated_distances():
+    line = across(terrain.rails(0.15, spacing=0.8, platform=2.0))
+    (high,) = np.nonzero(line)
+    np.testing.assert_array_equal(high, [18, 19, 26, 27, 34, 35])  # 1 m and a spacing from the middle, and so on
+    np.testing.assert_allclose(line[high], 0.15)
+    assert not terrain.rails(0.15).heights[[0, -1]].any()
+
+
+def test_waves_have_the_stated_length_and_amplitude():
+    ground = terrain.waves(0.2, 1.6, platform=1.0)
+    assert 0.18 < np.abs(ground.heights).max() <= 0.2
+    x = np.linspace(1.5, 3.0, 40)
+    # where the platform and the edge no longer ease it: y = 0 adds nothing
+    np.testing.assert_allclose(ground.height(x, 0.0), 0.1 * np.sin(2 * np.pi / 1.6 * x), atol=0.003)
+    assert not ground.height(*np.meshgrid([-0.5, 0.0, 0.5], [-0.5, 0.0, 0.5])).any()
+    assert not ground.heights[[0, -1]].any()
+
+
+def test_boxes_are_level_and_as_high_as_stated():
+    ground = terrain.boxes(0.5, 0.1, seed=3)
+    assert 0.09 < np.abs(ground.heights).max() <= 0.1
+    inner = ground.heights[1:-1, 1:-1]
+    edges = np.diff(inner[:, :25], axis=1) != 0
+    assert (edges.any(0).nonzero()[0] % 5 == 3).all()  # a wall every five cells
+    assert np.ptp(ground.heights[31:34, 1:5]) == pytest.approx(0.0, abs=0.2)
+    assert not ground.heights[[0, -1]].any()
+    assert not ground.height(*np.meshgrid([-0.95, 0.0, 0.95], [-0.95, 0.0, 0.95])).any()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_pictures_become_ground(mode, tmp_path):
+    grey = np.zeros((161, 241))
+    grey[:80] = 1.0  # the upper half of the picture is white: +y is high
+    whole = (grey * (65535 if mode == "I;16" else 255)).astype(np.uint16 if mode == "I;16" else np.uint8)
+    picture = Image.fromarray(whole)
+    (picture.convert(mode) if mode == "RGB" else picture).save(tmp_path / "map.png")
+    ground = terrain.from_picture(tmp_path / "map.png", 0.6, cell=0.1)
+    assert ground.heights.shape == (161, 241)
+    assert ground.height(0.0, 5.0) == pytest.approx(0.6)
+    assert ground.height(0.0, -5.0) == 0.0
+    assert ground.spawns.shape == (1, 6, 3)
+    np.testing.assert_allclose(np.unique(ground.spawns[0, :, 0]), [-8, 0, 8], atol=1e-9)
+    np.testing.assert_allclose(ground.spawns[0, :, 2], ground.height(*ground.spawns[0, :, :2].T))
+
+
 @pytest.mark.parametrize("make", [
     lambda seed: terrain.rough(0.1, 0.4, seed), lambda seed: terrain.stepping_stones(0.4, 0.2, 0.5, 0.03, seed),
     lambda seed: terrain.curriculum(3, ("rough", "stones"), seed=seed),
@@ -130,7 +198,9 @@ def test_no_two_tiles_are_alike():
     assert len(set(tiles)) == 4
 
 
-KINDS = ("flat", "rough", "slope_up", "slope_down", "stairs_up", "stairs_down", "stones")
+KINDS = (
+    "flat", "rough", "slope_up", "slope_down", "stairs_up", "stairs_down", "stones", "gaps", "rails", "waves", "boxes",
+)  # fmt: skip
 
 
 def tile_of(ground, level, row, n):
@@ -140,17 +210,17 @@ def tile_of(ground, level, row, n):
 
 def test_curricula_are_laid_out_as_documented():
     ground = terrain.curriculum(4, KINDS, seed=1)
-    assert ground.heights.shape == (7 * 80 + 81, 4 * 80 + 81)
-    assert ground.spawns.shape == (4, 7, 3)
-    np.testing.assert_allclose(ground.origin, [-20, -32], atol=1e-9)
+    assert ground.heights.shape == (11 * 80 + 81, 4 * 80 + 81)
+    assert ground.spawns.shape == (4, 11, 3)
+    np.testing.assert_allclose(ground.origin, [-20, -48], atol=1e-9)
     np.testing.assert_allclose(ground.spawns[:, 2, 0], [-12, -4, 4, 12], atol=1e-9)
-    np.testing.assert_allclose(ground.spawns[3, :, 1], [-24, -16, -8, 0, 8, 16, 24], atol=1e-9)
+    np.testing.assert_allclose(ground.spawns[3, :, 1], np.linspace(-40, 40, 11), atol=1e-9)
     np.testing.assert_array_equal(ground.spawns[..., 2], ground.height(ground.spawns[..., 0], ground.spawns[..., 1]))
     outside = np.ones_like(ground.heights, bool)
     outside[41:-41, 41:-41] = False
     assert not ground.heights[outside].any()
     for level in range(4):
-        for row in range(7):
+        for row in range(len(KINDS)):
             tile = tile_of(ground, level, row, 80)
             for border in (tile[0], tile[-1], tile[:, 0], tile[:, -1]):
                 assert not border.any()
@@ -202,5 +272,12 @@ def test_curricula_span_the_stated_ranges():
     hardest = tile_of(ground, 2, 6, 80)
     np.testing.assert_allclose(hardest, terrain.stepping_stones(0.3, 0.3, 0.5).heights, atol=0.04)
     assert hardest.max() > 0.03
+    steep = tiles.Measures(step_height=(0.05, 0.23), tread=(0.4, 0.2), slope=(0.1, 0.61))
+    ground_of_own = terrain.curriculum(2, KINDS, measures=steep)
+    np.testing.assert_allclose(tile_of(ground_of_own, 1, 2, 80), terrain.pyramid_slope(0.61).heights, atol=1e-7)
+    np.testing.assert_allclose(tile_of(ground_of_own, 1, 4, 80), terrain.stairs(0.23, 0.2).heights, atol=1e-7)
+    np.testing.assert_allclose(tile_of(ground_of_own, 0, 4, 80), terrain.stairs(0.05, 0.4).heights, atol=1e-7)
+    for row, last in ((7, terrain.gaps(0.4, 1.0)), (8, terrain.rails(0.2)), (9, terrain.waves(0.25, 1.2))):
+        np.testing.assert_allclose(tile_of(ground, 2, row, 80), last.heights, atol=1e-7)
     last = terrain.curriculum(1, KINDS, difficulty=(1.0, 1.0))
     np.testing.assert_array_equal(tile_of(last, 0, 5, 80), tile_of(ground, 2, 5, 80))
