@@ -143,20 +143,38 @@ class CommandCfg(Section):
 
     kind: str = knob(
         "stay",
-        "stay: at env.goal; velocity: at drawn velocities; goal: from place to place; "
+        "stay: at env.goal; velocity: at drawn velocities; heading: likewise, keeping a heading; gait: likewise, "
+        "in a gait; goal: from place to place; "
         "pose: to a place, to stand there facing as asked",
     )
-    forward: Pair = knob((-1.0, 1.0), "forward velocity, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
-    sideways: Pair = knob((-0.6, 0.6), "velocity to the left, uniform between (velocity)", "m/s", low=-10.0, high=10.0)
-    turn: Pair = knob(
-        (-1.0, 1.0), "yaw rate, uniform between (velocity), kept between (goal, pose)", "rad/s", low=-10.0, high=10.0
+    forward: Pair = knob(
+        (-1.0, 1.0), "forward velocity, uniform between (velocity, heading, gait)", "m/s", low=-10.0, high=10.0
     )
-    interval: Pair = knob((5.0, 10.0), "time between new commands, uniform between (velocity)", "s", low=0.02, high=1e6)
-    standing: float = knob(0.15, "share of commands to stand (velocity)", "1", low=0.0, high=1.0)
-    turning: float = knob(0.1, "share of commands to turn on the spot (velocity)", "1", low=0.0, high=1.0)
+    sideways: Pair = knob(
+        (-0.6, 0.6), "velocity to the left, uniform between (velocity, heading, gait)", "m/s", low=-10.0, high=10.0
+    )
+    turn: Pair = knob(
+        (-1.0, 1.0),
+        "yaw rate, uniform between (velocity), kept between (heading, goal, pose)",
+        "rad/s",
+        low=-10.0,
+        high=10.0,
+    )
+    interval: Pair = knob(
+        (5.0, 10.0), "time between new commands, uniform between (velocity, heading, gait)", "s", low=0.02, high=1e6
+    )
+    standing: float = knob(0.15, "share of commands to stand (velocity, heading, gait)", "1", low=0.0, high=1.0)
+    turning: float = knob(
+        0.1, "share of commands to turn on the spot (velocity, heading, gait)", "1", low=0.0, high=1.0
+    )
+    heading: float = knob(0.7, "share of commands that keep a heading drawn with them (heading)", low=0.0, high=1.0)
+    frequency: Pair = knob((2.0, 3.5), "of steps, uniform between (gait)", "Hz", low=0.5, high=10.0)
+    lift: Pair = knob((0.04, 0.1), "height of steps, uniform between (gait)", "m", low=0.0, high=1.0)
+    rise: Pair = knob((-0.06, 0.03), "of the base above home, uniform between (gait)", "m", low=-1.0, high=1.0)
+    pitch: Pair = knob((-0.2, 0.2), "of the base, nose down, uniform between (gait)", "rad", low=-1.0, high=1.0)
     least: float = knob(
         0.1,
-        "a speed or yaw rate below this becomes 0: nearly standing is not asked for (velocity)",
+        "a speed or yaw rate below this becomes 0: nearly standing is not asked for (velocity, heading, gait)",
         "m/s, rad/s",
         low=0.0,
         high=1.0,
@@ -164,7 +182,7 @@ class CommandCfg(Section):
     cruise: float = knob(0.8, "speed towards a far goal (goal, pose)", "m/s", low=0.0, high=10.0)
     gain: float = knob(
         1.0,
-        "speed over distance left, yaw rate over bearing (goal) or heading error (pose)",
+        "speed over distance left, yaw rate over bearing (goal) or heading error (heading, pose)",
         "1/s",
         low=0.01,
         high=100.0,
@@ -220,13 +238,35 @@ class TerrainCfg(Section):
     """The ground: a grid of square tiles, harder along x, a kind to a row along y."""
 
     kinds: str = knob(
-        "flat", "flat, or kinds of tiles: rough slope_up slope_down stairs_up stairs_down stones", "names"
+        "flat",
+        "flat, or kinds of tiles: rough slope_up slope_down stairs_up stairs_down stones gaps rails waves boxes, "
+        "or a picture's file, white is high",
+        "names",
     )
     levels: int = knob(10, "tiles along x", low=1, high=100)
     difficulty: Pair = knob((0.0, 1.0), "of the first and the last level", "1", low=0.0, high=1.0)
+    step_height: Pair = knob((0.01, 0.18), "of stairs at difficulty 0 and 1", "m", low=0.0, high=1.0)
+    tread: Pair = knob((0.3, 0.3), "of stairs, from riser to riser, at difficulty 0 and 1", "m", low=0.05, high=5.0)
+    slope: Pair = knob((0.02, 0.45), "angle of slopes at difficulty 0 and 1", "rad", low=0.0, high=1.2)
+    relief: float = knob(1.0, "height of white, of a picture's ground", "m", low=-100.0, high=100.0)
     tile: float = knob(8.0, "side of a tile", "m", low=2.0, high=100.0)
     cell: float = knob(0.1, "distance between heights, a whole share of 16 m", "m", low=0.01, high=1.0)
     seed: int = knob(0, "of what is random in it", low=0, high=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class ScanCfg(Section):
+    """What a robot that sees the ground sees of it: heights on a grid around it, which turns with its heading."""
+
+    length: int = knob(11, "points from behind to before", low=1, high=64)
+    width: int = knob(7, "points from right to left", low=1, high=64)
+    spacing: float = knob(0.1, "between points, of a Go1; of another robot by its height", "m", low=0.01, high=1.0)
+    noise: float = knob(0.0, "error of each height, +-, anew whenever it is seen", "m", low=0.0, high=1.0)
+    drift: float = knob(
+        0.0, "by which the whole grid is off on each axis, +-, anew for every episode", "m", low=0.0, high=1.0
+    )
+    delay: float = knob(0.0, "up to how old what is seen may be, drawn for every episode", "s", low=0.0, high=1.0)
+    dropped: float = knob(0.0, "share of points that are not seen anew, and stay what they were", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -337,6 +377,7 @@ class QuadrupedCfg(EnvCfg):
     goal: GoalCfg = GoalCfg()
     command: CommandCfg = CommandCfg()
     terrain: TerrainCfg = TerrainCfg()
+    scan: ScanCfg = ScanCfg()
     motion: MotionCfg = MotionCfg()
     vary: VaryCfg = VaryCfg(
         friction=(0.7, 1.3), stiffness=(0.5, 1.5), trunk_mass=(0.9, 1.15), trunk_shift=0.02, link_mass=(0.95, 1.05),
@@ -377,6 +418,7 @@ class NetworkCfg(Section):
     symmetric: bool = knob(True, "what it does in the mirror image of a situation is the mirror image of what it does")
     heads: int = knob(4, "attention heads", low=1, high=64)
     head_size: int = knob(16, "features of an attention head", low=1, high=512)
+    ground: int = knob(64, "features of the encoded scan of the ground, where there is one", low=1, high=4096)
     encoder: int = knob(64, "features of the encoded body", low=1, high=4096)
     lstm: int = knob(128, "features of the recurrent state", low=1, high=4096)
     critic: int = knob(128, "features of each layer of the value head", low=1, high=4096)
@@ -422,7 +464,8 @@ class CurriculumCfg(Section):
     push: Pair = knob((1.0, 1.2), "strength of pushes, at first and in the end", "1", low=0.0, high=10.0)
     command: Pair = knob((1.0, 1.0), "velocities of commands, at first and in the end", "1", low=0.0, high=10.0)
     growth: float = knob(0.005, "what an iteration adds to either level", "1", low=0.0, high=1.0)
-    falls: float = knob(1.2, "falls per 1000 control steps above which nothing grows", "1", low=0.0, high=1000.0)
+    falls: float = knob(1.2, "falls per 1000 control steps above which neither grows", "1", low=0.0, high=1000.0)
+    climb: bool = knob(True, "robots go to harder tiles of a terrain as they succeed, and back as they fail")
 
 
 @dataclass(frozen=True)

@@ -243,16 +243,24 @@ class EntityBelief(Policy):
         self.state_names = ("hidden", "cell") if cfg.recurrent else ()
         self.sides = of_obs.sides
         sides = self.sides
-        for name in ("encoder", "lstm", "critic"):
+        for name in ("ground", "encoder", "lstm", "critic"):
             if getattr(cfg, name) % sides:
                 raise ConfigError(f"network.{name}: expected an even number, got {getattr(cfg, name)}")
         encoder, lstm, critic, actions = (size // sides for size in (cfg.encoder, cfg.lstm, cfg.critic, num_actions))
         self.body_encoder = BodyEncoder(body, of_obs, cfg) if cfg.attention else None
         inner = self.body_encoder.out_features if cfg.attention else 0
-        self.compilable = all(size % fused.ROWS == 0 for size in (inner, context, encoder, lstm, critic))
+        ground = cfg.ground // sides if cfg.attention and body.ground else 0
+        self.compilable = all(size % fused.ROWS == 0 for size in (inner, ground, context, encoder, lstm, critic))
         if not cfg.attention:
             self.features = Features(of_obs)
             inner = self.features.rows
+        self.sees_ground = ground > 0
+        if ground:
+            of_ground = Reflection.part(body.obs if mirrored else None, body.ground)
+            self.ground_features = Features(of_ground, body.ground)
+            self.ground_encoder = pair_weight(sides, ground, self.ground_features.rows)
+            self.ground_encoder_bias = nn.Parameter(torch.zeros(ground))
+            inner += ground
         self.encoder = pair_weight(sides, encoder, inner + context)
         self.encoder_bias = nn.Parameter(torch.zeros(encoder))
         if cfg.recurrent:
@@ -322,12 +330,15 @@ class EntityBelief(Policy):
         layer = fused.Dense.apply if compiled else dense
         sequence = fused.LSTMSequence.apply if compiled else lstm_sequence
         head = fused.PolicyHead.apply if compiled else policy_head
-        x = obs.reshape(-1, obs.shape[-1])
+        seen = obs.reshape(-1, obs.shape[-1])
         x = (
-            self.body_encoder(x, self.dtype, compiled)
+            self.body_encoder(seen, self.dtype, compiled)
             if self.body_encoder
-            else self.features(x, self.normaliser, self.dtype)
+            else self.features(seen, self.normaliser, self.dtype)
         )
+        if self.sees_ground:
+            ground = self.ground_features(seen, self.normaliser, self.dtype)
+            x = torch.cat((x, layer(ground, self.ground_encoder, self.ground_encoder_bias)), dim=1)
         x = x if context is None else torch.cat((x, context.to(self.dtype).flatten(2)), dim=1)
         x = layer(x, self.encoder, self.encoder_bias)
         if self.cfg.recurrent:

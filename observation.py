@@ -1,6 +1,7 @@
 """How observations are scaled, and how they look in a mirror that swaps left and right."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,15 @@ class Reflection(nn.Module):
         signs = mirror.signs if mirror else [1.0] * size
         self.register_buffer("columns", torch.tensor(list(columns)), persistent=False)
         self.register_buffer("signs", torch.tensor(list(signs)), persistent=False)
+
+    @classmethod
+    def part(cls, whole: Any, which: Sequence[int]) -> "Reflection":
+        """Return that of some columns of a vector, which its mirror image exchanges among themselves, or none."""
+        if whole is None:
+            return cls(len(which), None)
+        place = {column: i for i, column in enumerate(which)}
+        columns = tuple(place[whole.columns[column]] for column in which)
+        return cls(len(which), type(whole)(columns, tuple(whole.signs[column] for column in which)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mirror image of x (..., size)."""
@@ -112,18 +122,23 @@ class Normaliser(nn.Module):
 
 
 class Features(nn.Module):
-    """Observations as a dense layer takes them: normalised, sums and differences of them and their mirror images."""
+    """Observations as a dense layer takes them: normalised, sums and differences of them and their mirror images.
 
-    def __init__(self, reflection: Reflection) -> None:
+    which: columns of the observation that are read, and that the mirror image is of; None for the first.
+    """
+
+    def __init__(self, reflection: Reflection, which: Sequence[int] | None = None) -> None:
         super().__init__()
         more = -len(reflection.signs) % fused.ROWS
         self.size = len(reflection.signs)
+        self.which = slice(self.size) if which is None else list(which)
         self.rows = self.size + more  # filled up with zeros
         self.register_buffer("basis", F.pad(reflection.sums_and_differences(), (0, 0, 0, more)), persistent=False)
 
     def forward(self, x: Tensor, normaliser: Normaliser, dtype: torch.dtype) -> Tensor:
-        """Return (sides, rows, S) of x (S, size), whose columns are the normaliser's first."""
-        return self.columns((x - normaliser.mean[: self.size]) * normaliser.scale[: self.size], dtype)
+        """Return (sides, rows, S) of x (S, columns), which are the normaliser's first."""
+        which = self.which
+        return self.columns((x[:, which] - normaliser.mean[which]) * normaliser.scale[which], dtype)
 
     def columns(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return sums and differences (sides, rows, S) of x (S, size), as it is."""

@@ -40,13 +40,15 @@ class Body:
     the same nodes read from the mirror image of the observation are those of its right half, a part
     in the middle being seen from both sides. Without mirrors nodes are all parts.
 
-    obs, privileged, actions: mirrors of observation, privileged observation and actions, or None.
+    obs, privileged, actions: mirrors of observation, privileged observation and actions, or None; ground: columns of
+    the observation that no part reads, of the ground about the body, which an encoder of its own does.
     """
 
     nodes: tuple[Node, ...]
     obs: Mirror | None = None
     privileged: Mirror | None = None
     actions: Mirror | None = None
+    ground: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,8 @@ class ABEnv(abc.ABC):
     def statistics(self) -> dict[str, float]:
         """Return what happened since the last call, over all robots, by name.
 
-        reward_NAME: the sum of a reward's term; end_NAME: how many episodes ended so.
+        reward_NAME: the sum of a reward's term; end_NAME: how many episodes ended so; level_NUMBER: how many robots
+        are at that level of the terrain, where they climb().
         """
         return {}
 
@@ -258,6 +261,9 @@ class ABEnv(abc.ABC):
         ignores them.
         """
 
+    def climb(self) -> None:  # noqa: B027  most tasks have no levels
+        """Let robots go to harder ground as they succeed, and back as they fail, from now on, as trainings do."""
+
     def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
         """Return what a picture tells of a robot in words: label and value."""
         return tuple((name.replace("_", " "), f"{float(values[robot]):.3g}") for name, values in self.errors().items())
@@ -266,7 +272,8 @@ class ABEnv(abc.ABC):
         """Return what overlays show of a robot, by name, as far as the task knows it.
 
         com: (3) centre of mass [m, world]; command, velocity: (3) forward, to the left [m/s] and yaw rate [rad/s], in
-        the frame of its heading; torque: (12) of the joints, in shares of their limits; rewards: terms by name [1/s].
+        the frame of its heading; torque: (12) of the joints, in shares of their limits; rewards: terms by name [1/s];
+        scan: (points, 3) of the ground, where the robot believes them to be [m, world].
         """
         return {}
 

@@ -23,7 +23,7 @@ def record(path: pathlib.Path, clips: int, frames: int, seed: int = 0) -> tuple[
     """
     loaded = checkpoint.load(path)
     cfg = loaded.config.env
-    if not isinstance(cfg, QuadrupedCfg) or cfg.command.kind != "velocity":
+    if not isinstance(cfg, QuadrupedCfg) or cfg.command.kind not in ("velocity", "heading"):
         raise ConfigError(f"{path}: expected a policy of a task that asks for velocities, got {loaded.config.task}")
     cfg = dataclasses.replace(
         cfg,

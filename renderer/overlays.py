@@ -143,7 +143,7 @@ class Overlays:
                 if motion is not None:
                     above += self._motion(stance, motion, colour, height)
         if "ground" in shown:
-            hidden += self._scan(stance)
+            hidden += self._scan(stance, detail)
         if "trails" in shown:
             hidden += self._trails()
         return Strokes.joined(above), Strokes.joined(hidden)
@@ -187,12 +187,15 @@ class Overlays:
             marks += arrow(points[-1], 0.2 * reach * tangent, SHAFT * reach, colour)
         return marks
 
-    def _scan(self, stance: Stance) -> list[Strokes]:
-        """Heights of the ground about the robot, along its heading, in colours."""
-        ahead, aside = stance.heading
-        steps = self._reach * SCAN.reshape(-1, 2)
-        x, y = (stance.position[:2] + steps[:, :1] * ahead[:2] + steps[:, 1:] * aside[:2]).T
-        z = self._ground(x, y)
+    def _scan(self, stance: Stance, detail: Detail) -> list[Strokes]:
+        """Heights of the ground as the robot sees it, or about one that does not, along its heading, in colours."""
+        if detail.scan is None:
+            ahead, aside = stance.heading
+            steps = self._reach * SCAN.reshape(-1, 2)
+            x, y = (stance.position[:2] + steps[:, :1] * ahead[:2] + steps[:, 1:] * aside[:2]).T
+            z = self._ground(x, y)
+        else:
+            x, y, z = np.asarray(detail.scan, float).T
         level = float(self._ground(*stance.position[:2]))
         share = np.clip((z - level) / (SCAN_SPAN * self._reach), -1.0, 1.0)[:, None]
         low, middle, high = (np.array(c, float) for c in (WANTED, ACTUAL, AMBER))

@@ -22,6 +22,7 @@ class Detail:
     command, velocity: (3) forward, to the left [m/s] and yaw rate [rad/s], in the frame of its heading
     torque: (12) of the joints, in shares of their limits, legs FL, FR, RL, RR, each hip, thigh, calf
     rewards: the terms of the reward by name [1/s]
+    scan: (points, 3) of the ground, where the robot believes them to be [m, world]
     """
 
     com: np.ndarray | None = None
@@ -29,6 +30,7 @@ class Detail:
     velocity: np.ndarray | None = None
     torque: np.ndarray | None = None
     rewards: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    scan: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -144,6 +144,12 @@ def look_at_robots(result):
     assert row["mass"] == pytest.approx(12.74, abs=0.01) and 0 < row["hanging"] < 0.2 and 0 <= row["survival"] <= 1
 
 
+def look_at_terrain(result):
+    (run,) = result["stairs15_blind_runs"]
+    assert (run["episodes"], run["task"]) == (4, "quadruped-walk-stairs")
+    assert result["stairs15_blind"] == run["survival"]
+
+
 def prepare_transfer(monkeypatch, modules):
     """Let episodes last a second."""
     module = modules["transfer"]
@@ -264,6 +270,10 @@ BENCHMARKS = {
         prepare_render,
         ("flat_seconds", "stairs_seconds", "many_frames"),
         look_at_render,
+    ),
+    "terrain": Small(
+        "--shipped --case stairs15_blind", {"tasks": {}, "terrain": {"EPISODES": "4"}}, prepare_tasks,
+        ("stairs15_blind",), look_at_terrain,
     ),
     "terms": Small(
         "--quick", {"terms": {"ROBOTS": "64", "STEPS": "1", "REPETITIONS": "1"}}, prepare_terms,

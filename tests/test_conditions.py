@@ -48,6 +48,15 @@ def above(env, state):
     return state.base_position[:, 2] - env.terrain.height(*state.base_position[:, :2].T)
 
 
+def lower_corners(env, state):
+    """Return the trunk's corners on the side that looks down, (N, 4, 3) in the world [m]."""
+    rotations = rotation(state.base_quaternion)
+    signs = np.array([[-1, -1, -1], [1, -1, -1], [-1, 1, -1], [1, 1, -1]])
+    down = np.where(rotations[:, 2, 2, None, None] < 0, [1.0, 1.0, -1.0], 1.0)
+    points = env.robot.trunk_centre + down * signs * env.robot.trunk_half_extents
+    return state.base_position[:, None] + points @ rotations.transpose(0, 2, 1)
+
+
 def test_robots_stand_on_every_tile():
     env = make(24, CALM)
     env.init_state()
@@ -119,8 +128,10 @@ def test_heights_and_goals_count_from_the_ground():
     ground = env.terrain.height(*state.base_position[:, :2].T)
     assert ground.std() > 0.1
     np.testing.assert_allclose(env.field("com")[running, 2], (com[:, 2] - ground)[running], atol=2e-5)
+    corners = lower_corners(env, state)
+    height = state.base_position[:, 2] - env.terrain.height(corners[..., 0], corners[..., 1]).mean(1)
     np.testing.assert_allclose(
-        s.info["privileged"][running, 3], (10 * (above(env, state) - env.robot.home_height))[running], atol=2e-4
+        s.info["privileged"][running, 3], (10 * (height - env.robot.home_height))[running], atol=3e-4
     )
     # a goal is as high above the ground as the centre of mass of a robot that stands, within goal.height
     goal = env.field("goal")
@@ -131,6 +142,32 @@ def test_heights_and_goals_count_from_the_ground():
     for i in np.flatnonzero(running)[:20]:
         seen = env.view(i)
         assert np.linalg.norm(seen["goal"] - com[i]) == pytest.approx(env.errors()["goal_distance"][i], abs=2e-4)
+
+
+def test_a_trunk_touches_where_a_corner_does():
+    n = 256
+    soft = {"physics.contact_stiffness": 100.0, "vary.stiffness": (1.0, 1.0)}  # so that nobody is thrown out again
+    env = make(n, CALM, soft, {"push.interval": (100.0, 200.0), "fall_height": 0.0, "fall_tilt": 3.0})
+    env.set_spawns(np.random.default_rng(3).uniform(-18, 18, (n, 2)))
+    env.init_state(seed=3)
+    rng = np.random.default_rng(4)
+    state = env.engine.get_state()
+    angle = rng.uniform(-0.6, 0.6, (n, 2))
+    quaternion = np.stack([np.ones(n), *(angle.T / 2), np.zeros(n)], 1)
+    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
+    place = state.base_position.copy()
+    place[:, 2] = env.terrain.height(*place[:, :2].T) + rng.uniform(0.0, 0.3, n)
+    raised = np.tile([0.0, 3.1, -0.9], (n, 4))  # feet above the trunk
+    rest = {"base_linear_velocity": np.zeros((n, 3)), "base_angular_velocity": np.zeros((n, 3))}
+    env.engine.set_state(
+        base_position=place, base_quaternion=quaternion, joint_position=raised, joint_velocity=0.0 * raised, **rest
+    )
+    before = lower_corners(env, env.engine.get_state())
+    gap = (before[..., 2] - env.terrain.height(before[..., 0], before[..., 1])).min(1)
+    ended = env.step(np.zeros((n, 12))).terminated
+    sure = np.abs(gap) > 0.03  # what a step may change
+    assert 0.2 < (gap < 0)[sure].mean() < 0.8
+    np.testing.assert_array_equal(ended[sure], (gap < 0)[sure])
 
 
 # Sensors

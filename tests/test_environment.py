@@ -79,7 +79,10 @@ def test_overrides_arrive_nested_or_dotted():
         ),
         ({"vary.delay": (0.0, 0.005)}, "vary.delay: expected motor.enabled true"),
         ({"vary.friction": (1.2, 0.8)}, "vary.friction"),
-        ({"command.kind": "walk"}, "command.kind: expected one of stay, velocity, goal, pose, motion, got 'walk'"),
+        (
+            {"command.kind": "walk"},
+            "command.kind: expected one of stay, velocity, heading, goal, pose, motion, gait, got 'walk'",
+        ),
         ({"command.distance": (0.2, 1.0)}, r"command.distance: expected more than command.reached = 0.3 m, got 0.2"),
         ({"command.standing": 0.95}, r"command.turning: expected, with command.standing, at most 1, got 1.05"),
         ({"noise.spin": -0.1}, "noise.spin"),

@@ -76,6 +76,7 @@ class _Counts(ProgressColumn):
         return Text(f"{task.completed:.0f}/{task.total:.0f} frames, {task.speed or 0:.0f} frames/s{left}", no_wrap=True)
 
 
+BARS = " ▁▂▃▄▅▆▇█"
 SHOWN = 5  # terms of the reward that the panel shows, the largest
 
 
@@ -121,12 +122,19 @@ class Display:
             ("env steps", "env_steps", count_text),
             ("env steps/s", "rate", count_text),
             ("return", "return", lambda x: f"{x:.1f}"),
+            ("level", "level", self._levels),
             ("survival", "eval_survival", lambda x: f"{100 * x:.1f} %"),
             *((name.replace("_", " "), f"eval_{name}", "{:.3g}".format) for name in self.targets),
             ("trained", "train_seconds", seconds_text),
             ("left", "left", seconds_text),
         )
         return [(label, show(v[key])) for label, key, show in formats if key in v]
+
+    def _levels(self, mean: float) -> str:
+        """Return the mean level of the terrain, and a bar for the share of robots at each."""
+        shares = [x for name, x in self._values.items() if name.startswith("level_")]
+        most = max(shares)
+        return f"{mean:.1f} of {len(shares) - 1} " + "".join(BARS[round(x / most * (len(BARS) - 1))] for x in shares)
 
     def _details(self) -> list[tuple[str, str]]:
         v = self._values

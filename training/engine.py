@@ -78,6 +78,8 @@ class TrainingEngine:
         self.skipped = 0  # of these, that were not finite
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
         env.set_level(*self.levels)
+        if cfg.curriculum.climb:
+            env.climb()
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
 
     def warm_up(self) -> None:
@@ -300,7 +302,8 @@ class TrainingEngine:
     def statistics(self) -> dict[str, float]:
         """Return what the environment counted since the last call.
 
-        Reward terms are per second and robot; how episodes ended is in shares of them.
+        Reward terms are per second and robot; how episodes ended is in shares of them; levels of the terrain are in
+        shares of the robots, and in the mean.
         """
         sums: dict[str, float] = {}
         for worker in self.workers:
@@ -309,10 +312,13 @@ class TrainingEngine:
         sums = distributed.sum_by_name(sums)
         seconds = self.cfg.ppo.rollout * self.robots * self.cfg.env.ctrl_dt
         ends = sum(value for name, value in sums.items() if name.startswith("end_"))
+        levels = {name: value / self.robots for name, value in sums.items() if name.startswith("level_")}
+        mean = sum(k * share for k, share in enumerate(levels.values()))
         return {
             name: value / seconds if name.startswith("reward_") else value / max(ends, 1.0)
             for name, value in sums.items()
-        }
+            if name not in levels
+        } | ({"level": mean} | levels if levels else {})
 
     def iterate(self) -> dict[str, float]:
         """Collect and learn once; return metrics, with the seconds of both."""

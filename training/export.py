@@ -24,7 +24,8 @@ from training.files import require_file, require_new, require_writable, written_
 SHORT = {"hidden": "h", "cell": "c"}  # of what a policy remembers, as rsl_rl calls it
 UNITREE = ("FR", "FL", "RR", "RL")  # the order of legs in Unitree's own interface
 COMMANDS = {
-    "velocity": ("lin_vel_x", "lin_vel_y", "ang_vel_z"), "goal": ("goal_x", "goal_y", "goal_z"),
+    "velocity": ("lin_vel_x", "lin_vel_y", "ang_vel_z"), "heading": ("lin_vel_x", "lin_vel_y", "ang_vel_z"),
+    "gait": ("lin_vel_x", "lin_vel_y", "ang_vel_z"), "goal": ("goal_x", "goal_y", "goal_z"),
     "stay": ("goal_x", "goal_y", "goal_z"), "pose": ("goal_x", "goal_y", "heading"),
 }  # fmt: skip
 

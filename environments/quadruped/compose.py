@@ -32,6 +32,7 @@ from physics.jit import real
 from settings import ConfigError, suggest
 
 MOTION = "base_velocity", "base_spin"  # what events may set
+EACH = {True: "leg", False: "point"}  # what a term is evaluated for again and again, by whether it is of a leg
 DRAW_NOISE = 1024  # first draw of a robot's key that an observation's noise takes
 
 
@@ -86,7 +87,7 @@ class Composer:
         for f in terms.kept:
             if f.name in self.rows:
                 raise ConfigError(f"keeps: expected a new name of a field, got {f.name!r}, which there is")
-            self.rows[f.name] = self.terms_row, f.size * (4 if f.of_leg else 1)
+            self.rows[f.name] = self.terms_row, f.numbers(values["scan_points"])
             self.terms_row += self.rows[f.name][1]
         self.task_rows = self.terms_row + len(terms.rewards)
         self.sums_row = M.size
@@ -97,8 +98,8 @@ class Composer:
             name: ("task", *x) for name, x in self.rows.items()
         }
         for f in terms.kept:
-            if f.of_leg:
-                self.fields[f.name] = "task", f"{self.rows[f.name][0]} + {f.size} * leg", f.size
+            if f.of_leg or f.of_point:
+                self.fields[f.name] = "task", f"{self.rows[f.name][0]} + {f.size} * {EACH[f.of_leg]}", f.size
         self.physics = {f.name: f for group in (BODY, VARIED) for f in group}
         self.legs = {f.name: f for group in (LEGS, VARIED_LEGS) for f in group}
 
@@ -172,13 +173,13 @@ class Composer:
         step apart, 12 together).
         """
         lines = []
-        for of_a_leg, group in itertools.groupby(bodies, lambda body: body[0].of_a_leg):
+        for (of_a_leg, of_a_point), group in itertools.groupby(bodies, lambda x: (x[0].of_a_leg, x[0].of_a_point)):
             loop = ["for lane in range(LANES):"]
             for term, body in group:
                 loop.append(f"    # {term.name}")
                 if "key" in term.function.parameters:
                     salt = zlib.crc32(f"{type(term).__name__} {term.name}".encode())
-                    more = " + np.uint32(leg)" if of_a_leg else ""
+                    more = f" + np.uint32({EACH[of_a_leg]})" if of_a_leg or of_a_point else ""
                     loop.append(f"    key = mix(robot_key(seed, clock, number + lane) + np.uint32({salt}){more})")
                 loop += ["    " + line for line in body]
             if of_a_leg:
@@ -187,6 +188,8 @@ class Composer:
                     "    rows, leg_constants = L.leg_rows(work, leg), model.legs[leg]",
                     *("    " + line for line in loop),
                 ]
+            if of_a_point:
+                loop = [f"for point in range({self.values['scan_points']}):", *("    " + line for line in loop)]
             lines += loop
         return lines
 
@@ -260,7 +263,8 @@ class Composer:
         row = 0
         draw = DRAW_NOISE
         for term in terms:
-            count = term.columns // 4 if term.of_a_leg else term.columns
+            times = 4 if term.of_a_leg else self.values["scan_points"] if term.of_a_point else 1
+            count = term.columns // times
             if term.of_a_leg and term.columns % 4:
                 raise ConfigError(f"{term.where}: expected columns of four legs, a multiple of 4, got {term.columns}")
             if term.noise and term.noise not in self.values:
@@ -272,10 +276,10 @@ class Composer:
             noisy = self.noise and term.noise
             parts = [f"value{k}" for k in range(count)]
             body = [f"{', '.join(parts)} = {self.called(term)}"]
-            first = f"{row} + {count} * leg" if term.of_a_leg else str(row)
+            first = str(row) if times == 1 else f"{row} + {count} * {EACH[term.of_a_leg]}"
             for k in range(count):
                 if noisy and k % 3 == 0:
-                    number = f"{draw + k // 3}" + (f" + {-(-count // 3)} * leg" if term.of_a_leg else "")
+                    number = f"{draw + k // 3}" + ("" if times == 1 else f" + {-(-count // 3)} * {EACH[term.of_a_leg]}")
                     size = self.setting(term.noise, self.values[term.noise])
                     body.append(f"error = errors3(robot_key(seed, clock, number + lane), {number}, {size})")
                 x = f"value{k}"
@@ -335,7 +339,8 @@ class Composer:
             "for lane in range(LANES):",
             f"    age = task[{K.age} * LANES + lane] + real(1.0)",
             f"    task[{K.age} * LANES + lane] = age",
-            f"    extra[{M.ended} * LANES + lane] = real(1.0) if age >= {oldest} else real(0.0)",
+            f"    over = (age >= {oldest}) | (task[{K.over} * LANES + lane] > real(0.0))",
+            f"    extra[{M.ended} * LANES + lane] = real(1.0) if over else real(0.0)",
         ]
         target = f"extra[{M.ended} * LANES + lane]"
         bodies = []
@@ -455,7 +460,8 @@ class Composer:
                 self.rows[name][1] if name in self.rows else (self.physics | self.legs)[name].size
                 for name in getattr(term, "sets", ())
             ]
-            count = term.columns // (4 if term.of_a_leg else 1) if isinstance(term, Observation) else 1
+            each = 4 if term.of_a_leg else self.values["scan_points"] if term.of_a_point else 1
+            count = term.columns // each if isinstance(term, Observation) else 1
             whole = len(expected) > 1 and isinstance(given, numba.types.BaseTuple) and len(given) == len(expected)
             for part, size in zip(given if whole else [given], expected or [count], strict=False):
                 got = len(part) if isinstance(part, numba.types.BaseTuple) else 1

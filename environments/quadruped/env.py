@@ -12,13 +12,14 @@ from numba.core.errors import NumbaError
 
 from config import NoiseCfg, QuadrupedCfg, VaryCfg
 from environments.contracts import EnvState
+from environments.quadruped import scan
 from environments.quadruped import step as S
 from environments.quadruped.compose import Composed, Composer
 from environments.quadruped.measure import measure
 from environments.quadruped.observations import HEIGHT_SCALE, SPIN_SCALE
 from environments.quadruped.reference import reference
 from environments.quadruped.terms import COMMANDS, Terms, body
-from environments.quadruped.values import chosen_robot, gains, make_terrain, number, targets, values
+from environments.quadruped.values import GO1_HEIGHT, chosen_robot, gains, make_terrain, number, targets, values
 from environments.quadruped.watching import WatchedEnv
 from physics import PhysicsEngine, simulation_step, vary
 from physics import layout as L
@@ -26,11 +27,14 @@ from physics.jit import LANES, address, real, typeof, types
 from settings import ConfigError, knobs, sections
 
 # The stages, as control_step() takes them
-STAGES = "advance", "act", "events", "measure", "follow", "terminate", "reward", "restart", "begin", "renew", "observe"
+STAGES = (
+    "advance", "act", "events", "measure", "follow", "terminate", "reward", "restart", "begin", "renew", "observe",
+    "scan", "scan_feet",
+)  # fmt: skip
 # All that a step needs, in an order that two processes compile from either end
 COMPILED = (
     "advance", "control_step", "measure", "restart", "draw", "act", "events", "terminate", "renew", "begin", "observe",
-    "reward", "follow",
+    "reward", "follow", "scan", "scan_feet",
 )  # fmt: skip
 
 
@@ -62,7 +66,8 @@ class QuadrupedEnv(WatchedEnv):
         active = tuple(term for term in terms.rewards if getattr(cfg.reward, term.name))
         noise = cfg.noise != NoiseCfg()
         differ = cfg.vary != VaryCfg()
-        self.terms = terms = dataclasses.replace(terms, rewards=active, command=COMMANDS[cfg.command.kind])
+        terms = dataclasses.replace(terms, rewards=active, command=COMMANDS[cfg.command.kind])
+        self.terms = terms = terms.on_grid(cfg.scan.length, cfg.scan.width)
         self.cfg = cfg
         self.num_envs = num_envs
         self.body = body(terms)
@@ -71,7 +76,13 @@ class QuadrupedEnv(WatchedEnv):
         )
         self.robot = chosen_robot(cfg)
         self.targets = targets(self.terms.command, self.robot)
+        self.points = scan.places(cfg.scan, self.robot.home_height / GO1_HEIGHT)
         self.terrain = make_terrain(cfg.terrain)
+        if terms.scans and self.terrain and self.terrain.heights.size > scan.MOST_NODES:
+            raise ConfigError(
+                f"terrain.cell: expected at most {scan.MOST_NODES} heights of ground that is scanned, "
+                f"got {self.terrain.heights.size}"
+            )
         options = {
             name: {k.name: getattr(section, k.name) for k in knobs(section)}
             for name, section in sections(cfg, "env").items()
@@ -103,8 +114,7 @@ class QuadrupedEnv(WatchedEnv):
         self.engine.set_gains(*gains(cfg, self.robot))
         self._ranges = vary.pack(cfg.vary) if differ else None
         if self.terrain:
-            spawns = self.terrain.spawns.reshape(-1, 3)
-            self.set_spawns(spawns[np.arange(num_envs) % len(spawns), :2])
+            self._spread()
         self.reference = reference(cfg, self.robot, num_envs, threads, terms.follows)
         self.seed = 0
         self.clock = 0
@@ -119,7 +129,7 @@ class QuadrupedEnv(WatchedEnv):
         whole = dict.fromkeys(
             (
                 "seed", "clock", "number", "count", "first", "substeps", "after_physics", "at_draw", "at_reference",
-                "ended_only",
+                "at_scan", "ended_only",
             ),
             types.int64,
         )  # fmt: skip
@@ -130,6 +140,7 @@ class QuadrupedEnv(WatchedEnv):
             "staggered": types.boolean,
             "sheet": typeof(self.reference.sheet),
             "frames": typeof(self.reference.rows),
+            "points": typeof(self.points),
         }
         return arrays | whole | more | {"out": array, "actions": typeof(self._state.obs)}
 
@@ -148,7 +159,7 @@ class QuadrupedEnv(WatchedEnv):
         """The stages of a control step, by name, in the order of STAGES."""
         shared = {
             "advance": simulation_step.advance, "act": S.act, "measure": measure, "follow": S.follow,
-            "restart": S.restart,
+            "restart": S.restart, "scan": scan.scan, "scan_feet": scan.scan_feet,
         }  # fmt: skip
         return {name: shared.get(name) or self.composed.stages[name] for name in STAGES}
 
@@ -175,11 +186,12 @@ class QuadrupedEnv(WatchedEnv):
         self.init_state()
 
     def address_of(self, name: str, function: Any, **kinds: Any) -> int:
-        """Return the address of a stage of this name, 0 if the task follows nothing and it is the one that would.
+        """Return the address of a stage of this name, 0 for one that the task does without.
 
         Raises ConfigError, naming function and file, for a term that does not compile.
         """
-        if name == "follow" and not self.terms.follows:
+        needed = {"follow": self.terms.follows, "scan": self.terms.scans, "scan_feet": self.terms.scans_feet}
+        if not needed.get(name, True):
             return 0
         try:
             return self.stage_address(function, **kinds)
@@ -192,7 +204,8 @@ class QuadrupedEnv(WatchedEnv):
     def _rows(self) -> tuple[int, ...]:
         """Where terms, sums, counts of ends and columns are."""
         made = self.composed
-        return made.terms_row, made.reference_row, made.sums_row, made.ends_row, made.out_row
+        at_scan = made.rows["scanned"][0] if self.terms.scans else 0
+        return made.terms_row, made.reference_row, at_scan, made.sums_row, made.ends_row, made.out_row
 
     def init_state(self, seed: int = 0, staggered: bool = False) -> EnvState:
         """Start every episode; see ABEnv."""
@@ -241,7 +254,8 @@ class QuadrupedEnv(WatchedEnv):
         info = s.info
         return (
             addresses, at_draw, self._rows, self.settings, self._ranges, self.seed, self.clock, self.engine.first_robot,
-            substeps, staggered, half, self.reference.sheet, self.reference.rows, self.reference.starts, actions, s.obs,
+            substeps, staggered, half, self.reference.sheet, self.reference.rows, self.reference.starts, self.points,
+            actions, s.obs,
             info["privileged"], info["final_obs"], info["final_privileged"], s.reward, s.terminated, s.truncated,
             info["episode_return"], info["episode_steps"],
         )  # fmt: skip
@@ -302,6 +316,19 @@ class QuadrupedEnv(WatchedEnv):
                 self.settings[self.composed.settings[f"{name}_level"]] = level
         self.reference.adapt()
 
+    def _spread(self) -> None:
+        """Let episodes start on tiles of every kind and level, evenly."""
+        levels, kinds, _ = self.terrain.spawns.shape
+        level, kind = np.divmod(np.arange(self.num_envs) % (levels * kinds), kinds)
+        self.set_spawns(self.terrain.spawns[level, kind, :2])
+        if "level" in self.composed.rows:
+            self.set_field("level", level[:, None])
+
+    def climb(self) -> None:
+        """Let robots go to harder tiles as they succeed, from all of them on; see ABEnv."""
+        if "level" in self.composed.rows and self.terrain:
+            self.settings[self.composed.settings["climbs"]] = 1.0
+
     def set_spawns(self, places: np.ndarray) -> None:
         """Let episodes start over places of their own from the next one on, as a curriculum does.
 
@@ -334,7 +361,10 @@ class QuadrupedEnv(WatchedEnv):
         return {term.name: terms[:, i] for i, term in enumerate(self.terms.rewards)}
 
     def statistics(self) -> dict[str, float]:
-        """Return sums over all robots since the last call: of reward terms, and counts of how episodes ended."""
+        """Return sums over all robots since the last call: of reward terms, and counts of how episodes ended.
+
+        And, where robots climb, of those that are on each level of the terrain now.
+        """
         start = L.WORK_ROWS + self.composed.sums_row
         count = len(self.terms.rewards) + 1 + len(self.terms.terminations)
         sums = np.zeros(count)
@@ -347,7 +377,14 @@ class QuadrupedEnv(WatchedEnv):
             "end_time",
             *(f"end_{term.name}" for term in self.terms.terminations),
         ]
-        return dict(zip(names, sums.tolist(), strict=True))
+        return dict(zip(names, sums.tolist(), strict=True)) | self._levels()
+
+    def _levels(self) -> dict[str, float]:
+        """Return how many robots are on each level of a terrain, where they climb."""
+        if "level" not in self.composed.rows or not self.settings[self.composed.settings["climbs"]]:
+            return {}
+        counts = np.bincount(self.field("level")[:, 0].astype(int), minlength=self.cfg.terrain.levels)
+        return {f"level_{level}": float(count) for level, count in enumerate(counts)}
 
     def errors(self) -> dict[str, np.ndarray]:
         """Return the task's metrics of this instant, (N) each, by name."""

@@ -24,10 +24,16 @@ class Field(NamedTuple):
     row: str = ""  # where the physics has it, as an expression of the rows' array and the first row
     load: str = ""  # how a lane's value is read, where that is no row
     of_leg: bool = False  # whether each leg has its own, all FL FR RL RR
+    of_point: bool = False  # whether each point of the scan of the ground has its own
+
+    def numbers(self, points: int = 0) -> int:
+        """Return how many numbers it is of a robot; points: of the scan."""
+        return self.size * (4 if self.of_leg else points if self.of_point else 1)
 
 
 KEPT = (
     Field("age", 1, "control steps", "since the episode began"),
+    Field("over", 1, "1", "1 to end the episode with the next step as if its time was up", 0.0),
     Field("action", 12, "1", "latest action, FL FR RL RR, each hip, thigh, calf", 0.0),
     Field("last_action", 12, "1", "the one before it", 0.0),
     Field("older_action", 12, "1", "the one before that", 0.0),
@@ -53,7 +59,7 @@ KEPT = (
     Field("heading_error", 1, "rad", "angle from the heading to that"),
     Field("at_goal", 1, "1", "1 while near the goal and facing as it should"),
     Field("met", 1, "1", "1 once that was so"),
-    Field("clearance", 1, "m", "of the lowest foot above the ground, with which an episode begins", 0.0),
+    Field("clearance", 1, "m", "of the lowest of feet and trunk above the ground, with which an episode begins", 0.0),
 )
 
 # What a task keeps beside KEPT that follows a motion (reference.py): frames of what the robot should be doing
@@ -75,6 +81,15 @@ REFERENCE = (
     Field("reference_height", 1, "m", "of the base above the ground"),
 )
 
+# What a task keeps beside KEPT that sees the ground (scan.py)
+SCANNED = (
+    Field("scanned", 1, "m", "ground above where it is under a robot that stands, as last seen", of_point=True),
+    Field("foot_ground", 4, "m", "ground before, behind, left and right of the foot, above its centre", of_leg=True),
+    Field("scan_age", 1, "s", "since the ground was last looked at", 0.0),
+    Field("scan_hold", 1, "s", "after which it is looked at again", 0.0),
+    Field("scan_shift", 3, "m", "by which what is seen is off, heading frame", 0.0),
+)
+
 MEASURED = (
     Field("feet", 2, "m", "middle of the feet from the base origin, x, y"),
     Field("lowest_foot", 1, "m", "lowest point of the feet above the ground"),
@@ -92,6 +107,8 @@ MEASURED = (
     Field("action_bend_squared", 1, "1", "second difference of actions, squared, summed"),
     Field("first_moment", 3, "kg m", "of mass, about the base origin, base frame"),
     Field("ground", 1, "m", "height of the ground below the base"),
+    Field("footing", 1, "m", "mean height of the ground below the trunk's lower corners"),
+    Field("trunk_gap", 1, "m", "of the trunk's lowest corner above the ground below it"),
     Field("per_weight", 1, "1/N", "one over the robot's weight"),
     Field("finite", 1, "1", "1 while the state is finite, else 0"),
     Field("total", 1, "1", "reward of this step"),
@@ -189,7 +206,7 @@ def rows(fields: Iterable[Field], name: str) -> Any:
     for field in fields:
         names.append(field.name)
         starts.append(at)
-        at += field.size * (4 if field.of_leg else 1)
+        at += field.numbers()
     return namedtuple(name, [*names, "size"])(*starts, at)
 
 
@@ -197,11 +214,13 @@ K = rows(KEPT, "Kept")  # rows that the task keeps of a robot, after the physics
 M = rows(MEASURED, "Measured")  # rows of the work buffer, after the physics'
 R = rows(REFERENCE, "Reference")  # rows that a task keeps that follows a motion, and columns of its frames
 WIDTH = R.reference_foot  # of a frame
+G = rows(SCANNED, "Scanned")  # rows that a task keeps that sees the ground, after those of the points
 
 # What the stages that every task shares read of the settings, which are the first of them
 SHARED = (
     "ctrl_dt", "max_episode_steps", "action_scale", "torque_scale", "hold_share",
     "reset_joint_position", "reset_joint_velocity", "reset_tilt", "reset_velocity", "reset_spin",
+    "scan_noise", "scan_dropped",
 )  # fmt: skip
 S = rows([Field(name, 1, "", "") for name in SHARED], "Settings")
 
@@ -245,9 +264,15 @@ def goal_offset(goal, com):
 
 
 @derived(1, "m")
-def base_height(position, ground):
-    """Of the base origin above the ground."""
-    return position[2] - ground
+def base_height(position, footing):
+    """Of the base origin above the ground, its mean below the trunk's lower corners."""
+    return position[2] - footing
+
+
+@derived(1, "m")
+def com_rise(com, position, ground):
+    """Of the centre of mass above the base origin."""
+    return com[2] - (position[2] - ground)
 
 
 @derived(2, "m/s")
@@ -281,6 +306,7 @@ TABLE: dict[str, tuple[Field, ...]] = {
     "of the physics": BODY,
     "of one leg": LEGS,
     "of the motion that a task follows": REFERENCE,
+    "of the ground that a task sees": SCANNED,
     "what randomisations may set": VARIED,
     "what randomisations may set, of one leg": VARIED_LEGS,
 }
@@ -288,7 +314,7 @@ TABLE: dict[str, tuple[Field, ...]] = {
 
 def _row(f: Field) -> str:
     """Return a line of the table."""
-    where = ", of one leg" if f.of_leg else ""
+    where = ", of one leg" if f.of_leg else ", of one point" if f.of_point else ""
     return f"| `{f.name}` | {f.size} | {f.unit} | {f.meaning}{where} |"
 
 

@@ -1,11 +1,13 @@
 """Measuring: what fields.MEASURED and some of KEPT say of a state, a leg at a time, for every task."""
 
+import numpy as np
+
 from environments.quadruped.fields import CONTACT_THRESHOLD, K, M, S
 from physics import constants as C
 from physics import layout as L
 from physics.actuator import motor_torque, own_gains
 from physics.base import attitude, load_rotation, point_ground, recentre
-from physics.contact import per_metre, surface, upright
+from physics.contact import find_patch, look_up, per_metre, surface, upright
 from physics.jit import LANES, inline, real, stage
 from physics.layout import load3, store3, vary
 from physics.leg import constant3, foot_in_hip, geometry, link, lowered, pose
@@ -129,6 +131,7 @@ def find_feet_and_mass(task, work, extra, model):
             extra[M.feet_share * LANES + lane] += real(0.25) * touches
             extra[M.slip_squared * LANES + lane] += touches * max(dot(v, v) - rising * rising, zero)
     ground(work, extra, terrain)
+    footing(work, extra, base, terrain)
     for lane in range(LANES):
         m = vary(varied, work, L.VARIED_BASE + L.V_MASS, lane, mass)
         extra[M.per_weight * LANES + lane] = one / max(
@@ -170,13 +173,48 @@ def ground(work, extra, terrain):
     origin = (zero, zero, zero)
     point_ground(work, terrain, cells, origin)
     for lane in range(LANES):
-        if terrain is None:
-            extra[M.ground * LANES + lane] = zero
-        else:
-            i = L.PATCH * LANES + lane
-            h00, h10, h01, h11 = work[i], work[i + LANES], work[i + 2 * LANES], work[i + 3 * LANES]
-            low, high = h00 + work[i + 4 * LANES] * (h10 - h00), h01 + work[i + 4 * LANES] * (h11 - h01)
-            extra[M.ground * LANES + lane] = low + work[i + 5 * LANES] * (high - low)
+        extra[M.ground * LANES + lane] = patch_height(work, terrain, lane)
+
+
+@inline
+def patch_height(work, terrain, lane):
+    """Return the height of the ground at the point whose PATCH was looked up [m]."""
+    if terrain is None:
+        return real(0.0)
+    i = L.PATCH * LANES + lane
+    h00, h10, h01, h11 = work[i], work[i + LANES], work[i + 2 * LANES], work[i + 3 * LANES]
+    low, high = h00 + work[i + 4 * LANES] * (h10 - h00), h01 + work[i + 4 * LANES] * (h11 - h01)
+    return low + work[i + 5 * LANES] * (high - low)
+
+
+@inline
+def footing(work, extra, base, terrain):
+    """Set FOOTING and TRUNK_GAP by the four corners of the trunk's side that looks down."""
+    cells = per_metre(terrain)
+    size, centre = constant3(base, C.TRUNK_SIZE), constant3(base, C.TRUNK_CENTRE)
+    for lane in range(LANES):
+        extra[M.footing * LANES + lane] = real(0.0)
+        extra[M.trunk_gap * LANES + lane] = real(1e3)
+    for corner in range(4):
+        x = centre[0] + (size[0] if corner & 1 else -size[0])
+        y = centre[1] + (size[1] if corner & 2 else -size[1])
+        if terrain is not None:
+            for lane in range(LANES):
+                find_patch(terrain[1][0], cells, work, L.PATCH, lane, lower(work, lane, (x, y, centre[2]), size[2]))
+            look_up(terrain[0], np.uint32(terrain[1][0][0]), work, L.PATCH)
+        for lane in range(LANES):
+            height = patch_height(work, terrain, lane)
+            up = load3(work, L.ROTATION + 6, lane)
+            rise = work[(L.POSITION + 2) * LANES + lane] + dot(up, lower(work, lane, (x, y, centre[2]), size[2]))
+            i = M.trunk_gap * LANES + lane
+            extra[M.footing * LANES + lane] += real(0.25) * height
+            extra[i] = min(extra[i], rise - height)
+
+
+@inline
+def lower(work, lane, point, half):
+    """Return a point (3) moved down, along the base's z axis, by half a thickness [m]."""
+    return point[0], point[1], point[2] + (half if work[(L.ROTATION + 8) * LANES + lane] < real(0.0) else -half)
 
 
 @inline

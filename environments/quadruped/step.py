@@ -64,7 +64,7 @@ def act(task, work, settings, model, actions, first, count):
 
 @stage
 def restart(task, work, extra, settings, model, at_draw, ranges, seed, clock, number, staggered):
-    """Put robots whose episode ended in the home pose, disturbed, over their spawn; at a random age if staggered.
+    """Put robots whose episode ended in the home pose, disturbed; at a random age if staggered.
 
     number: of the block's first robot; at_draw: address of vary.draw_varied(); ranges: vary.pack() or None.
     """
@@ -99,11 +99,6 @@ def restart(task, work, extra, settings, model, at_draw, ranges, seed, clock, nu
         )
         choose3(work, L.VELOCITY, lane, now, v)
         choose3(work, L.SPIN, lane, now, w)
-        for axis in range(2):
-            work[(L.POSITION + axis) * LANES + lane] = (
-                task[(K.spawn + axis) * LANES + lane] if now else work[(L.POSITION + axis) * LANES + lane]
-            )
-            work[(L.ORIGIN + axis) * LANES + lane] = zero if now else work[(L.ORIGIN + axis) * LANES + lane]
         task[K.age * LANES + lane] = (
             np.floor(uniform(key, DRAW_AGE, zero, oldest)) if now else task[K.age * LANES + lane]
         )
@@ -175,16 +170,30 @@ def foot_place(leg_rows, leg, lane):
 
 
 @inline
+def put_over_spawn(task, work, extra):
+    """Move the robots that start anew to where their episodes start, which what an episode begins with may change."""
+    for lane in range(LANES):
+        now = extra[M.ended * LANES + lane] > real(0.0)
+        for axis in range(2):
+            i, j = (L.POSITION + axis) * LANES + lane, (L.ORIGIN + axis) * LANES + lane
+            work[i] = task[(K.spawn + axis) * LANES + lane] if now else work[i]
+            work[j] = real(0.0) if now else work[j]
+    stay_in_cell(task, work)
+
+
+@inline
 def stand_on_ground(task, work, extra):
-    """Lift or lower the robots that start anew until their lowest foot has its clearance above the ground."""
+    """Lift or lower robots that start anew until the lowest of feet and trunk has its clearance above the ground."""
     for lane in range(LANES):
         i, j = (L.POSITION + 2) * LANES + lane, (K.com + 2) * LANES + lane
-        down = extra[M.lowest_foot * LANES + lane] - task[K.clearance * LANES + lane]
+        lowest = min(extra[M.lowest_foot * LANES + lane], extra[M.trunk_gap * LANES + lane])
+        down = lowest - task[K.clearance * LANES + lane]
         down = down if extra[M.ended * LANES + lane] > real(0.0) else real(0.0)
         work[i] -= down
         task[j] -= down
         for leg in range(4):
             extra[(M.foot_height + leg) * LANES + lane] -= down
+        extra[M.trunk_gap * LANES + lane] -= down
 
 
 @inline
@@ -232,8 +241,8 @@ def emit(out, first_row, count, robot, lane, target):
 @kernel
 def control_step(
     blocks, start, stop, work, model, addresses, at_draw, rows, settings, ranges, seed, clock, first_robot, substeps,
-    staggered, half, sheet, frames, starts, actions, obs, privileged, final_obs, final_privileged, reward, terminated,
-    truncated, episode_return, episode_steps,
+    staggered, half, sheet, frames, starts, points, actions, obs, privileged, final_obs, final_privileged, reward,
+    terminated, truncated, episode_return, episode_steps,
 ):  # fmt: skip
     """Take the robots of blocks[start:stop] through one control step; with substeps 0, start every episode instead.
 
@@ -242,14 +251,14 @@ def control_step(
     numbers; ranges: vary.pack() or None; first_robot: number of blocks[0]'s first, by which robots draw; staggered:
     start at random ages; half: 1 to end before the physics, 2 to begin after them, as another engine's are put between,
     else 0; sheet: frames of the motion that is followed, and of each robot the one of this step's end and
-    the one that its next episode starts with, (N); actions: (N, 12).
+    the one that its next episode starts with, (N); points: where the ground is seen, (points, 2); actions: (N, 12).
 
     Written: obs (N, O), privileged (N, P), the same of the ended episodes' last instant in final_*, reward, terminated,
     truncated (N), return and length of the episodes that ended (N).
     """
     at_advance, at_act, at_events, at_measure, at_follow, at_terminate, at_reward = addresses[:7]
-    at_restart, at_begin, at_renew, at_observe = addresses[7:]
-    at_terms, at_reference, at_sums, at_ends, at_out = rows
+    at_restart, at_begin, at_renew, at_observe, at_look, at_feet = addresses[7:]
+    at_terms, at_reference, at_scan, at_sums, at_ends, at_out = rows
     extra = work[L.WORK_ROWS * LANES :]
     sums, ends, out = extra[at_sums * LANES :], extra[at_ends * LANES :], extra[at_out * LANES :]
     columns, more = obs.shape[1], privileged.shape[1]
@@ -278,7 +287,7 @@ def control_step(
                 task[K.episode_return * LANES + lane] += extra[M.total * LANES + lane]
         else:
             for lane in range(LANES):
-                extra[M.ended * LANES + lane] = real(1.0)
+                extra[M.ended * LANES + lane] = real(0.5)
         any_ended = False
         for lane in range(count):
             ended = extra[M.ended * LANES + lane]
@@ -288,6 +297,10 @@ def control_step(
             truncated[first + lane] = ended == real(1.0)
             episode_return[first + lane] = task[K.episode_return * LANES + lane]
             episode_steps[first + lane] = task[K.age * LANES + lane]
+        if at_look != 0:
+            call(at_look, task, work, extra, settings, model, points, at_scan, seed, clock, number, 0)
+        if at_feet != 0:
+            call(at_feet, task, work, model, at_scan + len(points))
         if any_ended:
             call(at_observe, task, work, extra, settings, model, out, seed, clock, number)
             for lane in range(count):
@@ -298,8 +311,13 @@ def control_step(
             if at_follow != 0:
                 call(at_follow, task, extra, model, sheet, starts, at_reference, first, count, 1)
             call(at_begin, task, work, extra, settings, model, seed, clock, number)
+            put_over_spawn(task, work, extra)
             call(at_measure, task, work, extra, settings, model, 0)
             stand_on_ground(task, work, extra)
+            if at_look != 0:
+                call(at_look, task, work, extra, settings, model, points, at_scan, seed, clock, number, 1)
+            if at_feet != 0:
+                call(at_feet, task, work, model, at_scan + len(points))
         call(at_renew, task, work, extra, settings, model, seed, clock, number)
         call(at_observe, task, work, extra, settings, model, out, seed, clock, number)
         for lane in range(count):
@@ -314,7 +332,7 @@ def control_step(
 def reward_step(blocks, start, stop, work, model, addresses, rows, settings, out):
     """Set out (N) to the reward of the state as it is, as if nobody fell; nothing else changes but the terms."""
     at_measure, at_reward = addresses[3], addresses[6]
-    at_terms, _, at_sums, _, _ = rows
+    at_terms, _, _, at_sums, _, _ = rows
     extra = work[L.WORK_ROWS * LANES :]
     for b in range(start, stop):
         task = blocks[b][L.STATE_ROWS * LANES :]

@@ -12,7 +12,8 @@ import config
 from config import PushCfg, QuadrupedCfg
 from environments import registry
 from environments.mujoco import MujocoEnv
-from environments.quadruped import tracking
+from environments.quadruped import getup, levels, scan, tracking
+from environments.quadruped.commands import gait
 from environments.quadruped.commands.stay import stay
 from environments.quadruped.env import QuadrupedEnv
 from environments.quadruped.events import draw_push, pushes, sensor_biases
@@ -137,7 +138,7 @@ def task(
     name: by which --task finds it; base: the task that it differs from;
     rewards: weights, by term or by the name of one of rewards.py;
     observations, privileged: columns after the base's; what is observed is privileged no more; without: names of
-    the base's observations that it does not have; command: in place of the base's;
+    the base's observations and terminations that it does not have; command: in place of the base's;
     changes: of the environment's configuration, as {"push.speed": (1.0, 2.0)};
     training: of everything else, as {"ppo.gamma": 0.97}.
 
@@ -172,9 +173,9 @@ def task(
         given[term.name] = float(weight)
     of = f"task {name}: "
     without = set(without)
-    seen = [term.name for term in (*old.terms.observations, *old.terms.more)]
-    if unknown := sorted(without - set(seen)):
-        raise ConfigError(f"{of}without: unknown observation {unknown[0]!r}; known: {', '.join(seen)}")
+    may = [term.name for term in (*old.terms.observations, *old.terms.more, *old.terms.terminations)]
+    if unknown := sorted(without - set(may)):
+        raise ConfigError(f"{of}without: unknown observation or termination {unknown[0]!r}; known: {', '.join(may)}")
     observed = _checked(observations, Observation, of + "observations")
     hidden = _checked(privileged, Observation, of + "privileged")
     terms = dataclasses.replace(
@@ -183,7 +184,10 @@ def task(
         observations=tuple(term for term in old.terms.observations if term.name not in without),
         more=(*(term for term in old.terms.more if term.name not in without), *observed),
         privileged=(*(term for term in old.terms.privileged if term not in observed), *hidden),
-        terminations=(*old.terms.terminations, *_checked(terminations, Termination, of + "terminations")),
+        terminations=(
+            *(term for term in old.terms.terminations if term.name not in without),
+            *_checked(terminations, Termination, of + "terminations"),
+        ),
         events=(*old.terms.events, *_checked(events, Event, of + "events")),
         randomisations=(*old.terms.randomisations, *_checked(randomisations, Randomisation, of + "randomisations")),
         renewals=(*old.terms.renewals, *_checked(renewals, Renewal, of + "renewals")),
@@ -241,16 +245,24 @@ task(
     "quadruped-walk-robust", "quadruped-walk-flat", "move at commanded velocities while being pushed",
     changes={"push.speed": (0.5, 1.0), "push.spin": PushCfg().spin}, training={"curriculum.push": (1.0, 1.2)},
 )  # fmt: skip
-task(
-    "quadruped-walk-rough", "quadruped-walk-flat", "move at commanded velocities on rough ground and slopes, unseen",
-    changes={"terrain.kinds": "rough slope_up slope_down", "terrain.difficulty": (0.0, 0.8)},
-    training={"train.iterations": 1000},
-)  # fmt: skip
-task(
-    "quadruped-walk-stairs", "quadruped-walk-flat", "move at commanded velocities up and down stairs, unseen",
-    changes={"terrain.kinds": "stairs_up stairs_down", "terrain.difficulty": (0.0, 0.6)},
-    training={"train.iterations": 1000},
-)  # fmt: skip
+# On hard ground knees and trunk touch it, and commands keep a heading: who walks in circles sees little of it
+_GROUNDS = {
+    "rough": ("on rough ground and slopes", {"terrain.kinds": "rough slope_up slope_down"}, {}),
+    "stairs": ("up and down stairs", {"terrain.kinds": "stairs_up stairs_down"}, {"terrain.step_height": (0.02, 0.22)}),
+}
+_CLIMBING: dict[str, Any] = {"physics.body_contact": True}
+_SEEING = {"scan.noise": 0.02, "scan.drift": 0.03, "scan.delay": 0.06, "scan.dropped": 0.05}
+for _name, (_where, _ground, _harder) in _GROUNDS.items():
+    task(
+        f"quadruped-walk-{_name}", "quadruped-walk-flat", f"move at commanded velocities {_where}, unseen",
+        command="heading", randomisations=(levels.change_level,), renewals=(levels.count_way,),
+        changes={**_ground, **_CLIMBING}, training={"train.iterations": 1000},
+    )  # fmt: skip
+    task(
+        f"quadruped-walk-{_name}-seen", f"quadruped-walk-{_name}", f"move at commanded velocities {_where}, seen",
+        observations=(scan.height_scan,), privileged=(scan.foot_scans,), randomisations=(scan.scan_errors,),
+        changes={**_SEEING, **_harder},
+    )  # fmt: skip
 # The 45 numbers that most trainers' policies see: no contacts, which few robots feel, but the action before
 for _walk in ("flat", "robust", "rough", "stairs"):
     task(
@@ -280,6 +292,29 @@ task(
     command="goal",
     changes={"goal.reach": 3.0},
 )
+task(
+    "quadruped-getup", "quadruped-walk-flat", "stand up from any pose within 4 s, and stay up",
+    rewards=dict.fromkeys(WALK, 0.0) | {
+        getup.level: 2.0, getup.risen: 2.0, getup.at_home: 2.0, "velocity": 1.0, "sharp": 4.0, "wide": 1.0,
+        "torque": -1e-4, "action_rate": -0.01, "joint_speed": -2e-4, "fall": -1.0,
+    },
+    without=("tilted", "sunk", "touched"), terminations=(getup.lying,),
+    randomisations=(getup.any_attitude, getup.any_joints), metrics=(getup.standing,),
+    changes={
+        "physics.body_contact": True, "max_episode_seconds": 8.0, "action_scale": 0.6,
+        "command.forward": (0.0, 0.0), "command.sideways": (0.0, 0.0), "command.turn": (0.0, 0.0),
+    },
+    training={"train.iterations": 300, "curriculum.command": (1.0, 1.0)},
+)  # fmt: skip
+task(
+    "quadruped-gaits", "quadruped-walk-flat", "move at commanded velocities in a commanded gait and posture",
+    command="gait",
+    rewards={
+        "trot": 0.0, "height": 0.0, "orientation": 0.0, "air_time": 0.0, "pose": -0.05,
+        gait.schedule: 4.0, gait.lift: -20.0, gait.posture: -20.0, gait.pitch: -2.0,
+    },
+    observations=(gait.clock_sines, gait.clock_cosines, gait.steps_asked),
+)  # fmt: skip
 _STARTS = tracking.base_in_motion, tracking.legs_in_motion
 _NEXT = tracking.next_pose, tracking.next_speeds, tracking.later_pose
 task(

@@ -24,10 +24,9 @@ def sunk(base_height, home_height, fall_height):
 
 
 @termination
-def touched(base_height, up, trunk_size, trunk_centre):
+def touched(trunk_gap):
     """A corner of the trunk touches the ground."""
-    middle = base_height + up[0] * trunk_centre[0] + up[1] * trunk_centre[1] + up[2] * trunk_centre[2]
-    return middle <= abs(up[0]) * trunk_size[0] + abs(up[1]) * trunk_size[1] + abs(up[2]) * trunk_size[2]
+    return trunk_gap <= 0.0
 
 
 FALLS = broken, tilted, sunk, touched

@@ -6,17 +6,19 @@ evaluated for each leg: rewards and metrics add up, observations follow one anot
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 from environments.contracts import Body, Mirror, Node
-from environments.quadruped.fields import LEGS, REFERENCE, VARIED_LEGS, Field
+from environments.quadruped.fields import LEGS, REFERENCE, SCANNED, VARIED_LEGS, Field
 from environments.quadruped.source import Function, compiled
 from settings import ConfigError
 
-_OF_A_LEG = {f.name for f in (*LEGS, *VARIED_LEGS)} | {f.name for f in REFERENCE if f.of_leg}
+_OF_A_LEG = {f.name for f in (*LEGS, *VARIED_LEGS)} | {f.name for f in (*REFERENCE, *SCANNED) if f.of_leg}
+_OF_A_POINT = {f.name for f in SCANNED if f.of_point}
 _OF_A_MOTION = {f.name for f in REFERENCE}
+_OF_A_SCAN = {f.name for f in SCANNED}
 SIDES = (1, 0, 3, 2)  # a leg's image in the mirror
 MIRRORS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
     "joints": (tuple(3 * leg + j for leg in SIDES for j in range(3)), (-1.0, 1.0, 1.0) * 4),
@@ -51,6 +53,11 @@ class Term:
         """Whether it is evaluated for each leg."""
         return any(name in _OF_A_LEG for name in self.function.parameters)
 
+    @property
+    def of_a_point(self) -> bool:
+        """Whether it is evaluated for each point of the scan of the ground."""
+        return any(name in _OF_A_POINT for name in self.function.parameters)
+
     def __call__(self, *values: Any) -> Any:
         """Return what it gives for one robot's fields, in the order of its parameters, options last."""
         return self.function(*values)
@@ -75,7 +82,8 @@ class Observation(Term):
 
     columns: how many, of all legs together; scale: what its numbers are multiplied by; noise: name of what bounds its
     error, drawn anew in every step; mirror: how it looks in a mirror that swaps left and right: one of MIRRORS, or a
-    Mirror; node: the part of the body that reads it, "trunk" or "legs".
+    Mirror, or of a scan "points"; node: what reads it, a part of the body, "trunk" or "legs", or an encoder of the
+    "ground"; grid: points of the scan from behind to before and from right to left, where the columns are of such.
     """
 
     columns: int = 1
@@ -83,13 +91,22 @@ class Observation(Term):
     noise: str = ""
     mirror: str | Mirror = ""
     node: str = "trunk"
+    grid: tuple[int, int] = (1, 1)
     section: ClassVar[str] = "observation"
+
+    def on_grid(self, length: int, width: int) -> "Observation":
+        """Return the same of a scan of so many points, if it is of a scan at all."""
+        return replace(self, columns=length * width, grid=(length, width)) if self.of_a_point else self
 
     def image(self) -> Mirror:
         """Return its mirror image; raise ConfigError if it is not given, or of another number of columns."""
         known = ", ".join(MIRRORS)
         if isinstance(self.mirror, Mirror):
             image = self.mirror
+        elif self.mirror == "points":
+            length, width = self.grid
+            columns = tuple(width * i + width - 1 - j for i in range(length) for j in range(width))
+            image = Mirror(columns, (1.0,) * len(columns))
         elif self.mirror in MIRRORS:
             columns, signs = MIRRORS[self.mirror]
             times = self.columns if self.mirror == "number" else 1
@@ -97,7 +114,7 @@ class Observation(Term):
         else:
             raise ConfigError(
                 f"{self.where}: expected mirror, how it looks when left and right are swapped: "
-                f"{known} or a Mirror; got {self.mirror!r}"
+                f"{known}, points or a Mirror; got {self.mirror!r}"
             )
         if sorted(image.columns) != list(range(self.columns)) or len(image.signs) != self.columns:
             raise ConfigError(
@@ -287,9 +304,27 @@ class Terms:
         return any(name in _OF_A_MOTION for term in self.every() for name in term.function.parameters)
 
     @cached_property
+    def scans(self) -> bool:
+        """Whether any term reads what is seen of the ground."""
+        return any(name in _OF_A_SCAN for term in self.every() for name in term.function.parameters)
+
+    @cached_property
+    def scans_feet(self) -> bool:
+        """Whether any term reads what the ground about the feet is."""
+        return any("foot_ground" in term.function.parameters for term in self.every())
+
+    def on_grid(self, length: int, width: int) -> "Terms":
+        """Return the same of a scan of so many points, from behind to before and from right to left."""
+        groups = {name: getattr(self, name) for name in ("observations", "privileged", "more")}
+        return replace(
+            self, **{name: tuple(term.on_grid(length, width) for term in group) for name, group in groups.items()}
+        )
+
+    @cached_property
     def kept(self) -> tuple[Field, ...]:
-        """The fields that are kept, beside KEPT: of the motion that is followed, if any, then those of terms."""
+        """The fields that are kept, beside KEPT: of the motion that is followed, of the ground, then those of terms."""
         found = {f.name: f for f in REFERENCE} if self.follows else {}
+        found |= {f.name: f for f in SCANNED} if self.scans else {}
         found |= {f.name: f for term in self.every() if isinstance(term, Update) for f in term.keeps}
         return tuple(found.values())
 
@@ -309,6 +344,7 @@ def mirror(terms: tuple[Observation, ...]) -> Mirror:
 def body(terms: Terms) -> Body:
     """Return trunk and left legs, and how the robot looks in a mirror."""
     trunk = []
+    ground = []
     legs = {0: [], 2: []}
     at = 0
     for term in terms.columns:
@@ -318,10 +354,10 @@ def body(terms: Terms) -> Body:
             size = term.columns // 4
             for leg, columns in legs.items():
                 columns += range(at + size * leg, at + size * leg + size)
-        elif term.node == "trunk":
-            trunk += range(at, at + term.columns)
+        elif term.node in ("trunk", "ground"):
+            (trunk if term.node == "trunk" else ground).extend(range(at, at + term.columns))
         else:
-            raise ConfigError(f"{term.where}: expected node trunk or legs, got {term.node!r}")
+            raise ConfigError(f"{term.where}: expected node trunk, legs or ground, got {term.node!r}")
         at += term.columns
     nodes = Node("trunk", tuple(trunk)), *(Node("leg", tuple(columns)) for columns in legs.values())
-    return Body(nodes, mirror(terms.columns), mirror(terms.privileged), ACTIONS)
+    return Body(nodes, mirror(terms.columns), mirror(terms.privileged), ACTIONS, tuple(ground))

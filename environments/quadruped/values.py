@@ -1,6 +1,7 @@
 """The numbers that a task is set by, of its configuration, its robot and its ground, by the names that terms read."""
 
 import math
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from config import QuadrupedCfg, TerrainCfg
 from environments.quadruped.terms import Command
 from physics import ImportOptions, Robot, load_robot
 from physics.contact import largest_timestep
-from physics.terrain import Terrain, curriculum
+from physics.terrain import Terrain, curriculum, from_picture
+from physics.tiles import Measures
 from settings import ConfigError, knobs, override, require_memory, sections
 
 PLATFORM = 2.0  # least side of the level middle of a tile, but at most a quarter of the tile [m]
@@ -142,6 +144,10 @@ def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str
         "torque_ratio": ratio,
         "push_level": 1.0,
         "command_level": 1.0,
+        "scan_points": cfg.scan.length * cfg.scan.width,
+        "climbs": 0.0,
+        "terrain_levels": 1 if terrain is None else terrain.spawns.shape[0],
+        "terrain_first": (0.0, 0.0) if terrain is None else tuple(terrain.spawns[0, 0, :2]),
         "terrain_low": low,
         "terrain_high": high,
     }
@@ -152,13 +158,21 @@ def make_terrain(cfg: TerrainCfg) -> Terrain | None:
     kinds = cfg.kinds.replace(",", " ").split()
     if kinds == ["flat"]:
         return None
+    if len(kinds) == 1 and pathlib.Path(kinds[0]).suffix:
+        try:
+            return from_picture(kinds[0], cfg.relief, cfg.cell, cfg.tile)
+        except ValueError as error:
+            raise ConfigError(f"terrain.{error}") from None
+        except OSError as error:
+            raise ConfigError(f"terrain.kinds: {kinds[0]}: {error.strerror or 'expected a picture'}") from None
     cells = (cfg.levels * cfg.tile + 2 * BORDER) * (len(kinds) * cfg.tile + 2 * BORDER) / cfg.cell**2
     require_memory(40.0 * cells, "terrain.levels, terrain.tile and terrain.cell")
     try:
         border = cfg.cell * math.ceil(BORDER / cfg.cell - 1e-6)
         return curriculum(
-            cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty, min(PLATFORM, cfg.tile / 4), border
-        )
+            cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty, min(PLATFORM, cfg.tile / 4), border,
+            Measures(cfg.step_height, cfg.tread, cfg.slope),
+        )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"terrain.{error}") from None
 

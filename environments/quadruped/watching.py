@@ -17,6 +17,7 @@ from physics.jit import LANES
 PUSH_SHOWN = 0.4  # how long view() gives a push [s]
 HUD_TERMS = 3  # of the reward that a picture tells, the largest
 FRONT = 1.0  # how far before a terrain [m]
+MOVING = "velocity", "heading", "gait", "goal", "pose"  # kinds of command that ask for a velocity
 HELD = 1e9  # a time that does not come [s]
 GOAL_HELD = 10.0  # how long a goal that was set stays, at least [s]
 
@@ -26,6 +27,7 @@ class WatchedEnv(ABEnv):
 
     cfg: QuadrupedCfg
     engine: PhysicsEngine
+    points: np.ndarray  # where the ground is seen, (points, 2), heading frame [m]
 
     def heading_velocity(self) -> np.ndarray:
         """Return forward and sideways velocity, heading frame [m/s], and yaw rate [rad/s], (N, 3), as commands do."""
@@ -55,7 +57,7 @@ class WatchedEnv(ABEnv):
 
     def steer(self, robot: int, shares: Sequence[float] | None) -> bool:
         """Hold a robot's command; return whether it has one; see ABEnv."""
-        if self.cfg.command.kind != "velocity":
+        if self.cfg.command.kind not in ("velocity", "heading", "gait"):
             return False
         if shares is None:
             self._change("command_in", [robot], 0.0)
@@ -64,6 +66,8 @@ class WatchedEnv(ABEnv):
         ranges = cfg.forward, cfg.sideways, cfg.turn
         command = [x * high if x > 0 else -x * low + 0.0 for x, (low, high) in zip(shares, ranges, strict=True)]
         self._change("command", [robot], command)
+        if self.cfg.command.kind == "heading":
+            self._change("faces", [robot], 0.0)
         self._change("age", [robot], 0.0)  # no time runs out
         self._change("command_in", [robot], HELD)
         return True
@@ -124,11 +128,22 @@ class WatchedEnv(ABEnv):
         torque, limit = self.engine.motor_torques()
         return {
             "com": com,
-            "command": self.field("command")[robot] if self.cfg.command.kind in ("velocity", "goal", "pose") else None,
+            "command": self.field("command")[robot] if self.cfg.command.kind in MOVING else None,
             "velocity": self.heading_velocity()[robot],
             "torque": (torque / np.maximum(limit, 1e-9))[robot],
             "rewards": {name: float(term[robot]) / self.cfg.ctrl_dt for name, term in self.reward_terms().items()},
+            "scan": self._seen(robot) if self.terms.scans else None,
         }
+
+    def _seen(self, robot: int) -> np.ndarray:
+        """Return the points (points, 3) of the ground that a robot sees, where it believes them to be [m, world]."""
+        state = self.engine.get_state()
+        w, x, y, z = state.base_quaternion[robot].astype(float)
+        heading = math.atan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
+        c, s = math.cos(heading), math.sin(heading)
+        base = state.base_position[robot]
+        places = base[:2] + self.points @ np.array([[c, s], [-s, c]])
+        return np.column_stack([places, self.field("scanned")[robot] + (base[2] - self.robot.home_height)])
 
     def hud(self, robot: int = 0) -> tuple[tuple[str, str], ...]:
         """Return what a picture tells of a robot; see ABEnv."""
@@ -142,7 +157,7 @@ class WatchedEnv(ABEnv):
         }
         if kind == "stay":
             rows = {"goal distance": f"{100 * errors['goal_distance']:.1f} cm", "speed": f"{errors['speed']:.2f} m/s"}
-        elif kind == "velocity":
+        elif kind in ("velocity", "heading", "gait"):
             rows = moves | {"velocity error": f"{errors['velocity_error']:.2f} m/s"}
         elif kind in ("goal", "pose"):
             rows = {"goal distance": f"{errors['goal_distance']:.2f} m", "goals reached": str(view["goals"])} | moves
@@ -182,7 +197,7 @@ class WatchedEnv(ABEnv):
             "goal": goal if kind in ("stay", "goal", "pose") else None,
             "push": np.where(self.field("push_age") < PUSH_SHOWN, push, 0.0),
             "last_push": push,
-            "command": self.field("command") if kind in ("velocity", "goal", "pose") else None,
+            "command": self.field("command") if kind in MOVING else None,
             "velocity": self.heading_velocity(),
             "goals": self.field("goals")[:, 0].astype(int),
             "ghost": self._followed() if self.terms.follows else None,

@@ -1,5 +1,5 @@
 """What robots can be asked for, a module each."""
 
-from environments.quadruped.commands import stay, velocity, goal, pose, motion  # in this order  # isort: skip
+from environments.quadruped.commands import stay, velocity, goal, pose, motion, gait  # in this order  # isort: skip
 
-__all__ = ["goal", "motion", "pose", "stay", "velocity"]
+__all__ = ["gait", "goal", "motion", "pose", "stay", "velocity"]

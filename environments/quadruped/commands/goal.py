@@ -27,16 +27,14 @@ def arrive(goal_offset, goal_in, goals, command_reached):
 
 
 @renewal(sets=("goal", "goal_in"), due="goal_in")
-def next_goal(com, position, cell, feet, base_height, home_height, key, command_distance, terrain_low, terrain_high):
+def next_goal(com, position, cell, feet, com_rise, home_height, key, command_distance, terrain_low, terrain_high):
     """A new goal about the middle of the feet."""
     start = position[0] + feet[0], position[1] + feet[1]
     low, high = (
         (terrain_low[0] - cell[0], terrain_low[1] - cell[1]),
         (terrain_high[0] - cell[0], terrain_high[1] - cell[1]),
     )
-    return place(
-        key, start, com[2], base_height, home_height, command_distance[0], command_distance[1], 0.0, low, high
-    ), ANYTIME
+    return place(key, start, com_rise, home_height, command_distance[0], command_distance[1], 0.0, low, high), ANYTIME
 
 
 @renewal(sets=("command",))

@@ -17,13 +17,13 @@ def within(start, move, low, high):
     return kept if (kept == there) | (abs(kept - start) >= abs(other - start)) else other
 
 
-def place(key, start, com_z, base_height, home_height, near, far, span, low, high):
+def place(key, start, com_rise, home_height, near, far, span, low, high):
     """Return a goal (3) between near and far of a place (2), uniform by radius squared, at the home height, +- span."""
     s, c = sincos(uniform(key, 0, 0.0, 6.2831853))
     distance = near + (far - near) * math.sqrt(uniform(key, 1, 0.0, 1.0))
     x, y = within(start[0], distance * c, low[0], high[0]), within(start[1], distance * s, low[1], high[1])
     # the centre of mass of the home pose lies as much below the base origin as it does now, nearly
-    return x, y, home_height + com_z - base_height + uniform(key, 2, -span, span)
+    return x, y, home_height + com_rise + uniform(key, 2, -span, span)
 
 
 def heading_offset(goal_offset, ahead):

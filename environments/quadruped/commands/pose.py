@@ -20,7 +20,7 @@ ARRIVING = {"at_goal": (0.5, math.inf)}  # what counts as learnt: share of time
 
 @renewal(sets=("goal", "heading", "met", "goal_in"), due="goal_in")
 def next_pose(
-    com, position, cell, feet, base_height, home_height, key, command_distance, goal_interval, terrain_low, terrain_high
+    com, position, cell, feet, com_rise, home_height, key, command_distance, goal_interval, terrain_low, terrain_high
 ):
     """A new place and heading when the time for the last is over."""
     start = position[0] + feet[0], position[1] + feet[1]
@@ -28,7 +28,7 @@ def next_pose(
         (terrain_low[0] - cell[0], terrain_low[1] - cell[1]),
         (terrain_high[0] - cell[0], terrain_high[1] - cell[1]),
     )
-    new = place(key, start, com[2], base_height, home_height, command_distance[0], command_distance[1], 0.0, low, high)
+    new = place(key, start, com_rise, home_height, command_distance[0], command_distance[1], 0.0, low, high)
     s, c = sincos(uniform(key, 4, -3.1415927, 3.1415927))
     return new, (c, s), 0.0, uniform(key, 3, goal_interval[0], goal_interval[1])
 

@@ -12,7 +12,7 @@ def goal_nearby(
     position,
     cell,
     feet,
-    base_height,
+    com_rise,
     home_height,
     key,
     goal_radius,
@@ -27,7 +27,7 @@ def goal_nearby(
         (terrain_low[0] - cell[0], terrain_low[1] - cell[1]),
         (terrain_high[0] - cell[0], terrain_high[1] - cell[1]),
     )
-    new = place(key, start, com[2], base_height, home_height, 0.0, goal_radius, goal_height, low, high)
+    new = place(key, start, com_rise, home_height, 0.0, goal_radius, goal_height, low, high)
     return new, uniform(key, 3, goal_interval[0], goal_interval[1])
 
 

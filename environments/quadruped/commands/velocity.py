@@ -1,10 +1,12 @@
-"""The command to move at a velocity, which is drawn anew now and then."""
+"""The commands to move at a velocity, which is drawn anew now and then, and to keep a heading meanwhile."""
 
 import math
 
-from environments.quadruped.commands.places import speed
+from environments.quadruped.commands.places import angle_to, speed
+from environments.quadruped.fields import Field
 from environments.quadruped.terms import command, metric, observation, renewal
 from physics.random import uniform
+from physics.spatial import sincos
 
 COMMAND_SCALE = 2.0  # of a commanded velocity in the observation; its yaw rate is as it is
 WALKING = {
@@ -37,6 +39,23 @@ def draw_velocity(
     )
 
 
+@renewal(
+    sets=("heading", "faces"), due="command_in", keeps=Field("faces", 1, "1", "1 while a heading is to be kept", 0.0)
+)
+def draw_heading(key, command_heading):
+    """A heading to keep with the next velocity, for a share of them."""
+    s, c = sincos(uniform(key, 0, -3.1415927, 3.1415927))
+    return (c, s), 1.0 if uniform(key, 1, 0.0, 1.0) < command_heading else 0.0
+
+
+@renewal(sets=("command",))
+def face(command, ahead, heading, faces, moving, command_gain, command_turn, command_level):
+    """A yaw rate towards the heading that is to be kept, in proportion to the angle left, while the robot moves."""
+    turn = command_gain * angle_to(ahead, heading[0], heading[1])
+    turn = min(max(turn, command_level * command_turn[0]), command_level * command_turn[1])
+    return command[0], command[1], turn if faces * moving > 0.0 else command[2]
+
+
 @observation(columns=3, mirror="command")
 def velocity_asked(command):
     """Commanded velocity, forward and to the left [m/s] x 2, and yaw rate [rad/s]."""
@@ -56,4 +75,6 @@ def yaw_rate_error(heading_velocity, command):
     return abs(heading_velocity[2] - command[2])
 
 
-velocity = command("velocity", [draw_velocity], velocity_asked, [velocity_error, yaw_rate_error, speed], WALKING)
+METRICS = velocity_error, yaw_rate_error, speed
+velocity = command("velocity", [draw_velocity], velocity_asked, METRICS, WALKING)
+heading = command("heading", [draw_heading, draw_velocity, face], velocity_asked, METRICS, WALKING)
