@@ -15,7 +15,7 @@ from environments.quadruped.terms import command, metric, observation, renewal, 
 from physics.random import uniform
 from physics.spatial import sincos
 
-PHASE = Field("phase", 1, "turns", "of the gait")
+PHASE = Field("phase", 1, "turns", "of the gait", 0.0)
 CLOCKS = Field("clocks", 4, "turns", "of each leg: the phase of the gait and the leg's share of a turn, from 0 to 1")
 SHARES = Field("clock_shares", 4, "turns", "by how much of a turn each leg is ahead of the gait")
 STEPS = Field(
