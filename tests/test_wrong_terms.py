@@ -82,7 +82,13 @@ def test_weights_and_terms_belong_together():
     says(r"expected functions under @termination, got reward good", task, unique(), FLAT, terminations=[good])
     says(r"reward good .*: expected a number as its weight, got '1'", task, unique(), FLAT, rewards={good: "1"})
     says(r"unknown base 'walk'", task, unique(), "walk")
-    says(r"without: unknown observation or termination 'wings'; known: joint_angles", task, unique(), FLAT, without=["wings"])
+    says(
+        r"without: unknown observation or termination 'wings'; known: joint_angles",
+        task,
+        unique(),
+        FLAT,
+        without=["wings"],
+    )
     says(r"expected a new name", task, FLAT, FLAT)
 
     @reward
