@@ -246,7 +246,7 @@ class TerrainCfg(Section):
     levels: int = knob(10, "tiles along x", low=1, high=100)
     difficulty: Pair = knob((0.0, 1.0), "of the first and the last level", "1", low=0.0, high=1.0)
     step_height: Pair = knob((0.01, 0.18), "of stairs at difficulty 0 and 1", "m", low=0.0, high=1.0)
-    tread: Pair = knob((0.3, 0.3), "of stairs, from riser to riser, at difficulty 0 and 1", "m", low=0.05, high=5.0)
+    tread: Pair = knob((0.3, 0.3), "of stairs, from riser to riser, at difficulty 1 and 0", "m", low=0.05, high=5.0)
     slope: Pair = knob((0.02, 0.45), "angle of slopes at difficulty 0 and 1", "rad", low=0.0, high=1.2)
     relief: float = knob(1.0, "height of white, of a picture's ground", "m", low=-100.0, high=100.0)
     tile: float = knob(8.0, "side of a tile", "m", low=2.0, high=100.0)

@@ -1,4 +1,4 @@
-"""Walking on hard ground, seen and unseen: what survives stairs and rough ground that no robot has trained on.
+"""Walking on hard ground, seen and unseen: what survives where stairs and slopes are as steep everywhere.
 
     python -m benchmarks.terrain [--case NAME ...] [--seeds 3] [--shipped] [--simulator mujoco] [--json] [--quick]
 

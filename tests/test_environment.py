@@ -90,6 +90,8 @@ def test_overrides_arrive_nested_or_dotted():
         ({"terrain.kinds": ""}, "terrain.kinds: expected names among"),
         ({"terrain.kinds": "rough", "terrain.cell": 0.3}, "terrain.cell: expected"),
         ({"terrain.kinds": "rough", "terrain.tile": 8.1}, "terrain.tile: expected"),
+        ({"terrain.kinds": "no such map.png"}, r"terrain.kinds: no such map.png: No such file or directory"),
+        ({"terrain.kinds": f"{__file__}"}, r"terrain.kinds: .*\.py: expected a picture"),
     ],
 )
 def test_wrong_overrides_are_named(changes, named):

@@ -1,10 +1,19 @@
 """Terrain levels: who goes up, who goes down, where they start then, and that evaluations stay where they are."""
 
+import io
+
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from rich.console import Console
 from walking import ALIKE
 
+from entity import Creature
 from environments import registry
+from settings import override
+from training.display import Display
+from training.engine import TrainingEngine
 
 STAIRS = "quadruped-walk-stairs"
 LEVELS = 6
@@ -168,6 +177,53 @@ def test_flat_ground_has_no_levels():
     flat.climb()
     flat.init_state(0)
     assert not any(name.startswith("level") for name in flat.statistics())
+
+
+def test_treads_narrow_and_risers_grow_with_difficulty():
+    env = stairs(4, **{"terrain.step_height": (0.05, 0.2), "terrain.tread": (0.2, 0.5)})
+    up = env.cfg.terrain.kinds.split().index("stairs_up")
+    for level, (step, tread) in {0: (0.05, 0.5), LEVELS - 1: (0.2, 0.2)}.items():
+        x, y, low = env.terrain.spawns[level, up]
+        heights = env.terrain.height(x + np.arange(1.0, 4.01, 0.1), y) - low
+        rises = np.flatnonzero(np.diff(heights) > 0.5 * step)
+        np.testing.assert_allclose(np.diff(heights)[rises], step, atol=1e-5)
+        np.testing.assert_allclose(np.diff(rises) * 0.1, tread, atol=1e-9)
+
+
+def test_robots_walk_on_a_picture_s_ground(tmp_path):
+    white = np.zeros((161, 241), np.uint8)
+    white[:, 121:] = 255
+    Image.fromarray(white).save(tmp_path / "my map.png")
+    env = stairs(12, **{"terrain.kinds": str(tmp_path / "my map.png"), "terrain.relief": 0.5})
+    env.climb()
+    env.init_state(0)
+    spawn = env.field("spawn")
+    assert len(np.unique(spawn, axis=0)) == 6
+    place = env.engine.get_state().base_position
+    low = place[place[:, 0] < -1.0, 2]
+    high = place[place[:, 0] > 1.0, 2]
+    assert len(low) == len(high) == 4
+    np.testing.assert_allclose(high - low.mean(), 0.5, atol=0.05)
+    # half a tile away there is but one level to go to
+    end(env, away=5.0, asked=6.0, gone=6.0, falls=False)
+    assert not env.field("level").any()
+
+
+def test_trainings_tell_on_which_levels_robots_are():
+    cfg = registry.default_rl_cfg(STAIRS)
+    cfg = override(cfg, {"train.num_envs": 32, "ppo.rollout": 2, "terrain.levels": 4, "train.precision": "float32"})
+    env = registry.make(STAIRS, num_envs=32, cfg=cfg.env)
+    engine = TrainingEngine(env, Creature(env, cfg.network, cfg.world_model), cfg, torch.device("cpu"), 1)
+    engine.warm_up()
+    metrics = engine.iterate()
+    shares = [metrics[f"level_{k}"] for k in range(4)]
+    assert sum(shares) == pytest.approx(1.0)
+    assert metrics["level"] == pytest.approx(sum(k * x for k, x in enumerate(shares)))
+    display = Display(1, Console(file=io.StringIO()))
+    display.update(metrics)
+    (row,) = (text for label, text in display.rows() if label == "level")
+    assert row.startswith("1.5 of 3 ")
+    assert row[-4:] == "\u2588" * 4  # as many on each
 
 
 def test_headings_are_kept_by_turning_to_them():

@@ -69,27 +69,27 @@ def test_who_stands_stays():
 def test_legs_keep_the_time_of_their_gait():
     env = make(GAITS, 256, {"command.interval": (100.0, 200.0)})
     env.init_state(0)
-    shares = env.field("clock_shares")
+    shares = env.field("phase_offsets")
     found = [[np.allclose(row, kind) for kind in KINDS.values()].index(True) for row in shares]
     assert np.bincount(found, minlength=4).min() > 40
-    steps = env.field("steps")
+    steps = env.field("gait_parameters")
     cfg = env.cfg.command
     for k, (low, high) in enumerate((cfg.frequency, cfg.lift, cfg.rise, cfg.pitch)):
         assert low <= steps[:, k].min() < low + 0.05 * (high - low)
         assert high - 0.05 * (high - low) < steps[:, k].max() <= high
-    before = env.field("phase")[:, 0].copy()
+    before = env.field("gait_phase")[:, 0].copy()
     state = env.step(np.zeros((256, 12), np.float32))
     going = ~state.done
-    turned = (env.field("phase")[:, 0] - before) % 1.0
+    turned = (env.field("gait_phase")[:, 0] - before) % 1.0
     np.testing.assert_allclose(turned[going], 0.02 * steps[going, 0], atol=1e-5)
-    clocks = env.field("clocks")
-    off = (clocks - env.field("phase") - env.field("clock_shares")) % 1.0
+    clocks = env.field("leg_phases")
+    off = (clocks - env.field("gait_phase") - env.field("phase_offsets")) % 1.0
     np.testing.assert_allclose(np.minimum(off, 1.0 - off), 0.0, atol=1e-5)
     angle = 2 * np.pi * clocks
-    for name, wave in (("clock_sines", np.sin), ("clock_cosines", np.cos)):
+    for name, wave in (("phase_sines", np.sin), ("phase_cosines", np.cos)):
         np.testing.assert_allclose(state.obs[:, env.columns(name)], wave(angle), atol=1e-4)
     np.testing.assert_allclose(
-        state.obs[:, env.columns("steps_asked")], env.field("steps") * [0.25, 10.0, 10.0, 1.0], atol=1e-4
+        state.obs[:, env.columns("gait_asked")], env.field("gait_parameters") * [0.25, 10.0, 10.0, 1.0], atol=1e-4
     )
 
 
@@ -100,7 +100,7 @@ def test_gaits_are_rewarded_for_feet_that_keep_time():
     going = ~state.done
     feet = np.linalg.norm(env.engine.get_state().foot_contact_force, axis=2) > 1.0
     moves = np.abs(env.field("command")).max(1) > 0
-    should = (env.field("clocks") < 0.5) | ~moves[:, None]
+    should = (env.field("leg_phases") < 0.5) | ~moves[:, None]
     share = (feet == should).mean(1)
     np.testing.assert_allclose(env.errors()["gait_agreement"], share, atol=1e-5)
     assert share[going].std() > 0.1

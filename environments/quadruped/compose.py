@@ -4,11 +4,7 @@ A module is named by its text and by the sources of its terms and lies beside Nu
 compiled of it. Terms that read the same field load it again, from the first-level cache.
 """
 
-import hashlib
-import importlib.util
 import itertools
-import pathlib
-import sys
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +14,7 @@ import numba
 import numpy as np
 
 from environments.quadruped.fields import BODY, DERIVED, KEPT, LEGS, MEASURED, SHARED, VARIED, VARIED_LEGS, K, M
-from environments.quadruped.source import Function, reason
+from environments.quadruped.source import Function, module, reason
 from environments.quadruped.terms import (
     Event,
     Observation,
@@ -46,6 +42,19 @@ STAGES = {
     "reward": ("terms", "sums", "count"),
     "metrics": ("out", "first", "count"),
 }
+
+
+HEAD = """import numpy as np
+
+from environments.quadruped.source import certain
+from environments.quadruped.fields import K
+from environments.quadruped.step import foot_forces, foot_place, friction_ratio, joint_reading, trunk_mass_ratio
+from physics import constants as C
+from physics import layout as L
+from physics.jit import LANES, real, stage
+from physics.leg import constant3
+from physics.random import errors3, mix, robot_key
+"""
 
 
 @dataclass
@@ -401,7 +410,7 @@ class Composer:
             lines = write[name]() or ["pass"]
             signature = ", ".join(("task", "work", "extra", "settings", "model", *more))
             text = "\n".join([f"@stage\ndef {name}({signature}):", *("    " + line for line in lines), ""])
-            stages[name] = getattr(self.module(name, text), name)
+            stages[name] = getattr(module(name, f"{HEAD}\n{text}", self.imports), name)
             self.stage_terms[name] = [
                 term for term in t.every() if any(f is term.function for f in self.imports.values())
             ]
@@ -470,37 +479,3 @@ class Composer:
                     what = f"number{'s' * (wanted > 1)}{' of each leg' * term.of_a_leg}"
                     return ConfigError(f"{term.where}: expected {wanted} {what}, got {got}")
         return ConfigError(f"{stage}: {reason(error)}")
-
-    def module(self, stage: str, text: str) -> Any:
-        """Return the module of a stage, named by its text and by the files of the functions in it."""
-        called = [f"# {name}: {f.plain.__module__}.{f.plain.__qualname__}" for name, f in self.imports.items()]
-        about = f'"""The stage {stage}, written by {__name__}, which puts in the functions that it calls."""'
-        text = "\n".join([about, "", *called, HEAD, "", text])
-        sources = hashlib.sha256(text.encode())
-        for function in self.imports.values():
-            sources.update(function.identity)
-        name = f"foal_{stage}_{sources.hexdigest()[:12]}"
-        path = pathlib.Path(numba.config.CACHE_DIR) / "composed" / f"{name}.py"
-        if name not in sys.modules:
-            if not path.exists() or path.read_text() != text:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text)
-            spec = importlib.util.spec_from_file_location(name, path)
-            made = importlib.util.module_from_spec(spec)
-            vars(made).update({name: function.inline for name, function in self.imports.items()})
-            spec.loader.exec_module(made)
-            sys.modules[name] = made
-        return sys.modules[name]
-
-
-HEAD = """import numpy as np
-
-from environments.quadruped.source import certain
-from environments.quadruped.fields import K
-from environments.quadruped.step import foot_forces, foot_place, friction_ratio, joint_reading, trunk_mass_ratio
-from physics import constants as C
-from physics import layout as L
-from physics.jit import LANES, real, stage
-from physics.leg import constant3
-from physics.random import errors3, mix, robot_key
-"""

@@ -3,7 +3,8 @@
 After Rudin et al., 2022, "Learning to walk in minutes using massively parallel deep reinforcement learning", which asks
 for half of a tile to go up, and for half of the way that was commanded not to go down. Here an episode is over once its
 tile is left, so that going up takes a few seconds, not twenty, and who fails before the ground gets hard stays: robots
-that cannot walk yet would all end on the first level (of stairs, 18 cm were reached after a half of the env steps).
+that cannot walk yet would all end on the first level. On seen stairs the mean level was 4.3 after 4.2 M env steps, and
+2.0 without both.
 """
 
 import math

@@ -193,22 +193,24 @@ def footing(work, extra, base, terrain):
     cells = per_metre(terrain)
     size, centre = constant3(base, C.TRUNK_SIZE), constant3(base, C.TRUNK_CENTRE)
     for lane in range(LANES):
+        up = load3(work, L.ROTATION + 6, lane)
+        reach = abs(up[0]) * size[0] + abs(up[1]) * size[1] + abs(up[2]) * size[2]
         extra[M.footing * LANES + lane] = real(0.0)
-        extra[M.trunk_gap * LANES + lane] = real(1e3)
-    for corner in range(4):
-        x = centre[0] + (size[0] if corner & 1 else -size[0])
-        y = centre[1] + (size[1] if corner & 2 else -size[1])
-        if terrain is not None:
+        extra[M.trunk_gap * LANES + lane] = work[(L.POSITION + 2) * LANES + lane] + dot(up, centre) - reach
+    if terrain is not None:
+        for corner in range(4):
+            x = centre[0] + (size[0] if corner & 1 else -size[0])
+            y = centre[1] + (size[1] if corner & 2 else -size[1])
             for lane in range(LANES):
                 find_patch(terrain[1][0], cells, work, L.PATCH, lane, lower(work, lane, (x, y, centre[2]), size[2]))
             look_up(terrain[0], np.uint32(terrain[1][0][0]), work, L.PATCH)
-        for lane in range(LANES):
-            height = patch_height(work, terrain, lane)
-            up = load3(work, L.ROTATION + 6, lane)
-            rise = work[(L.POSITION + 2) * LANES + lane] + dot(up, lower(work, lane, (x, y, centre[2]), size[2]))
-            i = M.trunk_gap * LANES + lane
-            extra[M.footing * LANES + lane] += real(0.25) * height
-            extra[i] = min(extra[i], rise - height)
+            for lane in range(LANES):
+                height = patch_height(work, terrain, lane)
+                up = load3(work, L.ROTATION + 6, lane)
+                rise = work[(L.POSITION + 2) * LANES + lane] + dot(up, lower(work, lane, (x, y, centre[2]), size[2]))
+                i = M.trunk_gap * LANES + lane
+                extra[M.footing * LANES + lane] += real(0.25) * height
+                extra[i] = rise - height if corner == 0 else min(extra[i], rise - height)
 
 
 @inline

@@ -6,10 +6,13 @@ become ``real`` here, and plain helper functions that it calls are compiled alik
 """
 
 import ast
+import hashlib
+import importlib.util
 import inspect
 import math
 import pathlib
 import re
+import sys
 import textwrap
 import types
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
+import numba
 import numpy as np
 from numba import types as numba_types
 from numba.core.errors import TypingError
@@ -241,3 +245,25 @@ def reason(error: Exception) -> str:
     place = re.search(r'^File "[^"]*", line (\d+):', text, re.MULTILINE)
     where = f" (line {place[1]})" if place else ""
     return f"cannot be compiled: {lines[0] if lines else type(error).__name__}{where}"
+
+
+def module(stage: str, text: str, imports: dict[str, Function]) -> Any:
+    """Return the module of a stage, named by its text and by the files of the functions in it, by their names there."""
+    called = [f"# {name}: {f.plain.__module__}.{f.plain.__qualname__}" for name, f in imports.items()]
+    about = f'"""The stage {stage}, composed of terms; {__name__} puts in the functions that it calls."""'
+    text = "\n".join([about, "", *called, text])
+    sources = hashlib.sha256(text.encode())
+    for function in imports.values():
+        sources.update(function.identity)
+    name = f"foal_{stage}_{sources.hexdigest()[:12]}"
+    path = pathlib.Path(numba.config.CACHE_DIR) / "composed" / f"{name}.py"
+    if name not in sys.modules:
+        if not path.exists() or path.read_text() != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        spec = importlib.util.spec_from_file_location(name, path)
+        made = importlib.util.module_from_spec(spec)
+        vars(made).update({name: function.inline for name, function in imports.items()})
+        spec.loader.exec_module(made)
+        sys.modules[name] = made
+    return sys.modules[name]

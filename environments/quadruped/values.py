@@ -158,20 +158,20 @@ def make_terrain(cfg: TerrainCfg) -> Terrain | None:
     kinds = cfg.kinds.replace(",", " ").split()
     if kinds == ["flat"]:
         return None
-    if len(kinds) == 1 and pathlib.Path(kinds[0]).suffix:
+    if pathlib.Path(cfg.kinds).suffix:
         try:
-            return from_picture(kinds[0], cfg.relief, cfg.cell, cfg.tile)
+            return from_picture(cfg.kinds, cfg.relief, cfg.cell, cfg.tile)
         except ValueError as error:
             raise ConfigError(f"terrain.{error}") from None
         except OSError as error:
-            raise ConfigError(f"terrain.kinds: {kinds[0]}: {error.strerror or 'expected a picture'}") from None
+            raise ConfigError(f"terrain.kinds: {cfg.kinds}: {error.strerror or 'expected a picture'}") from None
     cells = (cfg.levels * cfg.tile + 2 * BORDER) * (len(kinds) * cfg.tile + 2 * BORDER) / cfg.cell**2
     require_memory(40.0 * cells, "terrain.levels, terrain.tile and terrain.cell")
     try:
         border = cfg.cell * math.ceil(BORDER / cfg.cell - 1e-6)
         return curriculum(
             cfg.levels, kinds, cfg.tile, cfg.cell, cfg.seed, cfg.difficulty, min(PLATFORM, cfg.tile / 4), border,
-            Measures(cfg.step_height, cfg.tread, cfg.slope),
+            Measures(cfg.step_height, cfg.tread[::-1], cfg.slope),
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"terrain.{error}") from None

@@ -1,8 +1,8 @@
 """The command to move at a velocity in a gait: which feet step together, how often, how high, on what posture.
 
 After Margolis and Agrawal, 2022, "Walk these ways: tuning robot control for generalization with multiplicity of
-behavior". A leg's clock is the phase of the gait, in turns, and the leg's share of a turn: its foot should be on the
-ground for the first half of it and in the air for the second.
+behavior". A leg's phase is that of the gait and an offset of its own, in turns: its foot should be on the ground for
+the first half of a turn and in the air for the second.
 """
 
 import math
@@ -15,22 +15,22 @@ from environments.quadruped.terms import command, metric, observation, renewal, 
 from physics.random import uniform
 from physics.spatial import sincos
 
-PHASE = Field("phase", 1, "turns", "of the gait", 0.0)
-CLOCKS = Field("clocks", 4, "turns", "of each leg: the phase of the gait and the leg's share of a turn, from 0 to 1")
-SHARES = Field("clock_shares", 4, "turns", "by how much of a turn each leg is ahead of the gait")
-STEPS = Field(
-    "steps", 4, "Hz, m, m, rad", "how often and how high to step, how much higher to hold the base, and pitch"
+PHASE = Field("gait_phase", 1, "turns", "of the gait", 0.0)
+LEG_PHASES = Field("leg_phases", 4, "turns", "phase of each leg, from 0 to 1")
+OFFSETS = Field("phase_offsets", 4, "turns", "how far each leg is ahead of the gait")
+PARAMETERS = Field(
+    "gait_parameters", 4, "Hz, m, m, rad", "how often and how high to step, how much higher to hold the base, and pitch"
 )
 TURN = 6.2831853
 
 
-@renewal(sets=("clock_shares", "steps"), due="command_in", keeps=(SHARES, STEPS))
+@renewal(sets=("phase_offsets", "gait_parameters"), due="command_in", keeps=(OFFSETS, PARAMETERS))
 def draw_gait(key, command_frequency, command_lift, command_rise, command_pitch):
     """A trot, a pace, a bound or a pronk to go on with: diagonal, lateral, fore and hind, or all feet together."""
     kind = uniform(key, 0, 0.0, 4.0)
     trot, pace, bound = kind < 1.0, (kind >= 1.0) & (kind < 2.0), (kind >= 2.0) & (kind < 3.0)
-    shares = 0.0, 0.5 if trot | pace else 0.0, 0.5 if trot | bound else 0.0, 0.5 if pace | bound else 0.0
-    return shares, (
+    offsets = 0.0, 0.5 if trot | pace else 0.0, 0.5 if trot | bound else 0.0, 0.5 if pace | bound else 0.0
+    return offsets, (
         uniform(key, 1, command_frequency[0], command_frequency[1]),
         uniform(key, 2, command_lift[0], command_lift[1]),
         uniform(key, 3, command_rise[0], command_rise[1]),
@@ -38,86 +38,86 @@ def draw_gait(key, command_frequency, command_lift, command_rise, command_pitch)
     )
 
 
-@renewal(sets=("phase", "clocks"), keeps=(PHASE, CLOCKS))
-def tick(phase, steps, clock_shares, ctrl_dt):
+@renewal(sets=("gait_phase", "leg_phases"), keeps=(PHASE, LEG_PHASES))
+def tick(gait_phase, gait_parameters, phase_offsets, ctrl_dt):
     """Where in its step each leg is at this instant."""
-    now = phase + steps[0] * ctrl_dt
+    now = gait_phase + gait_parameters[0] * ctrl_dt
     now = now - np.floor(now)
-    a, b, c, d = clock_shares
-    return now, (now + a - np.floor(now + a), now + b - np.floor(now + b), now + c - np.floor(now + c),
-                 now + d - np.floor(now + d))  # fmt: skip
+    a, b, c, d = now + phase_offsets[0], now + phase_offsets[1], now + phase_offsets[2], now + phase_offsets[3]
+    return now, (a - np.floor(a), b - np.floor(b), c - np.floor(c), d - np.floor(d))
 
 
-@observation(columns=4, mirror="feet", node="legs")
-def clock_sines(clocks):
-    """Sine of each leg's clock."""
-    a, _ = sincos(TURN * clocks[0])
-    b, _ = sincos(TURN * clocks[1])
-    c, _ = sincos(TURN * clocks[2])
-    d, _ = sincos(TURN * clocks[3])
+def waves(leg_phases, ahead):
+    """Return the sine of each leg's phase, so much of a turn ahead."""
+    a, _ = sincos(TURN * (leg_phases[0] + ahead))
+    b, _ = sincos(TURN * (leg_phases[1] + ahead))
+    c, _ = sincos(TURN * (leg_phases[2] + ahead))
+    d, _ = sincos(TURN * (leg_phases[3] + ahead))
     return a, b, c, d
 
 
 @observation(columns=4, mirror="feet", node="legs")
-def clock_cosines(clocks):
-    """Cosine of each leg's clock."""
-    _, a = sincos(TURN * clocks[0])
-    _, b = sincos(TURN * clocks[1])
-    _, c = sincos(TURN * clocks[2])
-    _, d = sincos(TURN * clocks[3])
-    return a, b, c, d
+def phase_sines(leg_phases):
+    """Sine of each leg's phase."""
+    return waves(leg_phases, 0.0)
+
+
+@observation(columns=4, mirror="feet", node="legs")
+def phase_cosines(leg_phases):
+    """Cosine of each leg's phase."""
+    return waves(leg_phases, 0.25)
 
 
 @observation(columns=4, mirror="number")
-def steps_asked(steps):
+def gait_asked(gait_parameters):
     """How often to step [Hz] / 4, how high [m] x 10, how much higher to hold the base [m] x 10, and its pitch [rad]."""
-    return 0.25 * steps[0], 10.0 * steps[1], 10.0 * steps[2], steps[3]
+    return 0.25 * gait_parameters[0], 10.0 * gait_parameters[1], 10.0 * gait_parameters[2], gait_parameters[3]
 
 
-def agreement(on_ground, clocks, moving):
-    """Return the share of feet that are on the ground as their clocks say; all should be, of a robot that stands."""
+def agreement(on_ground, leg_phases, moving):
+    """Return the share of feet that are on the ground as their phases say; all should be, of a robot that stands."""
     total = 0.0
     for leg in range(4):
-        down = 1.0 if (clocks[leg] < 0.5) | (moving < 0.5) else 0.0
+        down = 1.0 if (leg_phases[leg] < 0.5) | (moving < 0.5) else 0.0
         total += 0.25 * (1.0 - abs(on_ground[leg] - down))
     return total
 
 
 @reward
-def schedule(on_ground, clocks, moving):
+def schedule(on_ground, leg_phases, moving):
     """Share of feet on the ground, or off it, as the gait has them."""
-    return agreement(on_ground, clocks, moving)
+    return agreement(on_ground, leg_phases, moving)
 
 
 @reward
-def lift(foot_height, clocks, steps, moving):
+def lift(foot_height, leg_phases, gait_parameters, moving):
     """Height of the feet that swing less that of a half sine of the height asked for, squared, summed [m^2]."""
     total = 0.0
     for leg in range(4):
-        s, _ = sincos(TURN * (clocks[leg] - 0.5))
-        error = foot_height[leg] - steps[1] * s
-        total += error * error if clocks[leg] > 0.5 else 0.0
+        s, _ = sincos(TURN * (leg_phases[leg] - 0.5))
+        error = foot_height[leg] - gait_parameters[1] * s
+        total += error * error if leg_phases[leg] > 0.5 else 0.0
     return moving * total
 
 
 @reward
-def posture(base_height, home_height, steps):
+def posture(base_height, home_height, gait_parameters):
     """Height of the base less what is asked for, squared [m^2]."""
-    error = base_height - home_height - steps[2]
+    error = base_height - home_height - gait_parameters[2]
     return error * error
 
 
 @reward
-def pitch(up, steps):
+def pitch(up, gait_parameters):
     """Pitch, nose down, less what is asked for, and roll, squared [rad^2]."""
-    error = up[0] + steps[3]
+    error = up[0] + gait_parameters[3]
     return error * error + up[1] * up[1]
 
 
 @metric
-def gait_agreement(on_ground, clocks, moving):
+def gait_agreement(on_ground, leg_phases, moving):
     """Share of feet on the ground, or off it, as the gait has them."""
-    return agreement(on_ground, clocks, moving)
+    return agreement(on_ground, leg_phases, moving)
 
 
 gait = command(
