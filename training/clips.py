@@ -136,7 +136,7 @@ class Clips:
         if self.busy:
             if wait:
                 self._say(f"waiting for a clip to be drawn, at most {PATIENCE:g} s; Ctrl-C goes without")
-                with contextlib.suppress(KeyboardInterrupt, OSError):
+                with contextlib.suppress(KeyboardInterrupt, *beside.GONE):  # it may end this moment
                     self._process.stdin.write(b".")  # no rests any more
                     self._process.stdin.flush()
                     self._thread.join(PATIENCE)
