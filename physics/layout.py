@@ -77,8 +77,9 @@ ACCELERATION = 65  # (6) angular and linear, base frame, less gravity [rad/s^2],
 # (6) of the terrain under a foot: first node's column, row, next ones' steps, then 4 heights; place in the cell (2)
 PATCH = 71
 KNEE_PATCH = 77  # (6) the same under a knee
-DRAWN = 83  # energy that the motors drew in this time step [J]
-MOTORS_BASE = 84
+CALF_PATCHES = 83  # (2 x 6) and under two points of a calf
+DRAWN = 95  # energy that the motors drew in this time step [J]
+MOTORS_BASE = 96
 VARIED_BASE = MOTORS_BASE + MOTOR_BASE_ROWS
 BASE_WORK_ROWS = VARIED_BASE + VARIED_BASE_ROWS
 

@@ -57,7 +57,8 @@ def to_mjcf(
 
     Bodies, joints, inertias and feet are the robot's; motors take torques [N m] in the order of the
     joints and are cut at the torque limit. Only the feet touch the floor, and with body_contact
-    knees and trunk. Joint ranges and the home pose, a keyframe, are written down and move nothing.
+    knees and trunk, and on a terrain two points of each calf. Joint ranges and the home pose, a
+    keyframe, are written down and move nothing.
 
     timestep: [s]; friction: of a foot; option: attributes of MuJoCo's <option>; joint_friction:
     whether dry friction of the joints is kept; terrain: None for a flat floor. A terrain's cells
@@ -85,6 +86,8 @@ def to_mjcf(
             )
         if body_contact:
             open_tags[1] += _sphere(f"{leg}_knee", robot.foot_radius[i], robot.offset[i, 2])
+            for k in range(2 if terrain else 0):  # an edge, unlike a plane, meets a leg between knee and foot
+                open_tags[2] += _sphere(f"{leg}_calf_{k}", robot.foot_radius[i], (k + 1) / 3 * robot.foot_offset[i])
         foot = _sphere(leg, robot.foot_radius[i], robot.foot_offset[i])
         legs.append("".join(open_tags) + foot + "</body>" * 3)
     # conaffinity 2 makes the trunk a collision geometry, and nothing has a contype that meets it

@@ -45,7 +45,7 @@ from physics.leg import (
     thigh_bias,
 )
 from physics.mend import mend
-from physics.spatial import add, cross, dot, rotate, scale, x_rotate, x_rotate_moment, x_unrotate
+from physics.spatial import add, choose, cross, dot, rotate, scale, x_rotate, x_rotate_moment, x_unrotate
 
 
 @inline
@@ -67,7 +67,7 @@ def substep(work, model, contact_force_too):
 
 @inline
 def leg_ground(work, rows, leg, terrain, body):
-    """Look up the terrain under the foot and, if it can touch, the knee of a leg."""
+    """Look up the terrain under the foot and, if they can touch, the knee and the calf of a leg."""
     if terrain is not None:
         heights, (whole, _) = terrain
         cells = per_metre(terrain)
@@ -85,9 +85,59 @@ def leg_ground(work, rows, leg, terrain, body):
                     lane,
                     add(hip_B, x_rotate(s1, c1, (knee[0], knee_side, shape[0] + knee[1]))),
                 )
+                for k in range(2):
+                    from_knee = along_calf(shape, knee_side, foot, real((k + 1) / 3.0))
+                    at = knee[0] + from_knee[0], from_knee[1], shape[0] + knee[1] + from_knee[2]
+                    find_patch(whole, cells, work, L.CALF_PATCHES + 6 * k, lane, add(hip_B, x_rotate(s1, c1, at)))
         look_up(heights, np.uint32(whole[0]), work, L.PATCH)
         if body is not None:
-            look_up(heights, np.uint32(whole[0]), work, L.KNEE_PATCH)
+            for patch in (L.KNEE_PATCH, L.CALF_PATCHES, L.CALF_PATCHES + 6):
+                look_up(heights, np.uint32(whole[0]), work, patch)
+
+
+@inline
+def along_calf(shape, knee_side, foot, share):
+    """Return a point that is a share of the way from the knee to the foot, from the knee's origin [m]."""
+    return share * foot[0], knee_side + share * (shape[3] - knee_side), share * foot[1]
+
+
+@inline
+def calf_contact(centre, from_knee, radius, gap, normal, rise, moves, contact, dt, g_up):
+    """Return what a sphere of the calf does that may touch the ground.
+
+    Its point and the same from the knee's origin; contact_force(), the force less what the joints' and the base's
+    present motion takes off it; how the point answers unit accelerations of the joints, and what force answers those.
+
+    centre, from_knee: (3) from the hip's and the knee's origin [m]; gap: of its surface [m]; moves: v, w, a, g of the
+    calf, see motion().
+    """
+    point, arm = lowered(centre, radius, normal), lowered(from_knee, radius, normal)
+    velocity, coriolis = point_motion(*moves, arm)
+    force, alpha, beta = contact_force(gap, normal, velocity, contact, dt)
+    force = add(force, scale(real(-1.0), implicit_force(alpha, beta, normal, add(coriolis, g_up))))
+    j1, j2, j3 = (
+        (real(0.0), -point[2], point[1]),
+        (point[2] - rise, real(0.0), -point[0]),
+        (arm[2], real(0.0), -arm[0]),
+    )
+    k1, k2, k3 = (
+        implicit_force(alpha, beta, normal, j1),
+        implicit_force(alpha, beta, normal, j2),
+        implicit_force(alpha, beta, normal, j3),
+    )
+    return point, arm, (force, alpha, beta), (j1, j2, j3), (k1, k2, k3)
+
+
+@inline
+def add_to_leg(inertia, columns, point, j, k):
+    """Return the inertia of a leg's joints and their coupling to the base with a contact's."""
+    (h11, h12, h13, h22, h23, h33), (column1, column2, column3) = inertia, columns
+    (j1, j2, j3), (k1, k2, k3) = j, k
+    return (
+        (h11 + dot(j1, k1), h12 + dot(j1, k2), h13 + dot(j1, k3))
+        + (h22 + dot(j2, k2), h23 + dot(j2, k3), h33 + dot(j3, k3)),
+        (push_column(column1, point, k1), push_column(column2, point, k2), push_column(column3, point, k3)),
+    )
 
 
 @inline
@@ -122,19 +172,10 @@ def leg_inward(work, rows, leg, model):
         centre_B = add(hip_B, x_rotate(s1, c1, centre))
         gap, normal_B = surface(terrain, cells, work, L.PATCH, lane, centre_B)
         normal = x_unrotate(s1, c1, normal_B)
-        point, arm = lowered(centre, radius, normal), lowered((foot[0], shape[3], foot[1]), radius, normal)
-        velocity, coriolis = point_motion(v[1], w[2], a[2], g[2], arm)
-        force, alpha, beta = contact_force(gap - radius, normal, velocity, contact, dt)
-        force = add(force, scale(-one, implicit_force(alpha, beta, normal, add(coriolis, g_up))))
-        j1, j2, j3 = (
-            (real(0.0), -point[2], point[1]),
-            (point[2] - rise, real(0.0), -point[0]),
-            (arm[2], real(0.0), -arm[0]),
-        )
-        k1, k2, k3 = (
-            implicit_force(alpha, beta, normal, j1),
-            implicit_force(alpha, beta, normal, j2),
-            implicit_force(alpha, beta, normal, j3),
+        moves = v[1], w[2], a[2], g[2]
+        from_knee = foot[0], shape[3], foot[1]
+        point, arm, (force, alpha, beta), j, k = calf_contact(
+            centre, from_knee, radius, gap - radius, normal, rise, moves, contact, dt, g_up
         )
         add_contact(work, lane, lowered(centre_B, radius, normal_B), normal_B, alpha, beta)
         rows[L.SINCOS * LANES + lane] = s1
@@ -150,18 +191,36 @@ def leg_inward(work, rows, leg, model):
         # Bias: moments and forces that velocities and contact ask for; the joints' inertia and coupling to the base
         links = own_links(varied, work, lane, hip_link, thigh_link, calf_link)
         (hip, thigh, calf), both, whole = moments(links, scs, rise, knee)
+        of_joints, columns = inertia(calf, both, whole, knee, rise)
+        of_joints, columns = add_to_leg(of_joints, columns, point, j, k)
         n, f = calf_bias(calf, g[2], a[2])
         n, f = add(n, scale(-one, cross(arm, force))), add(f, scale(-one, force))
+        # An edge, unlike a plane, meets a leg between knee and foot: the lower of two points
+        if body is not None:  # noqa: SIM102  Numba leaves code out by one condition, not by two
+            if terrain is not None:
+                upper = along_calf(shape, knee_side, foot, real(1.0 / 3.0))
+                lower = along_calf(shape, knee_side, foot, real(2.0 / 3.0))
+                knee_B = add(hip_B, x_rotate(s1, c1, (knee[0], real(0.0), rise + knee[1])))
+                upper_gap, upper_normal = surface(
+                    terrain, cells, work, L.CALF_PATCHES, lane, add(knee_B, x_rotate(s1, c1, upper))
+                )
+                gap, normal_B = surface(
+                    terrain, cells, work, L.CALF_PATCHES + 6, lane, add(knee_B, x_rotate(s1, c1, lower))
+                )
+                above = upper_gap < gap
+                gap, normal_B = min(upper_gap, gap), choose(above, upper_normal, normal_B)
+                from_knee = choose(above, upper, lower)
+                normal = x_unrotate(s1, c1, normal_B)
+                centre = knee[0] + from_knee[0], from_knee[1], rise + knee[1] + from_knee[2]
+                point, arm, (force, alpha, beta), j, k = calf_contact(
+                    centre, from_knee, knee_radius, gap - knee_radius, normal, rise, moves, contact, dt, g_up
+                )
+                n, f = add(n, scale(-one, cross(arm, force))), add(f, scale(-one, force))
+                of_joints, columns = add_to_leg(of_joints, columns, point, j, k)
+                add_contact(work, lane, add(hip_B, x_rotate(s1, c1, point)), normal_B, alpha, beta)
+        (h11, h12, h13, h22, h23, h33), (column1, column2, column3) = of_joints, columns
         n3 = n[1]
         n, f = thigh_bias(thigh, g[1], a[1], knee, n, f)
-        (h11, h12, h13, h22, h23, h33), (column1, column2, column3) = inertia(calf, both, whole, knee, rise)
-        h11, h12, h13 = h11 + dot(j1, k1), h12 + dot(j1, k2), h13 + dot(j1, k3)
-        h22, h23, h33 = h22 + dot(j2, k2), h23 + dot(j2, k3), h33 + dot(j3, k3)
-        column1, column2, column3 = (
-            push_column(column1, point, k1),
-            push_column(column2, point, k2),
-            push_column(column3, point, k3),
-        )
         if body is not None:
             knee_centre = knee[0], knee_side, rise + knee[1]
             knee_B = add(hip_B, x_rotate(s1, c1, knee_centre))

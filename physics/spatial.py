@@ -32,6 +32,12 @@ def dot(a, b):
 
 
 @inline
+def choose(condition, a, b):
+    """Return one vector where a condition holds, else another."""
+    return a[0] if condition else b[0], a[1] if condition else b[1], a[2] if condition else b[2]
+
+
+@inline
 def cross(a, b):
     """Return a x b for 3-vectors."""
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]

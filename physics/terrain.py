@@ -288,21 +288,24 @@ def boxes(
     return from_array(tiles.boxes(n, cell, box_size, height, np.random.default_rng(seed), platform), cell)
 
 
-def from_picture(path: str | pathlib.Path, relief: float, cell: float = 0.1, tile: float = 8.0) -> Terrain:
-    """Return the ground that a picture shows, a pixel a node: black at height 0, white at ``relief`` [m].
+def from_file(path: str | pathlib.Path, relief: float, cell: float = 0.1, tile: float = 8.0) -> Terrain:
+    """Return the ground that a file shows, a node to a pixel: black, or 0, at height 0, white, or 1, at ``relief`` [m].
 
-    path: of a PNG or whatever else Pillow reads, whose lower edge is along +x, as people look at maps; cell: side of a
-    cell [m]. Robots start in the middle of every whole square of side ``tile`` [m], or of the field.
+    path: of an array (ny, nx) as numpy.save() writes it, whose rows follow one another along +y; or of a PNG or
+    whatever else Pillow reads, whose lower edge is along +x, as people look at maps; relief: [m]; cell: side of a cell
+    [m]. Robots start in the middle of every whole square of side ``tile`` [m], or of the field.
 
-    Raises ValueError, naming the field, and OSError if the file is no picture.
+    Raises ValueError, naming the field, and OSError if the file is neither.
     """
-    from PIL import Image
-
     tiles.check("relief", relief)
-    with Image.open(path) as picture:
-        deep = picture.mode.startswith("I")  # 16 bits
-        grey = np.asarray(picture if deep else picture.convert("L"), float) / (65535.0 if deep else 255.0)
-    ground = from_array(relief * grey[::-1], cell)
+    if pathlib.Path(path).suffix == ".npy":
+        try:
+            heights = np.array(np.load(path), float)
+        except (ValueError, EOFError, TypeError) as error:
+            raise OSError(f"expected an array of numbers ({error})") from None
+    else:
+        heights = _grey(path)[::-1]
+    ground = from_array(relief * heights, cell)
     ny, nx = ground.heights.shape
     size = (np.array([nx, ny]) - 1) * ground.cell
     count = np.maximum(size // tile, 1).astype(int)
@@ -312,6 +315,15 @@ def from_picture(path: str | pathlib.Path, relief: float, cell: float = 0.1, til
     )
     x, y = (a.ravel() for a in np.meshgrid(x, y))
     return dataclasses.replace(ground, spawns=np.stack([x, y, ground.height(x, y)], -1)[None])
+
+
+def _grey(path: str | pathlib.Path) -> np.ndarray:
+    """Return a picture's brightness, 0 to 1."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        deep = picture.mode.startswith("I")  # 16 bits
+        return np.asarray(picture if deep else picture.convert("L"), float) / (65535.0 if deep else 255.0)
 
 
 def curriculum(

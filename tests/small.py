@@ -148,6 +148,8 @@ def look_at_terrain(result):
     (run,) = result["stairs15_blind_runs"]
     assert (run["episodes"], run["task"]) == (4, "quadruped-walk-stairs")
     assert result["stairs15_blind"] == run["survival"]
+    assert 0.0 <= result["stairs15_blind_deep"] <= 1.0
+    assert -1.0 < result["stairs15_blind_deepest"] < 0.1
 
 
 def prepare_transfer(monkeypatch, modules):
@@ -272,7 +274,8 @@ BENCHMARKS = {
         look_at_render,
     ),
     "terrain": Small(
-        "--shipped --case stairs15_blind", {"tasks": {}, "terrain": {"EPISODES": "4"}}, prepare_tasks,
+        "--shipped --case stairs15_blind",
+        {"tasks": {}, "terrain": {"EPISODES": "4", "FILMED": "16", "SECONDS": "1.0"}}, prepare_tasks,
         ("stairs15_blind",), look_at_terrain,
     ),
     "terms": Small(

@@ -133,6 +133,33 @@ def test_on_its_back_it_lies_as_high_as_in_mujoco(name, clearance):
     assert np.abs(velocity(state)).max() < 0.05
 
 
+@pytest.mark.parametrize("tilt", [0.0, 0.1, -0.1])
+def test_calves_that_lie_on_edges_bear_the_robot_as_in_mujoco(tilt):
+    robot = load_robot("go1")
+    dt = 0.002
+    cell = 16 / 425
+    heights = np.zeros((60, 60))
+    ahead = robot.offset[0, 0, 0] + 0.5 * np.linalg.norm(robot.foot_offset[0])  # middle of a front calf
+    for crest in (30, 20):  # as far apart as front and rear legs
+        heights[:, crest - 1 : crest + 2] = 0.3
+    ground = terrain.from_array(heights, cell, (ahead - 30 * cell, -30 * cell))
+    engine = fallen(robot, timestep=dt, terrain=ground)
+    # thighs straight down, calves level and forward, between their ends a bar
+    joints = np.tile([0.0, tilt, -np.pi / 2 - tilt], 4)
+    high = 0.3 + np.linalg.norm(robot.offset[0, 2]) + robot.foot_radius[0] + 0.01
+    engine.set_state(base_position=[[0, 0, high]], joint_position=joints[None])
+    model, data = twin(robot, dt, terrain=ground, body_contact=True)
+    put(data, engine.get_state(), 0)
+    fold(engine, 1.5, joints, 100.0, 2.0)
+    for _ in range(round(1.5 / dt)):
+        data.ctrl[:] = 100.0 * (joints - data.qpos[7:]) - 2.0 * data.qvel[6:]
+        mujoco.mj_step(model, data)
+    state = engine.get_state()
+    assert state.base_position[0, 2] == pytest.approx(data.qpos[2], abs=0.005)
+    assert state.base_position[0, 2] > high - 0.06  # not on its trunk, 0.19 m lower
+    assert np.abs(velocity(state)).max() < 0.05
+
+
 @pytest.mark.parametrize("timestep", [0.001, 0.0025])
 def test_tumbling_gains_no_energy(timestep):
     robot = load_robot("go1")

@@ -91,6 +91,7 @@ def test_overrides_arrive_nested_or_dotted():
         ({"terrain.kinds": "rough", "terrain.cell": 0.3}, "terrain.cell: expected"),
         ({"terrain.kinds": "rough", "terrain.tile": 8.1}, "terrain.tile: expected"),
         ({"terrain.kinds": "no such map.png"}, r"terrain.kinds: no such map.png: No such file or directory"),
+        ({"terrain.kinds": "no such map.npy"}, r"terrain.kinds: no such map.npy: No such file or directory"),
         ({"terrain.kinds": f"{__file__}"}, r"terrain.kinds: .*\.py: expected a picture"),
     ],
 )

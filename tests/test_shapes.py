@@ -174,13 +174,23 @@ def test_pictures_become_ground(mode, tmp_path):
     whole = (grey * (65535 if mode == "I;16" else 255)).astype(np.uint16 if mode == "I;16" else np.uint8)
     picture = Image.fromarray(whole)
     (picture.convert(mode) if mode == "RGB" else picture).save(tmp_path / "map.png")
-    ground = terrain.from_picture(tmp_path / "map.png", 0.6, cell=0.1)
+    ground = terrain.from_file(tmp_path / "map.png", 0.6, cell=0.1)
     assert ground.heights.shape == (161, 241)
     assert ground.height(0.0, 5.0) == pytest.approx(0.6)
     assert ground.height(0.0, -5.0) == 0.0
     assert ground.spawns.shape == (1, 6, 3)
     np.testing.assert_allclose(np.unique(ground.spawns[0, :, 0]), [-8, 0, 8], atol=1e-9)
     np.testing.assert_allclose(ground.spawns[0, :, 2], ground.height(*ground.spawns[0, :, :2].T))
+
+
+def test_arrays_become_ground(tmp_path):
+    heights = np.random.default_rng(0).uniform(0.0, 1.0, (161, 241))
+    np.save(tmp_path / "map.npy", heights)
+    ground = terrain.from_file(tmp_path / "map.npy", 0.5)
+    np.testing.assert_allclose(ground.heights, 0.5 * heights, rtol=1e-6)
+    assert ground.height(ground.origin[0] + 0.3, ground.origin[1] + 2.0) == pytest.approx(
+        0.5 * heights[20, 3], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("make", [

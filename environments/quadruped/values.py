@@ -10,7 +10,7 @@ from config import QuadrupedCfg, TerrainCfg
 from environments.quadruped.terms import Command
 from physics import ImportOptions, Robot, load_robot
 from physics.contact import largest_timestep
-from physics.terrain import Terrain, curriculum, from_picture
+from physics.terrain import Terrain, curriculum, from_file
 from physics.tiles import Measures
 from settings import ConfigError, knobs, override, require_memory, sections
 
@@ -160,11 +160,13 @@ def make_terrain(cfg: TerrainCfg) -> Terrain | None:
         return None
     if pathlib.Path(cfg.kinds).suffix:
         try:
-            return from_picture(cfg.kinds, cfg.relief, cfg.cell, cfg.tile)
+            return from_file(cfg.kinds, cfg.relief, cfg.cell, cfg.tile)
         except ValueError as error:
             raise ConfigError(f"terrain.{error}") from None
         except OSError as error:
-            raise ConfigError(f"terrain.kinds: {cfg.kinds}: {error.strerror or 'expected a picture'}") from None
+            raise ConfigError(
+                f"terrain.kinds: {cfg.kinds}: {error.strerror or 'expected a picture, or an array as .npy'}"
+            ) from None
     cells = (cfg.levels * cfg.tile + 2 * BORDER) * (len(kinds) * cfg.tile + 2 * BORDER) / cfg.cell**2
     require_memory(40.0 * cells, "terrain.levels, terrain.tile and terrain.cell")
     try:
