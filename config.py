@@ -66,7 +66,7 @@ class PhysicsCfg(Section):
     payload: float = knob(
         0.0, "mass carried on the trunk, of which gains and torques know nothing", "kg", low=0.0, high=200.0
     )
-    body_contact: bool = knob(False, "knees and the trunk's corners touch the ground too")
+    body_contact: bool = knob(False, "knees, calves and the trunk's corners touch the ground too")
     friction_speed: float = knob(
         0.05, "speed at which dry joint friction reaches 70 % of its limit", "rad/s", low=1e-4, high=10.0
     )
@@ -240,7 +240,7 @@ class TerrainCfg(Section):
     kinds: str = knob(
         "flat",
         "flat, or kinds of tiles: rough slope_up slope_down stairs_up stairs_down stones gaps rails waves boxes, "
-        "or a picture's file, white is high",
+        "or the file of a picture, white is high, or of an array, .npy",
         "names",
     )
     levels: int = knob(10, "tiles along x", low=1, high=100)
@@ -248,7 +248,9 @@ class TerrainCfg(Section):
     step_height: Pair = knob((0.01, 0.18), "of stairs at difficulty 0 and 1", "m", low=0.0, high=1.0)
     tread: Pair = knob((0.3, 0.3), "of stairs, from riser to riser, at difficulty 1 and 0", "m", low=0.05, high=5.0)
     slope: Pair = knob((0.02, 0.45), "angle of slopes at difficulty 0 and 1", "rad", low=0.0, high=1.2)
-    relief: float = knob(1.0, "height of white, of a picture's ground", "m", low=-100.0, high=100.0)
+    relief: float = knob(
+        1.0, "height of white, of a picture's ground, or of 1, of an array's", "m", low=-100.0, high=100.0
+    )
     tile: float = knob(8.0, "side of a tile", "m", low=2.0, high=100.0)
     cell: float = knob(0.1, "distance between heights, a whole share of 16 m", "m", low=0.01, high=1.0)
     seed: int = knob(0, "of what is random in it", low=0, high=2**31 - 1)
@@ -458,6 +460,15 @@ class PPOCfg(Section):
 
 
 @dataclass(frozen=True)
+class TeacherCfg(Section):
+    """A trained policy that sees more, which is imitated before rewards take over."""
+
+    policy: str = knob("", "who teaches: a checkpoint, the folder of a run, or the task of one that comes with Foal")
+    fade: int = knob(200, "iterations in which imitating gives way to the reward", low=1, high=10**9)
+    least: float = knob(0.0, "share of the policy's loss that it keeps", "1", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
 class CurriculumCfg(Section):
     """How hard pushes and commands get while training, times the task's own, which evaluations have."""
 
@@ -572,6 +583,7 @@ class Config(Section):
     env: EnvCfg = QuadrupedCfg()
     network: NetworkCfg = NetworkCfg()
     ppo: PPOCfg = PPOCfg()
+    teacher: TeacherCfg = TeacherCfg()
     curriculum: CurriculumCfg = CurriculumCfg()
     world_model: WorldModelCfg = WorldModelCfg()
     train: TrainCfg = TrainCfg()

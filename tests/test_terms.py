@@ -344,6 +344,8 @@ def test_what_other_trainers_policies_see_is_45_numbers(walk):
         "latest_action": 12,
     }  # fmt: skip
     assert env.num_obs == 45
-    assert env.num_privileged == registry.make(f"quadruped-walk-{walk}").num_privileged - 12  # seen, hidden no more
+    # the action before is hidden no more; on hard ground contacts are, for a teacher
+    hidden = 4 * (walk in ("rough", "stairs")) - 12
+    assert env.num_privileged == registry.make(f"quadruped-walk-{walk}").num_privileged + hidden
     (trunk, *legs) = env.body.nodes
     assert [len(node.columns) for node in (trunk, *legs)] == [9, 9, 9, 9, 9][: 1 + len(legs)]

@@ -74,17 +74,18 @@ class Checkpoint:
 
         Likewise where it asks them to do what they were not trained for.
         """
-        asked = sections(cfg)
-        trained = sections(self.config)
-        of_task = [key for key in LEARNT_FOR if hasattr(asked.get(key.split(".")[0]), key.split(".")[1])]
-        for key in (
-            *of_task,
-            *(f"network.{field.name}" for field in knobs(asked["network"])),
-            *(f"world_model.{name}" for name in WORLD_MODEL),
-        ):
+        networks = (f"network.{field.name}" for field in knobs(cfg.network))
+        self.require_same(cfg, (*LEARNT_FOR, *networks, *(f"world_model.{name}" for name in WORLD_MODEL)))
+
+    def require_same(self, cfg: Config, keys: Collection[str]) -> None:
+        """Raise ConfigError, naming the field, where a configuration has another value than was trained with.
+
+        keys: "section.field", of which those count that the task has.
+        """
+        asked, trained = sections(cfg), sections(self.config)
+        for key in keys:
             name, field = key.split(".")
-            value = getattr(asked[name], field)
-            kept = getattr(trained[name], field)
+            value, kept = (getattr(x.get(name), field, None) for x in (asked, trained))
             if value != kept:
                 raise ConfigError(f"{key}: expected {kept}, which {self.path} was trained with, got {value}")
 

@@ -28,6 +28,7 @@ from training.optimizer import Adam, flatten
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
 from training.rollout import Rollout
+from training.teacher import Teacher
 from training.worker import Worker
 from training.world_model import WorldModelTrainer
 
@@ -56,7 +57,8 @@ class TrainingEngine:
         self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
         first = distributed.rank() * max(distributed.all_gather(len(parts)))
-        self.workers = [Worker(part, creature, cfg, device, i) for i, part in enumerate(parts, first)]
+        self.teacher = Teacher(cfg, env, creature, device) if cfg.teacher.policy else None
+        self.workers = [Worker(part, creature, cfg, device, i, self.teacher) for i, part in enumerate(parts, first)]
         self.robots = sum(distributed.all_gather(env.num_envs))  # of all processes
         model = creature.world_model
         world = cfg.world_model
@@ -76,6 +78,7 @@ class TrainingEngine:
         )  # of these
         self.updates = 0  # gradients
         self.skipped = 0  # of these, that were not finite
+        self.lessons = 0  # rollouts that a teacher was asked about
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
         env.set_level(*self.levels)
         if cfg.curriculum.climb:
@@ -134,6 +137,8 @@ class TrainingEngine:
         if None in workers:
             return {}
         state = {"workers": workers, "order": self.generator.get_state(), "skipped": self.skipped}
+        if self.teacher:
+            state["lessons"] = self.lessons
         if self.world_model:
             state |= {"world_model": self.world_model.state(), "replay": self.replay.state()}
         return state | ({"imagination": self.imagination.state()} if self.imagination else {})
@@ -145,6 +150,7 @@ class TrainingEngine:
             worker.load_state(part)
         self.generator.set_state(state["order"])
         self.skipped = state["skipped"]
+        self.lessons = state.get("lessons", 0)
         if self.world_model:
             self.world_model.load_state(state["world_model"])
             self.replay.load_state(state["replay"])
@@ -162,6 +168,8 @@ class TrainingEngine:
 
         They are the last update's if there are several.
         """
+        if self.teacher:
+            self.teach()
         side_by_side(Worker.estimate, self.workers)
         sources = {"": [worker.experience for worker in self.workers]}
         more = {}
@@ -176,6 +184,14 @@ class TrainingEngine:
         for moments in distributed.all_gather_moments([self.belief.normaliser.moments(x) for x in seen]):
             self.belief.learn_scale(moments)
         return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
+
+    def teach(self) -> None:
+        """Let imitating the teacher give way to the reward, evenly."""
+        cfg = self.cfg.teacher
+        share = max(cfg.least, 1.0 - self.lessons / cfg.fade)
+        for worker in self.workers:
+            worker.share.fill_(share)
+        self.lessons += 1
 
     def learn_world(self) -> tuple[Sequences, dict[str, float]]:
         """Train the world model on this rollout and earlier ones; return this one and the metrics."""

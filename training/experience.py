@@ -11,6 +11,8 @@ from policy import Policy, State
 from training import ppo
 from training.graph import record
 
+BY_ROBOT = "obs", "starts", "action", "mean", "value", "advantage", "reached", "taught"  # (T, N, ...)
+
 
 class Experience(NamedTuple):
     """T steps of N robots."""
@@ -26,16 +28,15 @@ class Experience(NamedTuple):
     advantage: Tensor  # (T, N)
     context: Tensor | None = None  # (sides, D, T, N), what the policy reads of the world model
     reached: Tensor | None = None  # (T, N), probability of having come to a step that was imagined
+    taught: Tensor | None = None  # (T, N, A), what a teacher would do
+    teacher: State = ()  # its standard deviation (A), and the share that imitating it has of the loss
 
     def of(self, robots: slice) -> "Experience":
         """Return what some of the robots experienced, as views."""
-        obs, starts, action, mean, value, advantage, reached = (
-            y if y is None else y[:, robots]
-            for y in (self.obs, self.starts, self.action, self.mean, self.value, self.advantage, self.reached)
-        )
+        by_robot = {name: x[:, robots] for name in BY_ROBOT if (x := getattr(self, name)) is not None}
         memory = tuple(y[..., robots] for y in self.memory)
         features, context = (y if y is None else y[..., robots] for y in (self.features, self.context))
-        return Experience(obs, starts, memory, action, mean, self.std, features, value, advantage, context, reached)
+        return self._replace(**by_robot, memory=memory, features=features, context=context)
 
     def tensors(self) -> Iterator[Tensor]:
         """Return all there are."""
@@ -66,10 +67,8 @@ class Experience(NamedTuple):
             return None if getattr(x, name) is None else torch.cat([getattr(part, name) for part in parts], dim=axis)
 
         memory = tuple(torch.cat(states, dim=-1) for states in zip(*(part.memory for part in parts), strict=True))
-        by_robot = {name: cat(name, 1) for name in ("obs", "starts", "action", "mean", "value", "advantage", "reached")}
-        return Experience(
-            **by_robot, memory=memory, std=x.std, **{name: cat(name, -1) for name in ("features", "context")}
-        )
+        last = {name: cat(name, -1) for name in ("features", "context")}
+        return x._replace(**{name: cat(name, 1) for name in BY_ROBOT}, memory=memory, **last)
 
 
 def values(belief: Policy, everything: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,9 +95,14 @@ def gradient(
     actor, clipped, kl = ppo.policy_loss(new_mean, new_std, x.action, x.mean, x.std, advantage, cfg.clip)
     critic = 0.5 * (new_value - returns).square().mean()
     bonus = ppo.entropy(new_std)
+    metrics = {"policy_loss": actor, "value_loss": critic, "entropy": bonus, "clip_fraction": clipped, "kl": kl}
+    if x.taught is not None:
+        std_of_teacher, share = x.teacher
+        imitation = ppo.gaussian_kl(x.taught, std_of_teacher, new_mean, new_std).mean()
+        actor = (1.0 - share) * actor + share * imitation
+        metrics["imitation_loss"] = imitation
     loss = actor + critic - cfg.entropy_coefficient * bonus
     vector = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
-    metrics = {"policy_loss": actor, "value_loss": critic, "entropy": bonus, "clip_fraction": clipped, "kl": kl}
     return vector, {key: y.detach() for key, y in metrics.items()}
 
 

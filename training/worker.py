@@ -13,12 +13,24 @@ from training import ppo, tree
 from training.experience import Experience, values
 from training.inference import Inference
 from training.rollout import Rollout
+from training.teacher import Teacher
 
 
 class Worker:
-    """Robots that a thread moves, thinks for and finds the values of, with a rollout of their own."""
+    """Robots that a thread moves, thinks for and finds the values of, with a rollout of their own.
 
-    def __init__(self, env: ABEnv, creature: Creature, cfg: Config, device: torch.device, number: int) -> None:
+    number: of the worker, which draws noise of its own; teacher: who is asked what to do, if anybody.
+    """
+
+    def __init__(
+        self,
+        env: ABEnv,
+        creature: Creature,
+        cfg: Config,
+        device: torch.device,
+        number: int,
+        teacher: Teacher | None = None,
+    ) -> None:
         self.env = env
         self.creature = creature
         self.belief = creature.belief
@@ -26,6 +38,9 @@ class Worker:
         self.device = device
         self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda")
         self.infer = Inference(creature, env.num_envs, env.num_obs, device)
+        self.teacher = teacher
+        self.teacher_state = teacher.belief.initial_state(env.num_envs) if teacher else ()
+        self.share = torch.zeros((), device=device)  # that imitating the teacher has of the loss
         self.begun = False
         self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
         self.memories: list[Memory] = []  # after each step of the rollout, where somebody asks for them
@@ -43,7 +58,7 @@ class Worker:
             "memory": [x.contiguous() for x in self.infer.memory.tensors()],
             "last": [r.obs[-1], r.privileged[-1], r.starts[-1]],
             "noise": self.generator.get_state(),
-        }
+        } | ({"teacher": [x.contiguous() for x in self.teacher_state]} if self.teacher else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from where state() was."""
@@ -53,6 +68,7 @@ class Worker:
         for kept, new in zip((r.obs[-1], r.privileged[-1], r.starts[-1]), state["last"], strict=True):
             kept.copy_(new)
         self.generator.set_state(state["noise"].cpu())
+        self.teacher_state = tuple(x.to(self.device) for x in state.get("teacher", ()))
         self.begun = True
 
     @torch.no_grad()
@@ -99,7 +115,8 @@ class Worker:
         obs, starts, action, mean, std = (
             x.to(device, non_blocking=True) for x in (r.obs, r.starts, r.action, r.mean, r.std)
         )
-        features, value = values(self.belief, torch.cat((obs, r.privileged.to(device, non_blocking=True)), dim=-1))
+        everything = torch.cat((obs, r.privileged.to(device, non_blocking=True)), dim=-1)
+        features, value = values(self.belief, everything)
         next_value = value[1:].clone()
         cut = r.truncated
         if cut.any():
@@ -119,4 +136,7 @@ class Worker:
         self.experience = Experience(
             obs[:-1], starts[:-1], r.state.belief, action, mean, std, features, value[:-1], advantage, context
         )
+        if self.teacher:
+            taught, self.teacher_state = self.teacher.means(everything[:-1], self.teacher_state, starts[:-1])
+            self.experience = self.experience._replace(taught=taught, teacher=(self.teacher.std, self.share))
         self.seconds["value"] += time.perf_counter() - start

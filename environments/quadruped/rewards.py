@@ -63,6 +63,13 @@ def height(base_height, home_height):
 
 
 @reward
+def trunk_clearance(trunk_gap, home_height):
+    """How far the trunk's lowest corner is below two fifths of the home height above the ground, squared [m^2]."""
+    short = max(0.4 * home_height - trunk_gap, 0.0)
+    return short * short
+
+
+@reward
 def torque(torque_squared, torque_ratio):
     """Motor torque squared, in proportion to what bears the robot [N^2 m^2]."""
     return torque_squared / (torque_ratio * torque_ratio)
@@ -162,7 +169,8 @@ def fall(fallen):
 LIBRARY = {
     term.name: term
     for term in (
-        goal, velocity, yaw_rate, vertical_velocity, tumble, orientation, height, torque, action_rate, smoothness, pose,
-        stand_pose, knee, joint_speed, feet, slip, trot, alive, air_time, arrival, stopping, fall,
+        goal, velocity, yaw_rate, vertical_velocity, tumble, orientation, height, trunk_clearance, torque,
+        action_rate, smoothness, pose, stand_pose, knee, joint_speed, feet, slip, trot, alive, air_time, arrival,
+        stopping, fall,
     )
 }  # fmt: skip

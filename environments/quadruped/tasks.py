@@ -17,7 +17,7 @@ from environments.quadruped.commands import gait
 from environments.quadruped.commands.stay import stay
 from environments.quadruped.env import QuadrupedEnv
 from environments.quadruped.events import draw_push, pushes, sensor_biases
-from environments.quadruped.observations import PRIVILEGED, SENSED, latest_action
+from environments.quadruped.observations import PRIVILEGED, SENSED, contacts, latest_action
 from environments.quadruped.rewards import LIBRARY
 from environments.quadruped.terminations import FALLS
 from environments.quadruped.terms import (
@@ -245,23 +245,25 @@ task(
     "quadruped-walk-robust", "quadruped-walk-flat", "move at commanded velocities while being pushed",
     changes={"push.speed": (0.5, 1.0), "push.spin": PushCfg().spin}, training={"curriculum.push": (1.0, 1.2)},
 )  # fmt: skip
-# On hard ground knees and trunk touch it, and commands keep a heading: who walks in circles sees little of it
-_GROUNDS = {
+# On hard ground knees, calves and trunk touch it, and commands keep a heading: who walks in circles sees little of it
+_GROUNDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "rough": ("on rough ground and slopes", {"terrain.kinds": "rough slope_up slope_down"}, {}),
     "stairs": ("up and down stairs", {"terrain.kinds": "stairs_up stairs_down"}, {"terrain.step_height": (0.02, 0.22)}),
 }
-_CLIMBING: dict[str, Any] = {"physics.body_contact": True}
+# On the way up it is the trunk's front that meets an edge. Of 512 robots on seen steps of 18 cm, each trained 4.9 M
+# env steps more, 86.7 % survived with a walk's rewards, 90.4 % with this clearance, 93.0 % with falls at -5.
+_CAREFUL = {"fall": -5.0, "trunk_clearance": -100.0}
 _SEEING = {"scan.noise": 0.02, "scan.drift": 0.03, "scan.delay": 0.06, "scan.dropped": 0.05}
 for _name, (_where, _ground, _harder) in _GROUNDS.items():
     task(
         f"quadruped-walk-{_name}", "quadruped-walk-flat", f"move at commanded velocities {_where}, unseen",
-        command="heading", randomisations=(levels.change_level,), renewals=(levels.count_way,),
-        changes={**_ground, **_CLIMBING}, training={"train.iterations": 1000},
+        command="heading", rewards=_CAREFUL, privileged=(scan.height_scan, scan.foot_scans),
+        randomisations=(levels.change_level,), renewals=(levels.count_way,),
+        changes={**_ground, "physics.body_contact": True}, training={"train.iterations": 1000},
     )  # fmt: skip
     task(
         f"quadruped-walk-{_name}-seen", f"quadruped-walk-{_name}", f"move at commanded velocities {_where}, seen",
-        observations=(scan.height_scan,), privileged=(scan.foot_scans,), randomisations=(scan.scan_errors,),
-        changes={**_SEEING, **_harder},
+        observations=(scan.height_scan,), randomisations=(scan.scan_errors,), changes={**_SEEING, **_harder},
     )  # fmt: skip
 # The 45 numbers that most trainers' policies see: no contacts, which few robots feel, but the action before
 for _walk in ("flat", "robust", "rough", "stairs"):
@@ -269,6 +271,7 @@ for _walk in ("flat", "robust", "rough", "stairs"):
         f"quadruped-walk-{_walk}-deploy", f"quadruped-walk-{_walk}",
         f"the same as quadruped-walk-{_walk} from 45 numbers that every robot measures, foot contacts aside",
         observations=(latest_action,), without=("contacts",),
+        privileged=(contacts,) if _walk in _GROUNDS else (),  # which a teacher sees
     )  # fmt: skip
 task(
     "anymal-navigation",
