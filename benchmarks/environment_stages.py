@@ -16,7 +16,7 @@ from environments import ABEnv
 from environments.quadruped.env import STAGES
 from environments.quadruped.fields import M
 from physics.jit import LANES, inline, real, stage
-from physics.simulation_step import leg_inward, substep
+from physics.simulation_step import add_to_leg, calf_contact, leg_inward, substep
 
 
 def replaced(function: Callable, **others: Callable) -> Callable:
@@ -62,9 +62,11 @@ def unchanged(first, *_):
 
 
 _MOTORS = {"joint_torque": no_torque}
+_TOUCH = {"contact_force": no_force, "implicit_force": no_vector, "lowered": unchanged}
+_FEEL = {"push_column": unchanged}
 _FEET = {
-    "contact_force": no_force, "implicit_force": no_vector, "add_contact": nothing,
-    "store_normal": nothing, "lowered": unchanged, "push_column": unchanged,
+    **_TOUCH, **_FEEL, "add_contact": nothing, "store_normal": nothing,
+    "calf_contact": replaced(calf_contact, **_TOUCH), "add_to_leg": replaced(add_to_leg, **_FEEL),
 }  # fmt: skip
 _GROUND = {"leg_ground": nothing, "trunk_contact": nothing}
 idle = replaced(substep, leg_inward=replaced(leg_inward, **_MOTORS), rest_motors=nothing)

@@ -335,7 +335,11 @@ def test_forces_obey_the_law_at_the_end_of_the_step_and_explain_the_motion(name,
         ]
         if cfg.body_contact:
             for leg, radius in zip(LEGS, robot.foot_radius, strict=True):
-                found.append((model.body(f"{leg}_thigh").id, data.body(f"{leg}_calf").xpos.copy(), radius))
+                knee, foot = data.body(f"{leg}_calf").xpos.copy(), data.geom(leg).xpos
+                found.append((model.body(f"{leg}_thigh").id, knee, radius))
+                along = knee + np.array([[1 / 3], [2 / 3]]) * (foot - knee)  # of which the lower one touches
+                lower = along[np.argmin(gaps(along, radius))]
+                found.append((model.body(f"{leg}_calf").id, lower, radius))
             for signs in itertools.product((-1, 1), repeat=3):
                 found.append(
                     (

@@ -1,6 +1,7 @@
 """The quadruped's tasks as tests make them, and a second time in plain NumPy: what tests compare with."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 from oracle import centre_of_mass, foot_positions, rotation
@@ -123,6 +124,8 @@ def reward_terms(env, actions):
     fl, fr, rl, rr = contact.T
     agree = ((fl == rr).astype(float) + (fr == rl)) / 2
     flight = env.field("landed")
+    corners = robot.trunk_centre + robot.trunk_half_extents * list(itertools.product((-1, 1), repeat=3))
+    gap = (state.base_position[:, 2:] + np.einsum("nj,kj->nk", R[:, 2], corners)).min(1)
 
     def near(error2):
         return (np.exp(-cfg.reward.sharp * error2) + np.exp(-cfg.reward.wide * error2)) / 2
@@ -135,6 +138,7 @@ def reward_terms(env, actions):
         "tumble": w[:, 0] ** 2 + w[:, 1] ** 2,
         "orientation": R[:, 2, 0] ** 2 + R[:, 2, 1] ** 2,
         "height": (state.base_position[:, 2] - robot.home_height) ** 2,
+        "trunk_clearance": np.maximum(0.4 * robot.home_height - gap, 0) ** 2,
         "torque": (torque**2).sum(1) / ratio**2,
         "action_rate": ((actions[0] - actions[1]) ** 2).sum(1),
         "smoothness": ((actions[0] - 2 * actions[1] + actions[2]) ** 2).sum(1),
