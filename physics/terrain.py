@@ -301,8 +301,8 @@ def from_file(path: str | pathlib.Path, relief: float, cell: float = 0.1, tile: 
     if pathlib.Path(path).suffix == ".npy":
         try:
             heights = np.array(np.load(path), float)
-        except (ValueError, EOFError, TypeError) as error:
-            raise OSError(f"expected an array of numbers ({error})") from None
+        except (ValueError, EOFError, TypeError):
+            raise OSError("expected an array of numbers") from None
     else:
         heights = _grey(path)[::-1]
     ground = from_array(relief * heights, cell)

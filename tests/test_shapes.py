@@ -1,6 +1,7 @@
 """Shapes of terrain have the measures that they state; curricula are laid out as documented."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -191,6 +192,13 @@ def test_arrays_become_ground(tmp_path):
     assert ground.height(ground.origin[0] + 0.3, ground.origin[1] + 2.0) == pytest.approx(
         0.5 * heights[20, 3], abs=1e-6
     )
+
+
+@pytest.mark.parametrize("contents", [b"", b"no array", pickle.dumps({"heights": 1.0})])
+def test_what_is_no_array_is_refused(contents, tmp_path):
+    (tmp_path / "map.npy").write_bytes(contents)
+    with pytest.raises(OSError, match="expected an array of numbers"):
+        terrain.from_file(tmp_path / "map.npy", 0.5)
 
 
 @pytest.mark.parametrize("make", [
