@@ -470,12 +470,12 @@ def test_a_button_pauses(program):
 
 def test_a_box_shows_an_overlay(program):
     program.page.get_by_role("checkbox", name="forces", exact=True).click()
-    program.page.wait_for_timeout(1000)
-    before = teal(program.pixels())
+    program.page.wait_for_timeout(1500)
+    before = teal(program.pixels())  # on a slow machine with what is left of the forces
     program.page.get_by_role("checkbox", name="ground", exact=True).click()
-    program.until(lambda pixels: teal(pixels) > before + 100, "no heights of the ground")
+    shown = teal(program.until(lambda pixels: teal(pixels) > before + 100, "no heights of the ground"))
     program.page.get_by_role("checkbox", name="ground", exact=True).click()
-    program.until(lambda pixels: abs(teal(pixels) - before) < 50, "heights of the ground stay")
+    program.until(lambda pixels: teal(pixels) < (before + shown) / 2, "heights of the ground stay")
 
 
 def test_a_click_on_a_robot_chooses_it(program):
