@@ -6,6 +6,7 @@ episode does, MuJoCo takes over.
 """
 
 import concurrent.futures
+import copy
 import dataclasses
 import math
 import pathlib
@@ -135,6 +136,10 @@ class MujocoEnv(QuadrupedEnv):
         model.actuator_biasprm[self.actuators, 2] = -kd.ravel()[self.order]
         self.datas = [mujoco.MjData(model) for _ in range(self.num_envs)]
         self.told = {}
+        self.patchy = self.terrain is not None and self.terrain.grip is not None
+        self.friction = model.geom_friction[:, 0].copy()
+        if self.patchy:  # of two geometries that touch the greater coefficient counts: the robot's, by where it is
+            model.geom_friction[model.geom_bodyid == 0, 0] = 0.0
 
     def use_cone(self, cone: str) -> None:
         """Take another cone of the feet's friction, one of CONES.
@@ -193,12 +198,17 @@ class MujocoEnv(QuadrupedEnv):
         """Take robots through physics steps; forces (N, 4, 3) of the ground on feet, world frame, are set."""
         mujoco = self.mujoco
         force = np.zeros(6)
+        model = copy.copy(self.simulated) if self.patchy else self.simulated  # in which friction changes
+        moved = model.geom_bodyid > 0
         for i in robots:
             d = self.datas[i]
             d.ctrl[self.actuators] = controls[i]
-            mujoco.mj_step(self.simulated, d, self.steps * substeps)
+            if self.patchy:
+                grip = self.terrain.grip_at(d.geom_xpos[moved, 0], d.geom_xpos[moved, 1])
+                model.geom_friction[moved, 0] = self.friction[moved] * grip
+            mujoco.mj_step(model, d, self.steps * substeps)
             for k in range(d.ncon):
-                mujoco.mj_contactForce(self.simulated, d, k, force)
+                mujoco.mj_contactForce(model, d, k, force)
                 contact = d.contact[k]
                 first, second = (self.leg_of[geom] for geom in contact.geom)
                 push = force[:3] @ contact.frame.reshape(3, 3)  # of the first on the second

@@ -4,7 +4,17 @@ import numpy as np
 
 from physics import constants as C
 from physics import layout as L
-from physics.contact import contact_force, contact_law, find_patch, implicit_force, look_up, own_law, per_metre, surface
+from physics.contact import (
+    contact_force,
+    contact_law,
+    find_patch,
+    implicit_force,
+    look_up,
+    look_up_grip,
+    own_law,
+    per_metre,
+    surface,
+)
 from physics.jit import LANES, inline, real
 from physics.layout import load3, load6, store3, store6, vary
 from physics.leg import constant3
@@ -154,7 +164,11 @@ def trunk_contact(work, world, base, terrain, body, varied):
                 swept = cross(spin, point)
                 gap, normal = surface(terrain, cells, work, L.PATCH, lane, point)
                 force, alpha, beta = contact_force(
-                    gap, normal, add(load3(work, L.VELOCITY_B, lane), swept), own_law(varied, work, lane, law), dt
+                    gap,
+                    normal,
+                    add(load3(work, L.VELOCITY_B, lane), swept),
+                    own_law(varied, terrain, work, lane, law),
+                    dt,
                 )
                 g_up = scale(
                     -vary(varied, work, L.VARIED_BASE + L.V_GRAVITY, lane, gravity), load3(work, L.ROTATION + 6, lane)
@@ -168,9 +182,10 @@ def trunk_contact(work, world, base, terrain, body, varied):
 def point_ground(work, terrain, cells, point):
     """Look up the terrain under a point (3) of the base."""
     if terrain is not None:
-        heights, (whole, _) = terrain
+        heights, (whole, _), grip = terrain
         for lane in range(LANES):
             find_patch(whole, cells, work, L.PATCH, lane, point)
+        look_up_grip(grip, np.uint32(whole[0]), work, L.PATCH)
         look_up(heights, np.uint32(whole[0]), work, L.PATCH)
 
 

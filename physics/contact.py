@@ -165,6 +165,34 @@ def look_up(heights, nx, work, patch):
 
 
 @inline
+def look_up_grip(grip, nx, work, patch):
+    """Set GRIP to that of the nearest node of a patch, before look_up() replaces the nodes."""
+    if grip is not None:
+        rows = work[patch * LANES : (patch + 6) * LANES]
+        half = real(0.5)
+        for lane in range(LANES):
+            x = rows[lane] if rows[lane + 4 * LANES] < half else rows[lane + LANES]
+            y = rows[lane + 2 * LANES] if rows[lane + 5 * LANES] < half else rows[lane + 3 * LANES]
+            work[L.GRIP * LANES + lane] = grip[np.uint32(np.uint32(np.int32(y)) * nx + np.uint32(np.int32(x)))]
+
+
+@inline
+def on_ground(terrain, work, lane, friction):
+    """Return a coefficient of friction as the ground has it at the point that look_up_grip() saw last."""
+    if terrain is None:
+        return friction
+    return gripped(terrain[2], work, lane, friction)
+
+
+@inline
+def gripped(grip, work, lane, friction):
+    """Return a coefficient of friction times GRIP, where there is one."""
+    if grip is None:
+        return friction
+    return friction * work[L.GRIP * LANES + lane]
+
+
+@inline
 def contact_law(world):
     """Return the world's constants of contact, in the order of contact_force()."""
     friction = world[C.KINETIC], world[C.STATIC], world[C.STRIBECK_SPEED], world[C.VISCOUS], world[C.SLIP_SPEED]
@@ -176,8 +204,8 @@ def contact_law(world):
 
 
 @inline
-def own_law(varied, work, lane, law):
-    """Return the contact law of a robot, in the order of contact_force()."""
+def own_law(varied, terrain, work, lane, law):
+    """Return the contact law of a robot where it is, in the order of contact_force()."""
     (stiffness, damping, restitution), (kinetic, static, stribeck_speed, viscous, slip_speed), (grip_time, mass) = law
     i = L.VARIED_BASE
     stiffness, restitution = (
@@ -188,5 +216,6 @@ def own_law(varied, work, lane, law):
         vary(varied, work, i + L.V_KINETIC, lane, kinetic),
         vary(varied, work, i + L.V_STATIC, lane, static),
     )
+    kinetic, static = on_ground(terrain, work, lane, kinetic), on_ground(terrain, work, lane, static)
     grip_time = vary(varied, work, i + L.V_GRIP_TIME, lane, grip_time)
     return stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed, grip_time, mass

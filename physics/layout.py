@@ -79,7 +79,8 @@ PATCH = 71
 KNEE_PATCH = 77  # (6) the same under a knee
 CALF_PATCHES = 83  # (2 x 6) and under two points of a calf
 DRAWN = 95  # energy that the motors drew in this time step [J]
-MOTORS_BASE = 96
+GRIP = 96  # friction of the ground under a point, times
+MOTORS_BASE = 97
 VARIED_BASE = MOTORS_BASE + MOTOR_BASE_ROWS
 BASE_WORK_ROWS = VARIED_BASE + VARIED_BASE_ROWS
 

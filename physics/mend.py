@@ -91,7 +91,7 @@ def put_on_ground(work, terrain, legs, marks):
     marks: (LANES) 1 for those robots.
     """
     if terrain is not None:
-        heights, (whole, _) = terrain
+        heights, (whole, _), _ = terrain
         cells = per_metre(terrain)
         rise = work[L.FIRST * LANES : (L.FIRST + 1) * LANES]
         for lane in range(LANES):

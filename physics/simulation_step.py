@@ -24,7 +24,17 @@ from physics.base import (
     recentre,
     trunk_contact,
 )
-from physics.contact import contact_force, contact_law, find_patch, implicit_force, look_up, own_law, per_metre, surface
+from physics.contact import (
+    contact_force,
+    contact_law,
+    find_patch,
+    implicit_force,
+    look_up,
+    look_up_grip,
+    own_law,
+    per_metre,
+    surface,
+)
 from physics.jit import LANES, call, inline, kernel, real, stage
 from physics.layout import load3, load6, store3, vary
 from physics.leg import (
@@ -69,7 +79,7 @@ def substep(work, model, contact_force_too):
 def leg_ground(work, rows, leg, terrain, body):
     """Look up the terrain under the foot and, if they can touch, the knee and the calf of a leg."""
     if terrain is not None:
-        heights, (whole, _) = terrain
+        heights, (whole, _), grip = terrain
         cells = per_metre(terrain)
         hip_B, shape = geometry(leg)
         knee_side = leg[C.KNEE_SIDE]
@@ -89,6 +99,7 @@ def leg_ground(work, rows, leg, terrain, body):
                     from_knee = along_calf(shape, knee_side, foot, real((k + 1) / 3.0))
                     at = knee[0] + from_knee[0], from_knee[1], shape[0] + knee[1] + from_knee[2]
                     find_patch(whole, cells, work, L.CALF_PATCHES + 6 * k, lane, add(hip_B, x_rotate(s1, c1, at)))
+        look_up_grip(grip, np.uint32(whole[0]), work, L.PATCH)  # the whole leg's is the foot's
         look_up(heights, np.uint32(whole[0]), work, L.PATCH)
         if body is not None:
             for patch in (L.KNEE_PATCH, L.CALF_PATCHES, L.CALF_PATCHES + 6):
@@ -165,7 +176,7 @@ def leg_inward(work, rows, leg, model):
         w, v, g, a = motion(load3(work, L.SPIN, lane), load3(work, L.VELOCITY_B, lane), hip_B, qd, scs[0], rise, knee)
 
         # The foot on the ground: force, and (alpha 1 + beta n n^T) j that answers unit accelerations j of the joints
-        contact = own_law(varied, work, lane, law)
+        contact = own_law(varied, terrain, work, lane, law)
         up = x_unrotate(s1, c1, load3(work, L.ROTATION + 6, lane))
         g_up = scale(-vary(varied, work, L.VARIED_BASE + L.V_GRAVITY, lane, gravity), up)
         centre = foot_in_hip(shape, knee, foot)

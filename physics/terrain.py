@@ -38,6 +38,7 @@ class Terrain:
     cell: distance between nodes [m], a whole share of layout.CELL = 16 m, such as 0.05, 0.1, 0.2
     origin: (2) world x, y of heights[0, 0] [m], whole multiples of ``cell``
     spawns: (levels, types, 3) points on the ground to start from [m]; (1, 1, 3) but for a curriculum
+    grip: (ny, nx) float32, friction about each node, times what it is elsewhere; None for the same everywhere
 
     The arrays are copied and cannot be written. Raises ValueError, naming the field, if one has
     another shape, is not finite or off the grid.
@@ -47,6 +48,7 @@ class Terrain:
     cell: float
     origin: np.ndarray
     spawns: np.ndarray
+    grip: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         with np.errstate(over="ignore"):  # what float32 cannot hold is found not to be finite
@@ -71,7 +73,14 @@ class Terrain:
             raise ValueError(f"spawns: expected points of shape (levels, types, 3), got {spawns.shape}")
         if not np.isfinite(spawns).all():
             raise ValueError(f"spawns: expected finite numbers, got {spawns[~np.isfinite(spawns)][0]}")
-        for name, array in (("heights", heights), ("origin", np.rint(origin / cell) * cell), ("spawns", spawns)):
+        arrays = {"heights": heights, "origin": np.rint(origin / cell) * cell, "spawns": spawns}
+        if self.grip is not None:
+            arrays["grip"] = grip = np.array(self.grip, np.float32, order="C")
+            if grip.shape != heights.shape:
+                raise ValueError(f"grip: expected the shape of heights, {heights.shape}, got {grip.shape}")
+            if not (np.isfinite(grip).all() and (grip >= 0).all()):
+                raise ValueError(f"grip: expected finite numbers of at least 0, got {grip.min()} to {grip.max()}")
+        for name, array in arrays.items():
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         object.__setattr__(self, "cell", cell)
@@ -82,6 +91,17 @@ class Terrain:
         low = h00 + s * (h10 - h00)
         high = h01 + s * (h11 - h01)
         return low + t * (high - low)
+
+    def grip_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return friction at points x, y, finite [m], times what it is elsewhere: that of the nearest node."""
+        if self.grip is None:
+            return np.ones(np.broadcast_shapes(np.shape(x), np.shape(y)))
+        per_metre = tiles.share(self.cell) / CELL
+        i, j = (
+            np.clip(np.floor(np.asarray(at, float) * per_metre - np.rint(first * per_metre) + 0.5), 0, size - 1)
+            for at, first, size in zip((x, y), self.origin, self.grip.shape[::-1], strict=True)
+        )
+        return self.grip[j.astype(np.intp), i.astype(np.intp)].astype(float)
 
     def normal(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the unit normal of the bilinear patch at points x, y, finite [m]: (..., 3) float64.
@@ -129,10 +149,10 @@ class Terrain:
         normal = np.array([-across / self.cell, -along / self.cell, 1.0])
         return np.array([*self.origin, h[0, 0]]), normal / np.linalg.norm(normal)
 
-    def pack(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """Return what the compiled contact reads: heights and grid.
+    def pack(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray | None]:
+        """Return what the compiled contact reads: heights, grid and grip.
 
-        heights: (ny * nx) float32, that of node (ix, iy) at iy * NX + ix [m]
+        heights and grip: (ny * nx) float32, that of node (ix, iy) at iy * NX + ix [m], [1]; grip may be None
         grid: (WHOLE_COLUMNS) int32 and (REAL_COLUMNS) float32, whose columns this module names
 
         A robot's position counts from an origin of its own, a multiple of 16 m, and so of cells: what
@@ -145,7 +165,18 @@ class Terrain:
         ny, nx = self.heights.shape
         cells = tiles.share(self.cell)
         whole = np.array([nx, ny, *np.rint(self.origin * cells / CELL), cells], np.int32)
-        return self.heights.flatten(), (whole, np.array([self.cell, cells / CELL], np.float32))
+        grip = None if self.grip is None else self.grip.flatten()
+        return self.heights.flatten(), (whole, np.array([self.cell, cells / CELL], np.float32)), grip
+
+    def with_patches(self, grip: tuple[float, float], side: float, seed: int = 0) -> "Terrain":
+        """Return the same ground with square patches whose friction differs, uniform between two factors.
+
+        side: of a patch, rounded to whole cells [m]
+        """
+        ny, nx = self.heights.shape
+        cells = max(1, round(side / self.cell))
+        drawn = np.random.default_rng([seed, 1]).uniform(*grip, (-(-ny // cells), -(-nx // cells)))
+        return dataclasses.replace(self, grip=drawn.repeat(cells, 0).repeat(cells, 1)[:ny, :nx])
 
 
 def from_array(heights: np.ndarray, cell: float, origin: Sequence[float] | None = None) -> Terrain:

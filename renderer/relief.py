@@ -28,6 +28,7 @@ COARSEST = 0.25
 DETAIL = 0.03  # side of a quad over its distance from the camera's target: where it matters, two thirds have faded
 CREASE = math.cos(math.radians(28.0))  # quads that meet at a sharper angle show an edge
 CLIFF = paint("#8FA0B6", 0).colour  # of upright ground
+ICE = paint("#7FC4E8", 0).colour  # of ground without friction
 RIDGE = 0.3  # how much an edge that stands out is brightened
 CONTRAST = 1.6  # exponent of the light
 SKIRT = 0.05  # of a patch, beyond its own range of heights [m]
@@ -103,6 +104,8 @@ def make_patch(
     corners, open_sky, in_sun = (np.stack([a[b : b + n, c : c + n] for c, b in corner], 2) for a in (inner, sky, sun))
     tile = np.arange(n) // quads
     colour = tiles[(tile + tile[:, None]) % 2][:, :, None]  # a patch has an even number of tiles
+    slippery = np.clip(1.0 - terrain.grip_at(*corners[..., :2].mean(2).transpose(2, 0, 1)), 0.0, 1.0)
+    colour = colour + slippery[..., None, None] * (ICE - colour)
     colour = CLIFF + (colour - CLIFF) * normals[..., 2:] ** 1.5
     colour = colour * relief_light(normals, open_sky, in_sun) ** CONTRAST
     # The skirt: from every edge down, its face outwards.

@@ -1,5 +1,7 @@
 """Terrain under robots: what the kernel reads of it, standing and sliding on it, the same turned, and as in MuJoCo."""
 
+import dataclasses
+
 import numba
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ surface = contact.surface
 @numba.njit
 def read(ground, cells, work, point):
     """Set BIAS's rows to how far the point of every lane is above the ground along the normal, and this, base frame."""
-    heights, (whole, _) = ground
+    heights, (whole, _), _ = ground
     for lane in range(LANES):
         find_patch(whole, cells, work, L.PATCH, lane, point)
     look_up(heights, np.uint32(whole[0]), work, L.PATCH)
@@ -348,3 +350,31 @@ def test_what_is_no_terrain_is_refused(wrong):
 def test_heights_that_are_none_are_refused(heights, message):
     with pytest.raises(ValueError, match=message):
         PhysicsEngine(load_robot("go1"), terrain=terrain.from_array(heights, 0.1, (0.0, 0.0)))
+
+
+def test_patches_of_the_ground_have_a_friction_of_their_own():
+    robot = load_robot("go1")
+    level = np.zeros((81, 81))
+    grip = np.where(np.arange(81) < 40, 0.25, 1.0) * np.ones((81, 1))
+    patched = dataclasses.replace(terrain.from_array(level, 0.1), grip=grip)
+    start = {
+        "base_position": [[-2.0, 0.0, robot.home_height], [2.0, 0.0, robot.home_height]],
+        "base_linear_velocity": [[0.0, 0.5, 0.0]] * 2,
+    }
+    here = PhysicsEngine(robot, 2, 0.002, 1, PhysicsCfg(), terrain=patched)
+    here.set_state(**start)
+    stiff(here)
+    here.step(150)
+    there = []
+    for share in (0.25, 1.0):
+        cfg = PhysicsCfg(
+            foot_friction=share * PhysicsCfg().foot_friction, static_friction=share * PhysicsCfg().static_friction
+        )
+        engine = PhysicsEngine(robot, 2, 0.002, 1, cfg, terrain=terrain.from_array(level, 0.1))
+        engine.set_state(**start)
+        stiff(engine)
+        engine.step(150)
+        there.append(engine.get_state().base_position[:, 1])
+    slid = here.get_state().base_position[:, 1]
+    np.testing.assert_allclose(slid, [there[0][0], there[1][1]], atol=1e-5)
+    assert slid[0] > 1.5 * slid[1]

@@ -91,7 +91,7 @@ def test_fields_are_copied_and_cannot_be_written():
         ground.heights[0, 0] = 1.0
     with pytest.raises(dataclasses.FrozenInstanceError):
         ground.cell = 0.2
-    packed, _ = ground.pack()
+    packed, _, _ = ground.pack()
     packed[:] = 1.0
     assert not ground.heights.any()
 
@@ -107,7 +107,8 @@ def test_the_packed_field_is_read_as_documented(cell):
     """In float32, far from the world's origin, and with nothing but the packed arrays."""
     far = np.array([160000.0, -32016.0])
     ground = terrain.from_array(bumpy(cell=0.1).heights[:-5], cell, far - 16 * cell)
-    heights, (whole, real) = ground.pack()
+    heights, (whole, real), grip = ground.pack()
+    assert grip is None
     assert (heights.dtype, whole.dtype, real.dtype) == (np.float32, np.int32, np.float32)
     assert heights.flags.c_contiguous
     assert heights.shape == (whole[terrain.NX] * whole[terrain.NY],)

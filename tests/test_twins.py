@@ -220,6 +220,8 @@ def test_parts_of_an_engine_share_its_robots():
 
 # MuJoCo
 
+STILL = {f"reset.{name}": 0.0 for name in ("joint_position", "joint_velocity", "tilt", "velocity", "spin")}
+
 
 def in_mujoco(task, n, *changes):
     """Return the same as make() does, moved by MuJoCo."""
@@ -312,6 +314,25 @@ def test_mujoco_s_robots_touch_the_ground_with_what_the_task_s_do():
         assert env.simulated.geom("trunk").conaffinity == (1 if touches else 2)
         names = [env.simulated.geom(i).name for i in range(env.simulated.ngeom)]
         assert ("FL_knee" in names) == touches
+
+
+def test_mujoco_s_robots_slip_where_the_ground_is_as_slippery_as_the_task_s():
+    slid = []
+    for friction in ((0.1, 0.1), (1.0, 1.0)):
+        ground = {"terrain.kinds": "flat", "terrain.levels": 2, "terrain.friction": friction}
+        for env in (make(FLAT, 2, NEVER_FALL, STILL, ground), in_mujoco(FLAT, 2, NEVER_FALL, STILL, ground)):
+            env.init_state(seed=1)
+            for _ in range(25):
+                env.step(np.zeros((2, 12)))
+            before = env.engine.get_state().base_position
+            env.push(np.array([0.4, 0.0, 0.0]))
+            for _ in range(25):
+                env.step(np.zeros((2, 12)))
+            slid.append((env.engine.get_state().base_position - before)[:, 0])
+    foal, its, foal_s_grip, its_grip = np.array(slid)
+    np.testing.assert_allclose(foal, its, atol=0.01)
+    np.testing.assert_allclose(foal_s_grip, its_grip, atol=0.01)
+    assert (foal > 2.0 * foal_s_grip).all()
 
 
 def test_what_mujoco_s_robots_cannot_do_is_refused():

@@ -156,8 +156,13 @@ def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str
 def make_terrain(cfg: TerrainCfg) -> Terrain | None:
     """Return the ground, or None if it is flat; raise ConfigError, naming the field, for what is no terrain."""
     kinds = cfg.kinds.replace(",", " ").split()
-    if kinds == ["flat"]:
-        return None
+    if cfg.friction != (1.0, 1.0):
+        return _ground(cfg, kinds).with_patches(cfg.friction, cfg.patch, cfg.seed)
+    return None if kinds == ["flat"] else _ground(cfg, kinds)
+
+
+def _ground(cfg: TerrainCfg, kinds: list[str]) -> Terrain:
+    """Return the ground as a field of heights; see make_terrain()."""
     if pathlib.Path(cfg.kinds).suffix:
         try:
             return from_file(cfg.kinds, cfg.relief, cfg.cell, cfg.tile)
