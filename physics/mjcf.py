@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from physics.robot import AXES, JOINTS, LEGS, Link, Robot
+from physics.robot import AXES, EDGED, JOINTS, LEGS, Link, Robot
 from physics.terrain import Terrain
 
 BASE_THICKNESS = 1.0  # of a height field, below its lowest point [m]
@@ -86,8 +86,8 @@ def to_mjcf(
             )
         if body_contact:
             open_tags[1] += _sphere(f"{leg}_knee", robot.foot_radius[i], robot.offset[i, 2])
-            for k in range(2 if terrain else 0):  # an edge, unlike a plane, meets a leg between knee and foot
-                open_tags[2] += _sphere(f"{leg}_calf_{k}", robot.foot_radius[i], (k + 1) / 3 * robot.foot_offset[i])
+            for k, share in enumerate(EDGED if terrain else ()):
+                open_tags[2] += _sphere(f"{leg}_calf_{k}", robot.foot_radius[i], share * robot.foot_offset[i])
         foot = _sphere(leg, robot.foot_radius[i], robot.foot_offset[i])
         legs.append("".join(open_tags) + foot + "</body>" * 3)
     # conaffinity 2 makes the trunk a collision geometry, and nothing has a contype that meets it

@@ -14,6 +14,7 @@ from physics.jit import ROOT
 LEGS = ("FL", "FR", "RL", "RR")
 JOINTS = ("hip", "thigh", "calf")
 AXES = ("x", "y", "y")
+EDGED = 1 / 3, 2 / 3  # of the way from knee to foot: where a calf touches edges of the ground
 
 
 class RobotError(ValueError):

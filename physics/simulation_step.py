@@ -55,6 +55,7 @@ from physics.leg import (
     thigh_bias,
 )
 from physics.mend import mend
+from physics.robot import EDGED
 from physics.spatial import add, choose, cross, dot, rotate, scale, x_rotate, x_rotate_moment, x_unrotate
 
 
@@ -96,7 +97,7 @@ def leg_ground(work, rows, leg, terrain, body):
                     add(hip_B, x_rotate(s1, c1, (knee[0], knee_side, shape[0] + knee[1]))),
                 )
                 for k in range(2):
-                    from_knee = along_calf(shape, knee_side, foot, real((k + 1) / 3.0))
+                    from_knee = along_calf(shape, knee_side, foot, real(EDGED[k]))
                     at = knee[0] + from_knee[0], from_knee[1], shape[0] + knee[1] + from_knee[2]
                     find_patch(whole, cells, work, L.CALF_PATCHES + 6 * k, lane, add(hip_B, x_rotate(s1, c1, at)))
         look_up_grip(grip, np.uint32(whole[0]), work, L.PATCH)  # the whole leg's is the foot's
@@ -209,8 +210,8 @@ def leg_inward(work, rows, leg, model):
         # An edge, unlike a plane, meets a leg between knee and foot: the lower of two points
         if body is not None:  # noqa: SIM102  Numba leaves code out by one condition, not by two
             if terrain is not None:
-                upper = along_calf(shape, knee_side, foot, real(1.0 / 3.0))
-                lower = along_calf(shape, knee_side, foot, real(2.0 / 3.0))
+                upper = along_calf(shape, knee_side, foot, real(EDGED[0]))
+                lower = along_calf(shape, knee_side, foot, real(EDGED[1]))
                 knee_B = add(hip_B, x_rotate(s1, c1, (knee[0], real(0.0), rise + knee[1])))
                 upper_gap, upper_normal = surface(
                     terrain, cells, work, L.CALF_PATCHES, lane, add(knee_B, x_rotate(s1, c1, upper))
