@@ -37,14 +37,12 @@ STATIC = 6
 STRIBECK_SPEED = 7
 VISCOUS = 8
 SLIP_SPEED = 9
-# in which friction stops what slips [s], of a foot that it does so with [kg]
-GRIP_TIME = 10
-GRIP_MASS = 11
-FRICTION_SPEED = 12  # dry friction of a joint [rad/s]
+GRIP_TIME = 10  # in which friction stops what slips [s]
+FRICTION_SPEED = 11  # dry friction of a joint [rad/s]
 # end stop of a joint [N m/rad], [N m s/rad]
-LIMIT_STIFFNESS = 13
-LIMIT_DAMPING = 14
-WORLD_CONSTANTS = 15
+LIMIT_STIFFNESS = 12
+LIMIT_DAMPING = 13
+WORLD_CONSTANTS = 14
 
 # Motors: motor_constants()
 LAG = 0  # share of the way to the commanded torque that a time step covers [1]
@@ -252,14 +250,14 @@ def base_constants(robot: Robot) -> np.ndarray:
     return np.array([*whole.pack(), *trunk.pack(), *box], dtype=real)
 
 
-def world_constants(cfg: PhysicsCfg, timestep: float, foot_mass: float) -> np.ndarray:
-    """Return the constants of the world, (WORLD_CONSTANTS); foot_mass: Robot.foot_mass() [kg]."""
+def world_constants(cfg: PhysicsCfg, timestep: float) -> np.ndarray:
+    """Return the constants of the world, (WORLD_CONSTANTS)."""
     static = 0.0 if cfg.friction_model == "simple" else cfg.static_friction - cfg.foot_friction
     viscous = cfg.viscous_friction if cfg.friction_model == "coulomb+viscous" else 0.0
     world = np.zeros(WORLD_CONSTANTS, dtype=real)
     world[:] = (
         timestep, cfg.gravity, cfg.contact_stiffness, cfg.contact_damping, cfg.restitution,
-        cfg.foot_friction, static, cfg.stribeck_speed, viscous, cfg.slip_speed, cfg.grip_time, foot_mass,
+        cfg.foot_friction, static, cfg.stribeck_speed, viscous, cfg.slip_speed, cfg.grip_time,
         cfg.friction_speed, cfg.limit_stiffness, cfg.limit_damping,
     )  # fmt: skip
     return world

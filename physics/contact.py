@@ -3,7 +3,7 @@
 Explicit spring-dampers are either too soft to agree with other engines or blow up. Here the damper's
 and the friction's force at the end of the step enter the equations of motion to first order: beside
 the force of this instant, the contact adds a matrix dt (ct (1 - n n^T) + cn n n^T) to the inertia of
-the link, at the contact point, and so stays stable when stiff.
+the link, at the contact point, and so stays stable when stiff. A grip time longer than dt takes its place with ct.
 
 Under the flat floor the normal is up. On a terrain a foot meets the plane through the point of the
 surface vertically below it: gap = (z - h) n_z - radius.
@@ -38,8 +38,7 @@ def contact_force(gap, normal, v, law, dt):
 
     fn = max(0, -k gap - r k p - cn vn),  cn = d + k dt / 2 + r k p / sqrt(vn^2 + vs^2)
     ct = min(mu fn / sqrt(vt^2 + vs^2) + cv, (mu_k + mu_s) fn / sqrt(vt^2 + vs^2)),
-    mu = mu_k + mu_s w^2 / (w^2 + vt^2),  f = fn n - s ct vt
-    s = g + (1 - g) vt^2 / (vt^2 + (mu fn T / m)^2),  g = min(1, dt / T)
+    mu = mu_k + mu_s w^2 / (w^2 + vt^2),  f = fn n - ct vt
 
     p = max(0, -gap) is the depth and r = (1 - e^2) / 2: the spring pushes with k p on the way in and
     e^2 k p on the way out, so that a bounce without damper gives back the share e of the speed,
@@ -50,20 +49,21 @@ def contact_force(gap, normal, v, law, dt):
     Speeds not far above vs bounce higher than e asks, 1 m/s with 0.12 for e = 0. Friction never leaves
     the cone of its static coefficient.
 
-    With s = 1, a grip time T of 0, a step brings a foot to rest that friction can hold. With s = dt / T the
-    matrix still makes friction bear what pushes the foot, but takes a slip away only within T, as MuJoCo's
-    does: there at a rate of 2 / (0.95 x 20 ms), unless a model says otherwise. A foot of mass m that slips
-    faster than mu fn T / m meets all of the friction there is.
+    Without a grip time, T = 0, a step brings a foot to rest that friction can hold. With one, friction is that of
+    the velocity at T from now, not at the end of the step: ct has a weight of T in the matrix. It bears
+    what pushes a foot, which creeps no more than without, but takes a slip away only within T, as MuJoCo's does:
+    there at a rate of 2 / (0.95 x 20 ms), unless a model says otherwise. A foot of mass m that slips much faster
+    than mu fn T / m meets all of the friction there is.
 
     gap: of the link's surface above the ground [m]; normal: unit, of the ground; v: velocity of the
     contact point [m/s]; law: stiffness k [N/m], damping d [N s/m], restitution e, kinetic friction
     mu_k, what static friction adds mu_s, Stribeck speed w [m/s], viscous friction cv [N s/m], vs [m/s], at
-    which friction reaches 70 % of its limit, grip time T [s] and m [kg]; dt [s].
+    which friction reaches 70 % of its limit, grip time T [s]; dt [s].
 
-    Returns force f (3) [N], alpha = dt ct and beta = dt (cn - ct) [kg], so that the matrix is
+    Returns force f (3) [N], alpha = max(dt, T) ct and beta = dt cn - alpha [kg], so that the matrix is
     alpha 1 + beta n n^T.
     """
-    stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed, grip_time, mass = law
+    stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed, grip_time = law
     zero = real(0.0)
     loss = real(0.5) - real(0.5) * restitution * restitution
     vn = dot(v, normal)
@@ -77,11 +77,8 @@ def contact_force(gap, normal, v, law, dt):
     per_speed = fn / np.sqrt(vt2 + vs2)
     ct = min(mu * per_speed + viscous, (kinetic + static) * per_speed)
     cn = cn if fn > zero else zero
-    at_once = dt / max(dt, grip_time)
-    held = mu * fn * grip_time / mass
-    hold = ct * (at_once + (real(1.0) - at_once) * vt2 / (vt2 + held * held + real(1e-9)))
-    force = add(scale(fn + hold * vn, normal), scale(-hold, v))
-    return force, dt * ct, dt * (cn - ct)
+    alpha = max(dt, grip_time) * ct
+    return add(scale(fn + ct * vn, normal), scale(-ct, v)), alpha, dt * cn - alpha
 
 
 @inline
@@ -199,14 +196,14 @@ def contact_law(world):
     return (
         (world[C.STIFFNESS], world[C.CONTACT_DAMPING], world[C.RESTITUTION]),
         friction,
-        (world[C.GRIP_TIME], world[C.GRIP_MASS]),
+        world[C.GRIP_TIME],
     )
 
 
 @inline
 def own_law(varied, terrain, work, lane, law):
     """Return the contact law of a robot where it is, in the order of contact_force()."""
-    (stiffness, damping, restitution), (kinetic, static, stribeck_speed, viscous, slip_speed), (grip_time, mass) = law
+    (stiffness, damping, restitution), (kinetic, static, stribeck_speed, viscous, slip_speed), grip_time = law
     i = L.VARIED_BASE
     stiffness, restitution = (
         vary(varied, work, i + L.V_STIFFNESS, lane, stiffness),
@@ -218,4 +215,4 @@ def own_law(varied, terrain, work, lane, law):
     )
     kinetic, static = on_ground(terrain, work, lane, kinetic), on_ground(terrain, work, lane, static)
     grip_time = vary(varied, work, i + L.V_GRIP_TIME, lane, grip_time)
-    return stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed, grip_time, mass
+    return stiffness, damping, restitution, kinetic, static, stribeck_speed, viscous, slip_speed, grip_time

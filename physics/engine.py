@@ -129,7 +129,7 @@ class PhysicsEngine:
         self.terrain = terrain
         motors = constants.motor_constants(cfg.motor, timestep) if cfg.motor.enabled else None
         self.model = constants.Model(
-            constants.world_constants(cfg, timestep, robot.foot_mass()), constants.base_constants(carried),
+            constants.world_constants(cfg, timestep), constants.base_constants(carried),
             constants.leg_constants(robot),
             terrain.pack() if terrain else None, True if cfg.body_contact else None, motors,
             aligned(self.num_blocks, L.MOTOR_ROWS * LANES) if cfg.motor.enabled else None,

@@ -118,5 +118,5 @@ def test_constants_of_world_and_motors_by_hand():
     np.testing.assert_allclose(motors, [1 - np.exp(-0.4), 0.003, 30.0, 0.1, 1.25, 50.0, 20.0, 0.3], rtol=1e-6)
     assert C.motor_constants(MotorCfg(lag=0.0), 0.004)[C.LAG] == 1.0
     for model, static, viscous in (("simple", 0.0, 0.0), ("coulomb", 0.1, 0.0), ("coulomb+viscous", 0.1, 0.05)):
-        world = C.world_constants(PhysicsCfg(friction_model=model), 0.004, 0.2)
+        world = C.world_constants(PhysicsCfg(friction_model=model), 0.004)
         np.testing.assert_allclose(world[[C.KINETIC, C.STATIC, C.VISCOUS]], [0.8, static, viscous], atol=1e-6)

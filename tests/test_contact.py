@@ -15,7 +15,7 @@ from physics.robot import LEGS
 GAINS = {"go1": (60.0, 1.0), "go2": (60.0, 1.0), "anymal_c": (400.0, 6.0), "spot": (400.0, 6.0)}
 LAW = {
     "stiffness": 2e4, "damping": 100.0, "restitution": 1.0, "kinetic": 0.6, "static": 0.3, "stribeck": 0.1,
-    "viscous": 20.0, "slip": 0.02, "grip": 0.0, "mass": 0.2,
+    "viscous": 20.0, "slip": 0.02, "grip": 0.0,
 }  # fmt: skip
 contact_force = contact.contact_force
 STANDING_TORQUES = (0.0, -1.0, 12.0)  # of go1's hip, thigh and calf: a knee that carries more than the weight [N m]
@@ -152,21 +152,52 @@ def test_the_force_of_the_instant_is_the_documented_one(model):
     assert (np.linalg.norm(across, axis=1) <= (p["kinetic"] + p["static"]) * along + 1e-9).all()
 
 
-def test_grip_takes_a_slip_away_in_its_time_and_bears_what_pushes_at_once():
-    v = np.array([[1e-3, 0.0, 0.0], [0.0, 0.3, 0.0], [30.0, 0.0, 0.0]])
-    up = np.array([[0.0, 0.0, 1.0]])
-    still = {"static": 0.0, "viscous": 0.0}
-    at_once, alpha, beta = contacts(-1e-3, up, v, dt=2e-3, **still)
-    slow, slow_alpha, slow_beta = contacts(-1e-3, up, v, dt=2e-3, grip=0.01, **still)
-    np.testing.assert_array_equal(slow_alpha, alpha)
-    np.testing.assert_array_equal(slow_beta, beta)
-    np.testing.assert_allclose(slow[:, 2], at_once[:, 2])
-    vt2 = (v * v).sum(1)
-    held = LAW["kinetic"] * at_once[:, 2] * 0.01 / LAW["mass"]
-    share = 0.2 + 0.8 * vt2 / (vt2 + held**2)
-    np.testing.assert_allclose(slow[:, :2], share[:, None] * at_once[:, :2], rtol=1e-5)
-    assert share[0] < 0.2001
-    assert share[2] > 0.99
+@numba.njit
+def pushed(mass, speed, push, law, dt, steps):
+    """Return the speed of a loaded point mass along level ground after every step, (steps)."""
+    found = np.empty(steps)
+    for k in range(steps):
+        f, alpha, _ = contact_force(-1e-3, (0.0, 0.0, 1.0), (speed, 0.0, 0.0), law, dt)
+        speed += dt * (f[0] + push) / (mass + alpha)
+        found[k] = speed
+    return found
+
+
+def test_grip_takes_a_slip_away_in_its_time_and_bears_what_pushes():
+    dt = 1e-3
+    mass = 0.2
+    load = LAW["stiffness"] * 1e-3
+    slow = {"grip": 0.02, "static": 0.0, "viscous": 0.0}
+    slip = pushed(mass, 0.1, 0.0, law(**slow), dt, 40)
+    np.testing.assert_allclose(slip[[19, 39]], 0.1 * np.exp([-1.0, -2.0]), rtol=0.1)
+    # much faster than what it could hold within its time it meets all friction
+    (fast,) = pushed(mass, 60.0, 0.0, law(**slow), dt, 1)
+    np.testing.assert_allclose(60.0 - fast, LAW["kinetic"] * load / mass * dt, rtol=0.05)
+    # and under half of what friction bears it creeps as without
+    for grip in (0.0, 0.02):
+        speed = pushed(mass, 0.0, 0.5 * LAW["kinetic"] * load, law(**slow | {"grip": grip}), dt, 400)
+        np.testing.assert_allclose(speed[-1], LAW["slip"] * 0.5 / np.sqrt(0.75), rtol=1e-3)
+
+
+def test_a_robot_stands_on_a_slope_however_slowly_feet_grip():
+    robot = load_robot("go1")
+    angle = np.radians(20.0)
+    slope = terrain.slope(angle)
+    rise = slope.height(0.0, 0.0)
+    crept = []
+    for grip in (0.0, 0.03):
+        engine = PhysicsEngine(robot, 1, 0.002, 1, PhysicsCfg(grip_time=grip), terrain=slope)
+        engine.set_state(
+            base_position=[[0.0, 0.0, rise + robot.home_height / np.cos(angle)]],
+            base_quaternion=[[np.cos(angle / 2), 0.0, -np.sin(angle / 2), 0.0]],
+        )
+        engine.set_joint_targets(robot.home_joints.reshape(1, 12), 200.0, 5.0)
+        engine.step(150)
+        before = engine.get_state().base_position[0, 0]
+        engine.step(250)
+        crept.append(engine.get_state().base_position[0, 0] - before)
+    assert max(np.abs(crept)) < 0.01
+    np.testing.assert_allclose(crept[1], crept[0], atol=0.002)
 
 
 def test_friction_is_the_same_in_every_direction_of_any_plane():
