@@ -15,6 +15,7 @@ from environments.quadruped.fields import Field
 from environments.quadruped.terms import randomisation, renewal
 from physics.random import uniform
 
+LEFT = 0.65  # of a tile's side: so far from where it began, and below a slope that it may run down, a robot has left it
 TRIED = 0.5  # how far from where it began a robot must have been for its failure to count [m]
 
 LEVEL = Field("level", 1, "1", "tile along x that episodes start on, 0 the easiest")
@@ -27,26 +28,26 @@ AWAY = Field("away", 1, "m", "horizontal distance from where it began")
 def count_way(asked, gone, position, cell, spawn, desired_velocity, base_velocity, over, climbs, terrain_tile, ctrl_dt):
     """How far the commands would have led, how far the robot went as they asked, no faster, and how far it is.
 
-    While climbs is 1 the episode is over once that is half of a tile.
+    While climbs is 1 the episode is over once the tile is left.
     """
     x, y = desired_velocity
     speed = math.sqrt(x * x + y * y)
     along = (x * base_velocity[0] + y * base_velocity[1]) / max(speed, 1e-6)
     i, j = position[0] + (cell[0] - spawn[0]), position[1] + (cell[1] - spawn[1])
     away = math.sqrt(i * i + j * j)
-    left = (climbs > 0.0) & (away > 0.5 * terrain_tile)
+    left = (climbs > 0.0) & (away > LEFT * terrain_tile)
     return asked + ctrl_dt * speed, gone + ctrl_dt * min(along, speed), away, 1.0 if left else over
 
 
 @randomisation(sets=("level", "spawn", "asked", "gone"), keeps=(LEVEL, ASKED, GONE, AWAY))
 def change_level(key, level, spawn, ended, asked, gone, away, climbs, terrain_first, terrain_tile, terrain_levels):
-    """Where the next episode starts: a level up from one that ended half a tile away, beyond the last anywhere.
+    """Where the next episode starts: a level up from one that left its tile, beyond the last anywhere.
 
     One down after a fall, or less than half of the way asked for, that was not where it began. Only while climbs is 1.
     """
     fell = ended > 1.5
     down = (fell | (gone < 0.5 * asked)) & (away > TRIED)
-    up = (not fell) & (away > 0.5 * terrain_tile)
+    up = (not fell) & (away > LEFT * terrain_tile)
     changes = (climbs > 0.0) & (ended > 0.75)
     now = level + 1.0 if up else max(level - 1.0, 0.0) if down else level
     now = np.floor(uniform(key, 0, 0.0, terrain_levels)) if now > terrain_levels - 0.5 else now
