@@ -11,6 +11,7 @@ from walking import ALIKE
 
 from entity import Creature
 from environments import registry
+from environments.quadruped import levels
 from settings import override
 from training.display import Display
 from training.engine import TrainingEngine
@@ -18,6 +19,7 @@ from training.engine import TrainingEngine
 STAIRS = "quadruped-walk-stairs"
 LEVELS = 6
 TILE = 8.0
+FAR = levels.LEFT * TILE
 
 
 def stairs(n=96, threads=1, **changes):
@@ -51,7 +53,7 @@ def test_robots_spread_evenly_and_stay_unless_they_climb():
     level = env.field("level")[:, 0]
     np.testing.assert_array_equal(np.bincount(level.astype(int)), [16] * LEVELS)
     over(env, level)
-    state = end(env, away=5.0, asked=6.0, gone=6.0, falls=np.arange(96) % 2 == 0)
+    state = end(env, away=6.0, asked=6.0, gone=6.0, falls=np.arange(96) % 2 == 0)
     assert state.done.all()
     np.testing.assert_array_equal(env.field("level")[:, 0], level)
     over(env, level)
@@ -66,7 +68,7 @@ def test_success_leads_up_and_failure_down():
     assert set(start) == set(range(LEVELS))
     case = np.arange(96) // 12 % 6
     # far enough; not; fallen on the way; less than half of the way asked for; either where it began
-    away = np.choose(case, [4.1, 3.9, 3.0, 3.0, 0.4, 0.4])
+    away = np.choose(case, [FAR + 0.1, FAR - 0.1, 3.0, 3.0, 0.4, 0.4])
     gone = np.choose(case, [6.0, 6.0, 6.0, 2.9, 6.0, 2.9])
     falls = (case == 2) | (case == 4)
     state = end(env, away, asked=6.0, gone=gone, falls=falls)
@@ -95,7 +97,7 @@ def test_who_has_left_its_tile_starts_on_the_next():
         env.init_state(0)
         start = env.field("level")[:, 0]
         place = env.engine.get_state().base_position
-        place[:, :2] += [0.0, 4.5]
+        place[:, :2] += [0.0, FAR + 0.3]
         place[:, 2] += 3.0
         env.engine.set_state(base_position=place)
         assert not env.step(np.zeros((96, 12), np.float32)).done.any()
@@ -110,7 +112,7 @@ def test_beyond_the_last_level_anywhere():
     env.climb()
     env.init_state(0)
     env.set_field("level", LEVELS - 1.0)
-    end(env, away=5.0, asked=6.0, gone=6.0, falls=False)
+    end(env, away=6.0, asked=6.0, gone=6.0, falls=False)
     now = env.field("level")[:, 0]
     assert np.bincount(now.astype(int), minlength=LEVELS).min() > 40
     over(env, now)
@@ -204,8 +206,8 @@ def test_robots_walk_on_a_picture_s_ground(tmp_path):
     high = place[place[:, 0] > 1.0, 2]
     assert len(low) == len(high) == 4
     np.testing.assert_allclose(high - low.mean(), 0.5, atol=0.05)
-    # half a tile away there is but one level to go to
-    end(env, away=5.0, asked=6.0, gone=6.0, falls=False)
+    # far away there is but one level to go to
+    end(env, away=6.0, asked=6.0, gone=6.0, falls=False)
     assert not env.field("level").any()
 
 
