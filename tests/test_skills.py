@@ -63,6 +63,7 @@ def test_who_stands_stays():
     terms = env.reward_terms()
     assert terms["level"].min() > 0.99 * 2.0 * 0.02
     assert terms["risen"].min() > 0.85 * 2.0 * 0.02
+    assert terms["at_rest"].min() > 0.9 * 2.0 * 0.02
     assert env.step(np.zeros((8, 12), np.float32)).truncated.all()
 
 

@@ -4,7 +4,7 @@ import math
 
 from environments.quadruped.terms import metric, randomisation, reward, termination
 from physics.random import uniform
-from physics.spatial import sincos
+from physics.spatial import dot, sincos
 
 DROP = 0.02  # height of the lowest point above the ground from which a robot falls [m]
 
@@ -54,6 +54,13 @@ def risen(up, base_height, home_height):
 def at_home(up, base_height, home_height, pose_squared):
     """Nearness of the joints to the home pose, once the robot stands."""
     return math.exp(-0.5 * pose_squared) if stands(up, base_height, home_height) else 0.0
+
+
+@reward
+def at_rest(up, base_height, home_height, base_velocity, base_spin):
+    """Nearness of the base to rest, once the robot stands: exp(-(v / 0.3 m/s)^2 - (w / 1 rad/s)^2)."""
+    moves = 11.0 * dot(base_velocity, base_velocity) + dot(base_spin, base_spin)
+    return math.exp(-moves) if stands(up, base_height, home_height) else 0.0
 
 
 @termination

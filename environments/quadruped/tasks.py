@@ -295,19 +295,23 @@ task(
     command="goal",
     changes={"goal.reach": 3.0},
 )
+# Legs must reach all round: of targets within 0.6 rad, drawn 0.8 times that wide, robots make a comfortable bed. After
+# 3.3 M env steps 32 % stood, with 1 and 1 99 %.
 task(
     "quadruped-getup", "quadruped-walk-flat", "stand up from any pose within 4 s, and stay up",
     rewards=dict.fromkeys(WALK, 0.0) | {
-        getup.level: 2.0, getup.risen: 2.0, getup.at_home: 2.0, "velocity": 1.0, "sharp": 4.0, "wide": 1.0,
-        "torque": -1e-4, "action_rate": -0.01, "joint_speed": -2e-4, "fall": -1.0,
+        getup.level: 2.0, getup.risen: 2.0, getup.at_home: 2.0, getup.at_rest: 2.0, "feet": 0.5, "torque": -1e-4,
+        "action_rate": -0.01, "joint_speed": -2e-4, "fall": -1.0,
     },
     without=("tilted", "sunk", "touched"), terminations=(getup.lying,),
     randomisations=(getup.any_attitude, getup.any_joints), metrics=(getup.standing,),
     changes={
-        "physics.body_contact": True, "max_episode_seconds": 8.0, "action_scale": 0.6,
+        "physics.body_contact": True, "max_episode_seconds": 8.0, "action_scale": 1.0,
         "command.forward": (0.0, 0.0), "command.sideways": (0.0, 0.0), "command.turn": (0.0, 0.0),
     },
-    training={"train.iterations": 300, "curriculum.command": (1.0, 1.0)},
+    training={
+        "train.iterations": 400, "ppo.gamma": 0.99, "network.initial_std": 1.0, "curriculum.command": (1.0, 1.0),
+    },
 )  # fmt: skip
 task(
     "quadruped-gaits", "quadruped-walk-flat", "move at commanded velocities in a commanded gait and posture",
