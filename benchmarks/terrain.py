@@ -31,6 +31,7 @@ FILMED = 64  # robots that are looked at while they walk
 SECONDS = 10.0  # how long
 DEEP = 0.01  # in the ground [m]
 ONE_LEVEL = {"terrain.levels": 1, "terrain.difficulty": (1.0, 1.0)}
+SLOPES = ONE_LEVEL | {"terrain.slope": (0.45, 0.45)}
 
 
 def stairs(height: float) -> dict[str, Any]:
@@ -42,8 +43,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "stairs18_seen": ("quadruped-walk-stairs-seen", stairs(0.18)),
     "stairs20_seen": ("quadruped-walk-stairs-seen", stairs(0.20)),
     "stairs15_blind": ("quadruped-walk-stairs", stairs(0.15)),
-    "rough_seen": ("quadruped-walk-rough-seen", ONE_LEVEL),
-    "rough_blind": ("quadruped-walk-rough", ONE_LEVEL),
+    "rough_seen": ("quadruped-walk-rough-seen", SLOPES),
+    "rough_blind": ("quadruped-walk-rough", SLOPES),
 }
 
 
