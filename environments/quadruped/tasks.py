@@ -269,6 +269,19 @@ for _name, (_where, _ground, _harder) in _GROUNDS.items():
         f"quadruped-walk-{_name}-seen", f"quadruped-walk-{_name}", f"move at commanded velocities {_where}, seen",
         observations=(scan.height_scan,), randomisations=(scan.scan_errors,), changes={**_SEEING, **_harder},
     )  # fmt: skip
+# A box is a step with nothing after it; who meets it must pitch, and lose the rhythm and height of a walk
+task(
+    "quadruped-jump", "quadruped-walk-stairs-seen", "get onto boxes and off them, as high as it stands and more, seen",
+    rewards={
+        "velocity": 6.0, "trot": 0.0, "height": -5.0, "vertical_velocity": 0.0, "orientation": -0.1, "pose": -0.05,
+        "trunk_clearance": -20.0,
+    },
+    changes={
+        "terrain.step_height": (0.05, 0.45), "terrain.tread": (2.5, 2.5), "fall_tilt": 1.4,
+        "command.forward": (0.5, 1.2), "command.sideways": (0.0, 0.0), "command.standing": 0.05,
+        "command.turning": 0.05,
+    },
+)  # fmt: skip
 # The 45 numbers that most trainers' policies see: no contacts, which few robots feel, but the action before
 for _walk in ("flat", "robust", "rough", "stairs"):
     task(
