@@ -6,6 +6,7 @@ from environments.quadruped.terms import metric, randomisation, reward, terminat
 from physics.random import uniform
 from physics.spatial import dot, sincos
 
+HALF_TURN = 3.1415927  # beyond, a leg's pose is another's [rad]
 DROP = 0.02  # height of the lowest point above the ground from which a robot falls [m]
 
 
@@ -16,19 +17,20 @@ def any_attitude(key):
     Shoemake, 1992, "Uniform random rotations".
     """
     u = uniform(key, 0, 0.0, 1.0)
-    s1, c1 = sincos(uniform(key, 1, -3.1415927, 3.1415927))
-    s2, c2 = sincos(uniform(key, 2, -3.1415927, 3.1415927))
+    s1, c1 = sincos(uniform(key, 1, -HALF_TURN, HALF_TURN))
+    s2, c2 = sincos(uniform(key, 2, -HALF_TURN, HALF_TURN))
     a, b = math.sqrt(1.0 - u), math.sqrt(u)
     return (a * s1, a * c1, b * s2, b * c2), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), DROP
 
 
 @randomisation(sets=("joint_position", "joint_velocity", "joint_target"))
-def any_joints(key, joint_low, joint_high):
-    """Any angles of a leg's joints, at rest, where the PD law holds them at first."""
+def any_joints(key, joint_low, joint_high, joint_home):
+    """Any angles of a leg's joints within half a turn of home, at rest, where the PD law holds them at first."""
+    low, high, home = joint_low, joint_high, joint_home
     q = (
-        uniform(key, 0, joint_low[0], joint_high[0]),
-        uniform(key, 4, joint_low[1], joint_high[1]),
-        uniform(key, 8, joint_low[2], joint_high[2]),
+        uniform(key, 0, max(low[0], home[0] - HALF_TURN), min(high[0], home[0] + HALF_TURN)),
+        uniform(key, 4, max(low[1], home[1] - HALF_TURN), min(high[1], home[1] + HALF_TURN)),
+        uniform(key, 8, max(low[2], home[2] - HALF_TURN), min(high[2], home[2] + HALF_TURN)),
     )
     return q, (0.0, 0.0, 0.0), q
 
