@@ -108,3 +108,15 @@ def test_gaits_are_rewarded_for_feet_that_keep_time():
     # the reward is of the instant before a new command may come
     agreed = env.reward_terms()["schedule"] / (4.0 * 0.02)
     assert set(np.round(agreed * 4).astype(int)) <= {0, 1, 2, 3, 4}
+
+
+def test_a_box_to_get_onto_is_one_step_and_then_level():
+    env = make("quadruped-jump", 4)
+    assert env.terrain.spawns.shape[:2] == (env.cfg.terrain.levels, 2)
+    for kind, sign in enumerate((1, -1)):  # up from the middle of a tile, and down
+        for level, height in ((0, 0.05), (-1, 0.45)):
+            x, y, middle = env.terrain.spawns[level, kind]
+            rises = np.diff(env.terrain.height(x + np.arange(0.0, 3.5, 0.1), y))
+            (edge,) = np.flatnonzero(np.abs(rises) > 1e-6)
+            np.testing.assert_allclose(rises[edge], sign * height, atol=1e-5)
+            assert 0.8 < 0.1 * edge < 1.6
