@@ -115,7 +115,7 @@ def test_a_box_to_get_onto_is_one_step_and_then_level():
     assert env.terrain.spawns.shape[:2] == (env.cfg.terrain.levels, 2)
     for kind, sign in enumerate((1, -1)):  # up from the middle of a tile, and down
         for level, height in ((0, 0.05), (-1, 0.45)):
-            x, y, middle = env.terrain.spawns[level, kind]
+            x, y, _ = env.terrain.spawns[level, kind]
             rises = np.diff(env.terrain.height(x + np.arange(0.0, 3.5, 0.1), y))
             (edge,) = np.flatnonzero(np.abs(rises) > 1e-6)
             np.testing.assert_allclose(rises[edge], sign * height, atol=1e-5)
