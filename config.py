@@ -248,7 +248,9 @@ class TerrainCfg(Section):
     step_height: Pair = knob((0.01, 0.18), "of stairs at difficulty 0 and 1", "m", low=0.0, high=1.0)
     tread: Pair = knob((0.3, 0.3), "of stairs, from riser to riser, at difficulty 1 and 0", "m", low=0.05, high=5.0)
     slope: Pair = knob((0.02, 0.45), "angle of slopes at difficulty 0 and 1", "rad", low=0.0, high=1.2)
-    friction: Pair = knob((1.0, 1.0), "of patches, times, uniform between", "1", low=0.0, high=10.0)
+    friction: Pair = knob(
+        (1.0, 1.0), "friction of patches of the ground, times, uniform between", "1", low=0.0, high=10.0
+    )
     patch: float = knob(1.0, "side of a patch of one friction", "m", low=0.01, high=100.0)
     relief: float = knob(
         1.0, "height of white, of a picture's ground, or of 1, of an array's", "m", low=-100.0, high=100.0

@@ -315,3 +315,24 @@ def test_what_cannot_be_used_is_refused_in_one_line(message):
     with pytest.raises(ValueError, match=f"^{message}$") as error:
         ERRORS[message]()
     assert "\n" not in str(error.value)
+
+
+def test_patches_have_one_friction_each_as_drawn():
+    ground = terrain.from_array(np.zeros((41, 61)), 0.1, (0.0, 0.0)).with_patches((0.2, 0.8), 1.0, seed=3)
+    x, y = np.meshgrid(np.arange(6) + 0.45, np.arange(4) + 0.45)
+    middle = ground.grip_at(x, y)
+    assert len(np.unique(middle)) == 24
+    assert 0.2 <= middle.min() < 0.35 < 0.65 < middle.max() <= 0.8
+    for shift in (-0.4, 0.4):  # nodes lie at 0 to 0.9 m of a patch
+        np.testing.assert_array_equal(ground.grip_at(x + shift, y + shift), middle)
+    np.testing.assert_array_equal(ground.grip_at(0.05 + 1e-6, 0.34), ground.grip[3, 1])  # the nearest node's
+    np.testing.assert_array_equal(ground.grip_at(-9.0, 99.0), ground.grip[-1, 0])  # beyond the border its own
+    again = terrain.from_array(np.zeros((41, 61)), 0.1).with_patches((0.2, 0.8), 1.0, seed=3)
+    np.testing.assert_array_equal(again.grip, ground.grip)
+    assert terrain.from_array(np.zeros((3, 3)), 0.1).grip_at(1.0, 2.0) == 1.0
+
+
+@pytest.mark.parametrize("grip", [np.ones((3, 4)), -np.ones((3, 3)), np.full((3, 3), np.nan)])
+def test_friction_that_is_none_is_refused(grip):
+    with pytest.raises(ValueError, match="grip: expected"):
+        dataclasses.replace(terrain.from_array(np.zeros((3, 3)), 0.1), grip=grip)

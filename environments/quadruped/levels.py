@@ -15,7 +15,9 @@ from environments.quadruped.fields import Field
 from environments.quadruped.terms import randomisation, renewal
 from physics.random import uniform
 
-LEFT = 0.65  # of a tile's side: so far from where it began, and below a slope that it may run down, a robot has left it
+# How far from the middle of its tile a robot has left it, in sides of a tile: beyond the edge, which is at a half: one
+# that runs down a slope falls at its foot
+LEFT = 0.65
 TRIED = 0.5  # how far from where it began a robot must have been for its failure to count [m]
 
 LEVEL = Field("level", 1, "1", "tile along x that episodes start on, 0 the easiest")
