@@ -14,6 +14,7 @@ more, their sum from the whole by 2 to 8 %.
     measurement   what reward and observation need: centre of mass, feet, sums over joints
     reward        its terms and their sum
     reset         ends of episodes and new starts, of the blocks with an episode that ended
+    scan          looking at the ground, with the errors of what is seen, and about the feet, in tasks that do
     observation   of every step, and of episodes that ended
     commands      actions to joint targets, pushes, goals, velocities
     copying       a block to the work buffer and back, and observations into rows
@@ -44,6 +45,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "balance": (TASK, {}),
     "balance, motors on": (TASK, {"motor.enabled": True}),
     "rough ground": ("quadruped-walk-rough", {}),
+    "stairs, seen": ("quadruped-walk-stairs-seen", {}),
 }
 IN_NUMPY = ("cartpole", "navigation", "bounce-ball")
 METHODS = {
@@ -131,6 +133,7 @@ def in_stages(env: ABEnv, actions: np.ndarray) -> Times:
         ("reward",),
         ("terminate", "restart", "begin"),
         ("renew",),
+        ("scan", "scan_feet"),
         ("observe",),
     )
     until = [run("nothing")]
@@ -141,7 +144,7 @@ def in_stages(env: ABEnv, actions: np.ndarray) -> Times:
     idle, airborne, dynamics = (run("act", "events", physics=physics) for physics in ("idle", "airborne", "dynamics"))
     whole = run()
     copying = until[0]
-    acting, _, measurement, reward, reset, renewal, observation = np.diff(until).tolist()
+    acting, _, measurement, reward, reset, renewal, looking, observation = np.diff(until).tolist()
     everything = until[2]
     parts = {
         "actuator": 0.5 * (everything - idle + airborne - dynamics),
@@ -150,6 +153,7 @@ def in_stages(env: ABEnv, actions: np.ndarray) -> Times:
         "measurement": measurement,
         "reward": reward,
         "reset": reset,
+        "scan": looking,
         "observation": observation,
         "commands": acting + renewal,
         "copying": copying,

@@ -111,8 +111,8 @@ RARE = "fall", "knee", "arrival", "stopping", "trunk_clearance"
 ALL_WEIGHTS = {
     "goal": 1.0, "velocity": 2.0, "yaw_rate": 1.0, "vertical_velocity": -1.0, "tumble": -0.05, "orientation": -0.5,
     "height": -20.0, "torque": -1e-4, "action_rate": -0.01, "smoothness": -0.02, "pose": -0.1, "stand_pose": -0.3,
-    "knee": -2.0, "joint_speed": -5e-4, "feet": 0.1, "slip": -0.2, "trot": 0.5, "alive": 20.0, "air_time": 0.5,
-    "arrival": 3.0, "stopping": 2.0, "fall": -5.0, "trunk_clearance": -30.0,
+    "knee": -2.0, "joint_speed": -5e-4, "feet": 0.1, "stance": 0.4, "slip": -0.2, "trot": 0.5, "alive": 20.0,
+    "air_time": 0.5, "arrival": 3.0, "stopping": 2.0, "fall": -5.0, "trunk_clearance": -30.0,
 }  # fmt: skip
 
 

@@ -147,6 +147,7 @@ def reward_terms(env, actions):
         "knee": (beyond.reshape(-1, 4, 3)[..., 1:] ** 2).sum((1, 2)),
         "joint_speed": (state.joint_velocity.astype(np.float64) ** 2).sum(1),
         "feet": contact.mean(1),
+        "stance": contact.mean(1) * ~moving,
         "slip": (slip2 * contact).sum(1),
         "trot": moving * agree * np.abs(fl.astype(float) + rr - fr - rl) / 2,
         "alive": np.ones(env.num_envs),

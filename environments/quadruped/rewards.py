@@ -118,6 +118,12 @@ def feet(feet_share):
 
 
 @reward
+def stance(feet_share, moving):
+    """Share of feet on the ground while nothing is commanded."""
+    return (1.0 - moving) * feet_share
+
+
+@reward
 def slip(slip_squared):
     """Horizontal velocity of the feet on the ground squared [m^2/s^2]."""
     return slip_squared
@@ -170,7 +176,7 @@ LIBRARY = {
     term.name: term
     for term in (
         goal, velocity, yaw_rate, vertical_velocity, tumble, orientation, height, trunk_clearance, torque,
-        action_rate, smoothness, pose, stand_pose, knee, joint_speed, feet, slip, trot, alive, air_time, arrival,
-        stopping, fall,
+        action_rate, smoothness, pose, stand_pose, knee, joint_speed, feet, stance, slip, trot, alive, air_time,
+        arrival, stopping, fall,
     )
 }  # fmt: skip

@@ -56,8 +56,8 @@ BALANCE = {
 }  # fmt: skip
 WALK = {
     "velocity": 4.0, "yaw_rate": 2.0, "vertical_velocity": -1.0, "tumble": -0.02, "orientation": -1.0, "height": -20.0,
-    "torque": -1e-4, "action_rate": -0.01, "pose": -0.1, "stand_pose": -0.3, "joint_speed": -2e-4, "trot": 2.0,
-    "alive": 0.2, "air_time": 0.01, "fall": -1.0, "sharp": 12.0, "wide": 3.0,
+    "torque": -1e-4, "action_rate": -0.01, "pose": -0.1, "stand_pose": -0.3, "joint_speed": -2e-4, "stance": 2.0,
+    "trot": 2.0, "alive": 0.2, "air_time": 0.01, "fall": -1.0, "sharp": 12.0, "wide": 3.0,
 }  # fmt: skip
 TRAIN_WALK: dict[str, Any] = {
     "ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 0.8,
