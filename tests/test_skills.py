@@ -1,12 +1,19 @@
-"""Getting up from any pose, and gaits on command: how they begin, what they reward, when they end."""
+"""Standing where nothing is asked, getting up from any pose, gaits on command: what begins, is rewarded and ends."""
 
 import numpy as np
+import pytest
+import torch
 from oracle import foot_positions, rotation
 from walking import make, wander
+
+from environments import registry
+from settings import override
+from training import checkpoint, runs
 
 GETUP = "quadruped-getup"
 GAITS = "quadruped-gaits"
 # FL FR RL RR
+WALKS = "flat", "robust", "flat-deploy", "robust-deploy"
 KINDS = {"trot": (0, 0.5, 0.5, 0), "pace": (0, 0.5, 0, 0.5), "bound": (0, 0, 0.5, 0.5), "pronk": (0, 0, 0, 0)}
 
 
@@ -120,3 +127,21 @@ def test_a_box_to_get_onto_is_one_step_and_then_level():
             (edge,) = np.flatnonzero(np.abs(rises) > 1e-6)
             np.testing.assert_allclose(rises[edge], sign * height, atol=1e-5)
             assert 0.8 < 0.1 * edge < 1.6
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_a_shipped_walker_has_its_feet_on_the_ground_while_nothing_is_asked(name):
+    loaded = checkpoint.load(runs.SHIPPED / f"quadruped-walk-{name}.pt")
+    cfg = override(loaded.config.env, {"command.standing": 1.0, "command.turning": 0.0}, "env")
+    env = registry.make(loaded.config.task, cfg=cfg, num_envs=64)
+    creature = loaded.creature(env)
+    memory = creature.initial_state(64)
+    state = env.init_state(5)
+    shares = []
+    for _ in range(200):
+        with torch.no_grad():
+            starts = torch.from_numpy(state.done.astype(np.float32))
+            _, mean, memory = creature.act(torch.from_numpy(state.obs), memory, starts)
+        state = env.step(mean.numpy())
+        shares.append((np.abs(env.engine.get_state().foot_contact_force).max(-1) > 1.0).mean())
+    assert np.mean(shares[100:]) > 0.8  # who trots on the spot has half
