@@ -12,8 +12,8 @@ from training import checkpoint, runs
 
 GETUP = "quadruped-getup"
 GAITS = "quadruped-gaits"
-# FL FR RL RR
 WALKS = "flat", "robust", "flat-deploy", "robust-deploy"
+# FL FR RL RR
 KINDS = {"trot": (0, 0.5, 0.5, 0), "pace": (0, 0.5, 0, 0.5), "bound": (0, 0, 0.5, 0.5), "pronk": (0, 0, 0, 0)}
 
 
