@@ -388,7 +388,7 @@ def test_the_default_configuration_is_valid_and_every_knob_is_explained():
             assert field.metadata["meaning"] and "unit" in field.metadata
 
 
-@pytest.mark.parametrize("shipped", ["", "quadruped-walk-flat-belief", "quadruped-track", "quadruped-walk-flat-deploy"])
+@pytest.mark.parametrize("shipped", ["", "quadruped-walk-flat-belief", "quadruped-walk-flat-deploy"])
 def test_an_exported_policy_acts_as_the_checkpoint_does(shipped, trained, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     path = ROOT / "checkpoints" / f"{shipped}.pt" if shipped else best(trained[0])
@@ -400,7 +400,7 @@ def test_an_exported_policy_acts_as_the_checkpoint_does(shipped, trained, tmp_pa
     loaded = checkpoint.load(path)
     env = registry.make(loaded.config.task, num_envs=1, cfg=loaded.config.env)
     creature = loaded.creature(env)
-    if shipped.endswith("track"):
+    if shipped.endswith("deploy"):
         assert loaded.chosen["train.precision"] == "bfloat16"
     creature.use_precision("float32")
     session = onnxruntime.InferenceSession(str(folder / "policy.onnx"))

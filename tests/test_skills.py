@@ -12,7 +12,7 @@ from training import checkpoint, runs
 
 GETUP = "quadruped-getup"
 GAITS = "quadruped-gaits"
-WALKS = "flat", "robust", "flat-deploy", "robust-deploy"
+STANDING = "robust", "robust-deploy"
 # FL FR RL RR
 KINDS = {"trot": (0, 0.5, 0.5, 0), "pace": (0, 0.5, 0, 0.5), "bound": (0, 0, 0.5, 0.5), "pronk": (0, 0, 0, 0)}
 
@@ -129,7 +129,7 @@ def test_a_box_to_get_onto_is_one_step_and_then_level():
             assert 0.8 < 0.1 * edge < 1.6
 
 
-@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize("name", STANDING)
 def test_a_shipped_walker_has_its_feet_on_the_ground_while_nothing_is_asked(name):
     loaded = checkpoint.load(runs.SHIPPED / f"quadruped-walk-{name}.pt")
     cfg = override(loaded.config.env, {"command.standing": 1.0, "command.turning": 0.0}, "env")
@@ -144,4 +144,4 @@ def test_a_shipped_walker_has_its_feet_on_the_ground_while_nothing_is_asked(name
             _, mean, memory = creature.act(torch.from_numpy(state.obs), memory, starts)
         state = env.step(mean.numpy())
         shares.append((np.abs(env.engine.get_state().foot_contact_force).max(-1) > 1.0).mean())
-    assert np.mean(shares[100:]) > 0.8  # who trots on the spot has half
+    assert np.mean(shares[100:]) > 0.9  # who trots on the spot has half

@@ -56,8 +56,8 @@ BALANCE = {
 }  # fmt: skip
 WALK = {
     "velocity": 4.0, "yaw_rate": 2.0, "vertical_velocity": -1.0, "tumble": -0.02, "orientation": -1.0, "height": -20.0,
-    "torque": -1e-4, "action_rate": -0.01, "pose": -0.1, "stand_pose": -0.3, "joint_speed": -2e-4, "stance": 2.0,
-    "trot": 2.0, "alive": 0.2, "air_time": 0.01, "fall": -1.0, "sharp": 12.0, "wide": 3.0,
+    "torque": -1e-4, "action_rate": -0.01, "pose": -0.1, "stand_pose": -0.3, "joint_speed": -2e-4, "trot": 2.0,
+    "alive": 0.2, "air_time": 0.01, "fall": -1.0, "sharp": 12.0, "wide": 3.0,
 }  # fmt: skip
 TRAIN_WALK: dict[str, Any] = {
     "ppo.gamma": 0.97, "ppo.learning_rate": 1e-3, "ppo.max_learning_rate": 2e-3, "network.initial_std": 0.8,
@@ -241,9 +241,12 @@ task(
     rewards=dict.fromkeys(BALANCE, 0.0) | WALK, changes={"push.speed": (0.0, 0.0), "push.spin": 0.0, **_OTHER_ENGINES},
     training=TRAIN_WALK,
 )  # fmt: skip
+# Told to stand, robots trot on the spot, half of their feet in the air, unless standing is rewarded. Who was never
+# pushed falls more easily standing than trotting: shoved by 1 m/s, 84 % of walkers on flat ground survived that stood.
 task(
     "quadruped-walk-robust", "quadruped-walk-flat", "move at commanded velocities while being pushed",
-    changes={"push.speed": (0.5, 1.0), "push.spin": PushCfg().spin}, training={"curriculum.push": (1.0, 1.2)},
+    rewards={"stance": 2.0}, changes={"push.speed": (0.5, 1.0), "push.spin": PushCfg().spin},
+    training={"curriculum.push": (1.0, 1.2)},
 )  # fmt: skip
 # On hard ground knees, calves and trunk touch it, and commands keep a heading: who walks in circles sees little of it
 _GROUNDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
