@@ -250,7 +250,8 @@ def test_walking_tasks_differ_by_their_configuration_alone():
     assert flat.command == CommandCfg(kind="velocity")
     assert (flat.push.speed, flat.push.spin) == ((0.0, 0.0), 0.0)
     assert (robust.push.speed, robust.push.spin, robust.push.interval) == ((0.5, 1.0), 1.0, (2.0, 4.0))
-    assert robust == dataclasses.replace(flat, push=robust.push)
+    assert robust.reward.stance > 0.0
+    assert robust == dataclasses.replace(flat, push=robust.push, reward=robust.reward)
     assert far == dataclasses.replace(flat, command=CommandCfg(kind="goal"), goal=far.goal)
 
 
