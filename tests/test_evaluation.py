@@ -73,9 +73,24 @@ def test_an_evaluation_counts_the_first_episode_of_every_robot_alone():
     }
 
 
+def test_a_lucky_evaluation_is_not_the_best(tmp_path, monkeypatch):
+    # means of three: 10, 15, 20, 47, 53, 60, 50, 60, 50
+    returns = [10.0, 20.0, 30.0, 90.0, 40.0, 50.0, 60.0, 70.0, 20.0]
+    saved = []
+    eval_env = types.SimpleNamespace(targets={}, set_level=lambda push, command: None)
+    engine = types.SimpleNamespace(creature=None, device=None, workers=[None], env_steps=0)
+    trained = Run(preset("quadruped-balance"), engine, eval_env, tmp_path, Console())
+    monkeypatch.setattr(trained, "save", lambda name, progress: saved.append((name, progress["mean_return"])) or True)
+    for value in returns:
+        found = {"survival": 1.0, "episodes": 1, "mean_return": value}
+        monkeypatch.setattr(run, "evaluate", lambda *_, found=found: found)
+        trained.evaluate_now()
+    assert [x for name, x in saved if name == "best.pt"] == [10.0, 20.0, 30.0, 90.0, 40.0, 50.0, 70.0]
+
+
 def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypatch):
     # mean returns by level of pushes; the second passes the task best, the third the hardest pushes
-    returns = [{1.0: 50.0, 1.3: 20.0}, {1.0: 90.0, 1.3: 10.0}, {1.0: 70.0, 1.3: 30.0}, {1.0: 80.0, 1.3: 25.0}]
+    returns = [{1.0: 50.0, 1.3: 20.0}, {1.0: 90.0, 1.3: 10.0}, {1.0: 70.0, 1.3: 33.0}, {1.0: 80.0, 1.3: 14.0}]
     levels = []
     saved = []
     eval_env = types.SimpleNamespace(targets={}, set_level=lambda push, command: levels.append((push, command)))

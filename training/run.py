@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import signal
+import statistics
 import time
 import types
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from training.spectator import Spectator
 
 # End a run: a terminal's Ctrl-C, a request, a closed terminal; Windows has not all of them
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+RANKED = 3  # evaluations that a policy is ranked by: its own and those just before, since one alone is luck
 GRACE = 3.0  # how long a signal waits for an iteration or an evaluation to end [s]
 
 
@@ -86,6 +88,7 @@ class Run:
         self.begun_from = ""  # checkpoint whose networks it began with
         self.best: dict[str, Any] = {}
         self.rank = [0.0, 0.0]  # the best one's
+        self.ranks: list[list[float]] = []  # the latest evaluations'
         self.arrival: list[float] = []  # training seconds and env steps at the target survival
         self.undone = 0  # iterations before this run
         self.waiting: dict[str, Any] = {}  # metrics of an iteration whose evaluation was interrupted
@@ -120,6 +123,7 @@ class Run:
                 self.waiting = dict(loaded.run["waiting"])
             self.best, rank, arrival, self.undone = (loaded.run[key] for key in ("best", "rank", "arrival", "undone"))
             self.rank = [float(x) for x in rank]
+            self.ranks = [[float(x) for x in rank] for rank in loaded.run["ranks"]]
             self.arrival = [float(x) for x in arrival]
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"{name}: run: expected what a run needs ({error})") from None
@@ -251,8 +255,10 @@ class Run:
         least = self.cfg.train.target_survival
         if not self.arrival and reaches(result, least, self.eval_env.targets):
             self.arrival = [self.train_seconds, float(self.engine.env_steps)]
-        # among those that do what is asked the return tells: who stands still survives, too
-        rank = [nearness(hard, least, self.eval_env.targets), hard["mean_return"]]
+        # Among those that do what is asked the return tells: who stands still survives, too. On stairs the best of 45
+        # evaluations chose a policy of which 92.8 % survived steps of 18 cm, the best mean of three one of 96.1 %.
+        self.ranks = [*self.ranks, [nearness(hard, least, self.eval_env.targets), hard["mean_return"]]][-RANKED:]
+        rank = [statistics.fmean(values) for values in zip(*self.ranks, strict=True)]
         progress = self.progress() | result
         self.save(f"iteration-{self.iteration}.pt", progress)
         self.forget_old()
@@ -304,7 +310,7 @@ class Run:
 
     def save_latest(self) -> bool:
         """Write all that going on from here needs."""
-        names = "best", "rank", "arrival", "waiting"
+        names = "best", "rank", "ranks", "arrival", "waiting"
         state = distributed.gather(self.engine.run_state()) or []
         run = {"engine": state if all(state) else [], "undone": self.guard.undone}
         run |= {name: getattr(self, name) for name in names}
