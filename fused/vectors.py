@@ -21,10 +21,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-WIDTH = 16  # one register of AVX-512, two of AVX2; with 32 or 64 the attention is no faster
-# A processor with this multiplies pairs of bfloat16 numbers and adds both products in one instruction.
 _TARGET = numba.config.CPU_FEATURES  # None: the processor's own
-HAS_PAIRS = "+avx512bf16" in (llvmlite.binding.get_host_cpu_features().flatten() if _TARGET is None else _TARGET)
+_FEATURES = llvmlite.binding.get_host_cpu_features().flatten() if _TARGET is None else _TARGET
+WIDTH = 16 if "+avx512f" in _FEATURES else 8  # what a register holds, but for ARM's; the attention gains by no more
+# A processor with this multiplies pairs of bfloat16 numbers and adds both products in one instruction.
+HAS_PAIRS = "+avx512bf16" in _FEATURES
 
 
 class _BFloat(ir.types.Type):
@@ -326,7 +327,7 @@ def store_block(typing, array, index, stride, totals, count):
 
 @intrinsic(prefer_literal=True)
 def store_sums(typing, array, index, stride, totals, count):
-    """Write the sums over the lanes of totals, Vector(R count), to array[index + r stride + c]; 16 registers."""
+    """Write the sums over the lanes of totals, Vector(R count), to array[index + r stride + c]; WIDTH registers."""
 
     def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
         data = context.make_array(signature.args[0])(context, builder, values[0]).data

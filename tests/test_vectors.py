@@ -34,12 +34,12 @@ def panel(inner):
 def combine(a, b, out):
     x, y, one = load(a, 0, 2), load(b, 0, 2), load(b, 0, 1)
     store(out, 0, x + y)
-    store(out, 32, x - y)
-    store(out, 64, x * y)
-    store(out, 96, x / y)
-    store(out, 128, one - x)
-    store(out, 160, np.float32(2) * x)
-    store(out, 192, fma(x, one, np.float32(0.5)))
+    store(out, 2 * WIDTH, x - y)
+    store(out, 4 * WIDTH, x * y)
+    store(out, 6 * WIDTH, x / y)
+    store(out, 8 * WIDTH, one - x)
+    store(out, 10 * WIDTH, np.float32(2) * x)
+    store(out, 12 * WIDTH, fma(x, one, np.float32(0.5)))
 
 
 def test_arithmetic_works_element_by_element_and_with_single_numbers():
@@ -96,19 +96,23 @@ def test_sums_and_largest_of_numbers_and_samples():
     np.testing.assert_allclose(out[-1], x[0].sum(), atol=1e-6)
 
 
-@kernel
-def sums_of_four(x, out, start, stride):
-    store_sums(out, start, stride, load(x, 0, 16), 4)
+QUARTER = WIDTH // 4
+HALF = WIDTH // 2
 
 
 @kernel
-def sums_of_eight(x, out, start, stride):
-    store_sums(out, start, stride, load(x, 0, 16), 8)
+def sums_in_quarters(x, out, start, stride):
+    store_sums(out, start, stride, load(x, 0, WIDTH), QUARTER)
 
 
-@pytest.mark.parametrize(("function", "count"), [(sums_of_four, 4), (sums_of_eight, 8)])
+@kernel
+def sums_in_halves(x, out, start, stride):
+    store_sums(out, start, stride, load(x, 0, WIDTH), HALF)
+
+
+@pytest.mark.parametrize(("function", "count"), [(sums_in_quarters, QUARTER), (sums_in_halves, HALF)])
 def test_sums_over_samples_are_stored_row_by_row(function, count):
-    x = np.random.default_rng(0).integers(-50, 50, (16, WIDTH)).astype(np.float32)
+    x = np.random.default_rng(0).integers(-50, 50, (WIDTH, WIDTH)).astype(np.float32)
     out = np.full(60, -1e6, np.float32)
     expected = out.copy()
     for i, value in enumerate(x.sum(1)):
@@ -147,7 +151,7 @@ def test_exponential_is_accurate_and_bounded():
 
 @kernel
 def logarithms(x, out):
-    for i in range(0, len(x), 16):
+    for i in range(0, len(x), WIDTH):
         store(out, i, vectors.logarithm(load(x, i, 1)))
         store(out, len(x) + i, vectors.square_root(load(x, i, 1)))
 
