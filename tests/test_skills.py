@@ -12,7 +12,7 @@ from training import checkpoint, runs
 
 GETUP = "quadruped-getup"
 GAITS = "quadruped-gaits"
-STANDING = "robust", "robust-deploy"
+STANDING = "robust", "robust-deploy", "rough", "rough-seen", "rough-deploy", "stairs", "stairs-seen", "stairs-deploy"
 # FL FR RL RR
 KINDS = {"trot": (0, 0.5, 0.5, 0), "pace": (0, 0.5, 0, 0.5), "bound": (0, 0, 0.5, 0.5), "pronk": (0, 0, 0, 0)}
 
