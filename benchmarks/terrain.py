@@ -45,6 +45,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "stairs15_blind": ("quadruped-walk-stairs", stairs(0.15)),
     "rough_seen": ("quadruped-walk-rough-seen", SLOPES),
     "rough_blind": ("quadruped-walk-rough", SLOPES),
+    "boxes30_seen": ("quadruped-jump", stairs(0.30)),
 }
 
 

@@ -270,7 +270,7 @@ for _name, (_where, _ground, _harder) in _GROUNDS.items():
         f"quadruped-walk-{_name}", "quadruped-walk-flat", f"move at commanded velocities {_where}, unseen",
         command="heading", rewards=_CAREFUL, privileged=(scan.height_scan, scan.foot_scans),
         randomisations=(levels.change_level,), renewals=(levels.count_way,),
-        changes={**_ground, "physics.body_contact": True}, training={"train.iterations": 1400, "train.eval_every": 50},
+        changes={**_ground, "physics.body_contact": True}, training={"train.iterations": 900},
     )  # fmt: skip
     task(
         f"quadruped-walk-{_name}-seen", f"quadruped-walk-{_name}", f"move at commanded velocities {_where}, seen",
