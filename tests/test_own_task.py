@@ -61,5 +61,5 @@ def test_a_task_written_from_the_docs_alone_learns(tmp_path, run):
     text = (ROOT / "tests" / "tasks" / "lander.py").read_text()
     assert len(text.splitlines()) < 100
     (tmp_path / "lander.py").write_text(text)
-    before, after = improves(run, "lander:lander", 140)
+    before, after = improves(run, "lander:lander", 220)
     assert before["survival"] < 0.2 and after["survival"] > 0.8 and after["mean_return"] > before["mean_return"] + 1
