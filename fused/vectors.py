@@ -23,7 +23,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 _TARGET = numba.config.CPU_FEATURES  # None: the processor's own
 _FEATURES = llvmlite.binding.get_host_cpu_features().flatten() if _TARGET is None else _TARGET
-WIDTH = 16 if "+avx512f" in _FEATURES else 8  # what a register holds, but for ARM's; the attention gains by no more
+WIDTH = 16 if "+avx512f" in _FEATURES else 8  # a register of AVX-512, of AVX2; with more the attention is no faster
 # A processor with this multiplies pairs of bfloat16 numbers and adds both products in one instruction.
 HAS_PAIRS = "+avx512bf16" in _FEATURES
 

@@ -210,7 +210,9 @@ def a_checkpoint(pick, folder):
     else:
         data = torch.load(source, weights_only=True)
         data["trainer"] = pick.choice((data["trainer"], {}))
-        data["run"] = pick.choice(({}, {"engine": {}, "best": {}, "rank": [0, 0], "arrival": [], "waiting": {}}))
+        data["run"] = pick.choice(
+            ({}, {"engine": {}, "best": {}, "rank": [0, 0], "ranks": [], "arrival": [], "waiting": {}})
+        )
         if pick.random() < 0.2:
             data["config"]["task"] = "evil:evil"
         elif pick.random() < 0.2:

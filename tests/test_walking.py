@@ -250,8 +250,9 @@ def test_walking_tasks_differ_by_their_configuration_alone():
     assert flat.command == CommandCfg(kind="velocity")
     assert (flat.push.speed, flat.push.spin) == ((0.0, 0.0), 0.0)
     assert (robust.push.speed, robust.push.spin, robust.push.interval) == ((0.5, 1.0), 1.0, (2.0, 4.0))
-    assert robust.reward.stance > 0.0
-    assert robust == dataclasses.replace(flat, push=robust.push, reward=robust.reward)
+    assert robust.reward.stance > flat.reward.stance == 0.0
+    standing = dataclasses.replace(flat.reward, stance=robust.reward.stance)
+    assert robust == dataclasses.replace(flat, push=robust.push, reward=standing)
     assert far == dataclasses.replace(flat, command=CommandCfg(kind="goal"), goal=far.goal)
 
 
