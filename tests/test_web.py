@@ -427,6 +427,7 @@ def opened(browser, folder, *options):
         try:
             address = next(match[0] for line in process.stdout if (match := re.search(r"http://[\d.]+:\d+", line)))
             page = browser.new_page(viewport=SMALL)
+            page.set_default_timeout(120_000)  # two busy cores draw without a GPU beside a training
             for _ in range(100):  # the page of a training is served by another process, soon
                 with contextlib.suppress(Exception):
                     page.goto(address)
@@ -498,7 +499,7 @@ def test_a_click_on_a_robot_chooses_it(program):
 def test_a_list_changes_the_checkpoint(program):
     program.page.get_by_role("combobox", name="checkpoint").click()
     program.page.get_by_role("option", name="cartpole", exact=True).click()
-    program.page.get_by_text("Foal: cartpole").wait_for(timeout=90_000)
+    program.page.get_by_text("Foal: cartpole").wait_for()
     program.until(lambda pixels: (pixels[..., 2] - pixels[..., 0] > 80).sum() > 100, "no blue cart")
 
 
@@ -515,7 +516,7 @@ def test_a_training_is_watched_and_its_page_outlives_it(browser, tmp_path):
     options = "--task", "quadruped-balance", "--train.num_envs", "64", "--train.eval_every", "0", "--render.envs", "4"
     with opened(browser, tmp_path, *options, "--iterations", "100000") as program:
         program.until(lambda pixels: dark(pixels) > 100, "no robot on the page", 120.0)
-        program.page.get_by_text("iteration").first.wait_for(timeout=30_000)
+        program.page.get_by_text("iteration").first.wait_for()
         assert not program.rests()
         program.process.send_signal(signal.SIGINT)
         rest = program.process.stdout.read()
