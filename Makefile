@@ -15,7 +15,7 @@ watch: setup
 
 # files in two processes: kernels that both need are compiled once, as a rule
 test: lint
-	$(RUN) -m pytest -q -n 2 --dist loadfile
+	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -145,7 +145,7 @@ class CommandCfg(Section):
         "stay",
         "stay: at env.goal; velocity: at drawn velocities; heading: likewise, keeping a heading; gait: likewise, "
         "in a gait; goal: from place to place; "
-        "pose: to a place, to stand there facing as asked",
+        "pose: to a place, to stand there facing as asked; motion: what a clip shows",
     )
     forward: Pair = knob(
         (-1.0, 1.0), "forward velocity, uniform between (velocity, heading, gait)", "m/s", low=-10.0, high=10.0

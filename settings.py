@@ -185,8 +185,17 @@ def _replace(cfg: Any, changed: dict[str, Any], prefix: str) -> Any:
             for key in (field.name, f"{prefix}.{field.name}"):
                 if key in changed:
                     given = changed[key]
-                    new[field.name] = tuple(given) if isinstance(given, list) else given
+                    new[field.name] = _like(value, tuple(given) if isinstance(given, list) else given)
     return dataclasses.replace(cfg, **new)
+
+
+def _like(known: Any, given: Any) -> Any:
+    """Return what was given, whole numbers as floats where such are known."""
+    if isinstance(known, float) and type(given) is int:
+        return float(given)
+    if isinstance(known, tuple) and isinstance(given, tuple) and len(known) == len(given):
+        return tuple(map(_like, known, given))
+    return given
 
 
 def suggest(name: str, known: Any, otherwise: str = "see --help") -> str:

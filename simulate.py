@@ -29,7 +29,7 @@ from settings import ConfigError, override, require_memory
 from training import checkpoint as checkpoints
 from training import distributed, inspection, record, runs
 from training.checkpoint import Checkpoint
-from training.display import say
+from training.display import Lasting, say
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate
 from training.export import export
@@ -154,7 +154,8 @@ class System(Watching):
         loaded = self.loaded
         cfg = self.cfg
         goes_on = loaded is not None and self.goes_on(loaded)
-        if goes_on and not more and loaded.progress.get("iteration", 0) >= loaded.last:
+        whole = goes_on and not loaded.run.get("waiting")  # of the last iteration an evaluation may be missing
+        if whole and not more and loaded.progress.get("iteration", 0) >= loaded.last:
             raise ConfigError(f"--resume: {loaded.folder} is finished; --iterations N takes N iterations more")
         require_tracker(cfg)
         alone = distributed.size() == 1
@@ -211,6 +212,7 @@ class System(Watching):
     def goes_on_exactly(self, loaded: Checkpoint) -> bool:
         """Return whether a run goes on from its very instant: nothing that its state depends on was changed."""
         same = self.cfg.ppo.rollout == loaded.config.ppo.rollout and loaded.processes == distributed.size()
+        same &= self.cfg.teacher.policy == loaded.config.teacher.policy
         return same and loaded.chosen == self.resources.chosen()
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
@@ -245,6 +247,7 @@ def refuse_what_has_no_effect(options: dict[str, Any], wants_eval: bool, loads: 
             raise ConfigError(f"--{name}: expected {'without' if name == 'profile' else 'with'} --eval")
     for name, others in {
         "web": ("render", "record"),
+        "export": ("resume",),
         "from": ("eval", "record", "dream", "export", "resume"),
         "inspect": ("eval", "render", "web", "dream", "export", "resume", "seeds", "checkpoint", "from"),
         "seeds": ("eval", "render", "web", "record", "dream", "export", "resume", "seed", "checkpoint"),
@@ -419,7 +422,8 @@ def main() -> int:
         gc.freeze()  # what was imported is no garbage: looking for it as the program ends takes 0.9 s
     try:
         distributed.start()
-        return distributed.leave(run(sys.argv[1:], Console(stderr=True, quiet=distributed.rank() > 0)))
+        console = Console(file=Lasting(sys.stderr), quiet=distributed.rank() > 0)
+        return distributed.leave(run(sys.argv[1:], console))
     except (ConfigError, RenderError, physics.RobotError) as error:
         complain(str(error))
         return 2

@@ -15,8 +15,6 @@ import time
 
 import numpy as np
 
-SCALES = {"velocity_asked": np.array([2.0, 2.0, 1.0])}  # of forward and sideways velocity, and yaw rate
-
 
 class Controller:
     """What moves a robot: sensors in, joint targets out.
@@ -58,8 +56,8 @@ class Controller:
         """
         parts = []
         seen = sensors | {"latest_action": self.action}
-        for name, scale in zip(self.facts["observation_names"], self.facts["observation_scales"], strict=True):
-            parts.append(scale * np.asarray(OBSERVATIONS[name](seen, self.home), float))
+        for name, scales in zip(self.facts["observation_names"], self.facts["observation_scales"], strict=True):
+            parts.append(np.array(scales) * OBSERVATIONS[name](seen, self.home))
         obs = np.concatenate(parts).astype(np.float32)[None]
         (action,), *after = self.session.run(None, {"obs": obs} | self.memory)
         self.memory = dict(zip(self.memory, after, strict=True))
@@ -74,7 +72,7 @@ OBSERVATIONS = {
     "gravity_direction": lambda s, home: s["gravity"],
     "angular_velocity": lambda s, home: s["spin"],
     "latest_action": lambda s, home: s["latest_action"],
-    "velocity_asked": lambda s, home: SCALES["velocity_asked"] * s["command"],
+    "velocity_asked": lambda s, home: s["command"],
 }
 
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import pathlib
+import weakref
 
 import numpy as np
 
@@ -120,14 +121,15 @@ class Recorded(Reference):
         self.blame = np.exp(-seconds / BLAME)
         self.failures = np.zeros(bins)  # what is known of them, of all parts
         self.shares = np.full(bins, 1.0 / bins)  # of episodes that begin in each part of the clip
-        self.counts = [np.zeros(bins)]  # of failures since then, of each part's robots
+        self.parts: weakref.WeakSet[Recorded] = weakref.WeakSet()  # that there are, itself among them
         self._begin()
 
     def _begin(self) -> None:
         """Make what is each robot's."""
         self.rows = np.zeros(self.num_envs, np.int64)
         self.starts = np.zeros(self.num_envs, np.int64)
-        self.count = self.counts[-1]
+        self.count = np.zeros_like(self.failures)  # of failures since then, of its own robots
+        self.parts.add(self)
         self.seed = np.zeros(2, np.int64)  # and number of the first robot
 
     def begin(self, seed: int, first_robot: int) -> None:
@@ -161,9 +163,9 @@ class Recorded(Reference):
     def adapt(self) -> None:
         """See Reference."""
         failed = np.zeros_like(self.failures)
-        for count in self.counts:
-            failed += count
-            count[:] = 0.0
+        for part in self.parts:
+            failed += part.count
+            part.count[:] = 0.0
         self.failures[:] = self.cfg.memory * self.failures + failed
         total = self.failures.sum()
         bins = len(self.failures)
@@ -179,9 +181,6 @@ class Recorded(Reference):
         """See Reference."""
         part = copy.copy(self)
         part.num_envs = last - first
-        if first == 0:  # what an earlier split counted is over
-            self.counts.clear()
-        self.counts.append(np.zeros_like(self.failures))
         part._begin()
         part.rows[:] = self.rows[first:last]
         part.starts[:] = self.starts[first:last]

@@ -349,11 +349,13 @@ def from_file(path: str | pathlib.Path, relief: float, cell: float = 0.1, tile: 
 
 
 def _grey(path: str | pathlib.Path) -> np.ndarray:
-    """Return a picture's brightness, 0 to 1."""
+    """Return a picture's brightness, 0 to 1; that of one in floats as it is."""
     from PIL import Image
 
     with Image.open(path) as picture:
         deep = picture.mode.startswith("I")  # 16 bits
+        if picture.mode == "F":
+            return np.asarray(picture, float)
         return np.asarray(picture if deep else picture.convert("L"), float) / (65535.0 if deep else 255.0)
 
 

@@ -51,7 +51,7 @@ OVERLAYS = {
     "trails": ("EIGHT", "where the feet were"),
     "numbers": ("NINE", "this card"),
 }
-DETAILED = ("balance", "speed", "torques", "rewards")  # those that show Frame.detail
+DETAILED = ("balance", "speed", "torques", "rewards", "ground")  # those that show Frame.detail
 IN_SPACE = frozenset(("balance", "speed", "ground", "trails"))  # those of renderer.overlays
 SHOWN = ("forces", "ghosts", "numbers")  # at first
 

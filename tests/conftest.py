@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -26,7 +27,29 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
         "OMP_NUM_THREADS", str(available_cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) or 1)
     )
 
+# Files that take minutes, the longest first: one that began last would leave the other process without work
+LONG = (
+    "test_programs.py",
+    "test_commands.py",
+    "test_own_task.py",
+    "test_fuzz.py",
+    "test_world_model.py",
+    "test_resume.py",
+)
+
 gc.set_threshold(100_000, 50, 100)  # looking for garbage as often as usual takes 8 % of compiling
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with files that take long."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch):
+    """Draw no learning curve of a run, 0.3 s each; who looks at one trains before, or calls plot_curve() itself."""
+    if "training.logger" in sys.modules:
+        monkeypatch.setattr(sys.modules["training.logger"], "plot_curve", lambda *_: False)
 
 
 @pytest.fixture
@@ -45,6 +68,16 @@ def threads_as_before():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, threads_as_before):
+    """A folder with the shipped checkpoints, to be in."""
+    shutil.copytree(ROOT / "checkpoints", tmp_path / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    return tmp_path
 
 
 @pytest.fixture

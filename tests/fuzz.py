@@ -39,8 +39,8 @@ from settings import knobs, sections  # noqa: E402
 from training import checkpoint, record, runs, tree  # noqa: E402
 from training.presets import preset  # noqa: E402
 
-BATCH = 50  # cases of a process
-PATIENCE = 120  # how long a process may take [s]
+BATCH = 200  # cases of a process
+PATIENCE = 480  # how long a process may take [s]
 TEXTS = (
     "", " ", "0", "-1", "1", "2", "1e-9", "1e9", "1e38", "1e400", "-1e-4", "nan", "inf", "-inf", "9" * 400, "x",
     "x" * 300, "true", "false", "auto", ".", "..", "/", "folder", "file", "none", "None", "[1]", "0x10", "٣", "\n",
@@ -211,7 +211,7 @@ def a_checkpoint(pick, folder):
         data = torch.load(source, weights_only=True)
         data["trainer"] = pick.choice((data["trainer"], {}))
         data["run"] = pick.choice(
-            ({}, {"engine": {}, "best": {}, "rank": [0, 0], "ranks": [], "arrival": [], "waiting": {}})
+            ({}, {"engine": {}, "best": {}, "rank": [0, 0], "ranks": [], "arrival": [], "waiting": {}, "lessons": 0})
         )
         if pick.random() < 0.2:
             data["config"]["task"] = "evil:evil"

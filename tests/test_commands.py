@@ -1,4 +1,4 @@
-"""Every command that the documents show, every benchmark and every example, run whole at a tiny size by its main()."""
+"""Every command that the documents show, run whole at a tiny size by its main()."""
 
 import contextlib
 import csv
@@ -8,7 +8,6 @@ import json
 import math
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,16 +45,6 @@ STANDS_FOR = {
 }  # fmt: skip
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z_.-]*[a-z](?![A-Za-z_.*]*[A-Z*])")  # not --env.NAME, --vary.*
 CHECKPOINTS = sorted(path.stem for path in (ROOT / "checkpoints").glob("*.pt"))
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch, threads_as_before):
-    """A folder with the shipped checkpoints, to be in."""
-    shutil.copytree(ROOT / "checkpoints", tmp_path / "checkpoints")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
-    return tmp_path
 
 
 def spelt_out(command):
@@ -173,32 +162,6 @@ def look_at_training(folder):
     log.unlink()
     assert len(rows) == 2
     assert all(math.isfinite(float(value)) for row in rows for value in row.values() if value)
-
-
-def test_every_benchmark_and_example_is_run():
-    assert sorted(BENCHMARKS) == commands.programs("benchmarks"), "say in small.py how to run it at a tiny size"
-    assert sorted(EXAMPLES) == commands.programs("examples"), "say in small.py how to run it at a tiny size"
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_benchmark_runs_whole(name, workplace, monkeypatch):
-    run_benchmark(name, (), monkeypatch)
-    for written in ("t.csv", "t.png"):
-        assert (workplace / written).exists() == (written in BENCHMARKS[name].options)
-    assert (workplace / "kept" / "cartpole.pt").exists() == (name == "tasks")
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_runs_whole(name, workplace, monkeypatch):
-    run_example(name, (), monkeypatch)
-
-
-def test_benchmarks_are_run_with_constants_that_they_have(monkeypatch):
-    trot = commands.imported_anew(monkeypatch, "benchmarks.trot", {"ROBOTS": "ROBOTS // 2", "DURATION": "0.5"})
-    assert (trot.ROBOTS, trot.DURATION, trot.CONTROL) == (16, 0.5, 0.02)
-    assert trot.gaits().shape == (16, 4)
-    with pytest.raises(AssertionError, match=r"benchmarks\.trot has no constants LEGS"):
-        commands.imported_anew(monkeypatch, "benchmarks.trot", {"ROBOTS": "3", "LEGS": "5"})
 
 
 def test_commands_are_found_in_documents():

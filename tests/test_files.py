@@ -181,3 +181,22 @@ def test_a_signal_does_not_wait_for_what_takes_long(here, monkeypatch, where):
     assert [int(row.split(",")[0]) for row in (folder / "metrics.csv").read_text().splitlines()[1:]] == list(
         range(1, found["latest.pt"] + 2)
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_who_read_what_it_says_may_leave_first(tmp_path, number):
+    """As of `2>&1 | tee log`, which Ctrl-C ends too, or of a terminal that was closed."""
+    more = "--iterations", "100000", "--train.save_every", "1000"
+    command = [sys.executable, str(ROOT / "simulate.py"), *SMALL, *more]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        for line in process.stderr:
+            if line.startswith("iteration"):
+                break
+        process.stderr.close()
+        time.sleep(0.3)
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    (saved,) = tmp_path.glob("runs/*/latest.pt")
+    loaded = checkpoint.load(saved)
+    with open(saved.with_name("metrics.csv")) as file:  # the last row waits for an evaluation, if there is to be one
+        assert loaded.progress["iteration"] - bool(loaded.run["waiting"]) == len(file.readlines()) - 1

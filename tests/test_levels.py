@@ -209,6 +209,7 @@ def test_robots_walk_on_a_picture_s_ground(tmp_path):
     # far away there is but one level to go to
     end(env, away=6.0, asked=6.0, gone=6.0, falls=False)
     assert not env.field("level").any()
+    np.testing.assert_array_equal(env.field("spawn"), spawn)  # where they were put
 
 
 def test_trainings_tell_on_which_levels_robots_are():

@@ -1,12 +1,15 @@
 """A run that was interrupted and goes on: the same bits as one that never stopped."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from entity import Creature
 from environments import registry
-from settings import override
+from settings import ConfigError, override
 from training import checkpoint as checkpoints
 from training import runs, tree
 from training.engine import TrainingEngine
@@ -14,9 +17,9 @@ from training.presets import preset
 from training.run import Run
 
 CPU = torch.device("cpu")
-ITERATIONS = 20
+ITERATIONS = 10
 TIMES = "train_seconds", "rate", "collect_seconds", "update_seconds"  # of a row, which differ from run to run
-SMALL = {"train.num_envs": 64, "train.eval_every": 7, "train.eval_episodes": 16, "train.iterations": ITERATIONS}
+SMALL = {"train.num_envs": 64, "train.eval_every": 3, "train.eval_episodes": 16, "train.iterations": ITERATIONS}
 BRIEF = {"env.max_episode_seconds": 1.0, "ppo.rollout": 8}
 WORLD = {
     "world_model.updates": 2,
@@ -47,7 +50,7 @@ def rows(folder):
     return [{n: x for n, x in zip(names, line.split(","), strict=True) if n not in TIMES} for line in lines[1:]]
 
 
-def assert_goes_on_alike(tmp_path, cfg, threads=1, precision="float32", stop=9):
+def assert_goes_on_alike(tmp_path, cfg, threads=1, precision="float32", stop=5):
     """Train in one go, and again with a stop and a start in between, and compare to the last bit."""
     whole = started(tmp_path / "whole", cfg, threads, precision)
     assert whole.go() == 0
@@ -102,3 +105,38 @@ def test_going_on_with_a_world_model_is_the_same_run(tmp_path, role, precision, 
 def test_going_on_with_a_policy_of_ones_own_is_the_same_run(tmp_path, policy):
     cfg = override(preset("cartpole"), SMALL | BRIEF | {"network.policy": policy})
     assert_goes_on_alike(tmp_path, cfg)
+
+
+def test_what_a_task_holds_is_saved_as_it_is(tmp_path, monkeypatch):
+    assert tree.tensors({"x": np.zeros((3, 4)).T, "y": np.float64(2.0)})["x"].is_contiguous()
+    assert type(tree.tensors(np.float64(2.0))) is float
+    with pytest.raises(ConfigError, match="expected arrays of numbers"):
+        tree.tensors({"names": np.array(["a"])})
+    state = {"x": torch.tensor([math.inf]), "y": math.inf}
+    tree.require_like({"x": torch.zeros(1), "y": 0.0}, state, "run", finite=False)
+    for name in state:
+        with pytest.raises(ConfigError, match=f"run.{name}: expected"):
+            tree.require_like({name: {"x": torch.zeros(1), "y": 0.0}[name]}, {name: state[name]}, "run")
+
+
+def test_a_run_anew_goes_on_with_its_lessons_and_what_waits(tmp_path):
+    teacher = override(preset("quadruped-walk-rough"), SMALL | BRIEF | {"teacher.policy": "quadruped-walk-rough-seen"})
+    first = started(tmp_path, teacher, 1, "float32")
+    first.last = 4
+    first.go()
+    first.last = 5
+    first.waiting = {"iteration": 4, "env_steps": 4 * 8 * 64, "train_seconds": 1.0, "rate": 1.0}
+    assert first.finish()
+    loaded = checkpoints.load(tmp_path / runs.LATEST)
+    second = started(tmp_path, teacher, 1, "float32", loaded)
+    second.resume(loaded, True, None)
+    assert second.engine.lessons == first.engine.lessons == 4
+    assert second.waiting["iteration"] == 4
+    assert second.go() == 0
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["1", "2", "3", "4", "5"]  # none of them twice
+
+
+def test_whole_numbers_of_a_curriculum_are_numbers():
+    cfg = override(preset("cartpole"), {"curriculum.command": (0, 1), "ppo.gamma": 1})
+    assert (*map(type, cfg.curriculum.command), type(cfg.ppo.gamma)) == (float, float, float)

@@ -168,14 +168,15 @@ def test_boxes_are_level_and_as_high_as_stated():
     assert not ground.height(*np.meshgrid([-0.95, 0.0, 0.95], [-0.95, 0.0, 0.95])).any()
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "F"])
 def test_pictures_become_ground(mode, tmp_path):
     grey = np.zeros((161, 241))
     grey[:80] = 1.0  # the upper half of the picture is white: +y is high
-    whole = (grey * (65535 if mode == "I;16" else 255)).astype(np.uint16 if mode == "I;16" else np.uint8)
-    picture = Image.fromarray(whole)
-    (picture.convert(mode) if mode == "RGB" else picture).save(tmp_path / "map.png")
-    ground = terrain.from_file(tmp_path / "map.png", 0.6, cell=0.1)
+    most, kind = {"I;16": (65535, np.uint16), "F": (1, np.float32)}.get(mode, (255, np.uint8))
+    picture = Image.fromarray((grey * most).astype(kind))
+    file = tmp_path / ("map.tiff" if mode == "F" else "map.png")
+    (picture.convert(mode) if mode == "RGB" else picture).save(file)
+    ground = terrain.from_file(file, 0.6, cell=0.1)
     assert ground.heights.shape == (161, 241)
     assert ground.height(0.0, 5.0) == pytest.approx(0.6)
     assert ground.height(0.0, -5.0) == 0.0

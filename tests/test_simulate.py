@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from commands import called
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from entity import Creature
@@ -30,6 +31,7 @@ from training.display import count_text, seconds_text
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
 from training.export import Exported, facts
+from training.logger import plot_curve
 from training.options import help_text, read_command_line
 from training.presets import preset
 
@@ -115,6 +117,18 @@ def test_a_dream_without_a_world_model_is_refused(tmp_path):
         and len(err.splitlines()) == 2
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_curve_shows_returns_below_nothing(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, _: shown.extend(a.get_ylim() for a in figure.axes))
+    rows = [
+        {"eval_survival": 0.5, "eval_mean_return": x, "eval_loss": 0.1, "train_seconds": 1.0 - x, "env_steps": 9}
+        for x in (-3.0, -2.0)
+    ]
+    assert plot_curve(rows, tmp_path / "curve.png")
+    (_, _), (least, _), (low, high) = shown[:3]
+    assert least == 0.0 and low <= -3.0 and high == 0.0
 
 
 def test_resuming_goes_on_in_the_runs_own_folder(trained, tmp_path):
@@ -224,6 +238,7 @@ def test_the_newest_run_of_the_task_is_meant(tmp_path, monkeypatch):
         (["--checkpoint", "nowhere/c.pt"], "--checkpoint: expected a file in a folder that is there, got nowhere/c.pt"),
         (["--resume", "--eval"], "--resume: expected without --eval"),
         (["--json"], "--json: expected with --eval"),
+        (["--resume", "--export", "x.onnx"], "--export: expected without --resume"),
         (["--render", "--export", "x.onnx"], "--render: expected with --eval"),
         (["--render", "--seeds", "1", "2"], "--seeds: expected without --render"),
         (["--eval", "--episodes", "99999999999"], "--episodes: expected what fits into"),
@@ -432,6 +447,10 @@ def test_an_exported_policy_acts_as_the_checkpoint_does(shipped, trained, tmp_pa
     assert known["joint_names"][:3] == ["FL_hip", "FL_thigh", "FL_calf"] and known["ctrl_dt"] == 0.02
     assert sum(known["observation_sizes"]) == env.num_obs
     lines = dict(line.split(": ", 1) for line in (folder / "deploy.yaml").read_text().splitlines())
+    observed = json.loads(lines["observations"])
+    assert (
+        list(observed)[:2] == ["joint_pos_rel", "joint_vel_rel"] and observed["joint_vel_rel"]["scale"] == [0.05] * 12
+    )
     assert json.loads(lines["joint_ids_map"]) == [3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8]
     assert json.loads(lines["stiffness"]) == [40.0] * 12 and json.loads(lines["step_dt"]) == 0.02
     code, _, err = simulate("--export", folder, "--checkpoint", path)

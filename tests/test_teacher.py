@@ -90,7 +90,7 @@ def test_a_learner_comes_to_do_what_its_teacher_does():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_going_on_with_a_teacher_is_the_same_run(tmp_path, threads):
-    brief = SMALL | BRIEF | {"teacher.policy": SEEING, "teacher.fade": 15}
+    brief = SMALL | BRIEF | {"teacher.policy": SEEING, "teacher.fade": 7}
     assert_goes_on_alike(tmp_path, override(preset(BLIND), brief), threads)
 
 

@@ -1,7 +1,9 @@
 """Terms of one's own: from the documentation's files, composed into the step, at the numbers that NumPy gives."""
 
+import importlib
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -349,3 +351,51 @@ def test_what_other_trainers_policies_see_is_45_numbers(walk):
     assert env.num_privileged == registry.make(f"quadruped-walk-{walk}").num_privileged + hidden
     (trunk, *legs) = env.body.nodes
     assert [len(node.columns) for node in (trunk, *legs)] == [9, 9, 9, 9, 9][: 1 + len(legs)]
+
+
+HELPED = """
+from environments.quadruped import reward, task
+from helped_by import FACTOR, shape
+
+
+@reward
+def helped(base_height):
+    return FACTOR * shape(base_height)
+
+
+task("helped", "quadruped-walk-flat", "walk", rewards={helped: 1.0})
+"""
+
+
+def test_what_a_term_calls_in_other_files_is_compiled_anew(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "helped_terms.py").write_text(HELPED)
+    found = set()
+    for power, factor in ((1, 1.0), (2, 1.0), (2, 3.0)):
+        text = f"FACTOR = {factor}\n\n\ndef shape(x):\n    return x**{power}\n"
+        (tmp_path / "helped_by.py").write_text(text)
+        for name in ("helped_by", "helped_terms"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        helped = importlib.import_module("helped_terms").helped
+        assert helped(0.5) == pytest.approx(factor * 0.5**power)
+        found.add(helped.function.identity)
+        assert helped.function.identity == compiled(helped.function.plain).identity
+        TASKS.pop("helped")
+        registry._TASKS.pop("helped")
+    assert len(found) == 3
+
+
+def test_columns_have_scales_and_bounds():
+    @observation(columns=2, scale=(2.0, 1e9), mirror="number")
+    def two(base_height):
+        return base_height, base_height
+
+    name = unique()
+    task(name, FLAT, "walk", observations=[two])
+    env, state = run(name, n=4, steps=1)
+    columns = state.obs[:, env.columns("two")]
+    np.testing.assert_allclose(columns[:, 1], 1000.0)  # the most
+    assert 0.3 < columns[0, 0] < 0.8
+    assert two.scales() == (2.0, 1e9)
+    says("expected one scale, or one for each of 3 columns", replace(two, columns=3, scale=(1.0, 2.0)).scales)

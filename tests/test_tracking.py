@@ -195,6 +195,18 @@ def test_episodes_begin_where_robots_fail(go1, tmp_path):
     np.testing.assert_allclose(made.shares, 1 / len(made.shares))
 
 
+def test_failures_count_wherever_else_robots_are_looked_at(go1):
+    made = reference({}, 64)
+    made.begin(1, 0)
+    parts = [made.part(0, 32), made.part(32, 64)]
+    parts[0].part(0, 8)  # those that a window shows
+    everybody = np.ones(32, bool)
+    for part in parts:
+        part.settle(np.zeros((32, 3)), everybody, ~everybody, 0)
+    made.adapt()
+    assert made.failures.sum() == 64
+
+
 def test_a_closed_clip_goes_round_and_another_is_held(go1):
     for closed, frames in ((True, 119), (False, 100)):
         made = gait.clip(go1, "pronk", np.tile([0.5, 0.0, 0.0], (frames, 1)))

@@ -140,10 +140,12 @@ def test_mirrors_are_their_own_inverse_and_nodes_read_every_column(task):
 
 # Parts
 
+ROUGH = {"terrain.kinds": "rough stairs_up", "terrain.levels": 2}
+
 
 @pytest.mark.parametrize(
     ("task", "changes"),
-    [(ROBUST, {}), (GOAL, {"motor.enabled": True, "terrain.kinds": "rough stairs_up", "terrain.levels": 2})],
+    [(ROBUST, {}), (GOAL, {"motor.enabled": True, "physics.body_contact": True} | ROUGH)],
 )
 def test_parts_stepped_at_the_same_time_do_what_the_whole_does(task, changes):
     n = 150  # the last block is not full

@@ -513,7 +513,10 @@ def test_the_page_outlives_the_program(program):
 
 
 def test_a_training_is_watched_and_its_page_outlives_it(browser, tmp_path):
-    options = "--task", "quadruped-balance", "--train.num_envs", "64", "--train.eval_every", "0", "--render.envs", "4"
+    options = (
+        "--task", "quadruped-balance", "--train.num_envs", "64", "--train.eval_every", "0", "--render.envs", "4",
+        "--train.threads", "1",
+    )  # fmt: skip
     with opened(browser, tmp_path, *options, "--iterations", "100000") as program:
         program.until(lambda pixels: dark(pixels) > 100, "no robot on the page", 120.0)
         program.page.get_by_text("iteration").first.wait_for()

@@ -17,6 +17,27 @@ from rich.table import Table
 from rich.text import Text
 
 
+class Lasting:
+    """A stream whose reader may go away: what cannot be written any more is lost, and nothing else is."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text as far as that goes; return its length."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what there is to be."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def say(console: Console, text: str) -> None:
     """Print a line for people, its brackets no markup and its paths whole."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)

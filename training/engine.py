@@ -70,7 +70,6 @@ class TrainingEngine:
         if world.role == "imagination":
             self.imagination = Imagination(creature, env.num_envs, cfg, device, threads)
         # taken so far, spent on them
-        self.busy = False  # with an iteration, part of which may be done
         self.env_steps = 0
         self.seconds = 0.0
         self.spent = dict.fromkeys(
@@ -137,20 +136,17 @@ class TrainingEngine:
         if None in workers:
             return {}
         state = {"workers": workers, "order": self.generator.get_state(), "skipped": self.skipped}
-        if self.teacher:
-            state["lessons"] = self.lessons
         if self.world_model:
             state |= {"world_model": self.world_model.state(), "replay": self.replay.state()}
         return state | ({"imagination": self.imagination.state()} if self.imagination else {})
 
     def load_run_state(self, state: dict[str, Any], name: str) -> None:
         """Take up what run_state() returned; raise ConfigError, naming where it is from, if it does not fit."""
-        tree.require_like(self.run_state(), state, name)
+        tree.require_like(self.run_state(), state, name, finite=False)  # an environment may hold what is not
         for worker, part in zip(self.workers, state["workers"], strict=True):
             worker.load_state(part)
         self.generator.set_state(state["order"])
         self.skipped = state["skipped"]
-        self.lessons = state.get("lessons", 0)
         if self.world_model:
             self.world_model.load_state(state["world_model"])
             self.replay.load_state(state["replay"])
@@ -339,7 +335,6 @@ class TrainingEngine:
     def iterate(self) -> dict[str, float]:
         """Collect and learn once; return metrics, with the seconds of both."""
         start = time.perf_counter()
-        self.busy = True
         rollouts = self.collect_trajectory()
         middle = time.perf_counter()
         metrics = self.train_on_trajectory()
@@ -374,5 +369,4 @@ class TrainingEngine:
             metrics |= {name: of_all[name] / of_all["episodes"] for name in ("return", "episode_steps")}
         self.agree()
         self.seconds += end - start
-        self.busy = False
         return metrics | {"collect_seconds": middle - start, "update_seconds": end - middle}

@@ -10,7 +10,7 @@ import torch
 from entity import Creature
 from environments import ABEnv, EnvState
 from training import distributed
-from training.parallel import side_by_side
+from training.parallel import in_vain, side_by_side
 
 Onlooker = Callable[[ABEnv, EnvState], None]  # called with robots after every control step, and before the first
 EVALUATION_SEED = 1_000_003  # evaluations start from seeds that training never uses
@@ -101,7 +101,7 @@ def run_episodes(
     sums: dict[str, float] = {}
     if onlooker:
         onlooker(env, state)
-    while running.any():
+    while running.any() and not in_vain():
         action, _, memory = creature.act(torch.from_numpy(state.obs).to(device), memory)
         state = env.step(action.cpu().numpy())
         if onlooker:

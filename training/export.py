@@ -23,6 +23,10 @@ from training.files import require_file, require_new, require_writable, written_
 
 SHORT = {"hidden": "h", "cell": "c"}  # of what a policy remembers, as rsl_rl calls it
 UNITREE = ("FR", "FL", "RR", "RL")  # the order of legs in Unitree's own interface
+TERMS = {
+    "joint_angles": "joint_pos_rel", "joint_speeds": "joint_vel_rel", "gravity_direction": "projected_gravity",
+    "angular_velocity": "base_ang_vel", "latest_action": "last_action", "velocity_asked": "velocity_commands",
+}  # fmt: skip  # names of observations in Unitree's tools
 COMMANDS = {
     "velocity": ("lin_vel_x", "lin_vel_y", "ang_vel_z"), "heading": ("lin_vel_x", "lin_vel_y", "ang_vel_z"),
     "gait": ("lin_vel_x", "lin_vel_y", "ang_vel_z"), "goal": ("goal_x", "goal_y", "goal_z"),
@@ -140,10 +144,11 @@ def facts(env: ABEnv, loaded: Checkpoint) -> dict[str, Any]:
         "joint_damping": kd.ravel()[order].tolist(),
         "torque_limit": robot.torque_limit.ravel()[order].tolist(),
         "control": cfg.control,
+        **({"torque_offset": (signs * robot.hold_torques().ravel()[order]).tolist()} if torque else {}),
         "action_scale": [ratio * cfg.torque_scale if torque else cfg.action_scale] * 12,
         "observation_names": [term.name for term in env.terms.columns],
         "observation_sizes": [term.columns for term in env.terms.columns],
-        "observation_scales": [term.scale for term in env.terms.columns],
+        "observation_scales": [list(term.scales()) for term in env.terms.columns],
         "observation_history": 1,
         "command_names": list(COMMANDS.get(cfg.command.kind, ())),
         "follows_motion": env.terms.follows,
@@ -168,7 +173,7 @@ def deploy_yaml(env: QuadrupedEnv, known: dict[str, Any]) -> str:
     ]
     ranges = {"lin_vel_x": cfg.command.forward, "lin_vel_y": cfg.command.sideways, "ang_vel_z": cfg.command.turn}
     one = {"params": {}, "clip": None, "history_length": 1}
-    sizes = zip(known["observation_names"], known["observation_sizes"], known["observation_scales"], strict=True)
+    columns = zip(known["observation_names"], known["observation_scales"], strict=True)
     action = {
         "clip": None, "joint_names": known["joint_names"], "scale": known["action_scale"],
         "offset": known["default_joint_pos"], "joint_ids": None,
@@ -181,7 +186,7 @@ def deploy_yaml(env: QuadrupedEnv, known: dict[str, Any]) -> str:
         "default_joint_pos": known["default_joint_pos"],
         "commands": {"base_velocity": {"ranges": {name: list(x) for name, x in ranges.items()}}},
         "actions": {"JointPositionAction": action},
-        "observations": {name: one | {"scale": [scale] * size} for name, size, scale in sizes},
+        "observations": {TERMS.get(name, name): one | {"scale": scales} for name, scales in columns},
     }
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in whole.items())
 
@@ -217,7 +222,7 @@ def export(env: ABEnv, loaded: Checkpoint, path: str, opset: int) -> None:
         return
     with written_whole(files[1]) as file, silence():
         torch.jit.save(with_memory(policy, env.num_obs), file)
-    if isinstance(env, QuadrupedEnv):
+    if known.get("control") == "pd":
         files[2].write_text(deploy_yaml(env, known))
     files[3].write_text(json.dumps(known, indent=1) + "\n")
 

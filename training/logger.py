@@ -197,14 +197,14 @@ def plot_curve(rows: list[dict[str, Any]], path: pathlib.Path) -> bool:
     right.plot(
         seconds, [row["eval_mean_return"] for row in points], color="#d97b29", marker="s", markersize=3, label="return"
     )
-    right.set(ylabel="mean return", ylim=(0, None))
+    right.set(ylabel="mean return", ylim=_with_zero(right))
     lines = left.get_lines()[:1] + right.get_lines()
     left.legend(lines, [line.get_label() for line in lines], loc="lower right", frameon=False)
     top = left.secondary_xaxis("top", functions=_time_and_steps(points))
     top.set_xlabel("env steps [million]")
     for axis, key in zip(axes[1:, 0], errors, strict=True):
         axis.plot(seconds, [row[key] for row in points], color="#555555", marker=".", markersize=4)
-        axis.set(ylabel=key.removeprefix("eval_").replace("_", "\n"), ylim=(0, None))
+        axis.set(ylabel=key.removeprefix("eval_").replace("_", "\n"), ylim=_with_zero(axis))
     axes[-1, 0].set_xlabel("training time [s]")
     for axis in (*axes[:, 0], right):
         axis.spines["top"].set_visible(False)
@@ -212,6 +212,12 @@ def plot_curve(rows: list[dict[str, Any]], path: pathlib.Path) -> bool:
     figure.savefig(path)
     plt.close(figure)
     return True
+
+
+def _with_zero(axis: Any) -> tuple[float, float]:
+    """Return the limits of an axis, widened to show 0."""
+    low, high = axis.get_ylim()
+    return (low if low < 0 and any(min(line.get_ydata()) < 0 for line in axis.get_lines()) else 0.0), max(high, 0.0)
 
 
 def _time_and_steps(points: list[dict[str, Any]]) -> tuple:

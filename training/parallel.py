@@ -4,6 +4,7 @@ No two of them wait for one another within a rollout or an update.
 """
 
 import concurrent.futures
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ Result = TypeVar("Result", bound=Any)
 
 _pool: concurrent.futures.ThreadPoolExecutor | None = None
 _size = 0
+_in_vain = threading.Event()  # what is computed: a thread has failed, or was asked to end
 # PyTorch has MKL compute these, which finds out how at a function's first call. A second thread that calls it meanwhile
 # gets numbers with errors up to 1e-4, once (https://github.com/pytorch/pytorch/issues/188792): the policy's standard
 # deviation was another in one half of the first rollout of 8 of 20 trainings with two threads and 64 robots.
@@ -21,6 +23,11 @@ _VECTOR_FUNCTIONS = (
     "acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "expm1", "log", "log10", "log1p", "log2", "sin",
     "sqrt", "tan", "tanh", "trunc",
 )  # fmt: skip
+
+
+def in_vain() -> bool:
+    """Return whether what side_by_side() computes is not wanted any more: those who work for long ask now and then."""
+    return _in_vain.is_set()
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -39,6 +46,10 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     futures = [_pool.submit(function, item) for item in items[1:]]
     try:
         first = function(items[0])
+    except BaseException:
+        _in_vain.set()
+        raise
     finally:
         concurrent.futures.wait(futures)
+        _in_vain.clear()
     return [first, *(future.result() for future in futures)]

@@ -19,7 +19,7 @@ from config import Config
 from environments import ABEnv
 from settings import ConfigError
 from training import checkpoint as checkpoints
-from training import distributed, runs
+from training import distributed, runs, tree
 from training.clips import Clips
 from training.display import Display, count_text, say, seconds_text
 from training.engine import TrainingEngine
@@ -93,6 +93,7 @@ class Run:
         self.undone = 0  # iterations before this run
         self.waiting: dict[str, Any] = {}  # metrics of an iteration whose evaluation was interrupted
         self.ever_saved = False
+        self.busy = False  # with an iteration, part of which may be done
         self.signal = 0  # that this process was sent
         self.stop = 0  # signal that ends it, the same for all
         self.saved = time.monotonic()
@@ -120,7 +121,8 @@ class Run:
         try:
             if not anew:
                 self.engine.load_run_state(loaded.run["engine"][distributed.rank()], f"{name}: run")
-                self.waiting = dict(loaded.run["waiting"])
+            self.waiting = dict(loaded.run["waiting"])
+            self.engine.lessons = int(loaded.run["lessons"])
             self.best, rank, arrival, self.undone = (loaded.run[key] for key in ("best", "rank", "arrival", "undone"))
             self.rank = [float(x) for x in rank]
             self.ranks = [[float(x) for x in rank] for rank in loaded.run["ranks"]]
@@ -140,7 +142,8 @@ class Run:
         self.guard = Guard(engine, self.undone)
         if self.writes:
             try:
-                self.logger = Logger(self.folder, self.cfg, self.iteration, engine.env_steps, self.chosen)
+                logged = self.iteration - bool(self.waiting)  # the row of what waits may have been written, too
+                self.logger = Logger(self.folder, self.cfg, logged, engine.env_steps, self.chosen)
             except OSError as error:
                 raise ConfigError(f"train.run_dir: cannot write to {self.folder}: {reason(error)}") from None
         display = Display(self.last, self.console, tuple(self.eval_env.targets))
@@ -156,6 +159,7 @@ class Run:
                     self.complete(self.waiting, display)
                 while self.iteration < self.last and not self.stopped() and not self.guard.given_up:
                     start = time.perf_counter()
+                    self.busy = True
                     metrics = engine.iterate()
                     recent = [*recent[-19:], time.perf_counter() - start]
                     self.train_seconds += recent[-1]
@@ -172,6 +176,7 @@ class Run:
                         **metrics,
                         **self.monitor.latest(),
                     }
+                    self.busy = False
                     # one that takes longer than a signal would wait is saved before the next begins, and before an
                     # evaluation that may: in the middle of it processes cannot save together
                     late = time.monotonic() - self.saved > self.cfg.train.save_every or recent[-1] > GRACE
@@ -209,7 +214,7 @@ class Run:
     @property
     def sound(self) -> bool:
         """Whether the run is between two iterations, so that it can be saved."""
-        return not self.engine.busy and not distributed.is_parted()
+        return not self.busy and not distributed.is_parted()
 
     def due(self) -> bool:
         """Return whether this iteration ends with an evaluation."""
@@ -312,10 +317,10 @@ class Run:
         """Write all that going on from here needs."""
         names = "best", "rank", "ranks", "arrival", "waiting"
         state = distributed.gather(self.engine.run_state()) or []
-        run = {"engine": state if all(state) else [], "undone": self.guard.undone}
-        run |= {name: getattr(self, name) for name in names}
+        run = {"engine": state if all(state) else [], "undone": self.guard.undone, "lessons": self.engine.lessons}
+        run |= tree.tensors({name: getattr(self, name) for name in names})
         written = self.save(runs.LATEST, self.progress(), run)
-        self.ever_saved = True
+        self.ever_saved |= written
         self.saved = time.monotonic()
         return written
 

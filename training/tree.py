@@ -40,33 +40,36 @@ def _feed(found: Any, tree: Any, name: str) -> None:
         found.update(f"list {len(tree)};".encode())
         for i, value in enumerate(tree):
             _feed(found, value, f"{name}[{i}]")
-    elif isinstance(tree, PLAIN):
+    elif type(tree) in PLAIN:
         text = repr(tree).encode()
         found.update(f"{type(tree).__name__} {len(text)} ".encode() + text)
     else:
         raise ConfigError(f"{name}: expected tensors, numbers and texts, got {type(tree).__name__}")
 
 
-def require_like(expected: Any, got: Any, name: str) -> None:
-    """Raise ConfigError, naming the place, unless a tree has the keys, types, shapes and finite numbers of another."""
+def require_like(expected: Any, got: Any, name: str, finite: bool = True) -> None:
+    """Raise ConfigError, naming the place, unless a tree has the keys, types and shapes of another.
+
+    finite: and finite numbers.
+    """
     if isinstance(expected, Tensor):
         if not isinstance(got, Tensor) or got.shape != expected.shape or got.dtype != expected.dtype:
             found = f"{got.dtype} {tuple(got.shape)}" if isinstance(got, Tensor) else type(got).__name__
             raise ConfigError(f"{name}: expected {expected.dtype} {tuple(expected.shape)}, got {found}")
-        if got.is_floating_point() and not torch.isfinite(got).all():
+        if finite and got.is_floating_point() and not torch.isfinite(got).all():
             raise ConfigError(f"{name}: expected finite numbers")
     elif isinstance(expected, dict):
         if not isinstance(got, dict) or list(expected) != list(got):
             found = ", ".join(map(str, got)) if isinstance(got, dict) else type(got).__name__
             raise ConfigError(f"{name}: expected {', '.join(expected)}, got {found}")
         for key, value in expected.items():
-            require_like(value, got[key], f"{name}.{key}")
+            require_like(value, got[key], f"{name}.{key}", finite)
     elif isinstance(expected, list | tuple):
         if not isinstance(got, list | tuple) or len(expected) != len(got):
             raise ConfigError(f"{name}: expected {len(expected)} entries, got {got!r:.40}")
         for i, (value, other) in enumerate(zip(expected, got, strict=True)):
-            require_like(value, other, f"{name}[{i}]")
-    elif type(got) is not type(expected) or (isinstance(got, float) and not math.isfinite(got)):
+            require_like(value, other, f"{name}[{i}]", finite)
+    elif type(got) is not type(expected) or (finite and isinstance(got, float) and not math.isfinite(got)):
         raise ConfigError(f"{name}: expected a {type(expected).__name__}, got {got!r:.40}")
 
 
@@ -80,9 +83,16 @@ def to(tree: Any, device: torch.device) -> Any:
 
 
 def tensors(tree: Any) -> Any:
-    """Return a tree with its NumPy arrays as tensors that share their memory."""
+    """Return a tree with its NumPy arrays as tensors, which share their memory if it is in one piece.
+
+    Raises ConfigError for an array that holds no numbers.
+    """
     if isinstance(tree, np.ndarray):
-        return torch.from_numpy(tree)
+        if tree.dtype.kind not in "biuf":
+            raise ConfigError(f"expected arrays of numbers, got one of {tree.dtype}")
+        return torch.from_numpy(np.asarray(tree, order="C"))
+    if isinstance(tree, np.generic):
+        return tree.item()
     return {key: tensors(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 

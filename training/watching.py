@@ -91,8 +91,9 @@ class Watching:
         env = system.make_env(cfg.render.envs, "render.envs")
         with self.compiling(env):
             env.init_state()
+        creature = system.creature(env)
         self.loaded = loaded
-        return system.creature(env), env, cfg
+        return creature, env, cfg
 
     def watch(self, screen: Screen, dreams: bool = False) -> None:
         """Show the checkpoint until the window is closed; dreams: with what its world model foresees."""

@@ -284,6 +284,7 @@ class Composer:
                 )
             noisy = self.noise and term.noise
             parts = [f"value{k}" for k in range(count)]
+            scales = term.scales()
             body = [f"{', '.join(parts)} = {self.called(term)}"]
             first = str(row) if times == 1 else f"{row} + {count} * {EACH[term.of_a_leg]}"
             for k in range(count):
@@ -293,11 +294,11 @@ class Composer:
                     body.append(f"error = errors3(robot_key(seed, clock, number + lane), {number}, {size})")
                 x = f"value{k}"
                 x = f"({x} + error[{k % 3}])" if noisy else x
-                scale = "" if term.scale == 1.0 else f"real({term.scale!r}) * "
+                scale = "" if scales[k] == 1.0 else f"real({float(scales[k])!r}) * "
                 body.append(f"out[({first} + {k}) * LANES + lane] = real({scale}{x})")
             bodies.append((term, body))
             row += term.columns
-            draw += -(-term.columns // 3) + 4
+            draw += times * -(-count // 3)
         return self.loops(bodies)
 
     def rewards(self) -> list[str]:

@@ -53,5 +53,5 @@ def change_level(key, level, spawn, ended, asked, gone, away, climbs, terrain_fi
     changes = (climbs > 0.0) & (ended > 0.75)
     now = level + 1.0 if up else max(level - 1.0, 0.0) if down else level
     now = np.floor(uniform(key, 0, 0.0, terrain_levels)) if now > terrain_levels - 0.5 else now
-    here = terrain_first[0] + now * terrain_tile
+    here = terrain_first[0] + now * terrain_tile if terrain_levels > 1.5 else spawn[0]
     return now if changes else level, (here if changes else spawn[0], spawn[1]), 0.0, 0.0

@@ -65,16 +65,10 @@ class Function:
 
     @cached_property
     def identity(self) -> bytes:
-        """What compiled code that calls it depends on: its file, which function there, what it closes over."""
-        path = inspect.getsourcefile(self.plain)
-        code = self.plain.__code__
-        source = pathlib.Path(path).read_bytes() if path and pathlib.Path(path).exists() else code.co_code
-        inside = {
-            k: v
-            for k, v in inspect.getclosurevars(self.plain).nonlocals.items()
-            if isinstance(v, (bool, int, float, str, tuple))
-        }
-        return source + f"{code.co_firstlineno} {inside!r}".encode()
+        """What compiled code that calls it depends on: its file and those of what it calls, and constants there."""
+        found: dict[str, bytes] = {}
+        _depends(self.plain, found)
+        return b"".join(found.values())
 
     @cached_property
     def inline(self) -> Any:
@@ -96,6 +90,39 @@ class Function:
                 tuple(map(real, v)) if isinstance(v, (tuple, list)) or getattr(v, "ndim", 0) else real(v) for v in given
             )
         )
+
+
+def _depends(function: types.FunctionType, found: dict[str, bytes]) -> None:
+    """Add to ``found`` what a plain function and those that it calls are compiled from, by their places."""
+    code = function.__code__
+    place = f"{code.co_filename}:{code.co_firstlineno} {function.__qualname__}"
+    if place in found:
+        return
+    found[place] = b""  # it may call itself
+    around = inspect.getclosurevars(function)
+    constants = {}
+    for name, value in sorted((around.globals | around.nonlocals).items()):
+        inside = {name: value}
+        if isinstance(value, types.ModuleType):
+            inside = {f"{name}.{x}": getattr(value, x) for x in sorted(code.co_names) if hasattr(value, x)}
+        for known, x in inside.items():
+            plain = x.plain if isinstance(x, Function) else getattr(x, "py_func", x)
+            if isinstance(plain, types.FunctionType):
+                _depends(plain, found)
+            elif _is_constant(plain):
+                constants[known] = plain
+    path = pathlib.Path(inspect.getsourcefile(function) or "")
+    source = _contents(path, path.stat().st_mtime_ns) if path.is_file() else code.co_code
+    found[place] = f"{function.__qualname__} {code.co_firstlineno} {constants!r}".encode() + source
+
+
+@cache
+def _contents(path: pathlib.Path, changed: int) -> bytes:
+    return path.read_bytes()
+
+
+def _is_constant(x: Any) -> bool:
+    return isinstance(x, (bool, int, float, str)) or (isinstance(x, tuple) and all(map(_is_constant, x)))
 
 
 def compiled(function: Callable) -> Function:

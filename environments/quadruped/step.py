@@ -20,6 +20,8 @@ from physics.random import robot_key, uniform
 from physics.spatial import add, dot, scale, sincos, x_rotate
 from physics.vary import motor_delay
 
+MOST_SEEN = real(1e3)  # of an observation, either way
+INFINITE = real(np.inf)
 # draws of a robot's key; physics/vary.py draws from 256 on
 DRAW_RESET = 32
 DRAW_AGE = 96
@@ -232,10 +234,10 @@ def trunk_mass_ratio(varied, work, base, lane):
 
 @inline
 def emit(out, first_row, count, robot, lane, target):
-    """Write rows out as the columns of a robot; what is not finite becomes 0."""
+    """Write rows out as the columns of a robot, within 1000 either way; what is not finite becomes 0."""
     for k in range(count):
         x = out[(first_row + k) * LANES + lane]
-        target[robot, k] = x if abs(x) < real(1e3) else real(0.0)
+        target[robot, k] = min(max(x, -MOST_SEEN), MOST_SEEN) if abs(x) < INFINITE else real(0.0)
 
 
 @kernel

@@ -80,19 +80,29 @@ class Reward(Term):
 class Observation(Term):
     """Columns of an observation, or of a privileged one, for the critic alone.
 
-    columns: how many, of all legs together; scale: what its numbers are multiplied by; noise: name of what bounds its
-    error, drawn anew in every step; mirror: how it looks in a mirror that swaps left and right: one of MIRRORS, or a
-    Mirror, or of a scan "points"; node: what reads it, a part of the body, "trunk" or "legs", or an encoder of the
-    "ground"; grid: points of the scan from behind to before and from right to left, where the columns are of such.
+    columns: how many, of all legs together; scale: what its numbers are multiplied by, one for all or one for each (of
+    a leg, if it is of one); noise: name of what bounds its error, drawn anew in every step; mirror: how it looks in a
+    mirror that swaps left and right: one of MIRRORS, or a Mirror, or of a scan "points"; node: what reads it, a part of
+    the body, "trunk" or "legs", or an encoder of the "ground"; grid: points of the scan from behind to before and from
+    right to left, where the columns are of such.
     """
 
     columns: int = 1
-    scale: float = 1.0
+    scale: float | tuple[float, ...] = 1.0
     noise: str = ""
     mirror: str | Mirror = ""
     node: str = "trunk"
     grid: tuple[int, int] = (1, 1)
     section: ClassVar[str] = "observation"
+
+    def scales(self) -> tuple[float, ...]:
+        """Return what each column is multiplied by; raise ConfigError if there are too few or too many numbers."""
+        given = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if not given or self.columns % len(given):
+            raise ConfigError(
+                f"{self.where}: expected one scale, or one for each of {self.columns} columns, got {given}"
+            )
+        return given * (self.columns // len(given))
 
     def on_grid(self, length: int, width: int) -> "Observation":
         """Return the same of a scan of so many points, if it is of a scan at all."""

@@ -89,6 +89,7 @@ class WatchedEnv(ABEnv):
             return
         spawns = self.field("spawn")
         x = self.terrain.spawns[..., 0].min() - self.cfg.terrain.tile / 2 - FRONT
+        x = max(x, self.terrain.origin[0] + FRONT)  # a picture has no border
         self._change("spawn", [robot], [x, spawns[robot, 1]])
 
     def go_on_from(self, other: ABEnv) -> None:

@@ -68,10 +68,10 @@ def phase_cosines(leg_phases):
     return waves(leg_phases, 0.25)
 
 
-@observation(columns=4, mirror="number")
+@observation(columns=4, scale=(0.25, 10.0, 10.0, 1.0), mirror="number")
 def gait_asked(gait_parameters):
-    """How often to step [Hz] / 4, how high [m] x 10, how much higher to hold the base [m] x 10, and its pitch [rad]."""
-    return 0.25 * gait_parameters[0], 10.0 * gait_parameters[1], 10.0 * gait_parameters[2], gait_parameters[3]
+    """How often to step [Hz], how high [m], how much higher to hold the base [m], and its pitch [rad]."""
+    return gait_parameters[0], gait_parameters[1], gait_parameters[2], gait_parameters[3]
 
 
 def agreement(on_ground, leg_phases, moving):

@@ -8,7 +8,7 @@ from environments.quadruped.terms import command, metric, observation, renewal
 from physics.random import uniform
 from physics.spatial import sincos
 
-COMMAND_SCALE = 2.0  # of a commanded velocity in the observation; its yaw rate is as it is
+COMMAND_SCALE = 2.0, 2.0, 1.0  # in the observation
 # What counts as learnt [m/s], [rad/s]; headings are kept on hard ground, where feet go where there is room for them
 WALKING = {"velocity_error": (-math.inf, 0.15), "yaw_rate_error": (-math.inf, 0.15)}
 CLIMBING = {"velocity_error": (-math.inf, 0.2), "yaw_rate_error": (-math.inf, 0.2)}
@@ -55,10 +55,10 @@ def face(command, ahead, heading, faces, moving, command_gain, command_turn, com
     return command[0], command[1], turn if faces * moving > 0.0 else command[2]
 
 
-@observation(columns=3, mirror="command")
+@observation(columns=3, scale=COMMAND_SCALE, mirror="command")
 def velocity_asked(command):
-    """Commanded velocity, forward and to the left [m/s] x 2, and yaw rate [rad/s]."""
-    return COMMAND_SCALE * command[0], COMMAND_SCALE * command[1], command[2]
+    """Commanded velocity, forward and to the left [m/s], and yaw rate [rad/s]."""
+    return command[0], command[1], command[2]
 
 
 @metric
