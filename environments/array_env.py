@@ -88,6 +88,9 @@ class ArrayEnv(ABEnv):
         if not isinstance(self.data, dict) or not all(isinstance(x, np.ndarray) for x in self.data.values()):
             found = type(self.data).__name__
             raise ConfigError(f"create: expected a dict of arrays from {type(self).__name__}.create(), got {found}")
+        for name, x in self.data.items():
+            if x.dtype.kind not in "biuf":
+                raise ConfigError(f"create: expected numbers in data[{name!r}] of {type(self).__name__}, got {x.dtype}")
         self._state = self.new_state()
 
     @abc.abstractmethod

@@ -1,6 +1,7 @@
 """A run that was interrupted and goes on: the same bits as one that never stopped."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from rich.console import Console
 
 from entity import Creature
-from environments import registry
+from environments import ArrayEnv, EnvCfg, registry
 from settings import ConfigError, override
 from training import checkpoint as checkpoints
 from training import runs, tree
@@ -107,16 +108,56 @@ def test_going_on_with_a_policy_of_ones_own_is_the_same_run(tmp_path, policy):
     assert_goes_on_alike(tmp_path, cfg)
 
 
-def test_what_a_task_holds_is_saved_as_it_is(tmp_path, monkeypatch):
-    assert tree.tensors({"x": np.zeros((3, 4)).T, "y": np.float64(2.0)})["x"].is_contiguous()
-    assert type(tree.tensors(np.float64(2.0))) is float
-    with pytest.raises(ConfigError, match="expected arrays of numbers"):
-        tree.tensors({"names": np.array(["a"])})
-    state = {"x": torch.tensor([math.inf]), "y": math.inf}
-    tree.require_like({"x": torch.zeros(1), "y": 0.0}, state, "run", finite=False)
-    for name in state:
-        with pytest.raises(ConfigError, match=f"run.{name}: expected"):
-            tree.require_like({name: {"x": torch.zeros(1), "y": 0.0}[name]}, {name: state[name]}, "run")
+@dataclass(frozen=True)
+class StoreCfg(EnvCfg):
+    """A point that goes where it is told."""
+
+
+class Store(ArrayEnv):
+    """It holds numbers that are not finite, an array whose memory is not in one piece, and numbers of NumPy's."""
+
+    num_obs = num_actions = 1
+
+    def create(self, n):
+        return {"x": np.zeros((3, n)).T, "least": np.full(n, np.inf)}
+
+    def reset(self, who, random):
+        self.data["x"][who] = random.uniform(-1.0, 1.0)[:, None]
+
+    def act(self, actions):
+        self.data["x"] += 0.05 * np.clip(actions, -1.0, 1.0)
+
+    def physics(self):
+        pass
+
+    def observe(self):
+        return self.data["x"][:, :1]
+
+    def reward(self):
+        return 1.0 - np.abs(self.data["x"][:, 0])
+
+    def snapshot(self):
+        return super().snapshot() | {"time": np.float64(self.clock)}
+
+    def restore(self, snapshot):
+        super().restore({name: x for name, x in snapshot.items() if name != "time"})
+
+
+def test_a_task_may_hold_whatever_numbers_it_likes(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    registry.envcfg("store", "a point")(StoreCfg)
+    registry.env("store")(Store)
+    assert_goes_on_alike(tmp_path, override(preset("store"), SMALL | BRIEF))
+    monkeypatch.setattr(Store, "create", lambda self, n: {"names": np.full(n, "a")})
+    with pytest.raises(ConfigError, match=r"create: expected numbers in data\['names'\] of Store, got <U1"):
+        registry.make("store")
+
+
+def test_numbers_that_are_not_finite_are_refused_but_where_they_may_be():
+    for expected, got in ((torch.zeros(1), torch.tensor([math.inf])), (0.0, math.inf)):
+        tree.require_like({"x": expected}, {"x": got}, "run", finite=False)
+        with pytest.raises(ConfigError, match=r"run\.x: expected"):
+            tree.require_like({"x": expected}, {"x": got}, "run")
 
 
 def test_a_run_anew_goes_on_with_its_lessons_and_what_waits(tmp_path):

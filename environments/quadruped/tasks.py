@@ -265,8 +265,8 @@ _CAREFUL = {
     "trunk_clearance": -200.0,
 }  # fmt: skip
 # Who sees steps may hurry up them, if what is far off is still rewarded for coming nearer (wide): of 512 robots on
-# steps of 18 cm 96.9 % survived, 0.21 m/s off, with the weights above, 97.1 %, 0.19 with these, both after 36 to 39 M
-# env steps
+# steps of 18 cm, after 36 M env steps with velocity at 8 and falls at -15 96.9 % survived, 0.21 m/s off; after 39 M
+# with these weights 97.1 %, 0.19 m/s
 _HASTE = {"velocity": 14.0, "wide": 1.5, "yaw_rate": 3.0, "stance": 6.0, "fall": -20.0}
 _SEEING = {"scan.noise": 0.02, "scan.drift": 0.03, "scan.delay": 0.06, "scan.dropped": 0.05}
 for _name, (_where, _ground, _harder) in _GROUNDS.items():
