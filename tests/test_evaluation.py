@@ -1,5 +1,6 @@
 """Evaluation: one episode of each robot, counted by hand."""
 
+import time
 import types
 
 import numpy as np
@@ -10,7 +11,8 @@ from rich.console import Console
 from environments import EnvState
 from settings import override
 from training import run
-from training.evaluation import evaluate, nearness, reaches, target
+from training.evaluation import evaluate, nearness, reaches, run_episodes, target
+from training.parallel import in_vain, side_by_side
 from training.presets import preset
 from training.run import Run
 
@@ -114,6 +116,29 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
     assert levels == [(1.0, 1.0), (1.3, 1.0)] * 4
     assert [x for name, x in saved if name == "best.pt"] == [50.0, 70.0]
     assert [x for name, x in saved if name == "iteration-3.pt"] == [80.0]
+
+
+class Endless(Scripted):
+    """It never ends; somebody's patience does after some steps."""
+
+    def __init__(self, patience):
+        self.patience = patience
+
+    def step(self, actions):
+        if self.clock == self.patience:
+            raise KeyboardInterrupt
+        time.sleep(0.001)
+        self.clock += 1
+        info = dict.fromkeys(("episode_return", "episode_steps", "episode_laps"), np.zeros(3))
+        return EnvState(actions, np.ones(3), np.zeros(3, bool), np.zeros(3, bool), info)
+
+
+def test_an_evaluation_that_is_broken_off_ends_in_every_thread():
+    parts = [Endless(5), Endless(5000)]
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(lambda part: run_episodes(Still(), part, 0, torch.device("cpu")), parts)
+    assert parts[1].clock < 2500
+    assert not in_vain()
 
 
 def test_how_near_an_evaluation_is_to_what_is_asked():

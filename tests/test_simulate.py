@@ -475,6 +475,10 @@ def test_an_exported_policy_has_the_joints_of_the_robot_s_own_file(trained, tmp_
     assert known["joint_names"][:2] == ["FR_hip", "FR_thigh"]
     np.testing.assert_allclose(known["default_joint_pos"][:3], robot.home_joints[1] * [1, -1, 1])
     assert known["joint_lower"][1] == -robot.joint_range[1, 1, 1]
+    assert "torque_offset" not in known
+    torques = registry.make(loaded.config.task, cfg=override(env.cfg, {"control": "torque"}, "env"))
+    hold = facts(torques, loaded)["torque_offset"]
+    np.testing.assert_allclose(hold[:3], robot.hold_torques()[1] * [1, -1, 1])
     obs = torch.randn(1, env.num_obs, generator=torch.Generator().manual_seed(0))
     theirs = obs.clone()
     ways = torch.from_numpy(signs.ravel()[order]).float()

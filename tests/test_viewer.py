@@ -634,6 +634,7 @@ def test_torques_are_those_of_the_motors(watched):
     np.testing.assert_allclose(detail.torque, (torque / limit)[0])
     assert detail.rewards.keys() == {term.name for term in env.terms.rewards}
     assert watched.snapshot({"forces"}).detail.torque is None  # nothing that nobody sees is worked out
+    assert watched.snapshot({"ground"}).detail.torque is not None  # what is seen of the ground comes with the rest
 
 
 # Windows that are closed, killed or cannot be
