@@ -391,7 +391,7 @@ class Program:
 
         return np.asarray(Image.open(io.BytesIO(self.page.screenshot(clip=MIDDLE))).convert("RGB")).astype(int)
 
-    def until(self, holds, what, seconds=30.0):
+    def until(self, holds, what, seconds=300.0):
         """Wait until something holds of the pixels, and return them."""
         end = time.time() + seconds
         while time.time() < end:
@@ -401,11 +401,25 @@ class Program:
             self.page.wait_for_timeout(200)
         raise AssertionError(what)
 
-    def rests(self):
-        """Return whether two pictures are the same."""
+    def moves(self, seconds=300.0):
+        """Return whether a picture differs from the one before it, within some time."""
         before = self.pixels()
-        self.page.wait_for_timeout(700)
-        return abs(self.pixels() - before).max() < 20
+        end = time.time() + seconds
+        while time.time() < end:
+            self.page.wait_for_timeout(700)
+            now = self.pixels()
+            if abs(now - before).max() >= 20:
+                return True
+            before = now
+        return False
+
+    def comes_to_rest(self, seconds=300.0):
+        """Return whether, within some time, four pictures in a row are the same: a slow machine draws what is late."""
+        end = time.time() + seconds
+        while time.time() < end:
+            if not self.moves(2.0):
+                return True
+        return False
 
 
 def dark(pixels):
@@ -458,15 +472,14 @@ def program(browser, tmp_path_factory):
 
 
 def test_robots_are_there_and_move(program):
-    program.until(lambda pixels: dark(pixels) > 100, "no robot on the page", 120.0)
-    assert not program.rests()
+    program.until(lambda pixels: dark(pixels) > 100, "no robot on the page")
+    assert program.moves()
 
 
 def test_a_button_pauses(program):
     program.page.get_by_role("button", name="pause").click()
     program.page.get_by_text("paused", exact=True).wait_for()
-    program.page.wait_for_timeout(1500)
-    assert program.rests()
+    assert program.comes_to_rest()
 
 
 def test_a_box_shows_an_overlay(program):
@@ -506,7 +519,7 @@ def test_a_list_changes_the_checkpoint(program):
 def test_the_page_outlives_the_program(program):
     program.process.send_signal(signal.SIGINT)
     rest = program.process.stdout.read()
-    assert program.process.wait(30) == 130
+    assert program.process.wait(120) == 130
     assert rest == ""  # no traceback, and nothing of viser's
     program.page.wait_for_timeout(1000)
     assert (program.pixels()[..., 2] - program.pixels()[..., 0] > 80).sum() > 100
@@ -518,12 +531,12 @@ def test_a_training_is_watched_and_its_page_outlives_it(browser, tmp_path):
         "--train.threads", "1",
     )  # fmt: skip
     with opened(browser, tmp_path, *options, "--iterations", "100000") as program:
-        program.until(lambda pixels: dark(pixels) > 100, "no robot on the page", 120.0)
+        program.until(lambda pixels: dark(pixels) > 100, "no robot on the page")
         program.page.get_by_text("iteration").first.wait_for()
-        assert not program.rests()
+        assert program.moves()
         program.process.send_signal(signal.SIGINT)
         rest = program.process.stdout.read()
-        assert program.process.wait(30) == 130
+        assert program.process.wait(120) == 130
         assert "Traceback" not in rest
         program.page.wait_for_timeout(1000)
         assert dark(program.pixels()) > 100
