@@ -2,10 +2,15 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from physics.robot import AXES, EDGED, JOINTS, LEGS, Link, Robot
 from physics.terrain import Terrain
 
 BASE_THICKNESS = 1.0  # of a height field, below its lowest point [m]
+# How far a height field goes on as its border is [m]. A terrain's does for ever; a walker of 1 m/s gets so far in 30 s,
+# and would fall off the edge: 5 of 12 falls of 96 robots on stairs in MuJoCo were that
+BEYOND = 30.0
 
 
 def _numbers(values: Iterable) -> str:
@@ -29,19 +34,19 @@ def _ground(terrain: Terrain | None) -> tuple[str, str]:
     plane = terrain.plane()
     if plane is not None:
         return "", f'type="plane" size="0 0 1" pos="{_numbers(plane[0])}" zaxis="{_numbers(plane[1])}"'
-    ny, nx = terrain.heights.shape
-    low = float(terrain.heights.min())
-    high = float(terrain.heights.max())
+    beyond = round(BEYOND / terrain.cell)
+    heights = np.pad(terrain.heights, beyond, mode="edge")
+    ny, nx = heights.shape
+    low = float(heights.min())
+    high = float(heights.max())
     half_x = terrain.cell * (nx - 1) / 2
     half_y = terrain.cell * (ny - 1) / 2
     # MuJoCo takes the row of the largest y first, and scales the lowest height to 0, the highest to size[2].
     size = _numbers((half_x, half_y, high - low, BASE_THICKNESS))
     asset = f'<asset><hfield name="floor" nrow="{ny}" ncol="{nx}" size="{size}"'
-    asset += f' elevation="{_numbers(terrain.heights[::-1].ravel().tolist())}"/></asset>\n'
-    return (
-        asset,
-        f'type="hfield" hfield="floor" pos="{_numbers((terrain.origin[0] + half_x, terrain.origin[1] + half_y, low))}"',
-    )
+    asset += f' elevation="{_numbers(heights[::-1].ravel().tolist())}"/></asset>\n'
+    corner = terrain.origin - beyond * terrain.cell
+    return asset, f'type="hfield" hfield="floor" pos="{_numbers((corner[0] + half_x, corner[1] + half_y, low))}"'
 
 
 def to_mjcf(

@@ -9,7 +9,7 @@ from grounds import HAND, bumpy, hand, inside
 
 from physics import Terrain, load_robot, terrain
 from physics.layout import CELL
-from physics.mjcf import to_mjcf
+from physics.mjcf import BEYOND, to_mjcf
 from physics.robot import LEGS
 
 
@@ -197,8 +197,10 @@ def test_mujoco_has_the_same_ground(name):
     ground = FIELDS[name]()
     mujoco, _, model, data = mujoco_model(ground)
     ny, nx = ground.heights.shape
-    compiled = model.hfield_data.reshape(ny, nx) * model.hfield_size[0, 2] + model.geom("floor").pos[2]
-    np.testing.assert_allclose(compiled, ground.heights, atol=1e-5)
+    beyond = round(BEYOND / ground.cell)
+    compiled = model.hfield_data.reshape(ny + 2 * beyond, nx + 2 * beyond) * model.hfield_size[0, 2]
+    compiled += model.geom("floor").pos[2]
+    np.testing.assert_allclose(compiled[beyond:-beyond, beyond:-beyond], ground.heights, atol=1e-5)
     # Rays at nodes, but a hair into the field and off the diagonal: where triangles meet, one falls through.
     x, y = (a[: ny - 1, : nx - 1].ravel() + e for a, e in zip(nodes(ground), (2e-7, 1e-7), strict=True))
     keep = np.random.default_rng(1).permutation(np.flatnonzero(away_from_feet(data, x, y)))[:300]
@@ -213,6 +215,11 @@ def test_mujoco_has_the_same_ground(name):
     assert (np.abs(difference) <= bound + 1e-5).all()
     s, t = (((a - o) / ground.cell) % 1 for a, o in zip((x, y), ground.origin, strict=True))
     np.testing.assert_allclose(difference, twist(ground, x, y) * np.minimum(s, t) * (1 - np.maximum(s, t)), atol=1e-5)
+    # a robot that walks off the field stands on what its border is
+    (first_x, *_, last_x), (first_y, *_, last_y) = (np.unique(a) for a in nodes(ground))
+    x = np.array([first_x - 25.0, last_x + 25.0, (first_x + last_x) / 2, last_x + 25.0])
+    y = np.array([(first_y + last_y) / 2, last_y - 0.3, first_y - 25.0, last_y + 25.0])
+    np.testing.assert_allclose(cast(mujoco, model, data, x, y), ground.height(x, y), atol=2e-3)
 
 
 @pytest.mark.parametrize(
