@@ -349,9 +349,10 @@ task(
     command="gait",
     rewards={
         "trot": 0.0, "height": 0.0, "orientation": 0.0, "air_time": 0.0, "pose": -0.05,
-        gait.schedule: 4.0, gait.lift: -20.0, gait.posture: -20.0, gait.pitch: -2.0,
+        gait.schedule: 10.0, gait.lift: -20.0, gait.posture: -20.0, gait.pitch: -2.0, "stance": 3.0, "fall": -5.0,
     },
     observations=(gait.phase_sines, gait.phase_cosines, gait.gait_asked),
+    training={"train.iterations": 900},
 )  # fmt: skip
 _STARTS = tracking.base_in_motion, tracking.legs_in_motion
 _NEXT = tracking.next_pose, tracking.next_speeds, tracking.later_pose

@@ -41,10 +41,10 @@ def draw_gait(key, command_frequency, command_lift, command_rise, command_pitch)
 @renewal(sets=("gait_phase", "leg_phases"), keeps=(PHASE, LEG_PHASES))
 def tick(gait_phase, gait_parameters, phase_offsets, ctrl_dt):
     """Where in its step each leg is at this instant."""
-    now = gait_phase + gait_parameters[0] * ctrl_dt
-    now = now - np.floor(now)
-    a, b, c, d = now + phase_offsets[0], now + phase_offsets[1], now + phase_offsets[2], now + phase_offsets[3]
-    return now, (a - np.floor(a), b - np.floor(b), c - np.floor(c), d - np.floor(d))
+    phase = gait_phase + gait_parameters[0] * ctrl_dt
+    phase = phase - np.floor(phase)
+    a, b, c, d = phase + phase_offsets[0], phase + phase_offsets[1], phase + phase_offsets[2], phase + phase_offsets[3]
+    return phase, (a - np.floor(a), b - np.floor(b), c - np.floor(c), d - np.floor(d))
 
 
 def waves(leg_phases, ahead):
@@ -83,20 +83,28 @@ def agreement(on_ground, leg_phases, moving):
     return total
 
 
+def now(leg_phases, gait_parameters, ctrl_dt):
+    """Return the legs' phases at the instant of a reward, which comes before tick() moves them on."""
+    step = gait_parameters[0] * ctrl_dt
+    a, b, c, d = leg_phases[0] + step, leg_phases[1] + step, leg_phases[2] + step, leg_phases[3] + step
+    return a - np.floor(a), b - np.floor(b), c - np.floor(c), d - np.floor(d)
+
+
 @reward
-def schedule(on_ground, leg_phases, moving):
+def schedule(on_ground, leg_phases, gait_parameters, moving, ctrl_dt):
     """Share of feet on the ground, or off it, as the gait has them."""
-    return agreement(on_ground, leg_phases, moving)
+    return agreement(on_ground, now(leg_phases, gait_parameters, ctrl_dt), moving)
 
 
 @reward
-def lift(foot_height, leg_phases, gait_parameters, moving):
+def lift(foot_height, leg_phases, gait_parameters, moving, ctrl_dt):
     """Height of the feet that swing less that of a half sine of the height asked for, squared, summed [m^2]."""
+    phases = now(leg_phases, gait_parameters, ctrl_dt)
     total = 0.0
     for leg in range(4):
-        s, _ = sincos(TURN * (leg_phases[leg] - 0.5))
+        s, _ = sincos(TURN * (phases[leg] - 0.5))
         error = foot_height[leg] - gait_parameters[1] * s
-        total += error * error if leg_phases[leg] > 0.5 else 0.0
+        total += error * error if phases[leg] > 0.5 else 0.0
     return moving * total
 
 
