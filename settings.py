@@ -15,6 +15,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from host import available_memory
+
 LARGEST = sys.float_info.max  # magnitude of a number, whole ones too
 Pair = tuple[float, float]  # two numbers of a knob: lowest and highest, or first and last
 
@@ -217,9 +219,7 @@ def flat(values: dict[str, Any], section: str = "") -> dict[str, Any]:
 
 def require_memory(needed: float, what: str) -> None:
     """Raise ConfigError, naming what it is for, where less than so many bytes are free."""
-    import psutil
-
-    free = psutil.virtual_memory().available
+    free = available_memory()
     if needed > free:
         raise ConfigError(
             f"{what}: expected what fits into {free / 1e9:.0f} GB of free memory, got {needed / 1e9:.3g} GB"

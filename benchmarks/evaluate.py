@@ -13,7 +13,7 @@ from torch import Tensor
 
 from environments import registry
 from environments.quadruped import WALKING
-from physics.engine import available_cores
+from host import available_cores
 from training.evaluation import EVALUATION_SEED, evaluate, reaches
 
 EPISODES = 256  # of an evaluation

@@ -17,7 +17,7 @@ from benchmarks import machine
 from config import Config
 from entity import Creature
 from environments import ABEnv, registry
-from physics.engine import available_cores
+from host import available_cores
 from settings import override
 from training import checkpoint as checkpoints
 from training.parallel import side_by_side

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from physics.engine import available_cores, processor
+from host import available_cores, processor
 from physics.jit import ROOT
 
 

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from benchmarks import machine
+from host import available_cores
 from motion import gait, kinematics
 from motion.command import CommandSampler
 from motion.generator import MODES, Mode, MotionGenerator
 from motion.network import MotionNetwork, blended, blended_by_robot
-from physics.engine import available_cores
 from physics.robot import Robot, load_robot
 from training.parallel import side_by_side
 

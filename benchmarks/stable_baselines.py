@@ -20,7 +20,7 @@ from config import NetworkCfg
 from environments import registry
 from environments.gymnasium import GymVectorEnv
 from examples.stable_baselines3 import ACTION_LIMIT, FoalVecEnv
-from physics.engine import available_cores
+from host import available_cores
 from training.presets import preset
 
 NO_CRITIC_MEMORY = {"enable_critic_lstm": False}  # as in Foal; with one of its own, RecurrentPPO is a third slower

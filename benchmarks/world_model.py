@@ -35,7 +35,7 @@ from benchmarks import foresight, machine, world_model_details
 from benchmarks.evaluate import Evaluator, median, reached
 from benchmarks.training import Rows, train_foal
 from environments import registry
-from physics.engine import available_cores
+from host import available_cores
 from settings import ConfigError
 from training.evaluation import EVALUATION_SEED
 

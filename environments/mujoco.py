@@ -5,7 +5,6 @@ robot; the second half measures, rewards and observes what it finds. What a half
 episode does, MuJoCo takes over.
 """
 
-import concurrent.futures
 import copy
 import dataclasses
 import math
@@ -19,7 +18,7 @@ from environments.contracts import EnvState
 from environments.quadruped.env import QuadrupedEnv
 from environments.quadruped.terms import Terms
 from environments.quadruped.values import gains, import_options
-from physics.engine import available_cores
+from host import Pool, available_cores
 from physics.mjcf import to_mjcf
 from physics.model_file import ModelFile
 from physics.robot import LEGS
@@ -68,7 +67,7 @@ class MujocoEnv(QuadrupedEnv):
         )
         self._take(mujoco.MjSpec.from_string(xml), np.arange(12), np.ones((4, 3)))
         self.threads = min(threads or available_cores(), num_envs)
-        self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
+        self.pool = Pool(self.threads)
 
     def use_model(self, path: str) -> None:
         """Let the robot be that of a file of its maker's: bodies, joints, collision shapes and contact are its.
@@ -170,7 +169,9 @@ class MujocoEnv(QuadrupedEnv):
         controls = controls[:, self.order] * self.signs
         forces = np.zeros((self.num_envs, 4, 3))
         shares = [range(i, self.num_envs, self.threads) for i in range(self.threads)]
-        list(self.pool.map(lambda robots: self._move(robots, controls, forces, substeps), shares))
+        moves = [self.pool.submit(self._move, robots, controls, forces, substeps) for robots in shares]
+        for move in moves:
+            move.result()
         position = np.array([d.qpos for d in self.datas])
         speed = np.array([d.qvel for d in self.datas])
         position[:, :2] -= engine.get("origin")

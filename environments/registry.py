@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from config import Config, EnvCfg
 from environments.contracts import ABEnv
-from physics.engine import available_cores
+from host import available_cores
 from physics.jit import ROOT, compiling
 from settings import ConfigError, flat, imported, override, suggest
 

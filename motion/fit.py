@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from host import available_cores
 from motion import clip, dataset, gait, record
 from motion.command import RANGE
 from motion.dataset import Dataset
 from motion.network import MotionNetwork, NetworkCfg
-from physics.engine import available_cores
 from physics.robot import RobotError, load_robot
 from settings import ConfigError, Section, knob
 from training import runs, tree

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from host import available_cores
 from motion import kinematics
 from motion.command import clamped
 from motion.compiled import Compiled
 from motion.fit import load
 from motion.network import MotionNetwork
 from motion.ring import Ring
-from physics.engine import available_cores
 from physics.robot import Robot, load_robot
 from settings import ConfigError, suggest
 from training.runs import SHIPPED

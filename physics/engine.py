@@ -11,12 +11,8 @@ A block is computed by the same instructions whichever thread has it: results ha
 for any number of threads.
 """
 
-import concurrent.futures
 import copy
 import itertools
-import os
-import pathlib
-import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +21,7 @@ from functools import cached_property
 import numpy as np
 
 from config import PhysicsCfg, VaryCfg
+from host import Pool, available_cores
 from physics import constants
 from physics import layout as L
 from physics import simulation_step as S
@@ -36,20 +33,6 @@ from physics.terrain import Terrain
 from physics.vary import draw_varied, pack, vary_step
 
 TIMESTEP = 0.004  # [s]
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 @dataclass(frozen=True)
@@ -168,7 +151,7 @@ class PhysicsEngine:
         self.work = [aligned(work_rows * LANES) for _ in range(self.threads)]
         self._lead = 0  # blocks that the calling thread takes beyond an even share
         # the calling thread takes a share too
-        self._pool = concurrent.futures.ThreadPoolExecutor(self.threads - 1, "physics") if self.threads > 1 else None
+        self._pool = Pool(self.threads - 1, "physics") if self.threads > 1 else None
 
     def part(self, first: int, last: int, threads: int = 1) -> "PhysicsEngine":
         """Return an engine of the robots of blocks first to last - 1 alone, with threads of its own.
@@ -414,7 +397,7 @@ class PhysicsEngine:
     def close(self) -> None:
         """End the threads."""
         if self._pool:
-            self._pool.shutdown()
+            self._pool.close()
 
     def warn_of_stiffness(self, stiffness: float) -> None:
         """Warn if the time step is too large for contacts of a stiffness [N/m]."""

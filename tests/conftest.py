@@ -16,8 +16,8 @@ import pytest
 from environments import registry
 from environments.quadruped.tasks import TASKS
 from environments.quadruped.terms import COMMANDS
+from host import available_cores
 from physics import load_robot
-from physics.engine import available_cores
 from physics.jit import ROOT
 from physics.mjcf import to_mjcf
 

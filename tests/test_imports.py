@@ -8,6 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LEARNING = {"environments", "training", "entity", "world_model", "observation", "fused", "motion", "simulate"}
 FORBIDDEN = {
+    "host.py": {"config", "settings", "physics", "renderer", "torch", "numpy", "numba", *LEARNING},
     "config.py": {"physics", "renderer", "torch", "numpy", "numba", *LEARNING},
     "physics": {"torch", "renderer", *LEARNING},
     "renderer": {"torch", *LEARNING},

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from host import Pool
+
 Item = TypeVar("Item", bound=Any)
 Result = TypeVar("Result", bound=Any)
 
-_pool: concurrent.futures.ThreadPoolExecutor | None = None
+_pool: Pool | None = None
 _size = 0
 _in_vain = threading.Event()  # what is computed: a thread has failed, or was asked to end
 # PyTorch has MKL compute these, which finds out how at a function's first call. A second thread that calls it meanwhile
@@ -42,7 +44,7 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> l
                 for dtype in (torch.float32, torch.float64):
                     getattr(torch, name)(torch.full((1,), 0.5, dtype=dtype))
         _size = len(items) - 1
-        _pool = concurrent.futures.ThreadPoolExecutor(_size, "worker", torch.set_num_threads, (1,))
+        _pool = Pool(_size, "worker", torch.set_num_threads, (1,))
     futures = [_pool.submit(function, item) for item in items[1:]]
     try:
         first = function(items[0])

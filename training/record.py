@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from config import Config
-from physics.engine import processor
+from host import processor
 from physics.jit import ROOT
 from settings import ConfigError, flat, override
 from training import distributed

@@ -12,7 +12,7 @@ import torch
 import fused
 from config import Config
 from entity import dense
-from physics.engine import available_cores
+from host import available_cores, available_memory
 from settings import ConfigError
 from training import distributed
 from training.monitor import gputil
@@ -63,7 +63,7 @@ def detect(cfg: Config) -> Resources:
     Raises ConfigError where there are more processes than GPUs for them.
     """
     cores = available_cores()
-    memory = psutil.virtual_memory().available
+    memory = available_memory()
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda and cfg.train.device != "cpu" else "cpu")
     if device.type == "cuda" and distributed.size() > 1:

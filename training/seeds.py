@@ -12,7 +12,7 @@ from typing import IO
 from rich.console import Console
 
 from config import Config
-from physics.engine import available_cores
+from host import available_cores
 from settings import ConfigError
 from training.display import say
 from training.record import Recorded
