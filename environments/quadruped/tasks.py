@@ -341,7 +341,7 @@ task(
         "command.forward": (0.0, 0.0), "command.sideways": (0.0, 0.0), "command.turn": (0.0, 0.0),
     },
     training={
-        "train.iterations": 600, "ppo.gamma": 0.99, "network.initial_std": 1.0, "curriculum.command": (1.0, 1.0),
+        "train.iterations": 900, "ppo.gamma": 0.99, "network.initial_std": 1.0, "curriculum.command": (1.0, 1.0),
     },
 )  # fmt: skip
 task(
