@@ -184,10 +184,11 @@ def foal_everything(states: tuple, ground: Terrain, rounds: int = 10) -> Callabl
 def mujoco_everything(states: tuple, ground: Terrain, robots: int = 512) -> Callable[[], float]:
     """Return the same of MuJoCo."""
     random = np.random.default_rng(1)
+    model = mujoco.MjModel.from_xml_string(to_mjcf(load_robot(ROBOT), TIMESTEP, terrain=ground, body_contact=True))
     models = []
     for _ in range(DIFFERENT):
-        xml = to_mjcf(load_robot(ROBOT), TIMESTEP, 0.8 * random.uniform(0.6, 1.4), terrain=ground, body_contact=True)
-        models.append(mujoco.MjModel.from_xml_string(xml))
+        models.append(copy.copy(model))
+        models[-1].geom_friction[:, 0] = 0.8 * random.uniform(0.6, 1.4)
         mass = random.uniform(0.9, 1.1)
         models[-1].body_mass[1] *= mass
         models[-1].body_inertia[1] *= mass
