@@ -8,7 +8,7 @@ import numpy as np
 from physics.robot import Robot
 from renderer.figure import STEM, Figure, Paint, Pose, Stance, paint, place
 from renderer.kinematics import CALF, FOOT, HIP, THIGH, leg_frames, rotation
-from renderer.shapes import Shape, arrow, ball, capsule, drum, rounded_box
+from renderer.shapes import Shape, arrow, ball, capsule, drum, outside, rounded_box
 from renderer.snapshot import Snapshot
 
 __all__ = ["GROUPS", "STEM", "Model", "place"]
@@ -61,6 +61,9 @@ class Model(Figure):
         self._add_trunk(shoulder)
         for leg in range(4):
             self._add_leg(leg)
+        for parts in self._parts:
+            seen = outside([shape for shape, _ in parts])
+            parts[:] = [(shape, coat) for shape, (_, coat) in zip(seen, parts, strict=True)]
         self._add_arrows()
         super().__init__(self._parts, self.nose + 0.5 * s, (0.14 * s, 1.1 * self.nose, 0.03 * s, 0.02 * s), segments)
 

@@ -148,6 +148,8 @@ class Scene:
 
     def _draw_strokes(self, strokes: Strokes, view: View) -> None:
         count = self._strokes.count = min(len(strokes.start), self._strokes.most)
+        if count == 0:
+            return
         mesh = self._strokes.mesh
         mesh.vertices[: 4 * count] = strokes.quads(view.eye)[:count].reshape(-1, 3)
         mesh.colours[: 4 * count] = np.repeat(strokes.colour[:count], 4, 0)

@@ -27,9 +27,30 @@ class Shape:
         n = self.normals / [x, y, z]
         return Shape(self.vertices * [x, y, z], n / np.linalg.norm(n, axis=1, keepdims=True), self.triangles)
 
+    def without(self, triangles: np.ndarray) -> "Shape":
+        """Return the shape without triangles (T), and without the vertices that no other one has."""
+        used, left = np.unique(self.triangles[~triangles], return_inverse=True)
+        return Shape(self.vertices[used], self.normals[used], left.reshape(-1, 3))
+
     def moved(self, by: np.ndarray) -> "Shape":
         """Return the shape moved by (3) [m]."""
         return Shape(self.vertices + np.asarray(by), self.normals, self.triangles)
+
+
+def outside(shapes: list[Shape]) -> list[Shape]:
+    """Return convex shapes without the triangles that are wholly inside another of them, which nobody can see."""
+    return [shape.without(_inside(shape, shapes[:i] + shapes[i + 1 :])) for i, shape in enumerate(shapes)]
+
+
+def _inside(shape: Shape, others: list[Shape]) -> np.ndarray:
+    """Return which triangles of a shape (T) are inside a convex one of others."""
+    hidden = np.zeros(len(shape.triangles), bool)
+    for other in others:
+        corner = other.vertices[other.triangles]
+        faces = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+        beneath = (shape.vertices @ faces.T < (faces * corner[:, 0]).sum(1)).all(1)
+        hidden |= beneath[shape.triangles].all(1)
+    return hidden
 
 
 def _sheet(vertices: np.ndarray, normals: np.ndarray) -> Shape:
@@ -123,10 +144,10 @@ def rounded_box(centre: np.ndarray, half: np.ndarray, radius: float, steps: int 
     """Return a box with rounded edges.
 
     centre, half: (3) middle and half extents [m]
-    radius: of the edges [m]; steps: in half of an edge's bend
+    radius: of the edges [m]; steps: in half of an edge's bend, 0 for sharp edges
     """
     half = np.asarray(half, float)
-    inner = half - min(radius, *(half * 0.999))
+    inner = half - min(radius if steps else 0.0, *(half * 0.999))
     corner = np.tan(np.linspace(0, np.pi / 4, steps + 1))[1:]
     # A cube's grid, dense where the edge bends: its points move out from the inner box by the radius.
     grid = np.concatenate([-1 - corner[::-1], [-1], [1], 1 + corner])

@@ -143,6 +143,43 @@ def test_solids_face_outwards_and_rest_on_the_ground(name):
     assert abs(lowest) < 0.02
 
 
+def nearest(model, group, origin, direction):
+    """Return how far a ray goes until a group's triangles stop it; inf if none does."""
+    first = model.spans[group].start
+    of_group = ((model.triangles >= first) & (model.triangles < model.spans[group].stop)).all(1)
+    a, b, c = np.moveaxis(model.vertices[model.triangles[of_group]].astype(float), 1, 0)
+    normal = np.cross(direction, c - a)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 1 / ((b - a) * normal).sum(1)
+        u = scale * ((origin - a) * normal).sum(1)
+        across = np.cross(origin - a, b - a)
+        v = scale * (across @ direction)
+        far = scale * (across * (c - a)).sum(1)
+        return min(far[(u >= 0) & (v >= 0) & (u + v <= 1) & (far > 0)], default=math.inf)
+
+
+@pytest.mark.parametrize("detail", [0, 3])
+def test_what_is_left_out_of_a_robot_cannot_be_seen(detail, monkeypatch):
+    less = Model(load_robot("go1"), detail)
+    monkeypatch.setattr("renderer.model.outside", lambda shapes: shapes)
+    whole = Model(load_robot("go1"), detail)
+    assert len(less.triangles) < 0.9 * len(whole.triangles)
+    assert len(less.vertices) < 0.95 * len(whole.vertices)
+    draw = np.random.default_rng(0)
+    hits = 0
+    for group, span in enumerate(whole.spans[:GROUPS]):
+        points = whole.vertices[span]
+        for _ in range(20):
+            towards = draw.uniform(points.min(0), points.max(0))
+            direction = draw.normal(size=3)
+            direction /= np.linalg.norm(direction)
+            origin = towards - 10 * direction
+            expected = nearest(whole, group, origin, direction)
+            assert nearest(less, group, origin, direction) == pytest.approx(expected, abs=1e-5)
+            hits += expected < math.inf
+    assert hits > 200
+
+
 def test_markers_appear_only_when_given():
     robot = load_robot("go1")
     model = Model(robot)
