@@ -76,6 +76,17 @@ def prepare_render(monkeypatch, modules):
     monkeypatch.setattr(modules["render"].machine, "checkout", lambda commit, folder: commands.ROOT / "tests" / "..")
 
 
+def prepare_pace(monkeypatch, modules):
+    """Compare this tree with itself."""
+    module = modules["pace"]
+    monkeypatch.setattr(module.machine, "checkout", lambda commit, folder: module.ROOT)
+
+
+def look_at_pace(result):
+    assert 0.1 < result["pace_ratio"] < 10
+    assert result["walk_seconds"] == {"here": [None], "before": [None]}  # after two iterations nobody does
+
+
 def look_at_render(result):
     assert 0.2 < result["flat_ratio"] < 5
     assert 0.2 < result["stairs_ratio"] < 5
@@ -228,6 +239,10 @@ BENCHMARKS = {
         },
         keys=("deque_ratio", "matmul_ratio", "memory_share", "free_run", "blends", "sizes", "buffers"),
         look=look_at_motion,
+    ),
+    "pace": Small(
+        "--quick", {"tasks": {}, "pace": {"ITERATIONS": "2"}}, prepare_pace, ("env_steps_per_second", "pace_ratio"),
+        look_at_pace,
     ),
     "physics": Small(
         "--quick",
