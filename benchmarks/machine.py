@@ -1,6 +1,7 @@
 """What every benchmark shares: the machine it ran on, repetition, the table, the JSON line."""
 
 import argparse
+import csv
 import importlib
 import importlib.metadata
 import json
@@ -74,6 +75,20 @@ def interleaved(contestants: dict[str, Callable[[], float]], repetitions: int) -
 def paired_ratio(over: Callable[[], float], under: Callable[[], float], repetitions: int) -> float:
     """Return the median of the ratios of results that followed upon each other: a shared machine's pace drops out."""
     return statistics.median(over() / under() for _ in range(repetitions))
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """Return the rows of metrics.csv of the only training that was run in a folder, without what a row leaves out."""
+    (path,) = folder.glob("runs/*/metrics.csv")
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def pace(rows: list[dict[str, float]]) -> float:
+    """Return trained env steps per second of the rows of metrics(), after the first tenth of the iterations."""
+    first = rows[len(rows) // 10]
+    steps, seconds = (rows[-1][name] - first[name] for name in ("env_steps", "train_seconds"))
+    return steps / seconds
 
 
 def parser(description: str) -> argparse.ArgumentParser:

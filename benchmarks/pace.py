@@ -10,7 +10,6 @@ evaluation reached the mark of the task.
 0b323cc asks the machine instead whether there are products of bfloat16, and LLVM would end it; there they are off.
 """
 
-import csv
 import os
 import statistics
 import subprocess
@@ -39,16 +38,7 @@ def train(tree: Path, seed: int, iterations: int, environment: dict[str, str]) -
         if done.returncode:
             print(done.stderr or f"{tree}: ended with {done.returncode}", file=sys.stderr)
             raise SystemExit(1)
-        (path,) = Path(folder).glob("runs/*/metrics.csv")
-        with path.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def pace(rows: list[dict[str, float]]) -> float:
-    """Return trained env steps per second after the first tenth of the iterations."""
-    first = rows[len(rows) // 10]
-    steps, seconds = (rows[-1][name] - first[name] for name in ("env_steps", "train_seconds"))
-    return steps / seconds
+        return machine.metrics(Path(folder))
 
 
 def walks(rows: list[dict[str, float]]) -> float | None:
@@ -70,7 +60,7 @@ def pairs(before: Path, count: int, environment: dict[str, str]) -> dict[str, li
 
 def summary(rows: dict[str, list[list[dict[str, float]]]]) -> dict[str, Any]:
     """Return what --json prints of the pairs; walk_ratio is of those that walk both, None if there are none."""
-    rates = {name: [pace(run) for run in runs] for name, runs in rows.items()}
+    rates = {name: [machine.pace(run) for run in runs] for name, runs in rows.items()}
     seconds = {name: [walks(run) for run in runs] for name, runs in rows.items()}
     median = statistics.median
     both = [(a, b) for a, b in zip(seconds["here"], seconds["before"], strict=True) if a and b]

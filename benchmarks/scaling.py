@@ -9,7 +9,6 @@ would make, from the figures of docs/benchmarks.md.
 """
 
 import contextlib
-import csv
 import itertools
 import json
 import math
@@ -88,22 +87,16 @@ def training(threads: int, iterations: int) -> Command:
     return [str(ROOT / "simulate.py"), *(str(word) for pair in options.items() for word in pair)]
 
 
-def pace(places: list[Command] | None, iterations: int) -> tuple[float, list[dict[str, str]]]:
-    """Train as one process of two threads, or two processes in places; return env steps per second, and metrics.csv.
-
-    The first tenth of the iterations is not counted.
-    """
+def pace(places: list[Command] | None, iterations: int) -> tuple[float, list[dict[str, float]]]:
+    """Train as one process of two threads, or two processes in places; return env steps per second, and metrics.csv."""
     with tempfile.TemporaryDirectory() as folder:
         program = training(1 if places else 2, iterations)
         if places:
             both(places, program, folder)
         else:
             subprocess.run([sys.executable, *program], cwd=folder, check=True, capture_output=True)
-        (path,) = Path(folder).glob("runs/*/metrics.csv")
-        rows = list(csv.DictReader(path.open()))
-    first, last = rows[len(rows) // 10], rows[-1]
-    steps, seconds = (float(last[name]) - float(first[name]) for name in ("env_steps", "train_seconds"))
-    return steps / seconds, rows
+        rows = machine.metrics(Path(folder))
+    return machine.pace(rows), rows
 
 
 @contextlib.contextmanager
@@ -164,7 +157,7 @@ def alike(first: list[dict[str, str]], other: list[dict[str, str]]) -> int:
 
     Sums are rounded in another order, which in the long run makes another training of it.
     """
-    rewards = [[float(row["reward"]) for row in rows] for rows in (first, other)]
+    rewards = [[row["reward"] for row in rows] for rows in (first, other)]
     pairs = itertools.takewhile(
         lambda pair: math.isclose(*pair, rel_tol=1e-3, abs_tol=1e-6), zip(*rewards, strict=True)
     )

@@ -64,12 +64,7 @@ def learn(task: str, robot: str, seed: int, keep: Path | None) -> dict[str, Any]
         start = time.perf_counter()
         simulate(Path(folder), *options)
         seconds = time.perf_counter() - start
-        with open(next(Path(folder).glob("runs/*/metrics.csv")), newline="") as file:
-            rows = [
-                {key: float(value) for key, value in row.items() if value}
-                for row in csv.DictReader(file)
-                if row.get("eval_survival")
-            ]
+        rows = [row for row in machine.metrics(Path(folder)) if "eval_survival" in row]
         final = json.loads(simulate(Path(folder), "--eval", "--task", task, "--json"))
         if keep and seed == 0 and robot == robots(task)[0]:
             keep.mkdir(parents=True, exist_ok=True)
