@@ -4,11 +4,14 @@ import subprocess
 import sys
 import types
 
+import numba
 import psutil
 import pytest
+import torch
 from conftest import ROOT
 
 import host
+from training import resources
 
 CPU = "sys/devices/system/cpu"
 
@@ -133,3 +136,17 @@ def test_a_child_steps_an_environment_however_it_was_made(tmp_path):
         env={**host.os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stdout.split() == ["fork", "True", "forkserver", "True", "spawn", "True", "parent", "True"], done.stderr
+
+
+def test_a_precision_once_measured_is_kept(monkeypatch, tmp_path):
+    measured = iter(("bfloat16", "float32", "float32"))
+    monkeypatch.setattr(resources, "_measure_precision", lambda device: next(measured))
+    monkeypatch.setattr(resources.fused, "HAS_PAIRS", True)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    cpu = torch.device("cpu")
+    assert [resources.fastest_precision(cpu) for _ in range(3)] == ["bfloat16"] * 3
+    monkeypatch.setattr(resources, "processor", lambda: "another one")
+    assert [resources.fastest_precision(cpu) for _ in range(2)] == ["float32"] * 2
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "no such folder"))
+    assert resources.fastest_precision(cpu) == "float32"
+    assert next(measured, None) is None

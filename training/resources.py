@@ -1,18 +1,22 @@
 """What this machine has, and what a run makes of it."""
 
+import contextlib
 import dataclasses
+import hashlib
 import math
+import pathlib
 import sys
 import time
 from typing import Any
 
+import numba
 import psutil
 import torch
 
 import fused
 from config import Config
 from entity import dense
-from host import available_cores, available_memory
+from host import available_cores, available_memory, processor
 from settings import ConfigError
 from training import distributed
 from training.monitor import gputil
@@ -100,11 +104,35 @@ def _gpu_of_this_process() -> torch.device:
 
 
 def fastest_precision(device: torch.device) -> str:
-    """Return "bfloat16" where a layer of the update's size is at least a fifth faster in it, else "float32"."""
+    """Return "bfloat16" where a layer of the update's size is at least a fifth faster in it, else "float32".
+
+    What was found is kept beside the compiled code, for each processor and GPU: where others use the machine, too, a
+    measurement now and then comes out the other way, and the same seed has to give the same run.
+    """
     cpu = device.type == "cpu"
     if cpu and not fused.HAS_PAIRS:
         return "float32"  # compiled code would have to take the pairs apart
-    layer = fused.Dense.apply if cpu else dense
+    where = f"{processor()} {fused.WIDTH}" if cpu else torch.cuda.get_device_name(device)
+    kept = pathlib.Path(numba.config.CACHE_DIR) / f"precision-{hashlib.sha256(where.encode()).hexdigest()[:12]}"
+    if known := _read(kept):
+        return known
+    found = _measure_precision(device)
+    with contextlib.suppress(OSError), open(kept, "x") as file:  # of two at once, the first counts for both
+        file.write(found)
+    return _read(kept) or found
+
+
+def _read(kept: pathlib.Path) -> str | None:
+    """Return the precision that a file names; None if there is none."""
+    try:
+        precision = kept.read_text()
+    except (OSError, ValueError):
+        return None
+    return precision if precision in ("float32", "bfloat16") else None
+
+
+def _measure_precision(device: torch.device) -> str:
+    layer = fused.Dense.apply if device.type == "cpu" else dense
     weight = torch.ones(2, 64, 64, device=device)
     bias = torch.ones(64, device=device)
     inputs = {dtype: torch.ones(2, 64, 2048, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16)}
