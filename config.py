@@ -457,6 +457,13 @@ class PPOCfg(Section):
     )
     gamma: float = knob(0.995, "discount", low=0.0, high=1.0)
     gae_lambda: float = knob(0.95, "decay of generalised advantage estimation", low=0.0, high=1.0)
+    advantage_rate: float = knob(
+        1.0,
+        "rate at which the advantages' scale follows that of a rollout, 1: each has its own",
+        "1",
+        low=1e-4,
+        high=1.0,
+    )
     clip: float = knob(0.2, "clipping of the probability ratio", low=0.001, high=10.0)
     critic_rate: float = knob(3.0, "learning rate of the critic, times the policy's", low=0.0, high=1e3)
     entropy_coefficient: float = knob(0.001, "weight of the entropy bonus", low=0.0, high=10.0)

@@ -1,7 +1,7 @@
 """The world model: how well it foresees, what the policy gets of it and of experience, what its details are worth.
 
-    python -m benchmarks.world_model [--part open-loop belief imagination details] [--seeds 3] [--checkpoint PATH]
-                                     [--json] [--quick] [--csv FILE] [--plot FILE]
+    python -m benchmarks.world_model [--part open-loop belief imagination details] [--seeds 3] [--first 0]
+                                     [--checkpoint PATH] [--json] [--quick] [--csv FILE] [--plot FILE]
 
 open-loop: a trained policy walks; the world model and a one-step model learn from the same of its
 rollouts, as many samples each. On robots of another seed both are shown the past, then only the
@@ -14,7 +14,8 @@ on robots of another seed, what the world model knows of what no sensor measures
 
 imagination: env steps until 95 % of 256 fresh episodes of quadruped-balance are survived in two
 evaluations in a row, by PPO alone and with imagined rollouts. The ratio is that of the medians over seeds,
-over PPO with as few robots as help it without a seed that never arrives.
+over PPO with as few robots as help it without a seed that never arrives. PPO ends soon after that; who imagines goes on
+to the end, and the least that survive later is told beside the mean of all evaluations.
 
 details: time and memory of each detail of the world model's training, without and with it.
 """
@@ -56,7 +57,7 @@ CONTESTANTS: dict[str, tuple[dict[str, Any], int, int]] = {
     "ppo-32": ({"train.num_envs": 32}, 1024, 100_000),
     "ppo-16": ({"train.num_envs": 16}, 1024, 60_000),
     "ppo-8": ({"train.num_envs": 8}, 1024, 60_000),
-    "imagination": ({"world_model.role": "imagination"}, 512, 16_000),
+    "imagination": ({"world_model.role": "imagination"}, 1024, 30_000),
 }
 ITERATION = 1024 * 16  # env steps of a rollout by default
 
@@ -70,13 +71,13 @@ class KeepingEvaluator(Evaluator):
         return super().done(env_steps, policy)
 
 
-def belief(seeds: int) -> dict[str, list[dict[str, Any]]]:
+def belief(seeds: range) -> dict[str, list[dict[str, Any]]]:
     """Train walking without and with a world model that the policy reads; return rows, and estimates, for every seed.
 
     Estimates are those of the world model.
     """
     results: dict[str, list[dict[str, Any]]] = {"off": [], "belief": []}
-    for seed, role in itertools.product(range(seeds), results):
+    for seed, role in itertools.product(seeds, results):
         print(f"seed {seed}: role {role}", file=sys.stderr)
         evaluator = KeepingEvaluator("quadruped-walk-flat", seed, 3600.0, 600 * ITERATION, (), every=20 * ITERATION)
         found: dict[str, Any] = {"rows": train_foal("quadruped-walk-flat", seed, evaluator, {"world_model.role": role})}
@@ -133,12 +134,13 @@ def arrival(rows: Rows) -> dict[str, float] | None:
     return next((a for a, b in itertools.pairwise(rows) if reached(a) and reached(b)), None)
 
 
-def imagination(seeds: int) -> dict[str, list[Rows]]:
+def imagination(seeds: range) -> dict[str, list[Rows]]:
     """Train balance with and without imagined rollouts; return the evaluations of every contestant and seed."""
     results: dict[str, list[Rows]] = {name: [] for name in CONTESTANTS}
-    for seed, (name, (changes, every, most)) in itertools.product(range(seeds), CONTESTANTS.items()):
+    for seed, (name, (changes, every, most)) in itertools.product(seeds, CONTESTANTS.items()):
         print(f"seed {seed}: {NAMES[name]}", file=sys.stderr)
-        evaluator = ArrivalEvaluator("quadruped-balance", seed, 3600.0, most, (), every=every)
+        kind = Evaluator if name == "imagination" else ArrivalEvaluator
+        evaluator = kind("quadruped-balance", seed, 3600.0, most, (), every=every)
         results[name].append(train_foal("quadruped-balance", seed, evaluator, changes))
     return results
 
@@ -154,11 +156,19 @@ class ArrivalEvaluator(Evaluator):
 
 
 def summary(trainings: Sequence[Rows]) -> dict[str, Any]:
-    """Return env_steps and seconds until each seed arrived and the median of steps, None standing for never."""
+    """Return env_steps and seconds until each seed arrived and the median of steps, None standing for never.
+
+    least: the lowest survival of each seed from its arrival on; mean: of all evaluations of each seed.
+    """
     arrivals = [arrival(rows) for rows in trainings]
     steps = [found["env_steps"] if found else None for found in arrivals]
     seconds = [found["seconds"] if found else None for found in arrivals]
-    return {"env_steps": steps, "seconds": seconds, "median": median(steps)}
+    least = [
+        min(row["survival"] for row in rows[rows.index(found) :]) if found else None
+        for rows, found in zip(trainings, arrivals, strict=True)
+    ]
+    mean = [statistics.fmean(row["survival"] for row in rows) for rows in trainings]
+    return {"env_steps": steps, "seconds": seconds, "median": median(steps), "least": least, "mean": mean}
 
 
 def plot(path: str, results: dict[str, list[Rows]]) -> None:
@@ -176,15 +186,17 @@ def plot(path: str, results: dict[str, list[Rows]]) -> None:
         strict=True,
     )
     for (name, trainings), colour, dashes in looks:
-        for seed, rows in enumerate(trainings):
-            label = NAMES[name] if seed == 0 else None
+        order = sorted(range(len(trainings)), key=summary(trainings)["mean"].__getitem__)
+        for place, i in enumerate(order):  # the worst first
+            rows = trainings[i]
+            which = {0: ", worst seed", len(order) - 1: ", best seed"}.get(place, "") if name == "imagination" else ""
             axes.plot(
                 [r["env_steps"] for r in rows],
                 [r["survival"] for r in rows],
-                dashes,
+                "--" if which == ", worst seed" else dashes,
                 color=colour,
-                label=label,
-                linewidth=1.8,
+                label=NAMES[name] + which if which or not place else None,
+                linewidth=2.2 if which else 0.8,
             )
     axes.axhline(0.95, color="0.6", linewidth=0.8, zorder=0)
     axes.set(
@@ -199,12 +211,12 @@ def plot(path: str, results: dict[str, list[Rows]]) -> None:
     plt.close(figure)
 
 
-def write_csv(path: str, results: dict[str, list[Rows]]) -> None:
+def write_csv(path: str, results: dict[str, list[Rows]], seeds: range) -> None:
     """Write every evaluation as a line."""
     lines = [
         {"contestant": name, "seed": seed} | row
         for name, trainings in results.items()
-        for seed, rows in enumerate(trainings)
+        for seed, rows in zip(seeds, trainings, strict=True)
         for row in rows
     ]
     with open(path, "w", newline="") as file:
@@ -216,9 +228,10 @@ def write_csv(path: str, results: dict[str, list[Rows]]) -> None:
 def report_imagination(results: dict[str, list[Rows]], about: dict[str, object]) -> dict[str, Any]:
     """Print the table of arrivals; return what --json prints of it."""
     found = {name: summary(trainings) for name, trainings in results.items()}
-    rows = [("", "env steps, by seed", "median", "seconds of training")]
+    rows = [("", "env steps, by seed", "median", "seconds of training", "least later, %", "mean, %")]
     for name, x in found.items():
-        columns = x["env_steps"], [x["median"]], x["seconds"]
+        shares = ([None if y is None else 100 * y for y in x[key]] for key in ("least", "mean"))
+        columns = x["env_steps"], [x["median"]], x["seconds"], *shares
         cells = (", ".join("never" if y is None else f"{y:,.0f}" for y in column) for column in columns)
         rows.append((NAMES[name], *cells))
     machine.table("quadruped-balance: env steps to 95 % survival", rows, about)
@@ -241,6 +254,7 @@ def read_options() -> argparse.Namespace:
         default=3,
         help="trainings of every contestant (default 3); of belief 1 with --quick",
     )
+    options.add_argument("--first", type=int, metavar="SEED", default=0, help="the first of them (default 0)")
     options.add_argument(
         "--checkpoint", type=Path, default=WALK, metavar="PATH", help=f"whose policy walks (default {WALK.name})"
     )
@@ -249,12 +263,15 @@ def read_options() -> argparse.Namespace:
     args = options.parse_args()
     if args.seeds < 1:
         options.error(f"--seeds: expected at least 1, got {args.seeds}")
+    if args.first < 0:
+        options.error(f"--first: expected at least 0, got {args.first}")
     return args
 
 
 def main() -> None:
     """Measure, print the tables and, with --json, the result."""
     args = read_options()
+    seeds = range(args.first, args.first + args.seeds)
     about = machine.describe("torch", "numba", "numpy")
     result = {}
     torch.set_num_threads(1)  # threads have robots of their own
@@ -265,12 +282,12 @@ def main() -> None:
         print(f"benchmarks.world_model: {error}", file=sys.stderr)
         sys.exit(2)
     if "belief" in args.part:
-        result |= report_belief(belief(1 if args.quick else args.seeds), about)
+        result |= report_belief(belief(seeds[:1] if args.quick else seeds), about)
     if "imagination" in args.part:
-        results = imagination(args.seeds)
+        results = imagination(seeds)
         result |= report_imagination(results, about)
         if args.csv:
-            write_csv(args.csv, results)
+            write_csv(args.csv, results, seeds)
         if args.plot:
             plot(args.plot, results)
     if "details" in args.part:

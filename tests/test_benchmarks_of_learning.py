@@ -96,6 +96,8 @@ def test_two_evaluations_in_a_row_are_an_arrival_at_the_first():
     assert world_model.arrival(rows_of([0.95, 0.9, 0.97])) is None
     summary = world_model.summary([rows_of([1.0, 1.0]), rows_of([0.0, 0.5]), rows_of([0.0, 1.0, 1.0])])
     assert summary["env_steps"] == [1000, None, 2000] and summary["median"] == 2000
+    summary = world_model.summary([rows_of([0.5, 1.0, 0.96, 0.25, 1.0]), rows_of([0.96, 0.2])])
+    assert summary["least"] == [0.25, None] and summary["mean"] == pytest.approx([0.742, 0.58])
 
 
 def test_imagination_is_compared_with_who_arrives_and_with_nobody_else(capsys):

@@ -196,10 +196,36 @@ def test_real_and_imagined_experience_weigh_what_they_are_asked_to():
     torch.testing.assert_close(mixed, 0.75 * real + 0.25 * imagined, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [1.0, 0.25])
+def test_all_advantages_have_the_scale_of_what_happened_which_changes_slowly(rate, monkeypatch):
+    made = engine(64, 2, **{"ppo.advantage_rate": rate})
+    used = []
+    gradients = made.gradients
+    monkeypatch.setattr(made, "gradients", lambda x, mean, std: (used.append(float(std)), gradients(x, mean, std))[1])
+    expected = None
+    for i in range(3):
+        made.collect_trajectory()
+        for r in (worker.rollout for worker in made.workers):
+            r.reward.mul_(1.0 + 4.0 * (i == 1))  # a rollout that stands out
+        used.clear()
+        made.train_on_trajectory()
+        real = torch.cat([worker.experience.advantage.flatten() for worker in made.workers]).var(correction=0)
+        expected = real if expected is None else torch.lerp(expected, real, rate)
+        assert used == pytest.approx([float(expected.sqrt())] * len(used), rel=1e-4)
+        assert len(used) == 2 * made.cfg.ppo.minibatches * (1 + made.imagines())  # of what was imagined, too
+    kept = made.variance.clone()
+    made.scale(torch.tensor(math.inf))
+    assert torch.equal(made.variance, kept)
+    again = engine(64, 2, **{"ppo.advantage_rate": rate})
+    again.load_run_state(made.run_state(), "here")
+    assert torch.equal(again.variance, kept)
+
+
 def test_imagination_has_a_preset_of_few_robots():
     cfg = preset("quadruped-walk-flat", "imagination")
     gamma = preset("quadruped-walk-flat").ppo.gamma
     assert (cfg.world_model.role, cfg.train.num_envs, cfg.ppo.gamma) == ("imagination", 16, gamma)
+    assert cfg.ppo.advantage_rate < 0.1 and preset("quadruped-walk-flat").ppo.advantage_rate == 1.0
     assert (
         preset("quadruped-balance").world_model.role == "off"
         and preset("quadruped-balance", "belief").world_model.role == "belief"

@@ -83,6 +83,7 @@ class TrainingEngine:
         if cfg.curriculum.climb:
             env.climb()
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
+        self.variance = torch.zeros((), device=device)  # of advantages, of rollouts so far
 
     def warm_up(self) -> None:
         """Have everything compiled, leaving no trace: an update of a rollout of nothing, with no step taken."""
@@ -135,7 +136,9 @@ class TrainingEngine:
         workers = [worker.state() for worker in self.workers]
         if None in workers:
             return {}
-        state = {"workers": workers, "order": self.generator.get_state(), "skipped": self.skipped}
+        state = {
+            "workers": workers, "order": self.generator.get_state(), "skipped": self.skipped, "variance": self.variance,
+        }  # fmt: skip
         if self.world_model:
             state |= {"world_model": self.world_model.state(), "replay": self.replay.state()}
         return state | ({"imagination": self.imagination.state()} if self.imagination else {})
@@ -147,6 +150,7 @@ class TrainingEngine:
             worker.load_state(part)
         self.generator.set_state(state["order"])
         self.skipped = state["skipped"]
+        self.variance = state["variance"].to(self.device)
         if self.world_model:
             self.world_model.load_state(state["world_model"])
             self.replay.load_state(state["replay"])
@@ -168,6 +172,7 @@ class TrainingEngine:
             self.teach()
         side_by_side(Worker.estimate, self.workers)
         sources = {"": [worker.experience for worker in self.workers]}
+        self.scale(self.moments(sources[""]).variance)
         more = {}
         if self.world_model:
             rollout, more = self.learn_world()
@@ -180,6 +185,23 @@ class TrainingEngine:
         for moments in distributed.all_gather_moments([self.belief.normaliser.moments(x) for x in seen]):
             self.belief.learn_scale(moments)
         return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
+
+    @staticmethod
+    def moments(source: list[Experience]) -> Moments:
+        """Return the moments of a source's advantages, in every process."""
+        found = distributed.all_gather_moments([Moments.of(x.advantage.flatten()) for x in source])
+        return functools.reduce(Moments.join, found)
+
+    def scale(self, variance: Tensor) -> None:
+        """Let the scale of advantages follow what happened, at ppo.advantage_rate.
+
+        Few robots see no fall for many rollouts, and hardly any in imagination. Divided by a deviation of its own, a
+        tenth of that of one with falls, such a rollout would pull the policy along what hardly matters, away from what
+        holds it up: with imagination, four seeds of four of quadruped-balance fell back from 95 % to 9 to 56 %.
+        """
+        if torch.isfinite(variance):
+            rate = self.cfg.ppo.advantage_rate if self.variance > 0.0 else 1.0
+            self.variance = torch.lerp(self.variance, variance, rate)
 
     def teach(self) -> None:
         """Let imitating the teacher give way to the reward, evenly."""
@@ -238,12 +260,8 @@ class TrainingEngine:
         imagined = self.cfg.world_model.weight if len(sources) > 1 else 0.0
         robots = {name: [x.value.shape[1] for x in source] for name, source in sources.items()}
         minibatches = min(cfg.minibatches, *distributed.all_gather(min(n for each in robots.values() for n in each)))
-        advantages = {
-            name: functools.reduce(
-                Moments.join, distributed.all_gather_moments([Moments.of(x.advantage.flatten()) for x in source])
-            )
-            for name, source in sources.items()
-        }
+        advantages = {name: self.moments(source) for name, source in sources.items()}
+        std = self.variance.sqrt()
         sums: dict[str, float] = {}
         for _ in range(cfg.epochs):
             for m in torch.randperm(minibatches, generator=self.generator).tolist():
@@ -254,8 +272,7 @@ class TrainingEngine:
                         x.of(slice(n * m // minibatches, n * (m + 1) // minibatches))
                         for x, n in zip(source, robots[name], strict=True)
                     ]
-                    samples, mean, variance = advantages[name]
-                    std = variance.sqrt()
+                    samples, mean, _ = advantages[name]
                     results = side_by_side(lambda x: self.gradients(x, mean, std), work)  # noqa: B023
                     weights = [n * len(x.value) / samples for n, x in zip(robots[name], source, strict=True)]
                     share = imagined if name else 1.0 - imagined

@@ -14,7 +14,7 @@ _ROLES: dict[str, dict[str, Any]] = {
     },
     "imagination": {
         "world_model.privileged": True, "world_model.updates": 40, "world_model.batch": 64, "world_model.capacity": 256,
-        "train.num_envs": 16, "train.iterations": 60, "train.eval_every": 4,
+        "ppo.advantage_rate": 0.03, "train.num_envs": 16, "train.iterations": 60, "train.eval_every": 4,
     },
 }  # fmt: skip
 _SIZES: dict[str, dict[str, int]] = {
