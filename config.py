@@ -459,7 +459,7 @@ class PPOCfg(Section):
     gae_lambda: float = knob(0.95, "decay of generalised advantage estimation", low=0.0, high=1.0)
     advantage_rate: float = knob(
         1.0,
-        "rate at which the advantages' scale follows that of a rollout, 1: each has its own",
+        "rate at which the scale of advantages follows that of real rollouts, 1: each rollout has its own",
         "1",
         low=1e-4,
         high=1.0,

@@ -211,12 +211,12 @@ def plot(path: str, results: dict[str, list[Rows]]) -> None:
     plt.close(figure)
 
 
-def write_csv(path: str, results: dict[str, list[Rows]], seeds: range) -> None:
-    """Write every evaluation as a line."""
+def write_csv(path: str, results: dict[str, list[Rows]], first: int = 0) -> None:
+    """Write every evaluation as a line; first: the first seed."""
     lines = [
         {"contestant": name, "seed": seed} | row
         for name, trainings in results.items()
-        for seed, rows in zip(seeds, trainings, strict=True)
+        for seed, rows in enumerate(trainings, first)
         for row in rows
     ]
     with open(path, "w", newline="") as file:
@@ -287,7 +287,7 @@ def main() -> None:
         results = imagination(seeds)
         result |= report_imagination(results, about)
         if args.csv:
-            write_csv(args.csv, results, seeds)
+            write_csv(args.csv, results, args.first)
         if args.plot:
             plot(args.plot, results)
     if "details" in args.part:

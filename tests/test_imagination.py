@@ -12,6 +12,7 @@ from environments import registry
 from settings import ConfigError, override
 from training import ppo
 from training.engine import TrainingEngine
+from training.guard import Guard
 from training.imagination import imagine
 from training.presets import preset
 from training.replay import Replay
@@ -216,6 +217,10 @@ def test_all_advantages_have_the_scale_of_what_happened_which_changes_slowly(rat
     kept = made.variance.clone()
     made.scale(torch.tensor(math.inf))
     assert torch.equal(made.variance, kept)
+    guard = Guard(made)
+    made.scale(torch.tensor(1e12))
+    metrics = {"reward": math.nan, "broken_rewards": 1.0}
+    assert made.variance > 1e10 and guard.look(metrics) and torch.equal(made.variance, kept)
     again = engine(64, 2, **{"ppo.advantage_rate": rate})
     again.load_run_state(made.run_state(), "here")
     assert torch.equal(again.variance, kept)

@@ -83,7 +83,7 @@ class TrainingEngine:
         if cfg.curriculum.climb:
             env.climb()
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
-        self.variance = torch.zeros((), device=device)  # of advantages, of rollouts so far
+        self.variance = torch.zeros((), device=device)  # of real advantages, of rollouts so far
 
     def warm_up(self) -> None:
         """Have everything compiled, leaving no trace: an update of a rollout of nothing, with no step taken."""
@@ -150,7 +150,7 @@ class TrainingEngine:
             worker.load_state(part)
         self.generator.set_state(state["order"])
         self.skipped = state["skipped"]
-        self.variance = state["variance"].to(self.device)
+        self.variance.copy_(state["variance"])
         if self.world_model:
             self.world_model.load_state(state["world_model"])
             self.replay.load_state(state["replay"])
@@ -201,7 +201,7 @@ class TrainingEngine:
         """
         if torch.isfinite(variance):
             rate = self.cfg.ppo.advantage_rate if self.variance > 0.0 else 1.0
-            self.variance = torch.lerp(self.variance, variance, rate)
+            self.variance.lerp_(variance, rate)
 
     def teach(self) -> None:
         """Let imitating the teacher give way to the reward, evenly."""

@@ -57,11 +57,11 @@ class Guard:
         return seen
 
     def _tensors(self) -> list[Tensor]:
-        """Return all that training changes of networks and optimisers."""
+        """Return all that training changes of networks, optimisers and the scale of advantages."""
         engine = self.engine
         optimizers = [engine.optimizer, *([engine.world_model.optimizer] if engine.world_model else [])]
         moments = (x for optimizer in optimizers for group in optimizer.moments() for x in group.values())
-        return [x.detach() for x in (*engine.creature.state_dict().values(), *moments)]
+        return [x.detach() for x in (*engine.creature.state_dict().values(), *moments, engine.variance)]
 
     def _seen(self, metrics: dict[str, float]) -> str:
         """Return what is wrong, in words, "" for nothing."""
