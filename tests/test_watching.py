@@ -360,7 +360,8 @@ def test_nothing_is_left_behind(number, options, display, tmp_path):
     _, err = process.communicate(timeout=30)
     assert "Traceback" not in err
     assert process.returncode == (130 if number == signal.SIGINT else -number)
-    deadline = time.monotonic() + 15
+    # who draws takes what others leave: beside tests that fill all cores, 0.3 % of one
+    deadline = time.monotonic() + 120
     while any(map(lives, family)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(lives, family))
