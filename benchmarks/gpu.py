@@ -200,7 +200,10 @@ def learning(bench: Bench) -> dict[str, Any]:
                 if spent >= next_look:
                     next_look = max(next_look + 0.5, 1.1 * next_look)
                     eval_env.set_level(1.0, 1.0)
-                    result = evaluate(engine.creature, eval_env, EVALUATION_SEED + engine.env_steps, bench.device, 1)
+                    with engine.acting():
+                        result = evaluate(
+                            engine.creature, eval_env, EVALUATION_SEED + engine.env_steps, bench.device, 1
+                        )
                     arrived = spent if reaches(result, 0.95, eval_env.targets) else None
             rows[task][robots] = {"seconds": arrived, "env_steps": engine.env_steps, "trained": spent} | result
             print(task, robots, rows[task][robots], flush=True)

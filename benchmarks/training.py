@@ -78,7 +78,8 @@ def train_foal(task: str, seed: int, evaluator: Evaluator, overrides: dict[str, 
     over = False
     while not over:
         engine.iterate()
-        over = evaluator.done(engine.env_steps, engine.creature)
+        with engine.acting():
+            over = evaluator.done(engine.env_steps, engine.creature)
     return evaluator.rows
 
 

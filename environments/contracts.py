@@ -254,11 +254,13 @@ class ABEnv(abc.ABC):
         """Return what evaluations tell of the task beside survival and return, as it is now, (N) each, by name."""
         return {}
 
-    def set_level(self, push: float = 1.0, command: float = 1.0) -> None:  # noqa: B027  most tasks have no levels
+    def set_level(  # noqa: B027  most tasks have no levels
+        self, push: float = 1.0, command: float = 1.0, push_rate: float = 1.0
+    ) -> None:
         """Set how hard the task is, from now on, as a curriculum does, for every part of a split environment at once.
 
-        push: times the configured strength of pushes; command: times the configured commands. A task without either
-        ignores them.
+        push: times the configured strength of pushes; command: times the configured commands; push_rate: times as many
+        pushes, as each is followed by the next. A task without any of them ignores it.
         """
 
     def climb(self) -> None:  # noqa: B027  most tasks have no levels

@@ -58,6 +58,17 @@ def test_pushes_turn_the_robot_too():
     assert (np.abs(kick.mean(0)) < 0.2).all()
 
 
+def test_a_curriculum_pushes_more_often():
+    env = make_with(64, EXACT_START, NEVER_FALL, {"push.interval": (1.0, 2.0)})
+    due = {}
+    for rate in (1.0, 5.0):
+        env.set_level(push_rate=rate)
+        env.init_state(seed=6)
+        due[rate] = env.field("push_in")
+    assert 1.0 <= due[1.0].min() < due[1.0].max() <= 2.0
+    np.testing.assert_allclose(due[5.0], due[1.0] / 5.0, rtol=1e-5)
+
+
 def test_the_critic_knows_the_next_push():
     env = make_with(64, EXACT_START, NEVER_FALL, {"physics.gravity": 0.0, "push.interval": (0.1, 0.3)})
     env.set_level(push=0.7)

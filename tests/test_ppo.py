@@ -446,14 +446,18 @@ def test_levels_grow_from_first_to_last_unless_robots_fall_too_often():
             "curriculum.command": (1.0, 1.1),
             "curriculum.growth": 0.4,
             "curriculum.falls": 2.0,
+            "curriculum.push_rate": 3.0,
         }
     )
     seen = [made.levels]
     for falls in (2.1, 1.9, 0.0, 9.0, 0.0):
         made.grow(falls)
         seen.append(made.levels)
-        settings = [made.env.settings[made.env.composed.settings[name]] for name in ("push_level", "command_level")]
-        assert settings == pytest.approx(made.levels)
+        level, command, rate = (
+            made.env.settings[made.env.composed.settings[name]] for name in ("push_level", "command_level", "push_rate")
+        )
+        assert (level, command) == pytest.approx(made.levels)
+        assert rate == 3.0
     assert seen == [
         pytest.approx(pair) for pair in [(0.5, 1.0), (0.5, 1.0), (0.9, 1.1), (1.2, 1.1), (1.2, 1.1), (1.2, 1.1)]
     ]
@@ -475,6 +479,34 @@ def test_training_resumes_from_a_checkpoint_where_it_was(tmp_path):
     assert torch.equal(weights(again), weights(made))
     for a, b in zip(made.belief.buffers(), again.belief.buffers(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_who_is_evaluated_and_kept_is_the_average_of_the_latest(tmp_path):
+    made = engine(**{"ppo.average": 4})
+    expected = made.average.value.clone()
+    for _ in range(3):
+        made.iterate()
+        expected += (flats(made)[0].detach() - expected) / 4
+    learnt = weights(made)
+    trainer = made.trainer_state()
+    with pytest.raises(ValueError, match="no room"), made.acting():
+        assert torch.allclose(flats(made)[0], expected, atol=1e-6)
+        assert (weights(made) - learnt).abs().max() > 1e-4
+        checkpoint.save(tmp_path / "c.pt", made.creature, made.cfg, {}, trainer)
+        raise ValueError("no room")
+    assert torch.equal(weights(made), learnt)
+
+    loaded = checkpoint.load(tmp_path / "c.pt")
+    for average in (4, 1):
+        cfg = override(loaded.config, {"ppo.average": average})
+        again = TrainingEngine(made.env, loaded.creature(made.env), cfg, CPU)
+        assert torch.allclose(flats(again)[0], expected, atol=1e-6)
+        again.load_trainer_state(loaded.trainer, "c.pt")
+        assert torch.equal(weights(again), learnt)
+        assert torch.equal(again.average.value, made.average.value)
+    del trainer["policy"]  # of a training that averaged nothing
+    again.load_trainer_state(trainer, "c.pt")
+    assert torch.equal(weights(again), learnt)
 
 
 def test_warming_up_leaves_no_trace():

@@ -99,7 +99,7 @@ def test_levels_scale_pushes_and_commands():
     far.init_state(seed=3)
     np.testing.assert_allclose(np.linalg.norm(far.field("command")[:, :2], axis=1), 0.4, rtol=1e-5)
     assert np.abs(far.field("command")[:, 2:]).max() == pytest.approx(0.5)
-    for wrong in ({"push": -0.1}, {"command": float("nan")}, {"command": float("inf")}):
+    for wrong in ({"push": -0.1}, {"command": float("nan")}, {"command": float("inf")}, {"push_rate": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             env.set_level(**wrong)
 

@@ -10,6 +10,7 @@ update     | gradient          | gradient          |   thinks for the other
                        sum, clip, step                 the only meeting point
 """
 
+import contextlib
 import functools
 import time
 from typing import Any
@@ -24,7 +25,7 @@ from observation import Moments
 from training import distributed, ppo, tree
 from training.experience import Experience, Gradients
 from training.imagination import Imagination
-from training.optimizer import Adam, flatten
+from training.optimizer import Adam, Average, flatten
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
 from training.rollout import Rollout
@@ -53,6 +54,7 @@ class TrainingEngine:
         roles = self.belief.roles()
         self.parameters = [*roles["actor"], *roles["critic"]]
         self.optimizer = Adam(flatten(roles["actor"]), flatten(roles["critic"]))
+        self.average = Average(self.optimizer.param_groups[0]["params"][0], cfg.ppo.average)
         self.learning_rate = cfg.ppo.learning_rate
         self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
@@ -79,7 +81,7 @@ class TrainingEngine:
         self.skipped = 0  # of these, that were not finite
         self.lessons = 0  # rollouts that a teacher was asked about
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
-        env.set_level(*self.levels)
+        env.set_level(*self.levels, cfg.curriculum.push_rate)
         if cfg.curriculum.climb:
             env.climb()
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
@@ -110,21 +112,26 @@ class TrainingEngine:
         )
 
     def trainer_state(self) -> dict[str, Any]:
-        """Return what training on needs beside the weights; tensors not copied."""
+        """Return what training on needs beside the weights that acting() leaves; tensors not copied but the policy."""
         state = {
             "optimizer": self.optimizer.moments(),
             "learning_rate": self.learning_rate,
             "levels": list(self.levels),
         }
+        if self.cfg.ppo.average > 1:
+            state["policy"] = self.average.vector.detach().clone()
         return state | ({"world_model": self.world_model.optimizer.moments()} if self.world_model else {})
 
     def load_trainer_state(self, state: dict[str, Any], name: str) -> None:
         """Take up what trainer_state() returned; raise ConfigError, naming where it is from, if it does not fit."""
-        tree.require_like(self.trainer_state(), state, name)
+        policy = {"policy": self.average.vector.detach()}
+        state = policy | state  # where what was kept is no average, it is the policy
+        tree.require_like(policy | self.trainer_state(), state, name)
+        policy["policy"].copy_(state["policy"])
         self.optimizer.load_moments(state["optimizer"])
         self.learning_rate = state["learning_rate"]
         self.levels = tuple(state["levels"])
-        self.env.set_level(*self.levels)
+        self.env.set_level(*self.levels, self.cfg.curriculum.push_rate)
         if self.world_model:
             self.world_model.optimizer.load_moments(state["world_model"])
 
@@ -326,7 +333,15 @@ class TrainingEngine:
                 min(level + cfg.growth, last)
                 for level, (_, last) in zip(self.levels, (cfg.push, cfg.command), strict=True)
             )
-        self.env.set_level(*self.levels)
+        self.env.set_level(*self.levels, cfg.push_rate)
+
+    def acting(self) -> contextlib.AbstractContextManager[None]:
+        """Let the creature be, for a while, the one that is evaluated and kept: its policy is its average.
+
+        A policy that learns from imagination may be led astray by a rollout, and back by the next: within 1000 env
+        steps of quadruped-balance from 100 to 6 and to 95 % of the episodes survived.
+        """
+        return self.average.in_place()
 
     def statistics(self) -> dict[str, float]:
         """Return what the environment counted since the last call.
@@ -385,5 +400,6 @@ class TrainingEngine:
         if of_all["episodes"]:
             metrics |= {name: of_all[name] / of_all["episodes"] for name in ("return", "episode_steps")}
         self.agree()
+        self.average.follow()
         self.seconds += end - start
         return metrics | {"collect_seconds": middle - start, "update_seconds": end - middle}

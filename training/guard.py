@@ -61,7 +61,8 @@ class Guard:
         engine = self.engine
         optimizers = [engine.optimizer, *([engine.world_model.optimizer] if engine.world_model else [])]
         moments = (x for optimizer in optimizers for group in optimizer.moments() for x in group.values())
-        return [x.detach() for x in (*engine.creature.state_dict().values(), *moments, engine.variance)]
+        networks = *engine.creature.state_dict().values(), engine.average.value
+        return [x.detach() for x in (*networks, *moments, engine.variance)]
 
     def _seen(self, metrics: dict[str, float]) -> str:
         """Return what is wrong, in words, "" for nothing."""

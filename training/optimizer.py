@@ -1,6 +1,7 @@
 """Adam over flat vectors of parameters."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -59,3 +60,30 @@ class Adam(torch.optim.Adam):
                 amsgrad=False, fused=True, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=0.0, eps=group["eps"],
                 maximize=False,
             )  # fmt: skip
+
+
+class Average:
+    """The exponential average of a flat vector of parameters, by Polyak and Ruppert's idea.
+
+    vector: what is learnt; over: how many of its values are averaged, 1 for the last alone.
+    """
+
+    def __init__(self, vector: Tensor, over: int) -> None:
+        self.vector = vector
+        self.value = vector.detach().clone()
+        self._rate = 1.0 / over
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Take in the vector as it is now."""
+        self.value.lerp_(self.vector, self._rate)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the vector be its average for as long as this lasts; nothing is to be learnt meanwhile."""
+        learnt = self.vector.detach().clone()
+        self.vector.detach().copy_(self.value)
+        try:
+            yield
+        finally:
+            self.vector.detach().copy_(learnt)

@@ -284,14 +284,15 @@ class Run:
         onlooker: as for training.evaluation.evaluate().
         """
         self.eval_env.set_level(push, command)
-        return evaluate(
-            self.engine.creature,
-            self.eval_env,
-            EVALUATION_SEED + self.iteration,
-            self.engine.device,
-            len(self.engine.workers),
-            onlooker,
-        )
+        with self.engine.acting():
+            return evaluate(
+                self.engine.creature,
+                self.eval_env,
+                EVALUATION_SEED + self.iteration,
+                self.engine.device,
+                len(self.engine.workers),
+                onlooker,
+            )
 
     def progress(self) -> dict[str, Any]:
         """Return how far the run has come, and what the machine chose for it."""
@@ -308,8 +309,9 @@ class Run:
         engine = self.engine
         if not self.writes:
             return True
-        with self.told(name):
-            checkpoints.save(self.folder / name, engine.creature, self.cfg, progress, engine.trainer_state(), run)
+        trainer = engine.trainer_state()
+        with self.told(name), engine.acting():
+            checkpoints.save(self.folder / name, engine.creature, self.cfg, progress, trainer, run)
             return True
         return False
 

@@ -304,16 +304,19 @@ class QuadrupedEnv(WatchedEnv):
         for name, array in self._arrays().items():
             array[:] = snapshot[name]
 
-    def set_level(self, push: float = 1.0, command: float = 1.0) -> None:
+    def set_level(self, push: float = 1.0, command: float = 1.0, push_rate: float = 1.0) -> None:
         """Scale pushes, and commands drawn from now on, or towards goals; see ABEnv.
 
-        Raises ValueError for a level that is not finite or below 0.
+        Raises ValueError for a level that is not finite or below 0, or for no pushes at all by push_rate.
         """
+        if not 0 < push_rate < math.inf:
+            raise ValueError(f"push_rate: expected a finite number above 0, got {push_rate}")
         for name, level in (("push", push), ("command", command)):
             if not 0 <= level < math.inf:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {level}")
-            if f"{name}_level" in self.composed.settings:
-                self.settings[self.composed.settings[f"{name}_level"]] = level
+        for name, value in (("push_level", push), ("command_level", command), ("push_rate", push_rate)):
+            if name in self.composed.settings:
+                self.settings[self.composed.settings[name]] = value
         self.reference.adapt()
 
     def _spread(self) -> None:

@@ -17,7 +17,7 @@ def pushes(base_velocity, base_spin, push_in, push, push_age, next_push, next_ki
 
 
 @renewal(sets=("next_push", "next_kick", "push_in"), due="push_in")
-def draw_push(key, push_speed, push_spin, push_interval):
+def draw_push(key, push_speed, push_spin, push_interval, push_rate):
     """Decide on the next push once the last is over: ahead of time, so that the critic can know of it."""
     s, c = sincos(uniform(key, 0, 0.0, 6.2831853))
     speed = uniform(key, 1, push_speed[0], push_speed[1])
@@ -26,7 +26,7 @@ def draw_push(key, push_speed, push_spin, push_interval):
         uniform(key, 3, -push_spin, push_spin),
         uniform(key, 4, -push_spin, push_spin),
     )
-    return (speed * c, speed * s, 0.0), kick, uniform(key, 5, push_interval[0], push_interval[1])
+    return (speed * c, speed * s, 0.0), kick, uniform(key, 5, push_interval[0], push_interval[1]) / push_rate
 
 
 @randomisation(sets=("spin_bias", "gravity_bias"))
