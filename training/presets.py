@@ -14,7 +14,8 @@ _ROLES: dict[str, dict[str, Any]] = {
     },
     "imagination": {
         "world_model.privileged": True, "world_model.updates": 40, "world_model.batch": 64, "world_model.capacity": 256,
-        "world_model.decode": 200.0, "ppo.advantage_rate": 0.03, "ppo.average": 4, "curriculum.push_rate": 6.0,
+        "world_model.decode": 200.0, "ppo.advantage_rate": 0.03, "ppo.average": 4, "curriculum.push": (1.0, 2.0),
+        "curriculum.growth": 0.02, "curriculum.push_rate": 6.0,
         "train.num_envs": 16, "train.iterations": 60, "train.eval_every": 4,
     },
 }  # fmt: skip
