@@ -1,5 +1,6 @@
 """Evaluation: one episode of each robot, counted by hand."""
 
+import contextlib
 import time
 import types
 
@@ -75,13 +76,17 @@ def test_an_evaluation_counts_the_first_episode_of_every_robot_alone():
     }
 
 
+def still():
+    """Return what a Run asks of an engine that learns nothing."""
+    return types.SimpleNamespace(creature=None, acting=contextlib.nullcontext, device=None, workers=[None], env_steps=0)
+
+
 def test_a_lucky_evaluation_is_not_the_best(tmp_path, monkeypatch):
     # means of three: 10, 15, 20, 47, 53, 60, 50, 60, 50
     returns = [10.0, 20.0, 30.0, 90.0, 40.0, 50.0, 60.0, 70.0, 20.0]
     saved = []
     eval_env = types.SimpleNamespace(targets={}, set_level=lambda push, command: None)
-    engine = types.SimpleNamespace(creature=None, device=None, workers=[None], env_steps=0)
-    trained = Run(preset("quadruped-balance"), engine, eval_env, tmp_path, Console())
+    trained = Run(preset("quadruped-balance"), still(), eval_env, tmp_path, Console())
     monkeypatch.setattr(trained, "save", lambda name, progress: saved.append((name, progress["mean_return"])) or True)
     for value in returns:
         found = {"survival": 1.0, "episodes": 1, "mean_return": value}
@@ -96,10 +101,9 @@ def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypat
     levels = []
     saved = []
     eval_env = types.SimpleNamespace(targets={}, set_level=lambda push, command: levels.append((push, command)))
-    engine = types.SimpleNamespace(creature=None, device=None, workers=[None], env_steps=0)
     trained = Run(
         override(preset("quadruped-balance"), {"curriculum.push": (0.5, 1.3), "curriculum.command": (0.3, 1.0)}),
-        engine,
+        still(),
         eval_env,
         tmp_path,
         Console(),
