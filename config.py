@@ -469,7 +469,10 @@ class PPOCfg(Section):
     entropy_coefficient: float = knob(0.001, "weight of the entropy bonus", low=0.0, high=10.0)
     max_gradient_norm: float = knob(1.0, "clipping of the gradient", low=1e-6, high=1e6)
     average: int = knob(
-        1, "updates over which the policy that is evaluated and kept is averaged, 1 for the latest", low=1, high=10**6
+        1,
+        "iterations over which the policy that is evaluated and kept is averaged, exponentially, 1 for the latest",
+        low=1,
+        high=10**6,
     )
 
 
@@ -487,7 +490,7 @@ class CurriculumCfg(Section):
     """How hard pushes and commands get while training, times the task's own, which evaluations have."""
 
     push: Pair = knob((1.0, 1.2), "strength of pushes, at first and in the end", "1", low=0.0, high=10.0)
-    push_rate: float = knob(1.0, "pushes in a time", "1", low=0.01, high=100.0)
+    push_rate: float = knob(1.0, "number of pushes, throughout", "1", low=0.01, high=100.0)
     command: Pair = knob((1.0, 1.0), "velocities of commands, at first and in the end", "1", low=0.0, high=10.0)
     growth: float = knob(0.005, "what an iteration adds to either level", "1", low=0.0, high=1.0)
     falls: float = knob(1.2, "falls per 1000 control steps above which neither grows", "1", low=0.0, high=1000.0)

@@ -95,6 +95,24 @@ def test_a_lucky_evaluation_is_not_the_best(tmp_path, monkeypatch):
     assert [x for name, x in saved if name == "best.pt"] == [10.0, 20.0, 30.0, 90.0, 40.0, 50.0, 70.0]
 
 
+def test_who_is_evaluated_is_who_acts(tmp_path, monkeypatch):
+    acting = []
+
+    @contextlib.contextmanager
+    def act():
+        acting.append(True)
+        yield
+        acting.pop()
+
+    engine = still()
+    engine.acting = act
+    eval_env = types.SimpleNamespace(targets={}, set_level=lambda push, command: None)
+    trained = Run(preset("quadruped-balance"), engine, eval_env, tmp_path, Console())
+    monkeypatch.setattr(run, "evaluate", lambda *_: {"acting": float(len(acting))})
+    assert trained.evaluate(1.0, 1.0) == {"acting": 1.0}
+    assert not acting
+
+
 def test_the_best_is_best_under_pushes_as_hard_as_training_s(tmp_path, monkeypatch):
     # mean returns by level of pushes; the second passes the task best, the third the hardest pushes
     returns = [{1.0: 50.0, 1.3: 20.0}, {1.0: 90.0, 1.3: 10.0}, {1.0: 70.0, 1.3: 33.0}, {1.0: 80.0, 1.3: 14.0}]

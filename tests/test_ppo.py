@@ -16,6 +16,7 @@ from training import checkpoint, parallel, ppo
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
 from training.experience import Experience, gradient
+from training.guard import Guard
 from training.inference import Inference
 from training.presets import preset
 
@@ -507,6 +508,17 @@ def test_who_is_evaluated_and_kept_is_the_average_of_the_latest(tmp_path):
     del trainer["policy"]  # of a training that averaged nothing
     again.load_trainer_state(trainer, "c.pt")
     assert torch.equal(weights(again), learnt)
+
+
+def test_an_iteration_is_undone_in_the_average_too():
+    made = engine(**{"ppo.average": 4})
+    guard = Guard(made)
+    assert not guard.look(made.iterate())
+    kept = made.average.value.clone()
+    metrics = made.iterate()
+    assert not torch.equal(made.average.value, kept)
+    assert "divergence" in guard.look(metrics | {"kl": 1e9})
+    assert torch.equal(made.average.value, kept)
 
 
 def test_warming_up_leaves_no_trace():

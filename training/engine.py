@@ -338,8 +338,8 @@ class TrainingEngine:
     def acting(self) -> contextlib.AbstractContextManager[None]:
         """Let the creature be, for a while, the one that is evaluated and kept: its policy is its average.
 
-        A policy that learns from imagination may be led astray by a rollout, and back by the next: within 1000 env
-        steps of quadruped-balance from 100 to 6 and to 95 % of the episodes survived.
+        A policy that learns from imagination may be led astray by a rollout, and back by the next: of quadruped-balance
+        the latest policy survived 87 % of the episodes where the average over four iterations survived 100 %.
         """
         return self.average.in_place()
 
