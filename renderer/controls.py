@@ -55,11 +55,18 @@ DETAILED = ("balance", "speed", "torques", "rewards", "ground")  # those that sh
 IN_SPACE = frozenset(("balance", "speed", "ground", "trails"))  # those of renderer.overlays
 SHOWN = ("forces", "ghosts", "numbers")  # at first
 
+PASSIVE = ("pause", "next")  # what may be asked for where robots do not obey, as those that are in training
 BY_HAND = (
     ("arrows", "drive; shift: sideways"),
     ("sticks", "drive: left one forward and sideways, right one turn"),
     ("click", "choose a robot, or set a goal on the ground"),
     ("drag", "from a robot: shove it; else turn the camera"),
+)
+BY_HAND_PASSIVE = (
+    ("click", "choose a robot"),
+    ("drag", "turn the camera"),
+)
+BY_HAND_VIEW = (
     ("wheel", "closer, further"),
     ("WASD QE", "move the free camera"),
 )
@@ -83,6 +90,21 @@ class Requests:
     shove: tuple[int, np.ndarray] | None = None
     goal: np.ndarray | None = None
     checkpoint: str = ""
+
+
+def offered(driven: bool) -> tuple[Control, ...]:
+    """Return those of CONTROLS that do something; driven: whether the robots obey."""
+    return tuple(control for control in CONTROLS if driven or control.view or control.name in PASSIVE)
+
+
+def keys(driven: bool) -> tuple[tuple[str, str], ...]:
+    """Return what every key and the mouse do, in two words each; driven: whether the robots obey."""
+    return (
+        *((control.key.capitalize(), control.says) for control in offered(driven)),
+        *((str(i), what) for i, (_, what) in enumerate(OVERLAYS.values(), 1)),
+        *(BY_HAND if driven else BY_HAND_PASSIVE),
+        *BY_HAND_VIEW,
+    )
 
 
 def overlays(names: str) -> tuple[str, ...]:

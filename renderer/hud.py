@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from renderer.charts import Bar, Charts
-from renderer.controls import BY_HAND, CONTROLS, OVERLAYS, SHOWN
+from renderer.controls import SHOWN
 from renderer.snapshot import Frame
 
 # [px] of a window of ordinary size
@@ -26,11 +26,6 @@ CARD = (255, 255, 255, 205)
 GOOD = (22, 166, 154, 255)
 BAD = (255, 159, 28, 255)
 GLYPHS = [*range(32, 127), *map(ord, "°²·×–")]
-KEYS = (
-    *((control.key.capitalize(), control.says) for control in CONTROLS),
-    *((str(i), what) for i, (_, what) in enumerate(OVERLAYS.values(), 1)),
-    *BY_HAND,
-)
 
 
 def _typeface() -> bytes | None:
@@ -76,18 +71,24 @@ class Hud:
         return self._rl.measure_text_ex(self._fonts[size], text, size * self._scale, 0.5 * self._scale).x / self._scale
 
     def draw(
-        self, frame: Frame, width: int, height: int, shown: Collection[str] = SHOWN, line: str = "", keys: bool = False
+        self,
+        frame: Frame,
+        width: int,
+        height: int,
+        shown: Collection[str] = SHOWN,
+        line: str = "",
+        keys: Sequence[tuple[str, str]] = (),
     ) -> np.ndarray:
         """Draw over the picture, and return the boxes that text is in, (K, 4): left, top, right, bottom [px].
 
-        width, height: of the window [px]; shown: names of controls.OVERLAYS; line: of help, at the bottom; keys:
-        whether all of them are told
+        width, height: of the window [px]; shown: names of controls.OVERLAYS; line: of help, at the bottom; keys: and
+        what they do, in place of charts
         """
         boxes = []
         if "numbers" in shown:
             boxes.append(self._numbers(frame))
         if keys:
-            boxes.append(self._table(width, MARGIN, "keys", KEYS))
+            boxes.append(self._table(width, MARGIN, "keys", keys))
         else:
             top = MARGIN
             for title, bars in self._charts.of(frame.detail, shown):

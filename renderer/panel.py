@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from renderer.charts import Bar, Charts
-from renderer.controls import CONTROLS, OVERLAYS, Requests
+from renderer.controls import OVERLAYS, Requests, offered
 from renderer.snapshot import Frame
 
 # of the card of numbers, at the left [px]
@@ -18,6 +18,7 @@ WIDTH = 270
 TEXT_SECONDS = 0.1  # between changes of the text: faster, nobody can read it
 AXES = "forward", "left", "turn left"
 MOUSE = "click: choose a robot, or set a goal on the ground; shift and click: shove it away from you"
+MOUSE_PASSIVE = "click: choose a robot"
 ROW = "<tr><td style='opacity:.65'>{}</td><td style='text-align:right'>{}</td></tr>"
 BAR = (
     "<tr><td style='opacity:.65'>{0}</td><td style='width:40%'><div style='height:.5em;width:{1:.0f}%;"
@@ -34,10 +35,18 @@ class Panel:
 
     gui: viser's
     shown: names of controls.OVERLAYS, at first
+    driven: whether robots obey what is asked of them; else there is no ``shove``
     checkpoints: names to choose from; checkpoint: the one that is shown at first
     """
 
-    def __init__(self, gui: Any, shown: Collection[str], checkpoints: Sequence[str] = (), checkpoint: str = "") -> None:
+    def __init__(
+        self,
+        gui: Any,
+        shown: Collection[str],
+        driven: bool = True,
+        checkpoints: Sequence[str] = (),
+        checkpoint: str = "",
+    ) -> None:
         self._asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._charts = Charts()
         self._written = -TEXT_SECONDS
@@ -52,24 +61,30 @@ class Panel:
             self._list = gui.add_dropdown("checkpoint", tuple(checkpoints), initial_value=at_first)
             self._list.on_update(lambda event: self.ask(checkpoint=event.target.value))
         with gui.add_folder("Do"):
-            alone = [control for control in CONTROLS if not (control.view or control.opposite)]
-            for some in (alone[: len(alone) // 2], alone[len(alone) // 2 :]):
+            controls = [control for control in offered(driven) if not control.view]
+            alone = [control for control in controls if not control.opposite]
+            half = len(alone) // 2
+            for some in filter(None, (alone[:half], alone[half:])):
                 self._add_buttons(gui, [c.name for c in some], "\n".join(f"{c.name}: {c.says}" for c in some))
-            for control in CONTROLS:
+            for control in controls:
                 if control.opposite:
                     self._add_buttons(
                         gui, [control.name, control.opposite], control.says.replace("shift: ", ""), control.says
                     )
-            self.shove = gui.add_button("shove", hint="push the robot that is watched away from you")
-        with gui.add_folder("Drive"):
-            self._sliders = [gui.add_slider(axis, -1.0, 1.0, 0.05, 0.0) for axis in AXES]
-            gui.add_button("release").on_click(self._release)
+            if driven:
+                self.shove = gui.add_button("shove", hint="push the robot that is watched away from you")
+        self._sliders = []
+        if driven:
+            with gui.add_folder("Drive"):
+                self._sliders = [gui.add_slider(axis, -1.0, 1.0, 0.05, 0.0) for axis in AXES]
+                gui.add_button("release").on_click(self._release)
         with gui.add_folder("Show"):
             self._follow = gui.add_checkbox("follow", True, hint="the camera goes where the robot goes")
             self._boxes = {
                 name: gui.add_checkbox(name, name in shown, hint=what) for name, (_, what) in OVERLAYS.items()
             }
-        gui.add_html(f"<div style='opacity:.65;font-size:.8em;padding:0 1em 1em'>{MOUSE}</div>")
+        mouse = MOUSE if driven else MOUSE_PASSIVE
+        gui.add_html(f"<div style='opacity:.65;font-size:.8em;padding:0 1em 1em'>{mouse}</div>")
 
     def _add_buttons(self, gui: Any, names: list[str], hint: str, label: str = "") -> None:
         gui.add_button_group(label.partition(";")[0], names, hint=hint).on_click(

@@ -59,13 +59,13 @@ class Picture:
             "across": self.across,
         }
 
-    def window(self, width: int, height: int, visible: bool, fps: int, shown: Collection[str] = SHOWN) -> Window:
-        """Return a window for what there is to see; raise RenderError if there is nothing; shown: see Window."""
-        return Window(width=width, height=height, visible=visible, fps=fps, shown=shown, **self.stage())
+    def window(self, **more: Any) -> Window:
+        """Return a window for what there is to see; RenderError where it is nothing; more: arguments of Window."""
+        return Window(**more, **self.stage())
 
-    def web(self, host: str, port: int, shown: Collection[str] = SHOWN, **more: Any) -> Web:
+    def web(self, **more: Any) -> Web:
         """Return a page for browsers with what there is to see, as window(); more: arguments of Web."""
-        return Web(host=host, port=port, shown=shown, **more, **self.stage())
+        return Web(**more, **self.stage())
 
     def frame(self, shown: Collection[str] = SHOWN, **seen: Any) -> Frame:
         """Return what there is to see of this instant.

@@ -47,7 +47,7 @@ SINK = 0.003  # of the floor, in robots: feet are pressed into it [m]
 class Web:
     """A page with robots or solids on it, which draws what Window draws and can stand in its place.
 
-    subject, title, terrain, reach, view, across, shown: as for Window
+    subject, title, terrain, reach, view, across, shown, driven: as for Window
     host, port: where browsers find it; port 0 for one that is free
     checkpoints: names to choose from; checkpoint: the one that is shown at first
 
@@ -68,6 +68,7 @@ class Web:
         view: tuple[float, float] = VIEW,
         across: float = 0.0,
         shown: Collection[str] = SHOWN,
+        driven: bool = True,
         checkpoints: Sequence[str] = (),
         checkpoint: str = "",
     ) -> None:
@@ -78,10 +79,10 @@ class Web:
         self._last = self._next
         self._server = _serve(host, port)
         self._open = True
-        self.address = f"http://{host}:{self._server.get_port()}"
+        self.address = page_address(host, self._server.get_port())
         gui = self._server.gui
         gui.configure_theme(show_logo=False, show_share_button=False)
-        self._panel = Panel(gui, shown, checkpoints, checkpoint)
+        self._panel = Panel(gui, shown, driven, checkpoints, checkpoint)
         scene = self._server.scene
         scene.set_background_image(np.tile(encode(BACKGROUND), (2, 2, 1)), "png")
         scene.configure_default_lights(False)
@@ -100,8 +101,9 @@ class Web:
             intensity=LIGHT * brightest, position=(0.0, 0.0, 1.0),
         )  # fmt: skip
         scene.on_click()(lambda event: self._click(event, "choose"))
-        scene.on_click(modifier="shift")(lambda event: self._click(event, "shove"))
-        self._panel.shove.on_click(lambda event: self._shove(self._watched, _sight(event.client.camera)))
+        if driven:
+            scene.on_click(modifier="shift")(lambda event: self._click(event, "shove"))
+            self._panel.shove.on_click(lambda event: self._shove(self._watched, _sight(event.client.camera)))
         try:
             self.stage(subject, title, terrain, reach, view, across)
         except BaseException:  # what cannot be drawn leaves no port in use
@@ -303,6 +305,11 @@ class Web:
         self.close()
 
 
+def page_address(host: str, port: int) -> str:
+    """Return where browsers find a page."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def free_port(host: str, port: int) -> int:
     """Return a port that a page can have, any that is free for 0.
 
@@ -311,7 +318,8 @@ def free_port(host: str, port: int) -> int:
     if importlib.util.find_spec("viser") is None:
         raise RenderError("--web needs viser, which is not installed: pip install viser")
     try:
-        with socket.create_server((host, port)) as server:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family) as server:
             return server.getsockname()[1]
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)

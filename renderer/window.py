@@ -11,7 +11,7 @@ import numpy as np
 from physics.robot import Robot
 from physics.terrain import Terrain
 from renderer.camera import LED, VIEW, Camera
-from renderer.controls import CONTROLS, OVERLAYS, SHOWN, Requests
+from renderer.controls import OVERLAYS, SHOWN, Requests, keys, offered
 from renderer.display import (
     RenderError,
     end_with_the_display,
@@ -31,6 +31,7 @@ from renderer.snapshot import Frame
 from renderer.solids import Solid, Solids
 
 HELP = "H keys  ·  arrows drive  ·  drag to shove or turn  ·  space pause  ·  Esc close"
+HELP_PASSIVE = "H keys  ·  drag to turn  ·  space pause  ·  Esc close"
 CLICK = 4.0  # what a mouse moves during a click, at most [px]
 SHOVE = 1.5  # of a robot's velocity, for a drag as long as the robot [m/s]
 SHOVE_MOST = 4.0  # the same, however long the drag [m/s]
@@ -54,6 +55,7 @@ class Window:
     view: azimuth and elevation of the camera at first [deg]
     across: how large the ground is that it shows at first [m]; 0 for as near as one robot asks for
     shown: names of controls.OVERLAYS, at first
+    driven: whether robots obey what is asked of them; else only what changes the view or who watches is offered
 
     Keys that change the view the window obeys by itself; what else was asked for is in ``requests``. Raises
     RenderError if no window can be opened.
@@ -72,12 +74,14 @@ class Window:
         view: tuple[float, float] = VIEW,
         across: float = 0.0,
         shown: Collection[str] = SHOWN,
+        driven: bool = True,
     ) -> None:
         self.width = width
         self.height = height
         self.visible = visible
         self.shown = set(shown)
         self.requests = Requests()
+        self._driven = driven
         self._fps = fps
         self._closing = self._keys = False
         self._pressed: tuple[float, float] | None = None  # where the mouse went down [px]
@@ -169,8 +173,9 @@ class Window:
             reach = self._scene.figure.reach
             marks = arrow(self._scene.middles[self._held], self._pull, SHAFT * reach, CORAL)
         self._scene.draw(frame, self.camera, self.width / self.height, self.height, self.shown, marks)
-        line = HELP if self.visible and not self._keys else ""
-        self._text = self._hud.draw(frame, self.width, self.height, self.shown, line, self._keys)
+        line = (HELP if self._driven else HELP_PASSIVE) if self.visible and not self._keys else ""
+        rows = keys(self._driven) if self._keys else ()
+        self._text = self._hud.draw(frame, self.width, self.height, self.shown, line, rows)
 
     def _bring_to_screen(self) -> None:
         """Show the frame in the window."""
@@ -205,7 +210,7 @@ class Window:
         self._closing |= rl.window_should_close()  # raylib forgets it after a frame
         shift = rl.is_key_down(rl.KEY_LEFT_SHIFT) or rl.is_key_down(rl.KEY_RIGHT_SHIFT)
         asked = []
-        for control in CONTROLS:
+        for control in offered(self._driven):
             button = control.button and rl.is_gamepad_button_pressed(0, getattr(rl, f"GAMEPAD_BUTTON_{control.button}"))
             if not (button or rl.is_key_pressed(getattr(rl, f"KEY_{control.key}"))):
                 continue
@@ -243,6 +248,8 @@ class Window:
 
     def _drive(self, shift: bool) -> tuple[float, float, float] | None:
         """Return what arrows and sticks ask for; see Requests."""
+        if not self._driven:
+            return None
         rl = self._rl
         ahead, left = self._held_keys(("UP", "DOWN"), ("LEFT", "RIGHT"))
         asked = [ahead, left, 0.0] if shift else [ahead, 0.0, left]
@@ -255,7 +262,7 @@ class Window:
         return (forward, left, turn) if forward or left or turn else None
 
     def _point(self) -> dict[str, Any]:
-        """Obey the mouse: a drag from a robot shoves it, another turns the camera, a click chooses."""
+        """Obey the mouse: a drag from a robot that obeys shoves it, another turns the camera, a click chooses."""
         rl = self._rl
         left = rl.MOUSE_BUTTON_LEFT
         mouse = rl.get_mouse_position()
@@ -267,7 +274,7 @@ class Window:
         if self._pressed is None:
             return {}
         moved = math.dist(at, self._pressed) > CLICK
-        if self._held is not None and self._held < len(self._scene.middles):
+        if self._driven and self._held is not None and self._held < len(self._scene.middles):
             middle = self._scene.middles[self._held]
             self._pull = (self._ground_at(*at, middle[2]) - middle) * [1.0, 1.0, 0.0] if moved else np.zeros(3)
         elif rl.is_mouse_button_down(left):
@@ -279,10 +286,10 @@ class Window:
         pull = self._pull
         self._pressed = self._held = None
         self._pull = np.zeros(3)
-        if held is None:
-            return {} if moved else {"goal": self._ground_at(*at)}
         if not moved:
-            return {"chosen": held}
+            return {"goal": self._ground_at(*at)} if held is None else {"chosen": held}
+        if held is None or not self._driven:
+            return {}
         speed = SHOVE * np.linalg.norm(pull) / (2.0 * self._scene.figure.reach)
         return {"shove": (held, pull / max(np.linalg.norm(pull), 1e-9) * min(speed, SHOVE_MOST))}
 

@@ -147,7 +147,7 @@ def look_at_evaluation(done, arguments, folder):
     if "--dream" in arguments:
         assert [path.stat().st_size > 20_000 for path in folder.rglob("*dream.png")] == [True]
     if "--web" in arguments:
-        assert re.search(r"watch at http://127\.0\.0\.1:\d+; Ctrl-C ends$", done.err.rstrip())
+        assert re.search(r"watch at http://127\.0\.0\.1:\d+; Ctrl-C ends$", done.err, re.MULTILINE)
     if not {"--record", "--dream", "--web"} & set(arguments):
         results = dict(line.split(maxsplit=1) for line in done.out.splitlines())
         assert results["episodes"] == "4"

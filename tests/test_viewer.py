@@ -24,9 +24,8 @@ from physics import load_robot, terrain
 from physics.jit import LANES, ROOT
 from physics.mjcf import to_mjcf
 from renderer.camera import MODES, Camera
-from renderer.controls import CONTROLS, OVERLAYS, SHOWN, Requests, overlays
+from renderer.controls import CONTROLS, OVERLAYS, PASSIVE, SHOWN, Requests, keys, offered, overlays
 from renderer.figure import Stance
-from renderer.hud import KEYS
 from renderer.overlays import ACTUAL, CORAL, Overlays, Strokes, hull
 from renderer.snapshot import Detail, Snapshot
 from settings import override
@@ -127,6 +126,42 @@ for name, (key, _) in OVERLAYS.items():
         assert said[name] == [[name], 0]
 
 
+def test_where_robots_do_not_obey_only_the_view_does():
+    said = played(
+        """
+from renderer.controls import CONTROLS
+window.close()
+with Window(robot, 640, 360, driven=False) as window:
+    said["asked"] = []
+    for control in CONTROLS:
+        key = getattr(rl, f"KEY_{control.key}")
+        said["asked"] += play(window, one, ("key down", key)).controls
+        play(window, one, ("key up", key))
+    said["drive"] = play(window, one, ("key down", rl.KEY_UP)).drive
+    play(window, one, ("key up", rl.KEY_UP))
+    middle = 320, 180
+    before = window.camera.azimuth
+    play(window, one, ("mouse", *middle), ("button down", 0))
+    said["robot"] = window._held
+    play(window, one, ("mouse", 400, 180))
+    said["turned"] = window.camera.azimuth - before
+    said["shove"] = play(window, one, ("button up", 0)).shove
+    play(window, one, ("mouse", *middle), ("button down", 0))
+    said["chosen"] = play(window, one, ("button up", 0)).chosen
+"""
+    )
+    assert said.pop("turned") != 0.0
+    assert said == {"asked": list(PASSIVE), "drive": None, "robot": 0, "shove": None, "chosen": 0}
+
+
+def test_what_is_offered_says_nothing_of_what_is_not():
+    assert {c.name for c in offered(driven=False)} == {*PASSIVE, *(c.name for c in CONTROLS if c.view)}
+    assert offered(driven=True) == CONTROLS
+    told = " ".join(f"{key} {what}" for key, what in keys(driven=False))
+    assert not any(word in told for word in ("arrows", "sticks", "shove:", "goal", "drive"))
+    assert len(keys(driven=True)) > len(keys(driven=False))
+
+
 def test_keys_are_not_given_out_twice():
     keys = [c.key for c in CONTROLS] + [key for key, _ in OVERLAYS.values()] + [*"WASDQE", "UP", "DOWN", "ESCAPE"]
     assert len(keys) == len(set(keys))
@@ -138,7 +173,7 @@ def test_keys_are_not_given_out_twice():
 
 def test_the_page_on_watching_tells_every_key():
     rows = re.findall(r"^\| (.*?) \| (.*?) ?\| (.*?) \|$", (ROOT / "docs/watching.md").read_text(), re.MULTILINE)[1:]
-    assert [(key, what) for key, _, what in rows if key != "---"] == list(KEYS)
+    assert [(key, what) for key, _, what in rows if key != "---"] == list(keys(driven=True))
     assert [pad for key, pad, _ in rows if key != "---" and pad] == ["A", "start", "right bumper", "back", "Y"]
 
 

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -230,6 +231,16 @@ def test_buttons_become_requests(web):
     assert web.requests == Requests()
 
 
+def test_a_page_of_robots_that_do_not_obey_has_no_buttons_for_it():
+    with Web(load_robot("go1"), port=0, driven=False) as page:
+        handles = page._server.gui._gui_input_handle_from_uuid.values()
+        offered = [name for handle in handles for name in getattr(handle, "options", ())]
+        assert offered == ["pause", "next", "previous"]
+        assert not page._panel._sliders and not hasattr(page._panel, "shove")
+        page.draw(standing())
+        assert page.requests == Requests()
+
+
 def test_checkpoints_are_chosen_by_name(web):
     web._panel._list.value = NAMES[2]
     web.draw(standing())
@@ -321,7 +332,8 @@ def test_an_address_is_read():
     assert web_address("") == ("127.0.0.1", 8080)
     assert web_address("0") == ("127.0.0.1", 0)
     assert web_address("0.0.0.0:99") == ("0.0.0.0", 99)
-    for text in ("x", "70000", "-1", "a:b", ":80", "1.5"):
+    assert web_address("[::1]:99") == ("::1", 99)
+    for text in ("x", "70000", "-1", "a:b", ":80", "1.5", "::1:80", "[::1]"):
         with pytest.raises(ConfigError, match=r"^--web: expected a port from 0"):
             web_address(text)
 
@@ -333,6 +345,30 @@ def test_a_port_in_use_and_a_host_of_another_are_refused():
             Web(load_robot("go1"), port=port)
     with pytest.raises(RenderError, match=r"^--web: expected an address that is free, got 192\.0\.2\.1:80"):
         Web(load_robot("go1"), host="192.0.2.1", port=80)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_an_address_of_the_sixth_version_is_served():
+    with Web(load_robot("go1"), host="::1", port=0) as page:
+        assert page.address.startswith("http://[::1]:")
+        with urllib.request.urlopen(page.address, timeout=30) as answer:
+            assert answer.status == 200
+
+
+def test_who_ends_a_page_by_ctrl_c_finds_the_plot_of_the_dream(tmp_path, monkeypatch):
+    closes = iter([False] * 3)
+
+    def close(page):
+        for answer in closes:
+            return answer
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Web, "should_close", property(close))
+    checkpoint = ROOT / "checkpoints/quadruped-walk-flat-belief.pt"
+    options = ["--eval", "--dream", "--web", "0", "--checkpoint", str(checkpoint), "--train.run_dir", str(tmp_path)]
+    done = called(simulate.main, options, monkeypatch)
+    assert done.code == 130, done.out + done.err
+    assert (tmp_path / "dream.png").stat().st_size > 20_000
 
 
 def test_without_viser_it_is_said_what_to_install(monkeypatch):

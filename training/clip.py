@@ -55,7 +55,7 @@ def clip(path: pathlib.Path, likeness: Any, shots: Sequence[tuple[dict, dict]], 
     frame = None
     with (
         offscreen_display(),
-        picture.window(WIDTH, HEIGHT, False, fps) as window,
+        picture.window(width=WIDTH, height=HEIGHT, visible=False, fps=fps) as window,
         Recorder(path, WIDTH, HEIGHT, fps) as video,
     ):
         for number, shot in enumerate(shots):

@@ -85,7 +85,11 @@ def main(told: BinaryIO, answers: BinaryIO) -> None:
     likeness, cfg, web = beside.receive(told)
     picture = Picture(likeness, likeness.name)
     shown = overlays(cfg.overlays)
-    with picture.web(*web, shown) if web else picture.window(cfg.width, cfg.height, True, FPS, shown) as window:
+    if web:
+        place = {"host": web[0], "port": web[1]}
+    else:
+        place = {"width": cfg.width, "height": cfg.height, "fps": FPS}
+    with (picture.web if web else picture.window)(**place, shown=shown, driven=False) as window:
         beside.step_back()
         arrived: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=_take_in, args=(told, arrived), daemon=True).start()

@@ -170,11 +170,13 @@ def web_address(text: str) -> tuple[str, int]:
     if not text:
         return HOST, PORT
     host, _, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) > MOST_PORT or text.startswith(":"):
+    bracketed = host.startswith("[") and host.endswith("]")  # as addresses with colons of their own are written
+    if not port.isdecimal() or int(port) > MOST_PORT or text.startswith(":") or (":" in host and not bracketed):
         raise ConfigError(
-            f"--web: expected a port from 0, for any that is free, to {MOST_PORT}, or HOST:PORT, got {text!r}"
+            f"--web: expected a port from 0, for any that is free, to {MOST_PORT}, HOST:PORT or [IPV6]:PORT, "
+            f"got {text!r}"
         )
-    return host or HOST, int(port)
+    return host.strip("[]") or HOST, int(port)
 
 
 def configure(options: dict[str, Any], fields: dict[str, str], base: Config, fitted: bool = False) -> Config:

@@ -92,13 +92,15 @@ class Viewer:
     def window(self, visible: bool = True) -> Any:
         """Return a window for what there is to see; raise RenderError if there is nothing."""
         render = self.cfg.render
-        return self.picture.window(render.width, render.height, visible, self.fps, self._shown())
+        return self.picture.window(
+            width=render.width, height=render.height, visible=visible, fps=self.fps, shown=self._shown()
+        )
 
     def web(self, host: str, port: int) -> Any:
         """Return a page for browsers with what there is to see; raise RenderError where it cannot be served."""
         names = [short_name(path) for path in self.checkpoints]
         current = short_name(self.checkpoint) if self.checkpoint else ""
-        return self.picture.web(host, port, self._shown(), checkpoints=names, checkpoint=current)
+        return self.picture.web(host=host, port=port, shown=self._shown(), checkpoints=names, checkpoint=current)
 
     def _shown(self) -> tuple[str, ...]:
         """Return the names of the overlays that are shown at first."""

@@ -99,12 +99,14 @@ class Watching:
         """Show the checkpoint until the window is closed; dreams: with what its world model foresees."""
         screen = screen.ready()
         viewer = self.viewer(dreams)
-        with viewer.web(*screen.web) if screen.web else viewer.window() as window:
-            if screen.web:
-                self.say(f"watch at {window.address}; Ctrl-C ends")
-            viewer.show(window)
-        if dreams:
-            self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
+        try:
+            with viewer.web(*screen.web) if screen.web else viewer.window() as window:
+                if screen.web:
+                    self.say(f"watch at {window.address}; Ctrl-C ends")
+                viewer.show(window)
+        finally:  # who watches a page ends by Ctrl-C
+            if dreams and viewer.foresight.history:
+                self.plot_dream(viewer, pathlib.Path(self.cfg.train.run_dir) / "dream.png")
 
     def record(self, path: str, episodes: int, dreams: bool = False) -> None:
         """Record some episodes of the checkpoint; dreams: with what its world model foresees."""
@@ -140,9 +142,11 @@ class Watching:
 
     def spectator(self, engine: TrainingEngine, screen: Screen) -> Spectator:
         """Return what shows some of a worker's robots while they learn."""
+        from renderer.web import page_address
+
         worker = engine.workers[0]
         spectator = Spectator(worker.env, self.cfg.task, self.cfg.render, self.say, screen.web)
         worker.after_step = spectator.after_step
         if screen.web:
-            self.say("watch at http://{}:{}".format(*screen.web))
+            self.say(f"watch at {page_address(*screen.web)}")
         return spectator
