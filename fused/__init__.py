@@ -13,8 +13,8 @@ from fused.heads import Linear, PolicyHead, PolicyLoss, ValueHead
 from fused.layers import Dense, LSTMSequence
 from fused.normed import EPSILON, Normed
 from fused.product import ROWS
+from fused.registers import HAS_PAIRS, WIDTH
 from fused.state_space import StateSpaceSequence
-from fused.vectors import HAS_PAIRS, WIDTH
 
 __all__ = [
     "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "LatentLosses",

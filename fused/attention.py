@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fused.memory import scratch, view
+from fused.registers import WIDTH
 from fused.vectors import (
-    WIDTH,
     dot,
     exponential,
     fma,

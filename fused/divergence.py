@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fused.categorical import UNIFORM, softmax
 from fused.memory import scratch, view
-from fused.vectors import WIDTH, fma, load, logarithm, store, zeros
+from fused.registers import WIDTH
+from fused.vectors import fma, load, logarithm, store, zeros
 from physics.jit import kernel, real
 
 

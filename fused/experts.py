@@ -16,22 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from fused.blocks import load_rows, store_pairs, store_scattered
 from fused.memory import view
 from fused.product import REGISTERS, panel_product, tile_product
+from fused.registers import WIDTH
 from fused.tiles import HAS_TILES, begin_tiles, end_tiles
-from fused.vectors import (
-    WIDTH,
-    choose_positive,
-    elu,
-    exponential,
-    fma,
-    load,
-    load_rows,
-    store,
-    store_pairs,
-    store_scattered,
-    zeros,
-)
+from fused.vectors import choose_positive, elu, exponential, fma, load, store, zeros
 from physics.jit import inline, kernel, real
 
 BLOCK = REGISTERS * WIDTH

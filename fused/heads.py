@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fused.blocks import multiply_up, store_block
 from fused.layers import keep_sides, side_of
 from fused.memory import scratch, view
 from fused.product import REGISTERS, pack, pack_transposed, panel_size, product, weight_gradient
-from fused.vectors import WIDTH, fma, load, multiply_up, over_samples, store, store_block, zeros
+from fused.registers import WIDTH
+from fused.vectors import fma, load, over_samples, store, zeros
 from physics.jit import kernel, real
 from physics.spatial import exp
 

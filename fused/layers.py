@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fused.memory import scratch, view
 from fused.product import pack, pack_transposed, panel_size, product, weight_gradient
-from fused.vectors import WIDTH, bounded, choose_positive, elu, fma, load, over_samples, store, zeros
+from fused.registers import WIDTH
+from fused.vectors import bounded, choose_positive, elu, fma, load, over_samples, store, zeros
 from physics.jit import inline, kernel, real
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from fused.layers import keep_sides, side_of, sigmoid
 from fused.memory import scratch, view
 from fused.product import REGISTERS, pack, pack_transposed, panel_size, product, weight_gradient
-from fused.vectors import WIDTH, fma, load, over_samples, square_root, store, zeros
+from fused.registers import WIDTH
+from fused.vectors import fma, load, over_samples, square_root, store, zeros
 from physics.jit import inline, kernel, real
 
 EPSILON = 1e-4

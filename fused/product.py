@@ -8,6 +8,8 @@ features takes 317 us for 2048 samples in float32, 428 in pairs and 158 in tiles
 threads, the median of twelve, 139, and 118 ms in tiles.
 """
 
+from fused.blocks import load_pairs, load_rows, multiply_all, multiply_up, pairs_in, pairs_of, store_block, store_sums
+from fused.registers import WIDTH
 from fused.tiles import (
     HAS_TILES,
     begin_tiles,
@@ -18,21 +20,7 @@ from fused.tiles import (
     tile_store,
     tile_zero,
 )
-from fused.vectors import (
-    WIDTH,
-    load,
-    load_pairs,
-    load_rows,
-    multiply_all,
-    multiply_up,
-    pairs_in,
-    pairs_of,
-    put,
-    store,
-    store_block,
-    store_sums,
-    zeros,
-)
+from fused.vectors import load, put, store, zeros
 from physics.jit import inline
 
 ROWS = 4  # computed at once, of REGISTERS * WIDTH samples

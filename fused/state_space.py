@@ -25,7 +25,8 @@ from fused.layers import keep_sides, side_of, sigmoid, tanh
 from fused.memory import scratch, view
 from fused.normed import activate, activate_backward, normalise, normalise_backward
 from fused.product import pack, pack_transposed, panel_size, product, weight_gradient
-from fused.vectors import WIDTH, fma, load, over_samples, store, zeros
+from fused.registers import WIDTH
+from fused.vectors import fma, load, over_samples, store, zeros
 from physics.jit import kernel, real
 
 

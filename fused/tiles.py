@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fused.vectors import WIDTH, transposed
+from fused.registers import WIDTH, transposed
 from physics.jit import HAS_TILES
 
 __all__ = [

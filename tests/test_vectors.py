@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from fused import layers, product, vectors
-from fused.vectors import WIDTH, exponential, fma, largest, load, over_samples, store, store_sums, total
+from fused import blocks, layers, product, registers, vectors
+from fused.blocks import store_sums
+from fused.registers import WIDTH
+from fused.vectors import exponential, fma, largest, load, over_samples, store, total
 from physics.jit import inline, kernel
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -68,7 +70,7 @@ def test_bfloat16_is_rounded_to_the_nearest_and_ties_to_even():
     wide = np.zeros(len(x), np.float32)
     copy(x, narrow, len(x))
     expected = torch.from_numpy(x).bfloat16()
-    if vectors.HAS_PAIRS:  # the instruction takes what is too small for all its digits for nothing
+    if registers.HAS_PAIRS:  # the instruction takes what is too small for all its digits for nothing
         expected[torch.from_numpy(np.abs(x) < np.finfo(np.float32).tiny)] *= 0.0
     np.testing.assert_array_equal(narrow, bits(expected))
     assert (low == 0x8000).sum() > 100
@@ -180,7 +182,7 @@ def test_elu_is_accurate():
 
 @kernel
 def pair_up(a, b, out):
-    vectors.store_pairs(out, 0, load(a, 0, 1), load(b, 0, 1))
+    blocks.store_pairs(out, 0, load(a, 0, 1), load(b, 0, 1))
 
 
 def test_pairs_are_stored_beside_one_another():
@@ -192,7 +194,7 @@ def test_pairs_are_stored_beside_one_another():
 
 @kernel
 def scatter(x, places, out):
-    vectors.store_scattered(out, places, 1, 3, vectors.load_rows(x, 0, WIDTH, WIDTH))
+    blocks.store_scattered(out, places, 1, 3, blocks.load_rows(x, 0, WIDTH, WIDTH))
 
 
 def test_a_square_is_scattered_by_its_columns():
@@ -263,10 +265,10 @@ def test_weight_gradients_are_numpys(rows, inner, columns, dtype):
 
 
 @pytest.mark.parametrize(
-    ("has_pairs", "has_tiles"), [(False, False), (vectors.HAS_PAIRS, False), (vectors.HAS_PAIRS, product.HAS_TILES)]
+    ("has_pairs", "has_tiles"), [(False, False), (registers.HAS_PAIRS, False), (registers.HAS_PAIRS, product.HAS_TILES)]
 )
 def test_pairs_are_multiplied_by_every_instruction_there_is(has_pairs, has_tiles, monkeypatch):
-    monkeypatch.setattr(vectors, "HAS_PAIRS", has_pairs)
+    monkeypatch.setattr(blocks, "HAS_PAIRS", has_pairs)
     monkeypatch.setattr(product, "HAS_TILES", has_tiles)
     for name in ("tile_product", "panel_product"):  # compiled anew
         monkeypatch.setattr(product, name, inline(getattr(product, name).py_func))
