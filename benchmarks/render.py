@@ -5,16 +5,26 @@
 flat_seconds, stairs_seconds: a recording of 10 s at 1280 x 720 of the walkers that come with Foal, the median of three;
 flat_ratio, stairs_ratio: how much longer commit 0b323cc takes, in pairs, either first. many_frames: frames per second
 of 64 robots side by side at 960 x 540, simulated and encoded, beyond what the program takes to begin and end.
+web_share, web_sends: of a core, what the program takes that simulates 64 robots in real time and serves them to one
+reader of its page, and how often a second poses go out; web_share_alone: while nobody looks.
+
+The last three need viser: pip install viser.
 """
 
+import contextlib
 import os
+import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 from imageio_ffmpeg import count_frames_and_secs
 
 from benchmarks import machine
@@ -28,6 +38,7 @@ SHORT = 0.1  # a recording that is all beginning and end [s]
 MANY = 64
 MANY_SIZE = 960, 540
 FPS = 50
+SETTLE = 5.0  # after a reader has come, all meshes sent, and after it has gone [s]
 PAIRS = 3
 
 
@@ -71,6 +82,72 @@ def many_frames(folder: Path, count: int) -> float:
     return FPS * (SECONDS - SHORT) / statistics.median(long - short for short, long in taken)
 
 
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """Serve many robots to browsers meanwhile; yield the program and its address, once it goes."""
+    command = [
+        *(sys.executable, "simulate.py", "--eval", "--web", "0", "--task", TASKS["flat"]),
+        *("--checkpoint", f"checkpoints/{TASKS['flat']}.pt", "--render.envs", str(MANY)),
+    ]
+    said = folder / "said.txt"
+    with open(said, "w") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
+        try:
+            while not (found := re.search(r"watch at (http://\S+);", said.read_text())):
+                if process.poll() is not None:
+                    print(said.read_text(), file=sys.stderr)
+                    raise SystemExit(1)
+                time.sleep(0.1)
+            yield psutil.Process(process.pid), found[1]
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def reader(address: str) -> Iterator[Any]:
+    """Connect to a page as a browser does, and yield what it hears."""
+    import msgspec
+    import viser
+    from viser._messages import ViewerCameraMessage
+    from websockets.sync.client import connect
+
+    look = ViewerCameraMessage(
+        wxyz=(1.0, 0.0, 0.0, 0.0), position=(3.0, 3.0, 2.0), fov=1.0, near=0.1, far=100.0, image_height=540,
+        image_width=960, look_at=(0.0, 0.0, 0.3), up_direction=(0.0, 0.0, 1.0),
+    )  # fmt: skip
+    protocol = f"viser-v{viser.__version__}"
+    with connect(f"ws{address[4:]}", subprotocols=[protocol], compression=None, max_size=None) as page:
+        page.send(msgspec.msgpack.encode(look.as_serializable_dict()))  # who has not said it is not counted
+        yield page
+
+
+def share(process: psutil.Process, seconds: float, page: Any = None) -> tuple[float, float]:
+    """Return what a program takes of a core for some seconds, and how often a second its page sends, if one is read."""
+    sends = 0
+    begin = time.perf_counter()
+    times = process.cpu_times()
+    before = times.user + times.system
+    if page is None:
+        time.sleep(seconds)
+    else:
+        while time.perf_counter() < begin + seconds:
+            page.recv()
+            sends += 1
+    times = process.cpu_times()
+    taken = time.perf_counter() - begin
+    return (times.user + times.system - before) / taken, sends / taken
+
+
+def web(folder: Path) -> dict[str, float]:
+    """Return web_share, web_sends and web_share_alone; raise SystemExit if there is no page."""
+    with served(folder) as (process, address):
+        with reader(address) as page:
+            share(process, SETTLE, page)
+            taken, sends = share(process, SECONDS, page)
+        time.sleep(SETTLE)
+        alone, _ = share(process, SECONDS)
+    return {"web_share": taken, "web_sends": sends, "web_share_alone": alone}
+
+
 def main() -> None:
     """Measure, print the table and, with --json, the result."""
     args = machine.parser(__doc__.splitlines()[0]).parse_args()
@@ -90,6 +167,10 @@ def main() -> None:
             rows.append((f"{SECONDS:g} s of {task}, {SIZE[0]} x {SIZE[1]}", f"{taken}, {ratio}"))
         result["many_frames"] = many_frames(folder, count)
         rows.append((f"{MANY} robots, {MANY_SIZE[0]} x {MANY_SIZE[1]}", f"{result['many_frames']:.1f} frames/s"))
+        result |= web(folder)
+        taken = f"{result['web_share']:.0%} of a core, {result['web_sends']:.0f} sends/s"
+        alone = f"{result['web_share_alone']:.0%} while nobody looks"
+        rows.append((f"{MANY} robots in a browser", f"{taken}; {alone}"))
     machine.table("Recordings, from Enter to the prompt", rows, about)
     if args.json:
         machine.print_json(result | about)

@@ -90,6 +90,8 @@ def look_at_pace(result):
 def look_at_render(result):
     assert 0.2 < result["flat_ratio"] < 5
     assert 0.2 < result["stairs_ratio"] < 5
+    assert 0 < result["web_share"] < 2
+    assert 5 < result["web_sends"] < 62
     assert math.isfinite(result["many_frames"])  # of so short ones, the difference is noise
 
 
@@ -283,7 +285,7 @@ BENCHMARKS = {
     ),
     "render": Small(
         "--quick",
-        {"render": {"SIZE": "(64, 64)", "MANY_SIZE": "(64, 64)", "SECONDS": "1.0", "MANY": "4"}},
+        {"render": {"SIZE": "(64, 64)", "MANY_SIZE": "(64, 64)", "SECONDS": "1.0", "MANY": "4", "SETTLE": "0.5"}},
         prepare_render,
         ("flat_seconds", "stairs_seconds", "many_frames"),
         look_at_render,
