@@ -114,7 +114,7 @@ class Stills:
         self._picture = Picture(env, name)
         with contextlib.ExitStack() as stack:
             stack.enter_context(offscreen_display())
-            self._window = stack.enter_context(self._picture.window(width, height, visible=False, fps=fps))
+            self._window = stack.enter_context(self._picture.window(width=width, height=height, visible=False, fps=fps))
             self._stack = stack.pop_all()
 
     def take(self, **seen: Any) -> np.ndarray:
