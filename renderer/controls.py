@@ -98,7 +98,7 @@ def offered(driven: bool) -> tuple[Control, ...]:
 
 
 def keys(driven: bool) -> tuple[tuple[str, str], ...]:
-    """Return what every key and the mouse do, in two words each; driven: whether the robots obey."""
+    """Return every key or movement of the mouse and what it does; driven: whether the robots obey."""
     return (
         *((control.key.capitalize(), control.says) for control in offered(driven)),
         *((str(i), what) for i, (_, what) in enumerate(OVERLAYS.values(), 1)),

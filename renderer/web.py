@@ -33,7 +33,7 @@ from renderer.window import figure_of
 
 HOST = "127.0.0.1"  # reached from this machine alone
 PORT = 8080
-FPS = 30  # of poses; those of 64 robots to one browser take 16 % of a core, 0.4 % where nobody looks
+FPS = 30  # of poses; those of 64 robots to one browser take 16 to 24 % of a core, 0.4 % where nobody looks
 SHOVE = 1.5  # of a robot's velocity, at a click [m/s]
 MOST_TRIANGLES = 400_000  # of all robots
 GHOST_OPACITY = 0.4

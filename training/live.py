@@ -86,10 +86,11 @@ def main(told: BinaryIO, answers: BinaryIO) -> None:
     picture = Picture(likeness, likeness.name)
     shown = overlays(cfg.overlays)
     if web:
-        place = {"host": web[0], "port": web[1]}
+        host, port = web
+        screen = picture.web(host=host, port=port, shown=shown, driven=False)
     else:
-        place = {"width": cfg.width, "height": cfg.height, "fps": FPS}
-    with (picture.web if web else picture.window)(**place, shown=shown, driven=False) as window:
+        screen = picture.window(width=cfg.width, height=cfg.height, fps=FPS, shown=shown, driven=False)
+    with screen as window:
         beside.step_back()
         arrived: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=_take_in, args=(told, arrived), daemon=True).start()
