@@ -79,6 +79,7 @@ class Web:
         self._last = self._next
         self._server = _serve(host, port)
         self._open = True
+        self._driven = driven
         self.address = page_address(host, self._server.get_port())
         gui = self._server.gui
         gui.configure_theme(show_logo=False, show_share_button=False)
@@ -274,7 +275,7 @@ class Web:
         ray /= np.linalg.norm(ray)
         robot = robot_on(ray, eye, self._middles, self._figure.reach)
         if robot is None:
-            if what == "choose":
+            if what == "choose" and self._driven:
                 self._panel.ask(goal=ground_on(ray, eye, target[2], self._height))
         elif what == "choose":
             self._panel.ask(chosen=robot)

@@ -286,9 +286,13 @@ class Window:
         pull = self._pull
         self._pressed = self._held = None
         self._pull = np.zeros(3)
+        if not moved and held is not None:
+            return {"chosen": held}
+        if not self._driven:
+            return {}
         if not moved:
-            return {"goal": self._ground_at(*at)} if held is None else {"chosen": held}
-        if held is None or not self._driven:
+            return {"goal": self._ground_at(*at)}
+        if held is None:
             return {}
         speed = SHOVE * np.linalg.norm(pull) / (2.0 * self._scene.figure.reach)
         return {"shove": (held, pull / max(np.linalg.norm(pull), 1e-9) * min(speed, SHOVE_MOST))}

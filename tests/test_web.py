@@ -238,6 +238,8 @@ def test_a_page_of_robots_that_do_not_obey_has_no_buttons_for_it():
         assert offered == ["pause", "next", "previous"]
         assert not page._panel._sliders and not hasattr(page._panel, "shove")
         page.draw(standing())
+        page._click(Click(page, [5.0, 2.0, 1.0], [1.0, -2.0, 0.0]), "choose")  # the ground
+        page.draw(standing())
         assert page.requests == Requests()
 
 
