@@ -149,11 +149,11 @@ with Window(robot, 640, 360, driven=False) as window:
     play(window, one, ("mouse", *middle), ("button down", 0))
     said["chosen"] = play(window, one, ("button up", 0)).chosen
     play(window, one, ("mouse", 500, 330), ("button down", 0))
-    said["goal"] = play(window, one, ("button up", 0)).goal
+    said["sets a goal"] = play(window, one, ("button up", 0)).goal is not None
 """
     )
     assert said.pop("turned") != 0.0
-    assert said == {"asked": list(PASSIVE), "drive": None, "robot": 0, "shove": None, "chosen": 0, "goal": None}
+    assert said == {"asked": list(PASSIVE), "drive": None, "robot": 0, "shove": None, "chosen": 0, "sets a goal": False}
 
 
 def test_what_is_offered_says_nothing_of_what_is_not():

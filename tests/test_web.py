@@ -240,7 +240,7 @@ def test_a_page_of_robots_that_do_not_obey_has_no_buttons_for_it():
         page.draw(standing())
         page._click(Click(page, [5.0, 2.0, 1.0], [1.0, -2.0, 0.0]), "choose")  # the ground
         page.draw(standing())
-        assert page.requests == Requests()
+        assert page.requests.goal is None and page.requests == Requests()
 
 
 def test_checkpoints_are_chosen_by_name(web):
