@@ -499,13 +499,18 @@ class CurriculumCfg(Section):
 
 @dataclass(frozen=True)
 class WorldModelCfg(Section):
-    """The recurrent state-space model: what it is for, how large it is, how it learns."""
+    """The world model: what it is for, of what kind and how large it is, how it learns."""
 
     role: str = knob(
         "off",
         "off: there is none; belief: the policy reads what it remembers; "
         "imagination: policy and critic also learn from what it imagines",
         choices=("off", "belief", "imagination"),
+    )
+    kind: str = knob(
+        "recurrent",
+        "recurrent: a state-space model, which remembers; ensemble: networks that know one step, for imagination",
+        choices=("recurrent", "ensemble"),
     )
     size: str = knob(
         "small",
@@ -517,11 +522,18 @@ class WorldModelCfg(Section):
     groups: int = knob(16, "categorical variables of the stochastic state", low=1, high=32)
     classes: int = knob(16, "values of each", low=2, high=32)
     hidden: int = knob(128, "features of hidden layers", low=1, high=8192)
+    members: int = knob(2, "networks of an ensemble", low=1, high=64)
     bins: int = knob(41, "bins of the distribution over rewards", low=3, high=255)
     reward_scale: float = knob(50.0, "rewards are predicted times this", "1", low=1e-6, high=1e6)
     learning_rate: float = knob(1e-3, "learning rate", low=1e-8, high=1.0)
+    weight_decay: float = knob(
+        0.0, "share of the weights taken off per unit of learning rate", "1", low=0.0, high=100.0
+    )
+    average: int = knob(
+        1, "batches over which its weights are averaged, exponentially, 1 for the latest", low=1, high=10**6
+    )
     updates: int = knob(10, "batches per rollout", low=1, high=10**6)
-    batch: int = knob(64, "sequences in a batch", low=1, high=1 << 20)
+    batch: int = knob(64, "sequences in a batch; of an ensemble, steps of each member's", low=1, high=1 << 20)
     sequence: int = knob(1, "rollouts in a sequence", low=1, high=1024)
     capacity: int = knob(128, "rollouts in the replay buffer", low=1, high=1 << 20)
     decode: float = knob(1.0, "weight of the observations' reconstruction", "1", low=0.0, high=1e3)
@@ -537,6 +549,13 @@ class WorldModelCfg(Section):
     patience: int = knob(8, "rollouts before the first that is imagined", low=1, high=10**9)
     passes: int = knob(3, "updates per rollout, each with what is imagined anew", low=1, high=1024)
     imagined: int = knob(3072, "imagined rollouts per update", low=1, high=1 << 20)
+    falls: float = knob(
+        0.0,
+        "share of what is imagined, and of what an ensemble learns from, that comes soon before a fall",
+        "1",
+        low=0.0,
+        high=1.0,
+    )
     weight: float = knob(
         0.75, "weight of what is imagined in an update, of 1 for all experience", "1", low=0.0, high=1.0
     )
@@ -544,6 +563,10 @@ class WorldModelCfg(Section):
     def validate(self, name: str = "world_model") -> None:
         """Raise ConfigError also for a belief that would need a simulator; see Section."""
         super().validate(name)
+        if self.kind == "ensemble" and self.role == "belief":
+            raise ConfigError(
+                "world_model.kind: expected recurrent in role belief, as the policy reads a memory, got ensemble"
+            )
         if self.role == "belief" and self.privileged:
             raise ConfigError(
                 "world_model.privileged: expected false in role belief, "

@@ -30,10 +30,11 @@ from torch.nn import functional as F
 import fused
 import policy as policies
 from config import NetworkCfg, WorldModelCfg
+from ensemble import Ensemble
 from observation import Features, Moments, Normaliser, Reflection, change_over, joined, pair_weight
 from policy import Policy, State
 from settings import ConfigError
-from world_model import WorldModel
+from world_model import StateSpaceModel
 
 __all__ = [
     "BodyEncoder",
@@ -42,10 +43,12 @@ __all__ = [
     "Memory",
     "Normaliser",
     "Reflection",
-    "WorldModel",
+    "StateSpaceModel",
     "change_over",
     "graph_attention",
 ]
+
+WORLD_MODELS = {"recurrent": StateSpaceModel, "ensemble": Ensemble}  # by world_model.kind
 
 
 class Memory(NamedTuple):
@@ -382,7 +385,7 @@ class Creature(nn.Module):
     def __init__(self, env: Any, network: NetworkCfg, world_model: WorldModelCfg) -> None:
         super().__init__()
         self.world_model = (
-            WorldModel(env.num_obs, env.num_actions, world_model, env.num_privileged, env.body)
+            WORLD_MODELS[world_model.kind](env.num_obs, env.num_actions, world_model, env.num_privileged, env.body)
             if world_model.role != "off"
             else None
         )
@@ -435,8 +438,6 @@ class Creature(nn.Module):
             return action, mean, memory._replace(belief=state)
         model = self.world_model
         keep = memory.begun if starts is None else memory.begun * (1.0 - starts)
-        latent = model.sequence(
-            memory.latent, memory.last_action, keep[None], None, model.encode_seen(model.standardise(obs))
-        ).last
+        latent = model.sequence(memory.latent, memory.last_action, keep[None], None, model.see(obs)).last
         action, mean, state = self.belief.act(obs, memory.belief, starts, noise, latent[:, : model.deter])
         return action, mean, Memory(state, latent, action, torch.ones_like(memory.begun))

@@ -73,7 +73,9 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor) -> "Moments":
-        """Return those of vectors (B, ...)."""
+        """Return those of vectors (B, ...), 0 if there are none."""
+        if not len(x):
+            return cls(0, *x.new_zeros(2, *x.shape[1:]))
         variance, mean = torch.var_mean(x, dim=0, correction=0)
         return cls(len(x), mean, variance)
 

@@ -8,6 +8,7 @@ of a situation is the mirror image of what it expects in the situation, so whate
 is learnt for both. Features (sides, F, S) are sums and differences of both sides between layers.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -215,26 +216,15 @@ class Outcome(NamedTuple):
 
 
 class WorldModel(nn.Module):
-    """A recurrent state-space model (Hafner et al., 2019, 2023).
+    """What follows from actions: a latent holds what is known of a robot, and what came of its latest action.
 
-    What has been seen, what it means, and what follows from an action:
+    Latents (L, F, N) lie column by column, a robot each; single questions take and return them as rows (B, L F). What
+    is predicted is what the environment returns: the observation, and behind it what only the simulator knows.
 
-        h_t = GRU(h_t-1, z_t-1, a_t-1)       deterministic state: what is remembered; 0 as an episode begins
-        z_t ~ q(z | h_t, o_t)                posterior: with the observation
-        z_t ~ p(z | h_t)                     prior: without
-        o_t from h_t and z_t                 observation
-        r_t-1, c_t-1 from h_t                reward of the last action, whether the episode went on with it
-
-    A latent (sides, D + Z, N) holds h and z, which is groups of categorical variables of some classes,
-    one-hot. Reward and end are asked of h alone: what probably comes of an action, before it is seen. Single
-    questions take and return latents as rows (B, size).
-
-    What is predicted is what the environment returns: the observation, and behind it what only the
-    simulator knows. ``cfg.privileged``: whether the posterior sees that, too. body: how all of it looks
-    in a mirror (environments.contracts.Body).
-
-    Raises ConfigError, naming the field, for sizes that two sides cannot share.
+    body: how all of it looks in a mirror (environments.contracts.Body).
     """
+
+    latent_shape: tuple[int, int]  # (L, F)
 
     def __init__(
         self, num_obs: int, num_actions: int, cfg: WorldModelCfg, num_privileged: int = 0, body: Any = None
@@ -247,39 +237,20 @@ class WorldModel(nn.Module):
         self.num_all = num_obs + num_privileged
         self.dtype = torch.float32  # of the products
         self.use_fused = True  # compiled code, on the CPU
-        of_obs = Reflection(num_obs, body.obs if mirrored else None)
+        self.of_obs = Reflection(num_obs, body.obs if mirrored else None)
         self.of_actions = Reflection(num_actions, body.actions if mirrored else None)
         self.of_all = Reflection(self.num_all, joined(body.obs, body.privileged) if mirrored else None)
         self.sides = self.of_all.sides
-        sides = self.sides
-        for name in ("deter", "groups", "hidden"):
-            if getattr(cfg, name) % sides:
-                raise ConfigError(f"world_model.{name}: expected an even number, got {getattr(cfg, name)}")
-        self.groups = cfg.groups // sides
-        self.deter = cfg.deter // sides
-        hidden = cfg.hidden // sides
-        self.stoch = self.groups * cfg.classes
-        latent = self.deter + self.stoch
-        self.size = sides * latent
         self.normaliser = Normaliser(self.of_all, MIN_OBSERVATION_STD)
         self.all_features = Features(self.of_all)
         self.action_features = Features(self.of_actions)
-        self.seen_features = self.all_features if cfg.privileged else Features(of_obs)
 
-        self.encoder = Normed(sides, hidden, self.seen_features.rows)
-        self.inputs = Normed(sides, hidden, self.stoch + self.action_features.rows)
-        self.gates = Normed(sides, 3 * self.deter, hidden + self.deter)
-        self.prior = Normed(sides, hidden, self.deter)
-        self.prior_logits = Linear(sides, self.stoch, hidden)
-        self.posterior = Normed(sides, hidden, self.deter + hidden)
-        self.posterior_logits = Linear(sides, self.stoch, hidden)
-        self.decoder = nn.Sequential(
-            Normed(sides, hidden, latent), Normed(sides, hidden, hidden), Linear(sides, self.all_features.rows, hidden)
-        )
-        self.outcome = Normed(sides, hidden, self.deter)
-        self.outcome_weight = nn.Parameter(torch.zeros(2 * cfg.bins + 1, hidden))
-        self.outcome_bias = nn.Parameter(torch.zeros(2 * cfg.bins + 1))
-        self.two_hot = TwoHot(cfg.bins, LARGEST)
+    def half(self, field: str) -> int:
+        """Return what a side has of a size in the configuration; raise ConfigError if two sides cannot share it."""
+        size = getattr(self.cfg, field)
+        if size % self.sides:
+            raise ConfigError(f"world_model.{field}: expected an even number, got {size}")
+        return size // self.sides
 
     # What things mean
 
@@ -300,14 +271,180 @@ class WorldModel(nn.Module):
         return change_over(self.all_features.columns(x, torch.float32))
 
     def initial_latent(self, robots: int) -> Tensor:
-        """Return the latent of robots of which nothing is known, (sides, D + Z, N)."""
-        return torch.zeros(self.sides, self.deter + self.stoch, robots, device=self.outcome_bias.device)
+        """Return the latent of robots of which nothing is known, (L, F, N)."""
+        return torch.zeros(*self.latent_shape, robots, device=self.normaliser.mean.device)
+
+    @property
+    def size(self) -> int:
+        """Numbers in a robot's latent."""
+        return math.prod(self.latent_shape)
+
+    def scales(self, obs: Tensor, reward: Tensor, terminated: Tensor) -> Any:
+        """Return what S steps tell of the world's scale.
+
+        obs: (S, O + P), after them; reward: (S); terminated: (S), 1 where a step led to a fall.
+        """
+        return self.normaliser.moments(obs)
+
+    def learn_scale(self, found: Any) -> None:
+        """Take in what scales() returned."""
+        self.normaliser.take(found)
+
+    # What a kind of model says
 
     def noise(self, columns: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return what samples are drawn by, (sides, groups, S)."""
+        """Return what samples of S columns are drawn by, (..., S), uniform in [0, 1)."""
+        raise NotImplementedError
+
+    def see(self, obs: Tensor) -> Tensor:
+        """Return what observations (S, O or O + P) tell, (..., S), as sequence() takes it."""
+        raise NotImplementedError
+
+    def sequence(
+        self, latent: Tensor, action: Tensor, keep: Tensor, noise: Tensor | None, evidence: Tensor | None = None
+    ) -> "Course":
+        """Go through T steps of N robots.
+
+        latent: (L, F, N) before; action: (S, A); keep: (T, N), 0 where an episode ended with the action and the next
+        one begins; noise: by noise(), None for what is expected; evidence: by see() of the observations after the
+        actions, None to go on by what is expected.
+        """
+        raise NotImplementedError
+
+    def decode_all(self, latents: Tensor) -> Tensor:
+        """Return observations, with what only the simulator knows behind them, (S, O + P) of latents (L, F, S)."""
+        raise NotImplementedError
+
+    def way(self, latents: Tensor) -> Tensor:
+        """Return what latents (L, F, S) hold of the way to them, (L, ..., S)."""
+        raise NotImplementedError
+
+    def outcomes(self, way: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what came of the way to latents, by way().
+
+        The expected reward (S), and the logit (S) of the episode going on.
+        """
+        raise NotImplementedError
+
+    def predict(self, latent: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        """Return the latent (L, F, N) after an action (N, A), unseen."""
+        return self.sequence(latent, action, torch.ones(1, len(action), device=action.device), noise).last
+
+    # Single questions
+
+    def columns(self, rows: Tensor) -> Tensor:
+        """Return latents (B, L F) as (L, F, B)."""
+        return rows.unflatten(-1, self.latent_shape).permute(1, 2, 0)
+
+    def rows(self, columns: Tensor) -> Tensor:
+        """Return latents (L, F, B) as (B, L F)."""
+        return columns.float().permute(2, 0, 1).flatten(1)
+
+    def encode(self, obs: Tensor, latent: Tensor | None = None, action: Tensor | None = None) -> Tensor:
+        """Return the latent (B, L F) of observations (B, O or O + P), which followed an action at a latent.
+
+        Without action and latent it is an episode's first.
+        """
+        keep = torch.full((1, len(obs)), float(latent is not None), device=obs.device)
+        latent = self.initial_latent(len(obs)) if latent is None else self.columns(latent)
+        action = obs.new_zeros(len(obs), self.num_actions) if action is None else action
+        return self.rows(self.sequence(latent, action, keep, self.noise(len(obs)), self.see(obs)).latents)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return observations (B, O) of latents (B, L F)."""
+        return self.decode_all(self.columns(latent))[:, : self.num_obs]
+
+    def predict_next(self, latent: Tensor, action: Tensor) -> Tensor:
+        """Return a latent (B, L F) one control step later, drawn from the prior."""
+        keep = torch.ones(1, len(action), device=action.device)
+        return self.rows(self.sequence(self.columns(latent), action, keep, self.noise(len(action))).latents)
+
+    def predict_reward(self, latent: Tensor, action: Tensor | None = None) -> Tensor:
+        """Return the reward (B) of coming to a latent (B, L F), or of an action there."""
+        latent = latent if action is None else self.predict_next(latent, action)
+        return self.outcomes(self.way(self.columns(latent)))[0]
+
+    def predict_done(self, latent: Tensor, action: Tensor | None = None) -> Tensor:
+        """Return the logit (B) of the episode ending in a fall on the way to a latent (B, L F).
+
+        action: (B, A), None or one taken at the latent, with which the episode may end.
+        """
+        latent = latent if action is None else self.predict_next(latent, action)
+        return -self.outcomes(self.way(self.columns(latent)))[1]
+
+    def forward(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
+        """Return what observations (B, O) mean and what follows from actions (B, A) there.
+
+        By name: latent, reconstruction, next_latent, next_obs, reward and done.
+        """
+        latent = self.encode(obs)
+        next_latent = self.predict_next(latent, action)
+        return {
+            "latent": latent,
+            "reconstruction": self.decode(latent),
+            "next_latent": next_latent,
+            "next_obs": self.decode(next_latent),
+            "reward": self.predict_reward(next_latent),
+            "done": self.predict_done(next_latent),
+        }
+
+
+class StateSpaceModel(WorldModel):
+    """A recurrent state-space model (Hafner et al., 2019, 2023).
+
+    What has been seen, what it means, and what follows from an action:
+
+        h_t = GRU(h_t-1, z_t-1, a_t-1)       deterministic state: what is remembered; 0 as an episode begins
+        z_t ~ q(z | h_t, o_t)                posterior: with the observation
+        z_t ~ p(z | h_t)                     prior: without
+        o_t from h_t and z_t                 observation
+        r_t-1, c_t-1 from h_t                reward of the last action, whether the episode went on with it
+
+    A latent (sides, D + Z, N) holds h and z, which is groups of categorical variables of some classes,
+    one-hot. Reward and end are asked of h alone: what probably comes of an action, before it is seen.
+
+    ``cfg.privileged``: whether the posterior sees what only the simulator knows, too.
+
+    Raises ConfigError, naming the field, for sizes that two sides cannot share.
+    """
+
+    def __init__(
+        self, num_obs: int, num_actions: int, cfg: WorldModelCfg, num_privileged: int = 0, body: Any = None
+    ) -> None:
+        super().__init__(num_obs, num_actions, cfg, num_privileged, body)
+        sides = self.sides
+        self.groups = self.half("groups")
+        self.deter = self.half("deter")
+        hidden = self.half("hidden")
+        self.stoch = self.groups * cfg.classes
+        latent = self.deter + self.stoch
+        self.latent_shape = sides, latent
+        self.seen_features = self.all_features if cfg.privileged else Features(self.of_obs)
+
+        self.encoder = Normed(sides, hidden, self.seen_features.rows)
+        self.inputs = Normed(sides, hidden, self.stoch + self.action_features.rows)
+        self.gates = Normed(sides, 3 * self.deter, hidden + self.deter)
+        self.prior = Normed(sides, hidden, self.deter)
+        self.prior_logits = Linear(sides, self.stoch, hidden)
+        self.posterior = Normed(sides, hidden, self.deter + hidden)
+        self.posterior_logits = Linear(sides, self.stoch, hidden)
+        self.decoder = nn.Sequential(
+            Normed(sides, hidden, latent), Normed(sides, hidden, hidden), Linear(sides, self.all_features.rows, hidden)
+        )
+        self.outcome = Normed(sides, hidden, self.deter)
+        self.outcome_weight = nn.Parameter(torch.zeros(2 * cfg.bins + 1, hidden))
+        self.outcome_bias = nn.Parameter(torch.zeros(2 * cfg.bins + 1))
+        self.two_hot = TwoHot(cfg.bins, LARGEST)
+
+    def noise(self, columns: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return what samples are drawn by, (sides, groups, S), uniform in [0, 1)."""
         return torch.rand(self.sides, self.groups, columns, generator=generator, device=self.outcome_bias.device)
 
     # A sequence
+
+    def see(self, obs: Tensor) -> Tensor:
+        """Return observations (S, O or O + P) as evidence for the posterior, (sides, hidden, S)."""
+        return self.encode_seen(self.standardise(obs[:, : self.seen_features.size]))
 
     def encode_seen(self, obs: Tensor) -> Tensor:
         """Return observations (S, O or O + P), standardised, as evidence for the posterior, (sides, hidden, S)."""
@@ -346,10 +483,6 @@ class WorldModel(nn.Module):
             last = last[..., :n]
         return Course(latents, follows, logits, last)
 
-    def predict(self, latent: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
-        """Return the latent (sides, D + Z, N) after an action (N, A), unseen."""
-        return self.sequence(latent, action, torch.ones(1, len(action), device=action.device), noise).last
-
     def decode_all(self, latents: Tensor) -> Tensor:
         """Return observations, with what only the simulator knows behind them, (S, O + P).
 
@@ -375,62 +508,11 @@ class WorldModel(nn.Module):
         on, over = (self.two_hot.expectation(x) for x in (outcome.on, outcome.over))
         return torch.lerp(over, on, outcome.goes_on.sigmoid()) / self.cfg.reward_scale
 
-    # Single questions
+    def way(self, latents: Tensor) -> Tensor:
+        """Return deterministic states, (sides, D, S)."""
+        return latents[:, : self.deter]
 
-    def columns(self, rows: Tensor) -> Tensor:
-        """Return latents (B, size) as (sides, D + Z, B)."""
-        return rows.unflatten(-1, (self.sides, -1)).permute(1, 2, 0)
-
-    def rows(self, columns: Tensor) -> Tensor:
-        """Return latents (sides, D + Z, B) as (B, size)."""
-        return columns.float().permute(2, 0, 1).flatten(1)
-
-    def encode(self, obs: Tensor, latent: Tensor | None = None, action: Tensor | None = None) -> Tensor:
-        """Return the latent (B, size) of observations (B, O or O + P), which followed an action at a latent.
-
-        Without action and latent it is an episode's first. cfg.privileged asks for observations and privileged ones.
-        """
-        keep = torch.full((1, len(obs)), float(latent is not None), device=obs.device)
-        latent = self.initial_latent(len(obs)) if latent is None else self.columns(latent)
-        action = obs.new_zeros(len(obs), self.num_actions) if action is None else action
-        return self.rows(
-            self.sequence(latent, action, keep, self.noise(len(obs)), self.encode_seen(self.standardise(obs))).latents
-        )
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Return observations (B, O) of latents (B, size)."""
-        return self.decode_all(self.columns(latent))[:, : self.num_obs]
-
-    def predict_next(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Return a latent (B, size) one control step later, drawn from the prior."""
-        keep = torch.ones(1, len(action), device=action.device)
-        return self.rows(self.sequence(self.columns(latent), action, keep, self.noise(len(action))).latents)
-
-    def predict_reward(self, latent: Tensor, action: Tensor | None = None) -> Tensor:
-        """Return the reward (B) of coming to a latent (B, size), or of an action there."""
-        latent = latent if action is None else self.predict_next(latent, action)
-        return self.reward(self.predict_outcome(self.columns(latent)[:, : self.deter]))
-
-    def predict_done(self, latent: Tensor, action: Tensor | None = None) -> Tensor:
-        """Return the logit (B) of the episode ending in a fall on the way to a latent (B, size).
-
-        action: (B, A), None or one taken at the latent, with which the episode may end.
-        """
-        latent = latent if action is None else self.predict_next(latent, action)
-        return -self.predict_outcome(self.columns(latent)[:, : self.deter]).goes_on
-
-    def forward(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
-        """Return what observations (B, O) mean and what follows from actions (B, A) there.
-
-        By name: latent, reconstruction, next_latent, next_obs, reward and done.
-        """
-        latent = self.encode(obs)
-        next_latent = self.predict_next(latent, action)
-        return {
-            "latent": latent,
-            "reconstruction": self.decode(latent),
-            "next_latent": next_latent,
-            "next_obs": self.decode(next_latent),
-            "reward": self.predict_reward(next_latent),
-            "done": self.predict_done(next_latent),
-        }
+    def outcomes(self, way: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the expected reward (S) and the logit (S) of the episode going on; see WorldModel."""
+        outcome = self.predict_outcome(way)
+        return self.reward(outcome), outcome.goes_on

@@ -25,7 +25,7 @@ from training.replay import Replay, Sequences
 from training.resources import fastest_precision
 from training.worker import Worker
 from training.world_model import WorldModelTrainer
-from world_model import Course, WorldModel
+from world_model import Course, StateSpaceModel
 
 CPU = torch.device("cpu")
 AHEAD = 45  # control steps without a look
@@ -99,7 +99,7 @@ class Walkers:
     """
 
     def __init__(
-        self, loaded: checkpoints.Checkpoint, cfg: Config, num: int, seed: int, model: WorldModel | None
+        self, loaded: checkpoints.Checkpoint, cfg: Config, num: int, seed: int, model: StateSpaceModel | None
     ) -> None:
         env = registry.make(cfg.task, num_envs=num, cfg=cfg.env, threads=available_cores())
         creature = Creature(env, cfg.network, Config().world_model)
@@ -156,7 +156,7 @@ class Walkers:
         ]
 
 
-def filtered(model: WorldModel, latent: Tensor, s: Sequences) -> Course:
+def filtered(model: StateSpaceModel, latent: Tensor, s: Sequences) -> Course:
     """Return what the model takes sequences for, from latents (sides, D + Z, B) before them on."""
     return model.sequence(
         latent,
@@ -172,7 +172,7 @@ def normalised_error(predicted: Tensor, truth: Tensor, std: Tensor) -> float:
     return float(((predicted - truth) / std).square().mean().sqrt())
 
 
-def foresee(model: WorldModel, s: Sequences) -> Tensor:
+def foresee(model: StateSpaceModel, s: Sequences) -> Tensor:
     """Return what the model expects after the last steps of sequences, unseen, (B, O + P)."""
     robots = s.obs.shape[1]
     past = Sequences(*(x if name == "latent" else x[:PAST] for name, x in zip(Sequences._fields, s, strict=True)))
@@ -183,7 +183,9 @@ def foresee(model: WorldModel, s: Sequences) -> Tensor:
     return model.decode_all(unseen).unflatten(0, (SAMPLES, robots)).mean(0)
 
 
-def prediction_errors(model: WorldModel, one_step: OneStep, s: Sequences, truth: Tensor) -> dict[str, dict[str, float]]:
+def prediction_errors(
+    model: StateSpaceModel, one_step: OneStep, s: Sequences, truth: Tensor
+) -> dict[str, dict[str, float]]:
     """Return errors after unseen steps by predictor and group of observations; truth: (B, O) after the last step."""
     num_obs = truth.shape[1]
     expected = foresee(model, s)
@@ -208,7 +210,7 @@ def open_loop(path: Path) -> dict[str, Any]:
     cfg = override(loaded.config, OPEN_LOOP)
     torch.manual_seed(0)
     env = registry.make(cfg.task, num_envs=1, cfg=cfg.env)
-    model = WorldModel(env.num_obs, env.num_actions, cfg.world_model, env.num_privileged, env.body)
+    model = StateSpaceModel(env.num_obs, env.num_actions, cfg.world_model, env.num_privileged, env.body)
     model.dtype = getattr(torch, fastest_precision(CPU))
     one_step = OneStep(env.num_obs, env.num_actions)
     optimizer = torch.optim.Adam(one_step.parameters(), lr=cfg.world_model.learning_rate, eps=1e-5)

@@ -20,7 +20,7 @@ from training.presets import preset
 from training.replay import Replay, Sequences
 from training.worker import Worker
 from training.world_model import Chance, overshooting_weights, world_model_loss
-from world_model import WorldModel
+from world_model import StateSpaceModel
 
 CPU = torch.device("cpu")
 ROBOTS = 256
@@ -93,10 +93,10 @@ class Bench:
             self.creature.world_model.normaliser.update(self.replay.obs[self.replay.count - 1].flatten(0, 1))
         self.memory = worker.infer.memory
 
-    def model(self, dtype: torch.dtype = torch.bfloat16, mirrored: bool = True) -> WorldModel:
+    def model(self, dtype: torch.dtype = torch.bfloat16, mirrored: bool = True) -> StateSpaceModel:
         """Return a world model like the creature's."""
         env = self.env
-        made = WorldModel(
+        made = StateSpaceModel(
             env.num_obs, env.num_actions, self.cfg.world_model, env.num_privileged, env.body if mirrored else None
         )
         made.normaliser.load_state_dict(self.creature.world_model.normaliser.state_dict())
@@ -108,7 +108,7 @@ class Bench:
         return self.replay.read(self.replay.draw(count, self.generator))
 
 
-def step(model: WorldModel, s: Sequences, plain: bool = False) -> Callable[[], None]:
+def step(model: StateSpaceModel, s: Sequences, plain: bool = False) -> Callable[[], None]:
     """Return a function that computes a loss and its gradient; plain: in PyTorch alone."""
     parameters = list(model.parameters())
     chance = Chance(CPU, 0)
@@ -124,7 +124,7 @@ def step(model: WorldModel, s: Sequences, plain: bool = False) -> Callable[[], N
     return slow if plain else run
 
 
-def with_images(model: WorldModel, s: Sequences, latent: Tensor) -> Sequences:
+def with_images(model: StateSpaceModel, s: Sequences, latent: Tensor) -> Sequences:
     """Return sequences and their mirror images; latent: (1, D + Z, 2 B) before them."""
     both = {
         "action": torch.cat((s.action, model.of_actions(s.action)), dim=1),

@@ -1,22 +1,25 @@
 """World models so small that tests can afford them."""
 
+import dataclasses
+
 import torch
 
 from config import WorldModelCfg
+from entity import WORLD_MODELS
 from environments import registry
-from world_model import WorldModel
 
 CPU = torch.device("cpu")
 SMALL = WorldModelCfg(
     role="imagination", deter=16, groups=4, classes=8, hidden=24, updates=2, batch=8, sequence=2, capacity=4, passes=1,
     imagined=64, horizon=5, patience=1,
 )  # fmt: skip
+ENSEMBLE = dataclasses.replace(SMALL, kind="ensemble", falls=0.25, weight_decay=0.5)
 QUADRUPED = registry.make("quadruped-balance", num_envs=1)
 
 
 def model(cfg=SMALL, obs=5, actions=3, privileged=2, body=None):
     torch.manual_seed(0)
-    return WorldModel(obs, actions, cfg, privileged, body)
+    return WORLD_MODELS[cfg.kind](obs, actions, cfg, privileged, body)
 
 
 def of_quadruped(cfg=SMALL):

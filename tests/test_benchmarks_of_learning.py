@@ -123,7 +123,7 @@ def test_open_loop_predictions_see_nothing_of_what_they_predict(monkeypatch):
     s, truth = foresight.Walkers(loaded, cfg, 32, 3, None).record(10)
     assert s.obs.shape[0] == s.action.shape[0] == 10 and s.obs.shape[2] == 74 and s.obs.shape[1] > 16
     env = registry.make(cfg.task, num_envs=1, cfg=cfg.env)
-    model = foresight.WorldModel(37, 12, cfg.world_model, 37, env.body)
+    model = foresight.StateSpaceModel(37, 12, cfg.world_model, 37, env.body)
     model.normaliser.update(s.obs.flatten(0, 1))
     one_step = foresight.OneStep(37, 12)
     results = []

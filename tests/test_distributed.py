@@ -137,10 +137,12 @@ def test_two_processes_take_the_gradients_of_two_threads(monkeypatch):
     assert first.levels == second.levels
 
 
-@pytest.mark.parametrize("role", ["belief", "imagination"])
+@pytest.mark.parametrize(
+    ("role", "kind"), [("belief", "recurrent"), ("imagination", "recurrent"), ("imagination", "ensemble")]
+)
 @pytest.mark.usefixtures("threads_as_before")
-def test_networks_stay_the_same_with_a_world_model(role, monkeypatch):
-    cfg = configuration({"world_model.role": role, **WORLD})
+def test_networks_stay_the_same_with_a_world_model(role, kind, monkeypatch):
+    cfg = configuration({"world_model.role": role, "world_model.kind": kind, **WORLD})
     both = Together(2, monkeypatch)
     (_, mine, one), (_, theirs, other) = both.run(lambda part: trained(part, cfg, 1, 4), *parts_of(cfg, 2))
     for name, x in one.creature.state_dict().items():

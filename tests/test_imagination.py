@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from small_world_model import CPU, SMALL, of_quadruped
+from small_world_model import CPU, ENSEMBLE, SMALL, of_quadruped
 
 from entity import Creature
 from environments import registry
@@ -15,7 +15,7 @@ from training.engine import TrainingEngine
 from training.guard import Guard
 from training.imagination import imagine
 from training.presets import preset
-from training.replay import Replay
+from training.replay import SOON, Replay
 from training.world_model import WorldModelTrainer
 
 
@@ -116,18 +116,23 @@ def test_equal_observations_and_broken_losses_are_borne(threads):
 # Imagination
 
 
-def about_to_imagine():
-    """Return an engine whose world model has found the latents of a second rollout, and its imagination."""
-    made = engine(32)
+KINDS = pytest.mark.parametrize("world", [SMALL, ENSEMBLE], ids=["recurrent", "ensemble"])
+
+
+def about_to_imagine(world=SMALL, **changes):
+    """Return an engine whose world model has found the latents of a second rollout, its imagination and the rollout."""
+    made = engine(32, world=world, **changes)
     made.iterate()
     made.collect_trajectory()
     made.workers[0].estimate()
-    made.filter_rollout(made.learn_world()[0])
-    return made, made.imagination
+    rollout, _ = made.learn_world()
+    made.filter_rollout(rollout)
+    return made, made.imagination, rollout
 
 
-def test_the_policy_acts_in_imagination_as_it_would_on_those_observations():
-    made, imagination = about_to_imagine()
+@KINDS
+def test_the_policy_acts_in_imagination_as_it_would_on_those_observations(world):
+    made, imagination, _ = about_to_imagine(world)
     x = imagination.imagine(400, torch.Generator().manual_seed(0))
     assert x.obs.shape == (5, 400, 37) and x.action.shape == (5, 400, 12) and x.features.shape[2:] == (5, 400)
     mean, _ = made.belief.evaluate(x.obs, x.memory)
@@ -143,15 +148,15 @@ def test_the_policy_acts_in_imagination_as_it_would_on_those_observations():
 
 
 def test_an_imagined_rollout_that_begins_an_episode_remembers_nothing():
-    made, imagination = about_to_imagine()
-    rollout = imagination.experience._replace(keep=torch.zeros_like(imagination.experience.keep))
-    imagination.filter_rollout(rollout, made.workers)
+    made, imagination, rollout = about_to_imagine()
+    imagination.filter_rollout(rollout._replace(keep=torch.zeros_like(rollout.keep)), made.workers)
     x = imagination.imagine(8, torch.Generator().manual_seed(0))
-    assert not any(y.any() for y in x.memory) and not imagination.latents[:, : imagination.model.deter].any()
+    assert not any(y.any() for y in x.memory) and not imagination.latest.latents[:, : imagination.model.deter].any()
 
 
-def test_imagined_steps_count_as_far_as_they_are_probable(monkeypatch):
-    made, imagination = about_to_imagine()
+@KINDS
+def test_imagined_steps_count_as_far_as_they_are_probable(world, monkeypatch):
+    made, imagination, _ = about_to_imagine(world)
     rollouts = []
 
     def uncertain(*arguments):
@@ -170,6 +175,32 @@ def test_imagined_steps_count_as_far_as_they_are_probable(monkeypatch):
     for t in reversed(range(5)):
         last = d.reward[t] + gamma * 0.5 * values[t + 1] - values[t] + gamma * lam * 0.5 * last
         torch.testing.assert_close(x.advantage[t], last, rtol=1e-4, atol=1e-5)
+
+
+@KINDS
+def test_some_of_what_is_imagined_begins_before_falls_also_of_earlier_rollouts(world):
+    world = dataclasses.replace(world, falls=0.5)
+    made = engine(8, world=world, **{"env.fall_tilt": 0.15})
+    seen, before = [], []
+    for _ in range(40):
+        made.collect_trajectory()
+        made.workers[0].estimate()
+        made.filter_rollout(made.learn_world()[0])
+        r = made.workers[0].rollout
+        everything = torch.cat((r.obs, r.privileged), dim=-1)
+        seen.extend(zip(everything[:-1].clone(), r.done(), strict=True))
+        for t, n in torch.nonzero(r.terminated).tolist():
+            at = len(seen) - len(r.reward) + t  # the fall's step, which began there
+            for back in range(SOON):
+                if at - back < 0 or (back and seen[at - back][1][n]):
+                    break
+                before.append(seen[at - back][0][n])
+    imagination = made.imagination
+    before = torch.stack(before)
+    assert imagination.falls > 0
+    x = imagination.imagine(200, torch.Generator().manual_seed(0))
+    for starts, where in ((x.obs[0, 100:], before[:, :37]), (x.obs[0, :100], r.obs[1:].flatten(0, 1))):
+        assert (starts[:, None] == where).all(-1).any(-1).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2])

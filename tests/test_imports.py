@@ -6,14 +6,25 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LEARNING = {"environments", "training", "entity", "world_model", "observation", "fused", "motion", "simulate"}
+LEARNING = {
+    "environments",
+    "training",
+    "entity",
+    "world_model",
+    "ensemble",
+    "observation",
+    "fused",
+    "motion",
+    "simulate",
+}
 FORBIDDEN = {
     "host.py": {"config", "settings", "physics", "renderer", "torch", "numpy", "numba", *LEARNING},
     "config.py": {"physics", "renderer", "torch", "numpy", "numba", *LEARNING},
     "physics": {"torch", "renderer", *LEARNING},
     "renderer": {"torch", *LEARNING},
     "environments": {"torch", "renderer", *(LEARNING - {"environments"})},
-    "entity.py": {"renderer", *(LEARNING - {"entity", "world_model", "observation", "fused"})},
+    "entity.py": {"renderer", *(LEARNING - {"entity", "world_model", "ensemble", "observation", "fused"})},
+    "ensemble.py": {"renderer", *(LEARNING - {"world_model", "observation", "fused"})},
     "world_model.py": {"renderer", *(LEARNING - {"observation", "fused"})},
     "observation.py": {"renderer", *(LEARNING - {"fused"})},
     "fused": {"renderer", *(LEARNING - {"fused"})},

@@ -89,16 +89,19 @@ def test_going_on_with_any_kind_of_task_is_the_same_run(tmp_path, task):
 
 
 @pytest.mark.parametrize(
-    ("role", "precision", "threads"),
+    ("role", "kind", "precision", "threads"),
     [
-        ("belief", "bfloat16", 2),
-        ("belief", "float32", 1),
-        ("imagination", "bfloat16", 2),
-        ("imagination", "float32", 1),
+        ("belief", "recurrent", "bfloat16", 2),
+        ("belief", "recurrent", "float32", 1),
+        ("imagination", "recurrent", "bfloat16", 2),
+        ("imagination", "recurrent", "float32", 1),
+        ("imagination", "ensemble", "bfloat16", 2),
+        ("imagination", "ensemble", "float32", 1),
     ],
 )
-def test_going_on_with_a_world_model_is_the_same_run(tmp_path, role, precision, threads):
-    cfg = override(preset("quadruped-balance", role), SMALL | BRIEF | WORLD)
+def test_going_on_with_a_world_model_is_the_same_run(tmp_path, role, kind, precision, threads):
+    falling = {"world_model.kind": kind, "world_model.average": 4, "world_model.falls": 0.25, "env.fall_tilt": 0.2}
+    cfg = override(preset("quadruped-balance", role), SMALL | BRIEF | WORLD | falling)
     assert_goes_on_alike(tmp_path, cfg, threads, precision)
 
 

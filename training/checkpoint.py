@@ -24,7 +24,9 @@ CHOSEN = {"train.num_envs", "train.threads", "train.precision"}
 # A policy means nothing to another robot, nor where its observations or actions mean something else
 LEARNT_FOR = "env.model", "env.control", "command.kind"
 # What a world model is made of
-WORLD_MODEL = "role", "size", "privileged", "deter", "groups", "classes", "hidden", "bins", "reward_scale"
+WORLD_MODEL = (
+    "role", "kind", "size", "privileged", "deter", "groups", "classes", "hidden", "members", "bins", "reward_scale",
+)  # fmt: skip
 PROGRESS = {"iteration": int, "env_steps": int, "train_seconds": float}
 
 

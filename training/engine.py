@@ -23,6 +23,7 @@ from entity import Creature, Memory
 from environments import ABEnv
 from observation import Moments
 from training import distributed, ppo, tree
+from training.ensemble import EnsembleTrainer
 from training.experience import Experience, Gradients
 from training.imagination import Imagination
 from training.optimizer import Adam, Average, flatten
@@ -68,7 +69,8 @@ class TrainingEngine:
         self.imagination = None
         if model:
             self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, device)
-            self.world_model = WorldModelTrainer(model, self.replay, cfg.seed, threads)
+            trainer = EnsembleTrainer if world.kind == "ensemble" else WorldModelTrainer
+            self.world_model = trainer(model, self.replay, cfg.seed, threads)
         if world.role == "imagination":
             self.imagination = Imagination(creature, env.num_envs, cfg, device, threads)
         # taken so far, spent on them
@@ -106,9 +108,9 @@ class TrainingEngine:
 
     def agree(self) -> None:
         """Give every process the first one's weights: processors of different kinds round differently."""
-        optimizers = [self.optimizer, *([self.world_model.optimizer] if self.world_model else [])]
+        world = [self.world_model.flat, self.world_model.learnt] if self.world_model else []
         distributed.broadcast(
-            [x.detach() for each in optimizers for group in each.param_groups for x in group["params"]]
+            [x.detach() for x in (*(x for group in self.optimizer.param_groups for x in group["params"]), *world)]
         )
 
     def trainer_state(self) -> dict[str, Any]:
@@ -120,14 +122,22 @@ class TrainingEngine:
         }
         if self.cfg.ppo.average > 1:
             state["policy"] = self.average.vector.detach().clone()
-        return state | ({"world_model": self.world_model.optimizer.moments()} if self.world_model else {})
+        if self.world_model:
+            state["world_model"] = self.world_model.optimizer.moments()
+            if self.cfg.world_model.average > 1:
+                state["world_model_learnt"] = self.world_model.learnt
+        return state
 
     def load_trainer_state(self, state: dict[str, Any], name: str) -> None:
         """Take up what trainer_state() returned; raise ConfigError, naming where it is from, if it does not fit."""
-        policy = {"policy": self.average.vector.detach()}
-        state = policy | state  # where what was kept is no average, it is the policy
-        tree.require_like(policy | self.trainer_state(), state, name)
-        policy["policy"].copy_(state["policy"])
+        learnt = {"policy": self.average.vector.detach()}
+        if self.world_model:
+            learnt["world_model_learnt"] = self.world_model.learnt
+            self.world_model.learnt.copy_(self.world_model.flat.detach())
+        state = learnt | state  # where what was kept is no average, it is what was learnt
+        tree.require_like(learnt | self.trainer_state(), state, name)
+        for key, x in learnt.items():
+            x.copy_(state[key])
         self.optimizer.load_moments(state["optimizer"])
         self.learning_rate = state["learning_rate"]
         self.levels = tuple(state["levels"])
@@ -222,12 +232,16 @@ class TrainingEngine:
         """Train the world model on this rollout and earlier ones; return this one and the metrics."""
         start = time.perf_counter()
         rollouts = [worker.rollout for worker in self.workers]
+        model = self.creature.world_model
+        if self.imagination and not self.replay.count:
+            first = torch.cat([torch.cat((r.obs[0], r.privileged[0]), dim=-1) for r in rollouts])
+            self.imagination.begin(first.to(self.device))
         latent = self.imagination.latent if self.imagination else Memory.join([r.state for r in rollouts]).latent
         rollout = self.replay.add(rollouts, latent)
         if self.replay.count <= self.replay.capacity:  # from then on what the networks were taught keeps its meaning
-            normaliser = self.creature.world_model.normaliser
-            for moments in distributed.all_gather_moments([normaliser.moments(rollout.obs.flatten(0, 1))]):
-                normaliser.take(moments)
+            scales = model.scales(*(x.flatten(0, 1) for x in (rollout.obs, rollout.reward, rollout.terminated)))
+            for found in distributed.all_gather(scales.to("cpu")):
+                model.learn_scale(found.to(self.device))
         metrics = self.world_model.train()
         self.spent["world"] += time.perf_counter() - start
         return rollout, metrics

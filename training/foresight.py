@@ -48,9 +48,7 @@ class Foresight:
         model = self.model
         came = torch.from_numpy(np.concatenate((state.obs, state.info["privileged"]), axis=-1)).to(self.device)
         kept = torch.full((1, 1), keep, device=self.device)
-        self.latent = model.sequence(
-            self.latent, action, kept, None, model.encode_seen(model.standardise(came[:, : model.seen_features.size]))
-        ).last
+        self.latent = model.sequence(self.latent, action, kept, None, model.see(came)).last
         looks = not keep or len(self.history) % self.ahead == 0
         self.unseen = self.latent if looks else model.sequence(self.unseen, action, kept, None).last
         self.history.append((came[0].cpu().numpy().copy(), model.decode_all(self.unseen)[0].cpu().numpy(), looks))

@@ -59,10 +59,12 @@ class Guard:
     def _tensors(self) -> list[Tensor]:
         """Return all that training changes of networks, optimisers and the scale of advantages."""
         engine = self.engine
-        optimizers = [engine.optimizer, *([engine.world_model.optimizer] if engine.world_model else [])]
+        world = engine.world_model
+        optimizers = [engine.optimizer, *([world.optimizer] if world else [])]
         moments = (x for optimizer in optimizers for group in optimizer.moments() for x in group.values())
         networks = *engine.creature.state_dict().values(), engine.average.value
-        return [x.detach() for x in (*networks, *moments, engine.variance)]
+        learnt = [world.learnt] if world else []
+        return [x.detach() for x in (*networks, *learnt, *moments, engine.variance)]
 
     def _seen(self, metrics: dict[str, float]) -> str:
         """Return what is wrong, in words, "" for nothing."""

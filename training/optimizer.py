@@ -1,6 +1,7 @@
 """Adam over flat vectors of parameters."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -74,9 +75,9 @@ class Average:
         self._rate = 1.0 / over
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Take in the vector as it is now."""
-        self.value.lerp_(self.vector, self._rate)
+    def follow(self, steps: float = math.inf) -> None:
+        """Take in the vector as it is now; steps: that it has taken, few of which are averaged over fewer values."""
+        self.value.lerp_(self.vector, max(self._rate, 9.0 / (10.0 + steps)))
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

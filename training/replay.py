@@ -10,6 +10,8 @@ from settings import ConfigError
 from training.rollout import Rollout
 from world_model import WorldModel
 
+SOON = 12  # control steps: what comes before a fall
+
 
 class Sequences(NamedTuple):
     """T steps of B robots, and the latents before them: what was done, and what came of it."""
@@ -20,6 +22,29 @@ class Sequences(NamedTuple):
     reward: Tensor  # (T, B)
     terminated: Tensor  # (T, B) float, 1 where the action led to a fall
     keep: Tensor  # (T, B), 0 where the episode ended with the action
+
+
+class Transitions(NamedTuple):
+    """B steps, each by itself."""
+
+    before: Tensor  # (B, O + P)
+    action: Tensor  # (B, A)
+    after: Tensor  # (B, O + P), of the same episode where keep is 1
+    reward: Tensor  # (B)
+    terminated: Tensor  # (B) float, 1 where the action led to a fall
+    keep: Tensor  # (B), 0 where the episode ended with the action
+
+
+def before_falls(terminated: Tensor, keep: Tensor) -> Tensor:
+    """Return (T, N) bool: whether an episode ended in a fall with this step, or goes on to one soon.
+
+    terminated, keep: (T, N), as of Sequences.
+    """
+    fell = terminated > 0.0
+    soon = fell
+    for _ in range(SOON - 1):
+        soon = fell | torch.cat((soon[1:] & (keep[:-1] > 0.0), fell[-1:]))
+    return soon
 
 
 class Replay:
@@ -87,15 +112,38 @@ class Replay:
             self.latent[i], *(x[i] for x in (self.action, self.obs, self.reward, self.terminated, self.keep))
         )
 
+    def randint(self, low: int, high: int, count: int, generator: torch.Generator) -> Tensor:
+        """Return whole numbers (count), at least low and less than high."""
+        return torch.randint(low, high, (count,), generator=generator, device=self.device)
+
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return the places of sequences, (B, 2): number of the first rollout, and robot."""
         stored = min(self.count, self.capacity)
-        starts = torch.randint(
-            self.count - stored, self.count - self.drawn() + 1, (batch,), generator=generator, device=self.device
-        )
-        return torch.stack(
-            (starts, torch.randint(self.robots, (batch,), generator=generator, device=self.device)), dim=1
-        )
+        starts = self.randint(self.count - stored, self.count - self.drawn() + 1, batch, generator)
+        return torch.stack((starts, self.randint(0, self.robots, batch, generator)), dim=1)
+
+    def in_order(self, x: Tensor) -> Tensor:
+        """Return what is stored, (capacity, steps, ...), step by step, the oldest first, (T, ...)."""
+        stored = min(self.count, self.capacity)
+        return x[torch.arange(self.count - stored, self.count, device=self.device) % self.capacity].flatten(0, 1)
+
+    def dangerous(self) -> Tensor:
+        """Return the places (M, 2) of steps that led to a fall, or would soon: step, the oldest first, and robot."""
+        return torch.nonzero(before_falls(self.in_order(self.terminated), self.in_order(self.keep)))
+
+    def transitions(self, batch: int, generator: torch.Generator, share: float, dangerous: Tensor) -> Transitions:
+        """Return steps drawn by chance, but for a share that is drawn from places by dangerous()."""
+        stored = min(self.count, self.capacity)
+        n = self.randint(0, self.robots, batch, generator)
+        t = self.randint(0, stored * self.steps, batch, generator)
+        some = round(share * batch) if len(dangerous) else 0
+        t[:some], n[:some] = dangerous[self.randint(0, len(dangerous), some, generator)].T if some else (t[:0], n[:0])
+        i = (self.count - stored + t // self.steps) % self.capacity
+        t = t % self.steps
+        first = self.latent[i, 0, :, n][:, : self.obs.shape[-1]]
+        before = torch.where(t[:, None] > 0, self.obs[i, t - 1, n], first)
+        of = self.action, self.obs, self.reward, self.terminated, self.keep
+        return Transitions(before, *(x[i, t, n] for x in of))
 
     def drawn(self) -> int:
         """Return the rollouts of a sequence: fewer at first, when there are no more."""

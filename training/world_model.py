@@ -8,14 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fused
-from entity import WorldModel
 from training import distributed
-from training.optimizer import Adam, flatten
+from training.optimizer import Adam, Average, flatten
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
-from world_model import Course, probabilities
-
-LARGEST_GRADIENT = 10.0  # norm above which it is scaled down
+from world_model import Course, StateSpaceModel, probabilities
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -23,7 +20,7 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
     return (p * (p.log() - q.log())).sum((0, 1, 2))
 
 
-def latent_losses(model: WorldModel, prior: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def latent_losses(model: StateSpaceModel, prior: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the dynamics and the representation loss (S) [nat], and the divergence itself, of logits (sides, Z, S).
 
     Hafner et al., 2023, eq. 5: the one teaches the prior to expect the posterior, the other the posterior to be
@@ -49,7 +46,7 @@ def overshooting_weights(steps: int, decay: float) -> Tensor:
     return weights / weights.sum()
 
 
-def observation_loss(model: WorldModel, latents: Tensor, target: Tensor) -> Tensor:
+def observation_loss(model: StateSpaceModel, latents: Tensor, target: Tensor) -> Tensor:
     """Return the loss (S) [nat] of what latents (sides, D + Z, S) say of observations.
 
     target: (sides, rows, S), the observations, standardised, from both sides.
@@ -57,7 +54,7 @@ def observation_loss(model: WorldModel, latents: Tensor, target: Tensor) -> Tens
     return 0.5 * model.cfg.decode / model.sides * (model.decoder(latents) - target).square().sum((0, 1))
 
 
-def outcome_losses(model: WorldModel, deter: Tensor, reward: Tensor, terminated: Tensor) -> dict[str, Tensor]:
+def outcome_losses(model: StateSpaceModel, deter: Tensor, reward: Tensor, terminated: Tensor) -> dict[str, Tensor]:
     """Return the losses (S) [nat] of what deterministic states (sides, D, S) say of the way to them.
 
     reward, terminated: (S), the rewards and falls on that way.
@@ -86,7 +83,7 @@ class Chance:
 
 
 def world_model_loss(
-    model: WorldModel, s: Sequences, chance: Chance, weights: Tensor | None = None
+    model: StateSpaceModel, s: Sequences, chance: Chance, weights: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Return the loss, metrics and the latents (sides, D + Z, S) of sequences.
 
@@ -116,7 +113,7 @@ def world_model_loss(
 
 
 def overshooting_loss(
-    model: WorldModel, s: Sequences, course: Course, target: Tensor, weights: Tensor, chance: Chance
+    model: StateSpaceModel, s: Sequences, course: Course, target: Tensor, weights: Tensor, chance: Chance
 ) -> Tensor:
     """Return the loss of unseen predictions over K steps from every K-th latent (Hafner et al., 2019, section 4)."""
     k = len(weights)
@@ -146,9 +143,11 @@ def overshooting_loss(
 
 
 class WorldModelTrainer:
-    """Fits a WorldModel to sequences from a replay buffer, a part of a batch in every thread."""
+    """Fits a StateSpaceModel to sequences from a replay buffer, a part of a batch in every thread."""
 
-    def __init__(self, model: WorldModel, replay: Replay, seed: int, threads: int = 1) -> None:
+    largest_gradient = 10.0  # norm above which it is scaled down
+
+    def __init__(self, model: StateSpaceModel, replay: Replay, seed: int, threads: int = 1) -> None:
         self.model = model
         self.cfg = model.cfg
         self.replay = replay
@@ -164,6 +163,8 @@ class WorldModelTrainer:
             else None
         )
         self.skipped = 0  # updates whose gradient was not finite
+        self.average = Average(self.flat, self.cfg.average)
+        self.learnt = self.flat.detach().clone()  # what is averaged: but while it learns, the model is the average
 
     def warm_up(self) -> None:
         """Have everything compiled, leaving no trace."""
@@ -186,9 +187,15 @@ class WorldModelTrainer:
     def train(self) -> dict[str, float]:
         """Take the configured number of steps; return the metrics' means."""
         sums: dict[str, float] = {}
+        model = self.flat.detach()
+        self.average.value.copy_(model)
+        model.copy_(self.learnt)
         for _ in range(self.cfg.updates):
             for name, x in self.step().items():
                 sums[name] = sums.get(name, 0.0) + x / self.cfg.updates
+            self.average.follow(float(self.optimizer.state[self.flat]["step"]))
+        self.learnt.copy_(model)
+        model.copy_(self.average.value)
         return sums | {"world_skipped": float(self.skipped)}
 
     def step(self) -> dict[str, float]:
@@ -197,22 +204,30 @@ class WorldModelTrainer:
         n = len(results) * distributed.size()
         gradient, metrics = distributed.all_reduce(
             sum(result[0] for result in results) / n,
-            {name: sum(float(metrics[name]) for _, metrics, _, _ in results) / n for name in results[0][1]},
+            {name: sum(float(metrics[name]) for _, metrics, _ in results) / n for name in results[0][1]},
         )
         norm = gradient.norm()
         if torch.isfinite(norm):
-            self.flat.grad = gradient * (LARGEST_GRADIENT / norm.clamp(min=LARGEST_GRADIENT))
+            self.flat.grad = gradient * (self.largest_gradient / norm.clamp(min=self.largest_gradient))
             self.optimizer.step()
-            for _, _, places, latents in results:
-                self.replay.refresh(places, latents)
+            self.flat.detach().mul_(1.0 - self.cfg.learning_rate * self.cfg.weight_decay)
+            for _, _, found in results:
+                if found is not None:
+                    self.replay.refresh(*found)
         else:
             self.skipped += 1
         return metrics
 
-    def gradient(self, chance: Chance) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
+    def part(self) -> int:
+        """Return the samples of a batch that a thread takes."""
+        return max(1, self.cfg.batch // (len(self.chances) * distributed.size()))
+
+    def flat_gradient(self, loss: Tensor) -> Tensor:
+        """Return a loss's gradient, one vector."""
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.parameters)])
+
+    def gradient(self, chance: Chance) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor] | None]:
         """Return the loss's gradient, one vector, metrics, and the places and latents of the sequences it is of."""
-        batch = max(1, self.cfg.batch // (len(self.chances) * distributed.size()))
-        places = self.replay.draw(batch, chance.generator)
+        places = self.replay.draw(self.part(), chance.generator)
         loss, metrics, latents = world_model_loss(self.model, self.replay.read(places), chance, self.weights)
-        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, self.parameters)])
-        return gradient, metrics, places, latents
+        return self.flat_gradient(loss), metrics, (places, latents)
