@@ -504,12 +504,14 @@ class WorldModelCfg(Section):
     role: str = knob(
         "off",
         "off: there is none; belief: the policy reads what it remembers; "
-        "imagination: policy and critic also learn from what it imagines",
-        choices=("off", "belief", "imagination"),
+        "imagination: policy and critic also learn from what it imagines; "
+        "exploration: there is a reward for what its members disagree about",
+        choices=("off", "belief", "imagination", "exploration"),
     )
     kind: str = knob(
         "recurrent",
-        "recurrent: a state-space model, which remembers; ensemble: networks that know one step, for imagination",
+        "recurrent: a state-space model, which remembers, for belief and imagination; "
+        "ensemble: networks that know one step, for imagination and exploration",
         choices=("recurrent", "ensemble"),
     )
     size: str = knob(
@@ -549,6 +551,13 @@ class WorldModelCfg(Section):
     patience: int = knob(8, "rollouts before the first that is imagined", low=1, high=10**9)
     passes: int = knob(3, "updates per rollout, each with what is imagined anew", low=1, high=1024)
     imagined: int = knob(3072, "imagined rollouts per update", low=1, high=1 << 20)
+    curiosity: float = knob(
+        0.1,
+        "reward of a step, in role exploration, about whose outcome members differ twice as much as usual",
+        "1",
+        low=0.0,
+        high=1e6,
+    )
     falls: float = knob(
         0.0,
         "share of what is imagined, and of what an ensemble learns from, that comes soon before a fall",
@@ -563,10 +572,14 @@ class WorldModelCfg(Section):
     def validate(self, name: str = "world_model") -> None:
         """Raise ConfigError also for a belief that would need a simulator; see Section."""
         super().validate(name)
-        if self.kind == "ensemble" and self.role == "belief":
-            raise ConfigError(
-                "world_model.kind: expected recurrent in role belief, as the policy reads a memory, got ensemble"
-            )
+        for role, kind, why in (
+            ("belief", "recurrent", "whose policy reads what is remembered"),
+            ("exploration", "ensemble", "which is rewarded for disagreement"),
+        ):
+            if self.role == role and self.kind != kind:
+                raise ConfigError(f"world_model.kind: expected {kind} in role {role}, {why}, got {self.kind}")
+        if self.role == "exploration" and self.members < 2:
+            raise ConfigError("world_model.members: expected at least 2 in role exploration, got 1")
         if self.role == "belief" and self.privileged:
             raise ConfigError(
                 "world_model.privileged: expected false in role belief, "

@@ -99,25 +99,24 @@ class Ensemble(WorldModel):
     # A step
 
     def inputs(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return observations (S, O + P) and actions (S, A) as a member takes them."""
+        """Return observations (S, O + P) and actions (S, A) as columns of sums and differences, float32."""
         return (
-            self.all_features.columns(self.standardise(obs), self.dtype),
-            self.action_features.columns(action, self.dtype),
+            self.all_features.columns(self.standardise(obs), torch.float32),
+            self.action_features.columns(action, torch.float32),
         )
 
     def after(self, member: Member, obs: Tensor, action: Tensor) -> Tensor:
         """Return what a member expects after actions (S, A): observation, reward and logit, (S, O + P + 2)."""
         x, a = self.inputs(obs, action)
-        change, goes_on = member(x, a)
-        y = (change_over(x.float()) + change)[:, : self.num_all]
+        change, goes_on = member(x.to(self.dtype), a.to(self.dtype))
+        y = (change_over(x) + change)[:, : self.num_all]
         if self.sides == 2:
             y = 0.5 * (y[0] + y[1][self.of_all.columns] * self.of_all.signs[:, None])
         y = self.standardise(self.raw(y.reshape(self.num_all, -1).T).clamp(self.low[:-1], self.high[:-1]))
-        reward = member.reward(x, a, self.all_features.columns(y, self.dtype)).float()
-        reward = reward / self.reward_scale.scale + self.reward_scale.mean
-        reward = reward.clamp(self.low[-1], self.high[-1])
-        reward = torch.lerp(self.fall_scale.mean, reward, goes_on.float().sigmoid())
-        return torch.cat((self.raw(y), reward[:, None], goes_on.float()[:, None]), dim=-1)
+        seen = x, a, self.all_features.columns(y, torch.float32)
+        reward = member.reward(*(z.to(self.dtype) for z in seen)) / self.reward_scale.scale + self.reward_scale.mean
+        reward = torch.lerp(self.fall_scale.mean, reward.clamp(self.low[-1], self.high[-1]), goes_on.sigmoid())
+        return torch.cat((self.raw(y), reward[:, None], goes_on[:, None]), dim=-1)
 
     def step(self, obs: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
         """Return what is expected after actions, (S, O + P + 2); noise: (S)."""
@@ -129,6 +128,16 @@ class Ensemble(WorldModel):
             (which,) = torch.nonzero(chosen == i, as_tuple=True)
             after[which] = self.after(member, obs[which], action[which])
         return after
+
+    @torch.no_grad()
+    def disagreement(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return how far members differ about what is observed after actions, (S) [standard deviations].
+
+        The root of the variance over members, of the mean over what is observed (Pathak et al., 2019, eq. 1).
+        """
+        expected = torch.stack([self.after(member, obs, action)[:, :-2] for member in self.members])
+        expected = self.standardise(expected)
+        return expected.var(0, correction=0).mean(-1).sqrt()
 
     # As of every world model
 

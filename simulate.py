@@ -295,7 +295,7 @@ def read_configuration(
         return base, None, options
     if not loaded and not repeated:
         of_world_model = (
-            fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size")
+            fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size", "kind")
         )
         base = preset(task, *of_world_model)
     if loads and not loaded:

@@ -68,7 +68,11 @@ def train_foal(task: str, seed: int, evaluator: Evaluator, overrides: dict[str, 
     overrides: of configuration fields, by name.
     """
     overrides = overrides or {}
-    base = preset(task, overrides.get("world_model.role", "off"))
+    base = preset(
+        task,
+        overrides.get("world_model.role", "off"),
+        kind=overrides.get("world_model.kind", "recurrent"),
+    )
     cfg = override(dataclasses.replace(base, seed=seed), {"train.device": "cpu"} | overrides)
     system = System(cfg, Console(stderr=True))
     env = system.make_env(system.resources.num_envs)

@@ -199,6 +199,7 @@ def look_at_trot(result):
 def look_at_world_model(result):
     assert min(result[key] for key in ("open_loop_error_ratio", "velocity_rms", "imagination_step_ratio")) > 0
     assert result["imagination"]["imagination"]["env_steps"] == [256]
+    assert set(result["walking"]) == {"recurrent", "ensemble"}
 
 
 SWEPT = "quadruped-balance", "quadruped-track", "cartpole"
@@ -313,6 +314,7 @@ BENCHMARKS = {
             "world_model_details": {"ROBOTS": "32", "BATCH": "8"},
             "world_model": {
                 "ITERATION": "1",
+                "MOST": "256",
                 "CONTESTANTS": '{name: (x[0] | {"train.num_envs": 16}, 1, 512) for name, x in CONTESTANTS.items()}',
             },
         },

@@ -100,6 +100,18 @@ def test_two_evaluations_in_a_row_are_an_arrival_at_the_first():
     assert summary["least"] == [0.25, None] and summary["mean"] == pytest.approx([0.742, 0.58])
 
 
+def test_walking_is_past_the_mark_where_errors_and_survival_are(capsys):
+    walk = {"seconds": 9.0, "survival": 0.96, "velocity_error": 0.19, "yaw_rate_error": 0.2}
+    rows = [
+        {"env_steps": 4096 * i} | walk | change
+        for i, change in enumerate(({"survival": 0.9}, {"velocity_error": 0.21}, {"yaw_rate_error": 0.3}, {}, {}), 1)
+    ]
+    found = world_model.report_walking({"recurrent": [rows[:3], rows], "ensemble": [rows, rows]}, machine.describe())
+    assert found["walking"]["recurrent"] == {"env_steps": [None, 16384], "median": None}
+    assert found["walking"]["ensemble"] == {"env_steps": [16384, 16384], "median": 16384}
+    assert "never, 16 k" in capsys.readouterr().out
+
+
 def test_imagination_is_compared_with_who_arrives_and_with_nobody_else(capsys):
     about = machine.describe()
     arriving = rows_of([1.0, 1.0])

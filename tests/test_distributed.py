@@ -138,7 +138,8 @@ def test_two_processes_take_the_gradients_of_two_threads(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("role", "kind"), [("belief", "recurrent"), ("imagination", "recurrent"), ("imagination", "ensemble")]
+    ("role", "kind"),
+    [("belief", "recurrent"), ("imagination", "recurrent"), ("imagination", "ensemble"), ("exploration", "ensemble")],
 )
 @pytest.mark.usefixtures("threads_as_before")
 def test_networks_stay_the_same_with_a_world_model(role, kind, monkeypatch):

@@ -122,6 +122,21 @@ def test_what_two_sides_or_a_policy_cannot_use_is_refused():
         of_quadruped(configured(hidden=7))
     with pytest.raises(ConfigError, match=r"world_model\.kind: expected recurrent in role belief"):
         configured(role="belief")
+    with pytest.raises(ConfigError, match=r"world_model\.kind: expected ensemble in role exploration"):
+        configured(role="exploration", kind="recurrent")
+    with pytest.raises(ConfigError, match=r"world_model\.members: expected at least 2 in role exploration"):
+        configured(role="exploration", members=1)
+
+
+def test_members_disagree_where_they_know_nothing():
+    m = knowing(of_quadruped(ENSEMBLE))
+    obs = torch.randn(50, m.num_all)
+    action = torch.randn(50, 12)
+    far = m.disagreement(obs, action)
+    assert far.shape == (50,) and float(far.min()) > 0.0
+    first, second = m.members
+    second.load_state_dict(first.state_dict())
+    assert float(m.disagreement(obs, action).max()) < 1e-5
 
 
 # Learning

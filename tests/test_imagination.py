@@ -203,6 +203,23 @@ def test_some_of_what_is_imagined_begins_before_falls_also_of_earlier_rollouts(w
         assert (starts[:, None] == where).all(-1).any(-1).all()
 
 
+def test_disagreement_is_a_reward_that_is_0_on_average(monkeypatch):
+    advantages = {}
+    for curiosity in (0.0, 0.3):
+        world = dataclasses.replace(ENSEMBLE, role="exploration", curiosity=curiosity)
+        made = engine(32, world=world, **{"ppo.gamma": 0.0, "ppo.reward_scale": 2.0})
+        made.iterate()
+        monkeypatch.setattr(made.creature.world_model, "disagreement", lambda obs, action: 1.0 + action[:, 0].abs())
+        made.collect_trajectory()
+        made.workers[0].estimate()
+        advantages[curiosity] = made.workers[0].experience.advantage
+    far = 1.0 + made.workers[0].rollout.action[..., 0].abs()
+    more = advantages[0.3] - advantages[0.0]
+    assert float(more.mean()) == pytest.approx(0.0, abs=1e-5)
+    torch.testing.assert_close(more, 0.3 * (far / far.mean() - 1.0), rtol=1e-3, atol=1e-4)
+    assert made.imagination is None
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_imagination_begins_after_a_while_and_is_learned_from(threads):
     made = engine(64, threads)

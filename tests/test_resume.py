@@ -97,6 +97,7 @@ def test_going_on_with_any_kind_of_task_is_the_same_run(tmp_path, task):
         ("imagination", "recurrent", "float32", 1),
         ("imagination", "ensemble", "bfloat16", 2),
         ("imagination", "ensemble", "float32", 1),
+        ("exploration", "ensemble", "float32", 2),
     ],
 )
 def test_going_on_with_a_world_model_is_the_same_run(tmp_path, role, kind, precision, threads):

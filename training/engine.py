@@ -233,10 +233,15 @@ class TrainingEngine:
         start = time.perf_counter()
         rollouts = [worker.rollout for worker in self.workers]
         model = self.creature.world_model
-        if self.imagination and not self.replay.count:
+        if self.creature.reads:
+            latent = Memory.join([r.state for r in rollouts]).latent
+        elif self.imagination and self.replay.count:
+            latent = self.imagination.latent
+        else:
             first = torch.cat([torch.cat((r.obs[0], r.privileged[0]), dim=-1) for r in rollouts])
-            self.imagination.begin(first.to(self.device))
-        latent = self.imagination.latent if self.imagination else Memory.join([r.state for r in rollouts]).latent
+            latent = model.first(first.to(self.device))
+        if self.imagination:
+            self.imagination.latent = latent
         rollout = self.replay.add(rollouts, latent)
         if self.replay.count <= self.replay.capacity:  # from then on what the networks were taught keeps its meaning
             scales = model.scales(*(x.flatten(0, 1) for x in (rollout.obs, rollout.reward, rollout.terminated)))

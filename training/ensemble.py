@@ -23,7 +23,8 @@ def ensemble_loss(model: Ensemble, s: Transitions) -> tuple[Tensor, dict[str, Te
     """
     before, action = model.inputs(s.before, s.action)
     after, _ = model.inputs(s.after, s.action)
-    target = change_over(after.float() - before.float())
+    target = change_over(after - before)
+    before, action, after = (x.to(model.dtype) for x in (before, action, after))
     reward = (s.reward - model.reward_scale.mean) * model.reward_scale.scale
     parts: dict[str, Tensor] = {}
     for i, member in enumerate(model.members):

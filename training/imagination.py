@@ -134,13 +134,6 @@ class Imagination:
         self.falls = state["falls"]
 
     @torch.no_grad()
-    def begin(self, obs: Tensor) -> None:
-        """See the first observations (N, O + P) of all."""
-        action = obs.new_zeros(len(obs), self.model.num_actions)
-        keep = obs.new_zeros(1, len(obs))
-        self.latent = self.model.sequence(self.latent, action, keep, None, self.model.see(obs)).last
-
-    @torch.no_grad()
     def filter_rollout(self, rollout: Sequences, workers: list[Worker]) -> None:
         """Find the latents of a rollout along what was observed."""
         model = self.model

@@ -12,11 +12,23 @@ _ROLES: dict[str, dict[str, Any]] = {
     "belief": {
         "world_model.updates": 2, "world_model.batch": 128, "world_model.capacity": 16, "world_model.decode": 20.0,
     },
+    "exploration": {
+        "world_model.kind": "ensemble", "world_model.members": 5, "world_model.updates": 8, "world_model.batch": 256,
+        "world_model.capacity": 16,
+    },
     "imagination": {
         "world_model.privileged": True, "world_model.updates": 40, "world_model.batch": 64, "world_model.capacity": 256,
         "world_model.decode": 200.0, "ppo.advantage_rate": 0.03, "ppo.average": 4, "curriculum.push": (1.0, 2.0),
         "curriculum.growth": 0.02, "curriculum.push_rate": 6.0,
         "train.num_envs": 16, "train.iterations": 60, "train.eval_every": 4,
+    },
+}  # fmt: skip
+# Of a role, with an ensemble
+_ENSEMBLES: dict[str, dict[str, Any]] = {
+    "imagination": {
+        "world_model.hidden": 512, "world_model.learning_rate": 2e-3, "world_model.weight_decay": 0.5,
+        "world_model.average": 100, "world_model.updates": 20, "world_model.batch": 256, "world_model.falls": 0.1,
+        "world_model.passes": 4, "ppo.average": 8,
     },
 }  # fmt: skip
 _SIZES: dict[str, dict[str, int]] = {
@@ -30,14 +42,17 @@ _SIZES: dict[str, dict[str, int]] = {
 }
 
 
-def preset(task: str, role: str = "off", size: str = "small") -> Config:
+def preset(task: str, role: str = "off", size: str = "small", kind: str = "recurrent") -> Config:
     """Return the configuration that a task is trained with if nothing else is asked for.
 
-    role, size: of the world model.
+    role, size, kind: of the world model.
 
-    Raises ConfigError for an unknown task, role or size.
+    Raises ConfigError for an unknown task, role, size or kind.
     """
     return override(
         registry.default_rl_cfg(task),
-        {"world_model.role": role, "world_model.size": size} | _ROLES.get(role, {}) | _SIZES.get(size, {}),
+        {"world_model.role": role, "world_model.size": size, "world_model.kind": kind}
+        | _ROLES.get(role, {})
+        | (_ENSEMBLES.get(role, {}) if kind == "ensemble" else {})
+        | _SIZES.get(size, {}),
     )

@@ -124,8 +124,12 @@ class Worker:
                 r.final_obs[cut].to(device), r.final_privileged[cut].to(device)
             )
         next_value[r.terminated.to(device)] = 0.0
+        reward = cfg.reward_scale * r.reward.to(device)
+        if self.cfg.world_model.role == "exploration":
+            far = self.creature.world_model.disagreement(everything[:-1].flatten(0, 1), action.flatten(0, 1))
+            reward += self.cfg.world_model.curiosity * ((far - far.mean()) / far.mean().clamp(min=1e-6)).view_as(reward)
         advantage = ppo.generalised_advantages(
-            cfg.reward_scale * r.reward.to(device),
+            reward,
             value[:-1],
             next_value,
             r.done().to(device),
