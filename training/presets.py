@@ -27,8 +27,8 @@ _ROLES: dict[str, dict[str, Any]] = {
 _ENSEMBLES: dict[str, dict[str, Any]] = {
     "imagination": {
         "world_model.hidden": 512, "world_model.learning_rate": 2e-3, "world_model.weight_decay": 0.5,
-        "world_model.average": 100, "world_model.updates": 20, "world_model.batch": 256, "world_model.falls": 0.1,
-        "world_model.passes": 4, "ppo.average": 8,
+        "world_model.average": 100, "world_model.updates": 20, "world_model.batch": 192, "world_model.falls": 0.1,
+        "world_model.members": 5, "world_model.passes": 4, "ppo.average": 8,
     },
 }  # fmt: skip
 _SIZES: dict[str, dict[str, int]] = {
