@@ -192,9 +192,12 @@ def _replace(cfg: Any, changed: dict[str, Any], prefix: str) -> Any:
 
 
 def _like(known: Any, given: Any) -> Any:
-    """Return what was given, whole numbers as floats where such are known."""
+    """Return what was given, whole numbers as floats where such are known, infinite ones if too large."""
     if isinstance(known, float) and type(given) is int:
-        return float(given)
+        try:
+            return float(given)
+        except OverflowError:
+            return math.inf if given > 0 else -math.inf
     if isinstance(known, tuple) and isinstance(given, tuple) and len(known) == len(given):
         return tuple(map(_like, known, given))
     return given

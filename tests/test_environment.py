@@ -54,6 +54,8 @@ def test_overrides_arrive_nested_or_dotted():
         ({"push": {"sped": (1.0, 2.0)}}, "push.sped: unknown field.*push.speed"),
         ({"pushes.speed": (1.0, 2.0)}, "pushes.speed: unknown field"),
         ({"kp": -1.0}, "kp: expected a number between 0 and 1000, got -1.0"),
+        ({"kp": 10**400}, "kp: expected a number between 0 and 1000, got inf"),
+        ({"push.speed": (0, -(10**400))}, "push.speed: expected two numbers, low and high, between 0 and 10, got"),
         ({"kp": "high"}, "kp"),
         ({"kp": float("nan")}, "kp"),
         ({"push.speed": (2.0, 1.0)}, "push.speed"),

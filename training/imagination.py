@@ -63,9 +63,9 @@ def imagine(model: WorldModel, belief: Policy, start: Instants, steps: int, gene
     actions = []
     means = []
     came = []
-    m, device = len(observed[0]), start.obs.device
+    m = start.obs.shape[-1]
     for _ in range(steps):
-        noise = torch.randn(m, model.num_actions, generator=generator, device=device)
+        noise = torch.randn(m, model.num_actions, generator=generator, device=start.obs.device)
         action, mean, memory = belief.act(observed[-1][:, : model.num_obs], memory, noise=noise)
         latent = model.predict(latent, action, model.noise(m, generator))
         for kept, new in (
