@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from config import WorldModelCfg
 from observation import Moments, Normaliser, Reflection, change_over
@@ -144,6 +145,10 @@ class Ensemble(WorldModel):
     def noise(self, columns: int, generator: torch.Generator | None = None) -> Tensor:
         """Return what each sample's member is chosen by, (S)."""
         return torch.rand(columns, generator=generator, device=self.normaliser.mean.device)
+
+    def first(self, obs: Tensor) -> Tensor:
+        """Return latents of observations (N, O + P), after which nothing came yet, (1, O + P + 2, N)."""
+        return F.pad(obs, (0, 2)).T[None]
 
     def see(self, obs: Tensor) -> Tensor:
         """Return observations (S, O + P) as columns (O + P, S)."""

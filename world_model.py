@@ -290,11 +290,9 @@ class WorldModel(nn.Module):
         """Take in what scales() returned."""
         self.normaliser.take(found)
 
-    @torch.no_grad()
     def first(self, obs: Tensor) -> Tensor:
-        """Return the latents (L, F, N) of robots whose episodes begin with observations (N, O or O + P)."""
-        nothing = self.initial_latent(len(obs)), obs.new_zeros(len(obs), self.num_actions), obs.new_zeros(1, len(obs))
-        return self.sequence(*nothing, None, self.see(obs)).last
+        """Return latents (L, F, N) to begin a training with, of robots that observe (N, O + P)."""
+        return self.initial_latent(len(obs))
 
     # What a kind of model says
 

@@ -177,6 +177,16 @@ def test_imagined_steps_count_as_far_as_they_are_probable(world, monkeypatch):
         torch.testing.assert_close(x.advantage[t], last, rtol=1e-4, atol=1e-5)
 
 
+def test_an_ensemble_knows_what_was_observed_before_every_rollout():
+    for world in (ENSEMBLE, dataclasses.replace(ENSEMBLE, role="exploration")):
+        made = engine(8, world=world, **{"env.max_episode_seconds": 0.3})
+        for i in range(3):
+            made.iterate()
+            r = made.workers[0].rollout
+            before = torch.cat((r.obs[0], r.privileged[0]), dim=-1)
+            assert torch.equal(made.replay.latent[i, 0, :-2].T, before)
+
+
 @KINDS
 def test_some_of_what_is_imagined_begins_before_falls_also_of_earlier_rollouts(world):
     world = dataclasses.replace(world, falls=0.5)
