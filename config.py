@@ -570,7 +570,7 @@ class WorldModelCfg(Section):
     )
 
     def validate(self, name: str = "world_model") -> None:
-        """Raise ConfigError also for a belief that would need a simulator; see Section."""
+        """Raise ConfigError also for a kind that does not suit the role, or a belief that would need a simulator."""
         super().validate(name)
         for role, kind, why in (
             ("belief", "recurrent", "whose policy reads what is remembered"),

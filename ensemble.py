@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import fused
 from config import WorldModelCfg
 from observation import Moments, Normaliser, Reflection, change_over
 from world_model import Course, Linear, Normed, WorldModel
 
 MIN_REWARD_STD = 1e-4
-ROWS = 32  # of an output of one number: compiled code takes no fewer
 
 
 class Member(nn.Module):
@@ -25,10 +25,11 @@ class Member(nn.Module):
         super().__init__()
         self.dynamics = nn.Sequential(Normed(sides, hidden, rows + action_rows), Normed(sides, hidden, hidden))
         self.change = Linear(sides, rows, hidden)
-        self.goes_on = Linear(sides, ROWS, hidden)
+        # one number each, filled up to what compiled code takes
+        self.goes_on = Linear(sides, fused.ROWS, hidden)
         few = max(hidden // 4, 1)  # of steps not learnt from 0.59 of rewards' variance was explained, by as many 0.56
         self.outcome = nn.Sequential(
-            Normed(sides, few, 2 * rows + action_rows), Normed(sides, few, few), Linear(sides, ROWS, few)
+            Normed(sides, few, 2 * rows + action_rows), Normed(sides, few, few), Linear(sides, fused.ROWS, few)
         )
         with torch.no_grad():  # at first hardly anything changes
             self.change.weight.mul_(0.1)
