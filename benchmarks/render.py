@@ -14,7 +14,6 @@ The last three need viser: pip install viser.
 import contextlib
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -100,7 +99,7 @@ def served(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
                 time.sleep(0.1)
             yield psutil.Process(process.pid), found[1]
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
 
 
 @contextlib.contextmanager
