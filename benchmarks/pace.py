@@ -6,8 +6,9 @@
 the other, either first, another seed for each pair. Printed are medians, and the medians of the ratios of pairs: of
 trained env steps per second, without evaluations and the first tenth, and of the seconds of training until an
 evaluation reached the mark of the task.
---processor NAME: both are compiled for that processor, in LLVM's words: haswell has the vectors of AVX2 alone. Commit
-0b323cc asks the machine instead whether there are products of bfloat16, and LLVM would end it; there they are off.
+--processor NAME: both are compiled for that processor, in LLVM's words, without the features that this one has beside:
+haswell has the vectors of AVX2 alone. Commit 0b323cc asks the machine instead whether there are products of bfloat16,
+and LLVM would end it; there they are off.
 """
 
 import os
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=PAIRS, help="trainings of either (default: %(default)s)")
     args = parser.parse_args()
     about = machine.describe("torch", "numba")
-    environment = {"NUMBA_CPU_NAME": args.processor} if args.processor else {}
+    environment = {"NUMBA_CPU_NAME": args.processor, "NUMBA_CPU_FEATURES": ""} if args.processor else {}
     with tempfile.TemporaryDirectory() as folder:
         before = machine.checkout(args.against, Path(folder))
         if args.processor:
