@@ -7,8 +7,8 @@ the other, either first, another seed for each pair. Printed are medians, and th
 trained env steps per second, without evaluations and the first tenth, and of the seconds of training until an
 evaluation reached the mark of the task.
 --processor NAME: both are compiled for that processor, in LLVM's words, without the features that this one has beside:
-haswell has the vectors of AVX2 alone. Commit 0b323cc asks the machine instead whether there are products of bfloat16,
-and LLVM would end it; there they are off.
+haswell has the vectors of AVX2 alone, and a processor with AVX-512 is taken for one without. Commit 0b323cc asks the
+machine instead whether there are products of bfloat16, and LLVM would end it; there they are off.
 """
 
 import os
