@@ -431,6 +431,9 @@ class NetworkCfg(Section):
     min_observation_std: float = knob(
         0.5, "observations are divided by their standard deviation, at least by this", low=1e-6, high=1e6
     )
+    bound: float = knob(
+        0.0, "actions stay between +- this, by tanh, 0 for anywhere; with sac", "1", low=0.0, high=100.0
+    )
     initial_std: float = knob(0.5, "initial standard deviation of an action", "1", low=0.01, high=5.0)
     min_std: float = knob(0.05, "smallest standard deviation of an action", "1", low=1e-4, high=5.0)
 
@@ -477,6 +480,37 @@ class PPOCfg(Section):
 
 
 @dataclass(frozen=True)
+class SACCfg(Section):
+    """Soft actor-critic, which learns over and over from all experience of few robots."""
+
+    updates: int = knob(512, "batches per rollout", low=1, high=10**6)
+    batch: int = knob(32, "rollouts in a batch, each of one robot", low=1, high=1 << 20)
+    capacity: int = knob(512, "rollouts in the replay buffer", low=1, high=1 << 20)
+    patience: int = knob(4, "rollouts before the first that is learnt from", low=1, high=10**9)
+    others: int = knob(
+        16, "other commands that rewards are asked about, for each robot and rollout, 0 for none", low=0, high=1024
+    )
+    relabelled: float = knob(0.5, "share of a batch that is told of another command", "1", low=0.0, high=1.0)
+    learning_rate: float = knob(6e-4, "learning rate", low=1e-8, high=1.0)
+    gamma: float = knob(0.985, "discount", low=0.0, high=1.0)
+    trace: float = knob(
+        0.5,
+        "share of an action's value that is left to what was done next, where no command is another",
+        low=0.0,
+        high=1.0,
+    )
+    reward_scale: float = knob(10.0, "rewards are learnt times this", "1", low=1e-9, high=1e9)
+    critics: int = knob(2, "perceptrons that say what actions are worth", low=1, high=64)
+    hidden: int = knob(256, "features of their layers, even", low=8, high=8192)
+    target_rate: float = knob(
+        0.005, "rate at which those that are learnt from follow those that learn", "1", low=1e-6, high=1.0
+    )
+    delay: int = knob(2, "batches for each that the policy learns from", low=1, high=1000)
+    temperature: float = knob(0.01, "initial weight of the entropy", "1", low=1e-9, high=100.0)
+    entropy: float = knob(-1.1, "entropy aimed at, of each action", "nat", low=-20.0, high=20.0)
+
+
+@dataclass(frozen=True)
 class TeacherCfg(Section):
     """A trained policy that sees more, which is imitated before rewards take over."""
 
@@ -491,6 +525,7 @@ class CurriculumCfg(Section):
 
     push: Pair = knob((1.0, 1.2), "strength of pushes, at first and in the end", "1", low=0.0, high=10.0)
     push_rate: float = knob(1.0, "number of pushes, throughout", "1", low=0.01, high=100.0)
+    command_rate: float = knob(1.0, "number of commands, throughout", "1", low=0.01, high=100.0)
     command: Pair = knob((1.0, 1.0), "velocities of commands, at first and in the end", "1", low=0.0, high=10.0)
     growth: float = knob(0.005, "what an iteration adds to either level", "1", low=0.0, high=1.0)
     falls: float = knob(1.2, "falls per 1000 control steps above which neither grows", "1", low=0.0, high=1000.0)
@@ -591,6 +626,11 @@ class WorldModelCfg(Section):
 class TrainCfg(Section):
     """A training run."""
 
+    learner: str = knob(
+        "ppo",
+        "ppo: proximal policy optimisation, for many robots; sac: soft actor-critic, for few",
+        choices=("ppo", "sac"),
+    )
     num_envs: int = knob(0, "robots, of all processes together, 0 to choose by memory and cores", low=0, high=1 << 24)
     iterations: int = knob(200, "rollouts with an update each", low=1, high=10**9)
     eval_every: int = knob(10, "iterations between evaluations, 0 for none", low=0, high=10**9)
@@ -637,6 +677,7 @@ class Config(Section):
     env: EnvCfg = QuadrupedCfg()
     network: NetworkCfg = NetworkCfg()
     ppo: PPOCfg = PPOCfg()
+    sac: SACCfg = SACCfg()
     teacher: TeacherCfg = TeacherCfg()
     curriculum: CurriculumCfg = CurriculumCfg()
     world_model: WorldModelCfg = WorldModelCfg()
@@ -645,9 +686,14 @@ class Config(Section):
     export: ExportCfg = ExportCfg()
 
     def validate(self, name: str = "") -> None:
-        """Raise ConfigError also unless robots make up whole minibatches; see Section."""
+        """Raise ConfigError also unless robots make up whole minibatches, and for what SAC does not do; see Section."""
         super().validate(name)
-        if self.train.num_envs % self.ppo.minibatches:
+        if self.train.learner == "sac" and (self.world_model.role != "off" or self.teacher.policy):
+            what = f"world_model.role {self.world_model.role}" if self.world_model.role != "off" else "teacher.policy"
+            raise ConfigError(f"train.learner: expected ppo with {what}, got sac")
+        if self.train.learner == "ppo" and self.network.bound:
+            raise ConfigError(f"network.bound: expected 0 with ppo, got {self.network.bound:g}")
+        if self.train.learner == "ppo" and self.train.num_envs % self.ppo.minibatches:
             raise ConfigError(
                 f"train.num_envs: expected a multiple of ppo.minibatches = {self.ppo.minibatches}, "
                 f"got {self.train.num_envs}"

@@ -90,6 +90,11 @@ class Policy(nn.Module, abc.ABC):
         """Learn the scale of observations from their moments, privileged ones behind the others."""
         self.normaliser.take(moments)
 
+    def bounded(self, x: Tensor) -> Tensor:
+        """Return actions (..., A), or mean ones, within the configured bound: what is done of what evaluate() says."""
+        bound = self.cfg.bound
+        return bound * torch.tanh(x / bound) if bound else x
+
     def std(self) -> Tensor:
         """Return the standard deviation of the actions, (A), within bounds and so always finite."""
         return self.log_std.clamp(math.log(self.cfg.min_std), math.log(10.0)).exp()
@@ -116,7 +121,8 @@ class Policy(nn.Module, abc.ABC):
         context = None if context is None else context[:, :, None]
         mean, state = self.evaluate(obs[None], state, starts, context)
         mean = mean[0]
-        return (mean if noise is None else mean + self.std() * noise), mean, state
+        action = mean if noise is None else mean + self.std() * noise
+        return self.bounded(action), self.bounded(mean), state
 
     def roles(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters of the actor and of the critic.
@@ -203,5 +209,5 @@ def check(policy: Policy, env: Any, context: tuple[int, int] | None = None) -> N
     for t in range(steps):
         _, found, state = policy.act(obs[t], state, starts[t], None, None if read is None else read[:, :, t])
         one.append(found)
-    if not torch.allclose(torch.stack(one), mean, rtol=1e-3, atol=1e-3):
+    if not torch.allclose(torch.stack(one), policy.bounded(mean), rtol=1e-3, atol=1e-3):
         raise ConfigError(f"{what}.evaluate(): expected of {steps} steps at once the actions of one after another")

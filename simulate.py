@@ -206,7 +206,9 @@ class System(Watching):
 
     def goes_on(self, loaded: Checkpoint) -> bool:
         """Return whether a run goes on, in its folder: what its evaluations mean was not changed."""
-        same = (getattr(self.cfg, name) == getattr(loaded.config, name) for name in ("env", "network", "world_model"))
+        names = "env", "network", "world_model", *(("sac",) if self.cfg.train.learner == "sac" else ())
+        same = [getattr(self.cfg, name) == getattr(loaded.config, name) for name in names]
+        same.append(self.cfg.train.learner == loaded.config.train.learner)
         return loaded.folder is not None and bool(loaded.run) and all(same)
 
     def goes_on_exactly(self, loaded: Checkpoint) -> bool:
@@ -297,7 +299,7 @@ def read_configuration(
         of_world_model = (
             fields.get(f"world_model.{name}", getattr(base.world_model, name)) for name in ("role", "size", "kind")
         )
-        base = preset(task, *of_world_model)
+        base = preset(task, *of_world_model, fields.get("train.learner", base.train.learner))
     if loads and not loaded:
         root = configure({}, fields, base).train.run_dir
         loaded = read_checkpoint(lambda: runs.find(None, root, task, resume), modules)

@@ -116,7 +116,7 @@ class Walkers:
             )
             self.twins.init_state(cfg.seed + 1, staggered=True)  # as a worker does
         else:
-            self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, CPU)
+            self.replay = Replay(env, model.latent_shape, world.capacity, cfg.ppo.rollout, world.sequence, CPU)
             self.latent = model.initial_latent(num)
 
     @torch.no_grad()

@@ -72,6 +72,7 @@ def train_foal(task: str, seed: int, evaluator: Evaluator, overrides: dict[str, 
         task,
         overrides.get("world_model.role", "off"),
         kind=overrides.get("world_model.kind", "recurrent"),
+        learner=overrides.get("train.learner", "ppo"),
     )
     cfg = override(dataclasses.replace(base, seed=seed), {"train.device": "cpu"} | overrides)
     system = System(cfg, Console(stderr=True))

@@ -86,7 +86,7 @@ class Bench:
         worker = Worker(env, self.creature, self.cfg, CPU, 0)
         self.rollout = worker.rollout
         self.generator = torch.Generator().manual_seed(0)
-        self.replay = Replay(env, self.creature.world_model, 8, self.cfg.ppo.rollout, 1, CPU)
+        self.replay = Replay(env, self.creature.world_model.latent_shape, 8, self.cfg.ppo.rollout, 1, CPU)
         for _ in range(8):
             worker.collect()
             self.replay.add([worker.rollout], worker.rollout.state.latent)

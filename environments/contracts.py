@@ -143,6 +143,7 @@ class ABEnv(abc.ABC):
     action_limit: float = math.inf  # an action beyond +- this does what this does
     kernel: str = ""  # name of the compiled function that takes a step, for those who wonder whether it is compiled yet
     camera: tuple[float, float] = (-52.0, 17.0)  # azimuth and elevation that a picture shows it from [deg]
+    command_columns: slice = slice(0, 0)  # of the observation that show the command(), and nothing else does; else none
     tallies: tuple[str, ...] = ()  # what evaluations tell of whole episodes: info["episode_NAME"]
     complaint: str = ""  # what was seen of the first robot whose numbers were not finite
     targets: ClassVar[
@@ -254,13 +255,26 @@ class ABEnv(abc.ABC):
         """Return what evaluations tell of the task beside survival and return, as it is now, (N) each, by name."""
         return {}
 
+    def command(self) -> np.ndarray:
+        """Return what robots are asked for now, (N, C); without numbers where rewards_under() knows nothing of it."""
+        return np.zeros((self.num_envs, 0), np.float32)
+
+    def rewards_under(self, commands: np.ndarray) -> np.ndarray:
+        """Return the rewards (K, N) of the latest step, had robots been asked for something else.
+
+        They are those of robots whose episodes go on; rows of others mean nothing.
+
+        commands: (K, N, C), as of command().
+        """
+        raise NotImplementedError(f"{type(self).__name__}: expected rewards_under() beside command()")
+
     def set_level(  # noqa: B027  most tasks have no levels
-        self, push: float = 1.0, command: float = 1.0, push_rate: float = 1.0
+        self, push: float = 1.0, command: float = 1.0, push_rate: float = 1.0, command_rate: float = 1.0
     ) -> None:
         """Set how hard the task is, from now on, as a curriculum does, for every part of a split environment at once.
 
-        push: times the configured strength of pushes; command: times the configured commands; push_rate: times as many
-        pushes, as each is followed by the next. A task without any of them ignores it.
+        push: times the configured strength of pushes; command: times the configured commands; push_rate, command_rate:
+        times as many of either, as each is followed by the next. A task without any of them ignores it.
         """
 
     def climb(self) -> None:  # noqa: B027  most tasks have no levels

@@ -158,6 +158,23 @@ def test_networks_stay_the_same_with_a_world_model(role, kind, monkeypatch):
     assert not torch.equal(one.replay.obs, other.replay.obs)
 
 
+@pytest.mark.usefixtures("threads_as_before")
+def test_networks_stay_the_same_with_soft_actor_critic(monkeypatch):
+    few = {"sac.updates": 4, "sac.batch": 8, "sac.patience": 2, "sac.capacity": 4, "sac.others": 2, "sac.hidden": 64}
+    cfg = override(preset("quadruped-walk-flat", learner="sac"), few | {"train.num_envs": ROBOTS})
+    both = Together(2, monkeypatch)
+    (_, mine, one), (_, theirs, other) = both.run(lambda part: trained(part, cfg, 2, 4), *parts_of(cfg, 2))
+    for x, y in zip(
+        (one.sac.policy, *one.sac.networks(), *one.belief.buffers()),
+        (other.sac.policy, *other.sac.networks(), *other.belief.buffers()),
+        strict=True,
+    ):
+        assert torch.equal(x, y)
+    assert mine[-1]["value_loss"] == theirs[-1]["value_loss"] > 0.0
+    assert not torch.equal(one.sac.replay.obs, other.sac.replay.obs)
+    assert not torch.equal(one.sac.replay.action, other.sac.replay.action)
+
+
 def test_numbers_that_not_all_have_are_summed_by_name(monkeypatch):
     both = Together(2, monkeypatch)
     found = both.run(distributed.sum_by_name, {"a": 1.0, "b": 2.0}, {"b": 3.0, "c": 4.0})

@@ -203,7 +203,7 @@ class Env:
 
 def filled(made, rollouts=6, steps=4):
     """Return a replay buffer of 5 rollouts after some more, and all (T, N, ...) that it should hold, in order."""
-    replay = Replay(Env, made, 5, steps, 1, CPU)
+    replay = Replay(Env, made.latent_shape, 5, steps, 1, CPU)
     everything = [], [], [], []
     obs = torch.randn(3, 7)
     for _ in range(rollouts):

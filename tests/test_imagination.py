@@ -86,7 +86,7 @@ def test_latents_before_rollouts_are_stored_anew():
 
 def test_sequences_are_shorter_while_there_are_no_more():
     env = registry.make("quadruped-balance", num_envs=16, threads=1)
-    replay = Replay(env, of_quadruped(), 4, 8, 3, CPU)
+    replay = Replay(env, of_quadruped().latent_shape, 4, 8, 3, CPU)
     made = engine(16)
     for count, length in ((1, 8), (2, 16), (3, 24), (4, 24), (9, 24)):
         while replay.count < count:

@@ -106,6 +106,13 @@ def test_going_on_with_a_world_model_is_the_same_run(tmp_path, role, kind, preci
     assert_goes_on_alike(tmp_path, cfg, threads, precision)
 
 
+@pytest.mark.parametrize(("precision", "threads"), [("bfloat16", 2), ("float32", 1)])
+def test_going_on_with_soft_actor_critic_is_the_same_run(tmp_path, precision, threads):
+    few = {"sac.updates": 4, "sac.batch": 8, "sac.patience": 2, "sac.capacity": 6, "sac.others": 2, "sac.hidden": 64}
+    cfg = override(preset("quadruped-walk-flat", learner="sac"), SMALL | BRIEF | few)
+    assert_goes_on_alike(tmp_path, cfg, threads, precision)
+
+
 @pytest.mark.parametrize("policy", ["examples.mlp:MLP", "examples.transformer:Transformer"])
 def test_going_on_with_a_policy_of_ones_own_is_the_same_run(tmp_path, policy):
     cfg = override(preset("cartpole"), SMALL | BRIEF | {"network.policy": policy})

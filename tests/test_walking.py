@@ -99,9 +99,27 @@ def test_levels_scale_pushes_and_commands():
     far.init_state(seed=3)
     np.testing.assert_allclose(np.linalg.norm(far.field("command")[:, :2], axis=1), 0.4, rtol=1e-5)
     assert np.abs(far.field("command")[:, 2:]).max() == pytest.approx(0.5)
-    for wrong in ({"push": -0.1}, {"command": float("nan")}, {"command": float("inf")}, {"push_rate": 0.0}):
+    for wrong in (
+        {"push": -0.1},
+        {"command": float("nan")},
+        {"command": float("inf")},
+        {"push_rate": 0.0},
+        {"command_rate": 0.0},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             env.set_level(**wrong)
+
+
+@pytest.mark.parametrize("task", ["quadruped-walk-flat", "quadruped-walk-rough", "quadruped-gaits"])
+def test_a_curriculum_commands_more_often(task):
+    env = make(task, 64, {"command.interval": (1.0, 2.0)})
+    due = {}
+    for rate in (1.0, 5.0):
+        env.set_level(command_rate=rate)
+        env.init_state(seed=6)
+        due[rate] = env.field("command_in")
+    assert 1.0 <= due[1.0].min() < due[1.0].max() <= 2.0
+    np.testing.assert_allclose(due[5.0], due[1.0] / 5.0, rtol=1e-5)
 
 
 # Rewards

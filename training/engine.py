@@ -30,6 +30,7 @@ from training.optimizer import Adam, Average, flatten
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
 from training.rollout import Rollout
+from training.sac import SoftActorCritic
 from training.teacher import Teacher
 from training.worker import Worker
 from training.world_model import WorldModelTrainer
@@ -54,21 +55,28 @@ class TrainingEngine:
         self.belief = creature.belief
         roles = self.belief.roles()
         self.parameters = [*roles["actor"], *roles["critic"]]
-        self.optimizer = Adam(flatten(roles["actor"]), flatten(roles["critic"]))
-        self.average = Average(self.optimizer.param_groups[0]["params"][0], cfg.ppo.average)
-        self.learning_rate = cfg.ppo.learning_rate
-        self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         parts = env.split(2, threads) if device.type == "cuda" else env.split(threads, 1)
         first = distributed.rank() * max(distributed.all_gather(len(parts)))
         self.teacher = Teacher(cfg, env, creature, device) if cfg.teacher.policy else None
         self.workers = [Worker(part, creature, cfg, device, i, self.teacher) for i, part in enumerate(parts, first)]
         self.robots = sum(distributed.all_gather(env.num_envs))  # of all processes
+        self.sac = None
+        if cfg.train.learner == "sac":
+            self.sac = SoftActorCritic(env, creature, self.workers[0].rollout, cfg, device, threads)
+            self.optimizer = self.sac.optimizer
+            actor = self.sac.policy
+        else:
+            actor = flatten(roles["actor"])
+            self.optimizer = Adam(actor, flatten(roles["critic"]))
+        self.learning_rate = getattr(cfg, cfg.train.learner).learning_rate
+        self.average = Average(actor, cfg.ppo.average)
+        self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
         model = creature.world_model
         world = cfg.world_model
         self.world_model = None
         self.imagination = None
         if model:
-            self.replay = Replay(env, model, world.capacity, cfg.ppo.rollout, world.sequence, device)
+            self.replay = Replay(env, model.latent_shape, world.capacity, cfg.ppo.rollout, world.sequence, device)
             trainer = EnsembleTrainer if world.kind == "ensemble" else WorldModelTrainer
             self.world_model = trainer(model, self.replay, cfg.seed, threads)
         if world.role == "imagination":
@@ -83,7 +91,7 @@ class TrainingEngine:
         self.skipped = 0  # of these, that were not finite
         self.lessons = 0  # rollouts that a teacher was asked about
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
-        env.set_level(*self.levels, cfg.curriculum.push_rate)
+        env.set_level(*self.levels, cfg.curriculum.push_rate, cfg.curriculum.command_rate)
         if cfg.curriculum.climb:
             env.climb()
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
@@ -98,19 +106,23 @@ class TrainingEngine:
         )
         value = self.belief.value(obs, torch.zeros(1, n, self.env.num_privileged, device=self.device))
         torch.autograd.grad(mean.sum() + value.sum(), self.parameters, allow_unused=True)
-        if self.world_model:
-            self.world_model.warm_up()
+        for learner in (self.world_model, self.sac):
+            if learner:
+                learner.warm_up()
         if self.device.type == "cuda":
             for worker in self.workers:
                 worker.infer.record()
+        if len(self.workers[0].rollout.others):
+            self.env.rewards_under(self.env.command()[None])
         self.env.compile(backwards=True)  # a process beside this one may have begun at the other end
         self.env.init_state(self.cfg.seed)
 
     def agree(self) -> None:
         """Give every process the first one's weights: processors of different kinds round differently."""
-        world = [self.world_model.flat, self.world_model.learnt] if self.world_model else []
+        more = [self.world_model.flat, self.world_model.learnt] if self.world_model else []
+        more += self.sac.networks() if self.sac else []
         distributed.broadcast(
-            [x.detach() for x in (*(x for group in self.optimizer.param_groups for x in group["params"]), *world)]
+            [x.detach() for x in (*(x for group in self.optimizer.param_groups for x in group["params"]), *more)]
         )
 
     def trainer_state(self) -> dict[str, Any]:
@@ -122,6 +134,8 @@ class TrainingEngine:
         }
         if self.cfg.ppo.average > 1:
             state["policy"] = self.average.vector.detach().clone()
+        if self.sac:
+            state["sac"] = self.sac.networks()
         if self.world_model:
             state["world_model"] = self.world_model.optimizer.moments()
             if self.cfg.world_model.average > 1:
@@ -141,7 +155,11 @@ class TrainingEngine:
         self.optimizer.load_moments(state["optimizer"])
         self.learning_rate = state["learning_rate"]
         self.levels = tuple(state["levels"])
-        self.env.set_level(*self.levels, self.cfg.curriculum.push_rate)
+        cfg = self.cfg.curriculum
+        self.env.set_level(*self.levels, cfg.push_rate, cfg.command_rate)
+        if self.sac:
+            for kept, new in zip(self.sac.networks(), state["sac"], strict=True):
+                kept.copy_(new)
         if self.world_model:
             self.world_model.optimizer.load_moments(state["world_model"])
 
@@ -158,6 +176,8 @@ class TrainingEngine:
         }  # fmt: skip
         if self.world_model:
             state |= {"world_model": self.world_model.state(), "replay": self.replay.state()}
+        if self.sac:
+            state["sac"] = self.sac.state()
         return state | ({"imagination": self.imagination.state()} if self.imagination else {})
 
     def load_run_state(self, state: dict[str, Any], name: str) -> None:
@@ -171,11 +191,15 @@ class TrainingEngine:
         if self.world_model:
             self.world_model.load_state(state["world_model"])
             self.replay.load_state(state["replay"])
+        if self.sac:
+            self.sac.load_state(state["sac"])
         if self.imagination:
             self.imagination.load_state(state["imagination"])
 
     def collect_trajectory(self) -> list[Rollout]:
         """Act for a rollout; return the rollout of every worker, which the next call overwrites."""
+        if self.sac:
+            self.sac.ask(self.workers)
         side_by_side(Worker.collect, self.workers)
         self.env_steps += self.cfg.ppo.rollout * self.robots
         return [worker.rollout for worker in self.workers]
@@ -185,6 +209,8 @@ class TrainingEngine:
 
         They are the last update's if there are several.
         """
+        if self.sac:
+            return self.learn_off_policy()
         if self.teacher:
             self.teach()
         side_by_side(Worker.estimate, self.workers)
@@ -201,6 +227,16 @@ class TrainingEngine:
         seen = (torch.cat((w.experience.obs[0], w.rollout.privileged[0].to(self.device)), -1) for w in self.workers)
         for moments in distributed.all_gather_moments([self.belief.normaliser.moments(x) for x in seen]):
             self.belief.learn_scale(moments)
+        return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
+
+    def learn_off_policy(self) -> dict[str, float]:
+        """Let soft actor-critic learn from all rollouts; return the metrics' means."""
+        start = time.perf_counter()
+        before = self.sac.updates
+        metrics = self.sac.train([worker.rollout for worker in self.workers], self.learning_rate)
+        self.updates += self.sac.updates - before
+        self.skipped = self.sac.skipped
+        self.spent["gradient"] += time.perf_counter() - start
         return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
 
     @staticmethod
@@ -352,7 +388,7 @@ class TrainingEngine:
                 min(level + cfg.growth, last)
                 for level, (_, last) in zip(self.levels, (cfg.push, cfg.command), strict=True)
             )
-        self.env.set_level(*self.levels, cfg.push_rate)
+        self.env.set_level(*self.levels, cfg.push_rate, cfg.command_rate)
 
     def acting(self) -> contextlib.AbstractContextManager[None]:
         """Let the creature be, for a while, the one that is evaluated and kept: its policy is its average.

@@ -63,7 +63,7 @@ class Guard:
         optimizers = [engine.optimizer, *([world.optimizer] if world else [])]
         moments = (x for optimizer in optimizers for group in optimizer.moments() for x in group.values())
         networks = *engine.creature.state_dict().values(), engine.average.value
-        learnt = [world.learnt] if world else []
+        learnt = [*([world.learnt] if world else []), *(engine.sac.networks() if engine.sac else [])]
         return [x.detach() for x in (*networks, *learnt, *moments, engine.variance)]
 
     def _seen(self, metrics: dict[str, float]) -> str:
@@ -79,18 +79,17 @@ class Guard:
         if metrics.get("end_broken", 0.0) > BROKEN:
             complaint = next((f" ({w.env.complaint})" for w in engine.workers if w.env.complaint), "")
             return f"{metrics['end_broken']:.0%} of the episodes ended by numbers that were not finite{complaint}"
-        if skipped == updates:
-            losses = ", ".join(
-                f"{name.replace('_', ' ')} {metrics[name]:.3g}" for name in ("policy_loss", "value_loss")
-            )
-            return f"no gradient was finite ({losses}, {reward})"
+        losses = {name: metrics[name] for name in ("policy_loss", "value_loss") if name in metrics}
+        if updates and skipped == updates:
+            named = ", ".join(f"{name.replace('_', ' ')} {x:.3g}" for name, x in losses.items())
+            return f"no gradient was finite ({named}, {reward})"
         if not all(torch.isfinite(x).all() for x in self._tensors() if x.is_floating_point()):
             return "weights were not finite"
-        kl = metrics["kl"]
+        kl = metrics.get("kl", 0.0)
         if not kl <= LARGEST_KL:
             rate = metrics["learning_rate"]
             return f"nothing was left of the policy (divergence {kl:.3g} nat, learning rate {rate:.3g})"
-        broken = [name for name in ("policy_loss", "value_loss", "reward") if not math.isfinite(metrics[name])]
+        broken = [name for name in (*losses, "reward") if not math.isfinite(metrics[name])]
         return f"{broken[0].replace('_', ' ')} was not finite ({reward})" if broken else ""
 
     def _now(self) -> tuple[int, int]:

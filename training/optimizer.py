@@ -28,10 +28,13 @@ def flatten(parameters: Sequence[Tensor]) -> Tensor:
 
 
 class Adam(torch.optim.Adam):
-    """Adam in a single pass over each of several flat vectors, each a group of parameters, which have gradients."""
+    """Adam in a single pass over each of several flat vectors, each a group of parameters.
 
-    def __init__(self, *vectors: Tensor, learning_rate: float = 1e-3) -> None:
-        super().__init__([{"params": [vector]} for vector in vectors], lr=learning_rate, eps=1e-5, fused=True)
+    A vector without a gradient stays what it is.
+    """
+
+    def __init__(self, *vectors: Tensor, learning_rate: float = 1e-3, epsilon: float = 1e-5) -> None:
+        super().__init__([{"params": [vector]} for vector in vectors], lr=learning_rate, eps=epsilon, fused=True)
         for vector in vectors:
             self.state[vector] = {
                 "step": torch.zeros((), device=vector.device),
@@ -54,6 +57,8 @@ class Adam(torch.optim.Adam):
         """Change the vectors along their gradients."""
         for group in self.param_groups:
             (vector,) = group["params"]
+            if vector.grad is None:
+                continue
             state = self.state[vector]
             beta1, beta2 = group["betas"]
             adam(

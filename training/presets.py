@@ -1,4 +1,4 @@
-"""What a task is trained with, by what its world model is for and how large it is."""
+"""What a task is trained with, by how it is learnt, what its world model is for and how large that is."""
 
 from typing import Any
 
@@ -31,6 +31,14 @@ _ENSEMBLES: dict[str, dict[str, Any]] = {
         "world_model.members": 5, "world_model.passes": 4, "ppo.average": 8,
     },
 }  # fmt: skip
+# Of a learner
+_LEARNERS: dict[str, dict[str, Any]] = {
+    "sac": {
+        "network.bound": 1.25, "network.initial_std": 0.4, "ppo.average": 2, "curriculum.push": (1.0, 1.0),
+        "curriculum.command": (1.0, 1.0), "curriculum.command_rate": 5.0,
+        "train.num_envs": 16, "train.iterations": 188, "train.eval_every": 8,
+    },
+}  # fmt: skip
 _SIZES: dict[str, dict[str, int]] = {
     "medium": {"world_model.deter": 512, "world_model.groups": 32, "world_model.hidden": 256},
     "large": {
@@ -42,16 +50,17 @@ _SIZES: dict[str, dict[str, int]] = {
 }
 
 
-def preset(task: str, role: str = "off", size: str = "small", kind: str = "recurrent") -> Config:
+def preset(task: str, role: str = "off", size: str = "small", kind: str = "recurrent", learner: str = "ppo") -> Config:
     """Return the configuration that a task is trained with if nothing else is asked for.
 
     role, size, kind: of the world model.
 
-    Raises ConfigError for an unknown task, role, size or kind.
+    Raises ConfigError for an unknown task, role, size, kind or learner.
     """
     return override(
         registry.default_rl_cfg(task),
-        {"world_model.role": role, "world_model.size": size, "world_model.kind": kind}
+        {"world_model.role": role, "world_model.size": size, "world_model.kind": kind, "train.learner": learner}
+        | _LEARNERS.get(learner, {})
         | _ROLES.get(role, {})
         | (_ENSEMBLES.get(role, {}) if kind == "ensemble" else {})
         | _SIZES.get(size, {}),

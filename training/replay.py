@@ -8,7 +8,6 @@ from torch import Tensor
 from environments import ABEnv
 from settings import ConfigError
 from training.rollout import Rollout
-from world_model import WorldModel
 
 SOON = 12  # control steps: what comes before a fall
 
@@ -53,11 +52,12 @@ class Replay:
     A sequence is one robot in some rollouts, one after the other. The latent before each rollout is
     stored, and stored anew when training passes it.
 
-    capacity: rollouts in the ring, of ``steps`` each; length: rollouts in a sequence.
+    latent: shape (L, F) of a robot's; capacity: rollouts in the ring, of ``steps`` each; length: rollouts in a
+    sequence.
     """
 
     def __init__(
-        self, env: ABEnv, model: WorldModel, capacity: int, steps: int, length: int, device: torch.device
+        self, env: ABEnv, latent: tuple[int, ...], capacity: int, steps: int, length: int, device: torch.device
     ) -> None:
         self.capacity = capacity
         self.steps = steps
@@ -65,16 +65,22 @@ class Replay:
         self.robots = env.num_envs
         self.device = device
         self.count = 0  # rollouts so far
-        shape = capacity, steps, self.robots
-        self.latent = torch.zeros(capacity, *model.initial_latent(self.robots).shape, device=device)
-        self.action = torch.zeros(*shape, env.num_actions, device=device)
-        self.obs = torch.zeros(*shape, env.num_obs + env.num_privileged, device=device)
-        self.reward, self.terminated, self.keep = (torch.zeros(shape, device=device) for _ in range(3))
+        shape = steps, self.robots
+        self.names: list[str] = []  # of the tensors that it holds
+        self.hold("latent", *latent, self.robots)
+        self.hold("action", *shape, env.num_actions)
+        self.hold("obs", *shape, env.num_obs + env.num_privileged)
+        for name in ("reward", "terminated", "keep"):
+            self.hold(name, *shape)
+
+    def hold(self, name: str, *shape: int) -> None:
+        """Have room for a tensor of each rollout."""
+        self.names.append(name)
+        setattr(self, name, torch.zeros(self.capacity, *shape, device=self.device))
 
     def state(self) -> dict[str, Any]:
         """Return all that it holds, tensors not copied."""
-        names = "latent", "action", "obs", "reward", "terminated", "keep"
-        return {"count": self.count} | {name: getattr(self, name) for name in names}
+        return {"count": self.count} | {name: getattr(self, name) for name in self.names}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Hold what state() returned; raise ConfigError if it counts less than nothing."""

@@ -58,6 +58,8 @@ class Resources:
 def bytes_per_robot(cfg: Config) -> float:
     """Return about how much memory training takes for each robot [bytes]."""
     replay = cfg.world_model.capacity * 400 if cfg.world_model.role != "off" else 0  # 100 numbers a step
+    if cfg.train.learner == "sac":
+        replay = cfg.sac.capacity * (400 + 4 * cfg.sac.others)
     return BYTES_PER_ROBOT * max(cfg.ppo.rollout / 16, 1.0) + replay * cfg.ppo.rollout
 
 

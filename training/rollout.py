@@ -12,11 +12,14 @@ class Rollout:
 
     The environment writes observations, rewards and ends straight into these buffers: step t's
     EnvState shares memory with row t + 1 of the observations and row t of everything else.
+
+    others: commands, beside each robot's own, that rewards are asked about.
     """
 
-    def __init__(self, env: ABEnv, steps: int, pinned: bool = False) -> None:
+    def __init__(self, env: ABEnv, steps: int, pinned: bool = False, others: int = 0) -> None:
         n = env.num_envs
         self.steps = steps
+        self.shown = env.command_columns
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, pin_memory=pinned)
@@ -34,6 +37,10 @@ class Rollout:
         self.mean = zeros(steps, n, env.num_actions)
         self.std = zeros(env.num_actions)
         self.starts = zeros(steps + 1, n)  # 1 where the observation is the first of its episode
+        self.command = torch.from_numpy(env.command())  # (N, C), before the first step
+        self.others = self.command.repeat(others, 1, 1)  # (K, N, C)
+        self.others_shown = zeros(n, others, self.shown.stop - self.shown.start)  # as robots would observe them
+        self.others_reward = zeros(steps, n, others)
         self.state: Memory | None = None  # before the first step
         self.states = [
             EnvState(
@@ -62,6 +69,16 @@ class Rollout:
             self.obs[0] = torch.from_numpy(env_state.obs)
             self.privileged[0] = torch.from_numpy(env_state.info["privileged"])
             self.starts[0] = 1.0
+
+    def ask(self, command: Tensor, others: tuple[Tensor, Tensor] | None) -> None:
+        """Note the commands (N, C) before the first step, and the others that rewards are asked about.
+
+        others: (K, N, C), and how robots would observe them (N, K, columns); None, while none are known, for their own.
+        """
+        self.command.copy_(command)
+        asked, shown = others or (command, self.obs[0, :, None, self.shown])
+        self.others.copy_(asked)
+        self.others_shown.copy_(shown)
 
     def done(self) -> Tensor:
         """Return (T, N) float, 1 where an episode ended."""

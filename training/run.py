@@ -101,12 +101,16 @@ class Run:
         self.failed: set[str] = set()  # files that could not be written when it was last tried
 
     def begin_from(self, loaded: checkpoints.Checkpoint) -> None:
-        """Begin with a checkpoint's networks and optimisers; raise ConfigError, naming the file, if they do not fit."""
+        """Begin with a checkpoint's networks and optimisers; raise ConfigError, naming the file, if they do not fit.
+
+        With the networks alone, where another learner left them.
+        """
         self.begun_from = loaded.path
-        if loaded.trainer:
+        if loaded.trainer and self.cfg.train.learner == loaded.config.train.learner:
             self.engine.load_trainer_state(loaded.trainer, f"checkpoint: {loaded.path}: trainer")
-        if self.cfg.ppo.learning_rate != loaded.config.ppo.learning_rate:
-            self.engine.learning_rate = self.cfg.ppo.learning_rate
+        rate, before = (getattr(cfg, self.cfg.train.learner).learning_rate for cfg in (self.cfg, loaded.config))
+        if rate != before:
+            self.engine.learning_rate = rate
 
     def resume(self, loaded: checkpoints.Checkpoint, anew: bool, more: int | None) -> None:
         """Go on where a run was saved.

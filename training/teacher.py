@@ -48,7 +48,8 @@ class Teacher:
 
         everything: (T, N, O + P), the learner's observations and privileged ones; starts: (T, N), see Policy.evaluate.
         """
-        return self.belief.evaluate(everything[..., self.columns], state, starts)
+        mean, state = self.belief.evaluate(everything[..., self.columns], state, starts)
+        return self.belief.bounded(mean), state
 
 
 def _columns(own: ABEnv, env: ABEnv, path: str) -> list[int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from config import Config
 from entity import Creature, Memory
@@ -36,7 +37,9 @@ class Worker:
         self.belief = creature.belief
         self.cfg = cfg
         self.device = device
-        self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda")
+        relabels = cfg.train.learner == "sac" and env.command_columns.stop > 0
+        self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda", cfg.sac.others if relabels else 0)
+        self.others: tuple[Tensor, Tensor] | None = None  # commands that rewards are asked about; see Rollout.ask
         self.infer = Inference(creature, env.num_envs, env.num_obs, device)
         self.teacher = teacher
         self.teacher_state = teacher.belief.initial_state(env.num_envs) if teacher else ()
@@ -78,6 +81,9 @@ class Worker:
         device = self.device
         r.begin(None if self.begun else self.env.init_state(self.cfg.seed + 1, staggered=True))
         self.begun = True
+        asks = len(r.others) > 0
+        if asks:
+            r.ask(torch.from_numpy(self.env.command()), self.others)
         r.state = self.infer.remembered()
         r.std.copy_(self.belief.std())
         noise = torch.randn(r.action.shape, generator=self.generator, device=device)
@@ -90,6 +96,8 @@ class Worker:
             middle = time.perf_counter()
             state = self.env.step(r.action[t].numpy(), out=r.states[t])
             r.starts[t + 1] = torch.from_numpy(state.done)
+            if asks:
+                r.others_reward[t] = torch.from_numpy(self.env.rewards_under(r.others.numpy())).T
             if self.after_step:
                 self.after_step()
             end = time.perf_counter()

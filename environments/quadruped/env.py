@@ -304,17 +304,21 @@ class QuadrupedEnv(WatchedEnv):
         for name, array in self._arrays().items():
             array[:] = snapshot[name]
 
-    def set_level(self, push: float = 1.0, command: float = 1.0, push_rate: float = 1.0) -> None:
+    def set_level(
+        self, push: float = 1.0, command: float = 1.0, push_rate: float = 1.0, command_rate: float = 1.0
+    ) -> None:
         """Scale pushes, and commands drawn from now on, or towards goals; see ABEnv.
 
-        Raises ValueError for a level that is not finite or below 0, or for no pushes at all by push_rate.
+        Raises ValueError for a level that is not finite or below 0, or a rate that is not finite or 0.
         """
-        if not 0 < push_rate < math.inf:
-            raise ValueError(f"push_rate: expected a finite number above 0, got {push_rate}")
+        rates = ("push_rate", push_rate), ("command_rate", command_rate)
+        for name, rate in rates:
+            if not 0 < rate < math.inf:
+                raise ValueError(f"{name}: expected a finite number above 0, got {rate}")
         for name, level in (("push", push), ("command", command)):
             if not 0 <= level < math.inf:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {level}")
-        for name, value in (("push_level", push), ("command_level", command), ("push_rate", push_rate)):
+        for name, value in (("push_level", push), ("command_level", command), *rates):
             if name in self.composed.settings:
                 self.settings[self.composed.settings[name]] = value
         self.reference.adapt()
@@ -357,6 +361,34 @@ class QuadrupedEnv(WatchedEnv):
     def compute_reward_parallel(self) -> np.ndarray:
         """Return the reward (N) of the state as it is, as if nobody fell; for changed weights or states set by hand."""
         return self.engine.compute_reward_parallel(S.reward_step, self.addresses, self._rows, self.settings)
+
+    @cached_property
+    def command_columns(self) -> slice:
+        """Where the observation shows a command under which rewards can be told: one that a single field holds.
+
+        None where rewards depend on what else is drawn or moves on with it, such as a gait's phases.
+        """
+        asked = self.terms.command.observation
+        renewed = {name for update in self.terms.command.updates for name in update.sets}
+        read = {name for term in self.terms.rewards for name in term.function.parameters}
+        told = asked.function.parameters == ("command",) and not (renewed - {"command"}) & read and not asked.noise
+        return self.columns(asked.name) if told and "command" in renewed else slice(0, 0)
+
+    def command(self) -> np.ndarray:
+        """Return what robots are asked for now, (N, 3): see ABEnv."""
+        return self.field("command") if self.command_columns.stop else super().command()
+
+    def rewards_under(self, commands: np.ndarray) -> np.ndarray:
+        """Return rewards (K, N), had robots been asked for something else; see ABEnv."""
+        if not self.command_columns.stop:
+            return super().rewards_under(commands)
+        own = self.field("command")
+        found = np.empty(commands.shape[:2], real)
+        for rewards, command in zip(found, commands, strict=True):
+            self.set_field("command", command)
+            rewards[:] = self.compute_reward_parallel()
+        self.set_field("command", own)
+        return found
 
     def reward_terms(self) -> dict[str, np.ndarray]:
         """Return the latest reward, weighted, by term, (N) each."""

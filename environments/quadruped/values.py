@@ -144,6 +144,7 @@ def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str
         "torque_ratio": ratio,
         "push_level": 1.0,
         "push_rate": 1.0,
+        "command_rate": 1.0,
         "command_level": 1.0,
         "scan_points": cfg.scan.length * cfg.scan.width,
         "climbs": 0.0,

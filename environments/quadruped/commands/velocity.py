@@ -22,6 +22,7 @@ def draw_velocity(
     command_sideways,
     command_turn,
     command_interval,
+    command_rate,
     command_standing,
     command_turning,
     command_least,
@@ -33,9 +34,8 @@ def draw_velocity(
     turn = command_level * uniform(key, 3, command_turn[0], command_turn[1])
     moves = (kind >= command_standing + command_turning) & (vx * vx + vy * vy >= command_least * command_least)
     turns = (kind >= command_standing) & (abs(turn) >= command_least)
-    return (vx if moves else 0.0, vy if moves else 0.0, turn if turns else 0.0), uniform(
-        key, 4, command_interval[0], command_interval[1]
-    )
+    due = uniform(key, 4, command_interval[0], command_interval[1]) / command_rate
+    return (vx if moves else 0.0, vy if moves else 0.0, turn if turns else 0.0), due
 
 
 @renewal(
