@@ -151,6 +151,7 @@ def started_here(monkeypatch):
 ALWAYS = {"--env.max_episode_seconds": "0.5"}
 TRAINING = {"--iterations": "2", "--train.num_envs": "64", "--train.eval_every": "1", "--train.eval_episodes": "4"}
 WORLD_MODEL = {"--world_model.patience": "1", "--world_model.updates": "1", "--world_model.imagined": "64"}
+SAC = {"--sac.patience": "1", "--sac.updates": "2", "--sac.batch": "4", "--train.num_envs": "16"}
 PICTURES = {"--render.width": "128", "--render.height": "72"}
 DREAM = {"--env.max_episode_seconds": "1.5"}  # longer than it foresees
 INSTEAD = ("--help", "--list", "--export", "--inspect")  # of training
@@ -186,6 +187,7 @@ def shrunk(arguments):
                 del arguments[at]
         more |= ALWAYS | TRAINING
         more |= WORLD_MODEL if "--world_model.role" in arguments else {}
+        more |= SAC if "sac" in arguments else {}
     return [*arguments, *(word for pair in more.items() for word in pair)]
 
 

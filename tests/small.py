@@ -199,7 +199,7 @@ def look_at_trot(result):
 def look_at_world_model(result):
     assert min(result[key] for key in ("open_loop_error_ratio", "velocity_rms", "imagination_step_ratio")) > 0
     assert result["imagination"]["imagination"]["env_steps"] == [256]
-    assert set(result["walking"]) == {"recurrent", "ensemble"}
+    assert set(result["walking"]) == {"imagination, by an ensemble", "soft actor-critic"}
 
 
 SWEPT = "quadruped-balance", "quadruped-track", "cartpole"
@@ -315,6 +315,7 @@ BENCHMARKS = {
             "world_model": {
                 "ITERATION": "1",
                 "MOST": "256",
+                "WALKERS": '{name: x | {"sac.patience": 1, "sac.updates": 2} for name, x in WALKERS.items()}',
                 "CONTESTANTS": '{name: (x[0] | {"train.num_envs": 16}, 1, 512) for name, x in CONTESTANTS.items()}',
             },
         },

@@ -150,6 +150,35 @@ def test_the_first_rollout_asks_for_nothing_else_and_later_ones_for_what_was_ask
             )
 
 
+def test_what_the_policy_would_have_remembered_is_found_anew():
+    made = engine(env__max_episode_seconds=0.5)
+    replay = made.sac.replay
+    for _ in range(6):
+        made.collect_trajectory()
+        replay.add_all([made.workers[0].rollout])
+    before = replay.latent.clone()
+    assert before[:, 0, replay.sizes[0] + 1 :].abs().max() > 0.01
+    replay.remember(made.belief)  # as it was remembered
+    torch.testing.assert_close(replay.latent, before, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        made.sac.policy *= 1.5
+    replay.remember(made.belief)
+    size = replay.sizes[0] + 1
+    oldest, i = (replay.count - 4) % 4, (replay.count - 3) % 4
+    assert torch.equal(replay.latent[:, :, :size], before[:, :, :size])  # what was seen stays
+    assert torch.equal(replay.latent[oldest], before[oldest])
+    _, _, *stored = before[oldest, 0].split(replay.sizes)
+    memory = tuple(x.unflatten(0, kind) for x, kind in zip(stored, replay.kinds, strict=True))
+    start = before[oldest, 0, size - 1]
+    obs = before[oldest, 0, : made.env.num_obs].T
+    for t in range(16):
+        _, _, memory = made.belief.act(obs.contiguous(), memory, start)
+        obs, start = replay.obs[oldest, t, :, : made.env.num_obs], 1.0 - replay.keep[oldest, t]
+    found = torch.cat([x.flatten(0, -2) for x in memory])
+    torch.testing.assert_close(replay.latent[i, 0, size:], found, rtol=1e-3, atol=1e-4)
+    assert (found - before[i, 0, size:]).abs().max() > 0.01
+
+
 def test_an_action_is_worth_its_reward_and_what_the_policy_expects():
     made = engine()
     sac = made.sac

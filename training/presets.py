@@ -34,8 +34,8 @@ _ENSEMBLES: dict[str, dict[str, Any]] = {
 # Of a learner
 _LEARNERS: dict[str, dict[str, Any]] = {
     "sac": {
-        "network.bound": 1.25, "network.initial_std": 0.4, "ppo.average": 2, "curriculum.push": (1.0, 1.0),
-        "curriculum.command": (1.0, 1.0), "curriculum.command_rate": 5.0,
+        "network.bound": 1.25, "network.min_observation_std": 0.1, "network.initial_std": 0.4, "ppo.average": 2,
+        "curriculum.push": (1.0, 1.0), "curriculum.command": (1.0, 1.0), "curriculum.command_rate": 5.0,
         "train.num_envs": 16, "train.iterations": 188, "train.eval_every": 8,
     },
 }  # fmt: skip
