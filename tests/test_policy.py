@@ -28,8 +28,8 @@ def env():
     return registry.make("quadruped-balance", num_envs=64, threads=1)
 
 
-def creature(name, env):
-    return Creature(env, NetworkCfg(policy=name), Config().world_model)
+def creature(name, env, bound=0.0):
+    return Creature(env, NetworkCfg(policy=name, bound=bound), Config().world_model)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -91,11 +91,11 @@ def test_an_example_learns_and_resumes(name, env, tmp_path):
     other.iterate()
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_exported_acts_as_it_does(name, env, tmp_path):
+@pytest.mark.parametrize(("name", "bound"), [(EXAMPLES[0], 0.0), (EXAMPLES[1], 0.0), (EXAMPLES[0], 0.01)])
+def test_a_policy_exported_acts_as_it_does(name, bound, env, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    made = creature(name, env)
+    made = creature(name, env, bound)
     write_onnx(Exported(made, env).eval(), env.num_obs, {}, tmp_path / "p.onnx", 18)
     session = onnxruntime.InferenceSession(str(tmp_path / "p.onnx"))
     names = [x.name for x in session.get_inputs()]
@@ -105,7 +105,8 @@ def test_an_example_exported_acts_as_it_does(name, env, tmp_path):
     for obs in torch.randn(12, 1, env.num_obs):
         action, _, memory = made.act(obs, memory)
         exported, *remembered = session.run(None, dict(zip(names, [obs.numpy(), *remembered], strict=True)))
-        np.testing.assert_allclose(exported, action.numpy(), atol=1e-4)
+        np.testing.assert_allclose(exported, action.numpy(), atol=1e-4 if not bound else 1e-5)
+        assert not bound or 0.5 * bound < action.abs().max() <= bound
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from training.worker import Worker
 
 MIN_STD = 0.1  # that critics divide observations by at least
 LEAST_SLOPE = 1e-4  # of tanh, in the density of actions at the bound
-SETTLED = 40  # rollouts after which scales keep their meaning: what is in the replay buffer is read with them
+SETTLED = 10_000  # env steps after which scales keep their meaning: what is in the replay buffer is read with them
 
 
 class ActionValues(nn.Module):
@@ -263,7 +263,7 @@ class SoftActorCritic:
     def train(self, rollouts: list[Rollout], learning_rate: float) -> dict[str, float]:
         """Take in a rollout, and learn from all there are; return the metrics' means over batches."""
         self.replay.add_all(rollouts)
-        if self.replay.count <= SETTLED:
+        if (self.replay.count - 1) * self.replay.steps * self.replay.robots * distributed.size() < SETTLED:
             self.learn_scales(rollouts)
         if self.replay.count < self.cfg.patience:
             return {}
