@@ -11,6 +11,7 @@ from entity import Creature
 from environments import registry
 from settings import ConfigError, override
 from training.engine import TrainingEngine
+from training.guard import Guard
 from training.presets import preset
 
 CPU = torch.device("cpu")
@@ -300,6 +301,19 @@ def test_what_is_not_finite_is_left_out():
     sac.lesson()
     assert sac.skipped == skipped + 2  # of the critics
     assert torch.equal(before, sac.critics)
+
+
+def test_rollouts_before_anything_is_learnt_are_no_failure():
+    made = engine(sac__patience=3)
+    guard = Guard(made)
+    policy = made.sac.policy.detach().clone()
+    for i in range(4):
+        metrics = made.iterate()
+        assert guard.look(metrics) == ""
+        assert ("value_loss" in metrics) == (i >= 2) == (not torch.equal(policy, made.sac.policy))
+    made.sac.replay.reward.fill_(float("nan"))
+    made.sac.replay.others_reward.fill_(float("nan"))
+    assert "value loss was not finite" in guard.look(made.iterate())
 
 
 @pytest.mark.parametrize(
