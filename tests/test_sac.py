@@ -97,7 +97,17 @@ def test_what_is_drawn_is_what_happened_or_would_have_been_rewarded():
         sac.replay.add_all([r])
         x = torch.cat((r.obs, r.privileged), -1)
         memory = r.state.belief
-        copies = (x, r.starts, r.action, r.reward, r.terminated, r.truncated, r.others_shown, r.others_reward, *memory)
+        copies = (
+            x,
+            r.starts,
+            r.action,
+            r.reward,
+            r.terminated,
+            r.truncated,
+            r.others_shown.transpose(0, 1),
+            r.others_reward,
+            *memory,
+        )
         kept.append([y.clone() for y in copies])
     kept = kept[-4:]
     shown = made.env.command_columns
@@ -142,13 +152,11 @@ def test_the_first_rollout_asks_for_nothing_else_and_later_ones_for_what_was_ask
         goes_on = r.done().cumsum(0) == 0.0
         same = (r.others_reward == r.reward[..., None]).all(-1)
         if not i:
-            assert torch.equal(r.others_shown, own[:, None].expand_as(r.others_shown))
+            assert torch.equal(r.others_shown, own.expand_as(r.others_shown))
             assert same[goes_on].all()
         else:
             assert not same[goes_on].all()
-            np.testing.assert_allclose(
-                r.others.transpose(0, 1) * torch.tensor([2.0, 2.0, 1.0]), r.others_shown, rtol=1e-6
-            )
+            np.testing.assert_allclose(r.others * torch.tensor([2.0, 2.0, 1.0]), r.others_shown, rtol=1e-6)
 
 
 def test_what_the_policy_would_have_remembered_is_found_anew():

@@ -37,9 +37,9 @@ class Rollout:
         self.mean = zeros(steps, n, env.num_actions)
         self.std = zeros(env.num_actions)
         self.starts = zeros(steps + 1, n)  # 1 where the observation is the first of its episode
-        self.command = torch.from_numpy(env.command())  # (N, C), before the first step
+        self.command = torch.from_numpy(env.command())[None]  # (1, N, C), before the first step
         self.others = self.command.repeat(others, 1, 1)  # (K, N, C)
-        self.others_shown = zeros(n, others, self.shown.stop - self.shown.start)  # as robots would observe them
+        self.others_shown = zeros(others, n, self.shown.stop - self.shown.start)  # as robots would observe them
         self.others_reward = zeros(steps, n, others)
         self.state: Memory | None = None  # before the first step
         self.states = [
@@ -73,10 +73,10 @@ class Rollout:
     def ask(self, command: Tensor, others: tuple[Tensor, Tensor] | None) -> None:
         """Note the commands (N, C) before the first step, and the others that rewards are asked about.
 
-        others: (K, N, C), and how robots would observe them (N, K, columns); None, while none are known, for their own.
+        others: (K, N, C), and how robots would observe them (K, N, columns); None, while none are known, for their own.
         """
         self.command.copy_(command)
-        asked, shown = others or (command, self.obs[0, :, None, self.shown])
+        asked, shown = others or (command, self.obs[0, :, self.shown])
         self.others.copy_(asked)
         self.others_shown.copy_(shown)
 

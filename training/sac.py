@@ -104,8 +104,8 @@ class Experienced(Replay):
         super().__init__(env, (1, sum(self.sizes)), capacity, rollout.steps, 1, device)
         self.shown = rollout.shown
         others = len(rollout.others)
-        self.hold("command", n, rollout.command.shape[1])
-        self.hold("others_shown", n, others, self.shown.stop - self.shown.start)
+        self.hold("command", n, rollout.command.shape[-1])
+        self.hold("others_shown", others, n, self.shown.stop - self.shown.start)
         self.hold("others_reward", rollout.steps, n, others)
 
     @torch.no_grad()
@@ -119,8 +119,8 @@ class Experienced(Replay):
         for r in rollouts:
             n = slice(start, start + r.reward.shape[1])
             start = n.stop
-            self.command[i, n] = r.command
-            self.others_shown[i, n] = r.others_shown
+            self.command[i, n] = r.command[0]
+            self.others_shown[i, :, n] = r.others_shown
             # a fall is one under any command
             self.others_reward[i, :, n] = torch.where(r.done()[..., None] > 0.0, r.reward[..., None], r.others_reward)
 
@@ -144,13 +144,13 @@ class Experienced(Replay):
             _, memory = belief.evaluate(obs, memory, torch.cat((start, 1.0 - self.keep[i, :-1])))
 
     def ask(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor] | None:
-        """Return other commands for every robot (K, N, C), that robots had, and as they saw them (N, K, columns)."""
+        """Return other commands for every robot (K, N, C), that robots had, and as they saw them (K, N, columns)."""
         if not self.count:
             return None
         i, n = self.draw(count * self.robots, generator).T
         i = i % self.capacity
         shown = self.latent[i, 0, self.shown, n]
-        return self.command[i, n].unflatten(0, (count, -1)), shown.unflatten(0, (count, -1)).transpose(0, 1)
+        return self.command[i, n].unflatten(0, (count, -1)), shown.unflatten(0, (count, -1))
 
     def live(self, batch: int, share: float, generator: torch.Generator) -> Lived:
         """Return rollouts drawn by chance, a share of them as if other commands had been given."""
@@ -164,7 +164,7 @@ class Experienced(Replay):
             i, n = places[:some].T
             i = i % self.capacity
             other = self.randint(0, self.others_reward.shape[-1], some, generator)
-            everything[:, :some, self.shown] = self.others_shown[i, n, other]
+            everything[:, :some, self.shown] = self.others_shown[i, other, n]
             reward[:, :some] = self.others_reward[i, :, n, other].T
         return Lived(
             everything,
@@ -258,7 +258,7 @@ class SoftActorCritic:
             for worker in workers:
                 n = slice(first, first + worker.env.num_envs)
                 first = n.stop
-                worker.others = command[:, n], shown[n]
+                worker.others = command[:, n], shown[:, n]
 
     def train(self, rollouts: list[Rollout], learning_rate: float) -> dict[str, float]:
         """Take in a rollout, and learn from all there are; return the metrics' means over batches."""
