@@ -493,15 +493,9 @@ class SACCfg(Section):
     relabelled: float = knob(0.5, "share of a batch that is told of another command", "1", low=0.0, high=1.0)
     learning_rate: float = knob(6e-4, "learning rate", low=1e-8, high=1.0)
     gamma: float = knob(0.985, "discount", low=0.0, high=1.0)
-    trace: float = knob(
-        0.5,
-        "share of an action's value that is left to what was done next, where no command is another",
-        low=0.0,
-        high=1.0,
-    )
     reward_scale: float = knob(10.0, "rewards are learnt times this", "1", low=1e-9, high=1e9)
     critics: int = knob(2, "perceptrons that say what actions are worth", low=1, high=64)
-    hidden: int = knob(256, "features of their layers, even", low=8, high=8192)
+    hidden: int = knob(256, "features of their layers", low=8, high=8192)
     target_rate: float = knob(
         0.005, "rate at which those that are learnt from follow those that learn", "1", low=1e-6, high=1.0
     )
