@@ -490,18 +490,26 @@ class SACCfg(Section):
     others: int = knob(
         16, "other commands that rewards are asked about, for each robot and rollout, 0 for none", low=0, high=1024
     )
-    relabelled: float = knob(0.5, "share of a batch that is told of another command", "1", low=0.0, high=1.0)
+    relabelled: float = knob(0.8, "share of a batch that is told of another command", "1", low=0.0, high=1.0)
     learning_rate: float = knob(6e-4, "learning rate", low=1e-8, high=1.0)
     gamma: float = knob(0.985, "discount", low=0.0, high=1.0)
     reward_scale: float = knob(10.0, "rewards are learnt times this", "1", low=1e-9, high=1e9)
     critics: int = knob(2, "perceptrons that say what actions are worth", low=1, high=64)
     hidden: int = knob(256, "features of their layers", low=8, high=8192)
+    bins: int = knob(101, "bins of the histogram that each answers with", low=2, high=10**4)
+    values: Pair = knob((-20.0, 120.0), "range of the histogram", "1", low=-1e9, high=1e9)
     target_rate: float = knob(
         0.005, "rate at which those that are learnt from follow those that learn", "1", low=1e-6, high=1.0
     )
     delay: int = knob(2, "batches for each that the policy learns from", low=1, high=1000)
     temperature: float = knob(0.01, "initial weight of the entropy", "1", low=1e-9, high=100.0)
     entropy: float = knob(-1.1, "entropy aimed at, of each action", "nat", low=-20.0, high=20.0)
+
+    def validate(self, name: str = "sac") -> None:
+        """Raise ConfigError also for an empty range of values; see Section."""
+        super().validate(name)
+        if not self.values[0] < self.values[1]:
+            raise ConfigError(f"sac.values: expected more in the end than {self.values[0]:g}, got {self.values[1]:g}")
 
 
 @dataclass(frozen=True)

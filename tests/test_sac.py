@@ -1,15 +1,18 @@
 """Soft actor-critic: what is asked for instead, what is kept of it, and what is learnt from it."""
 
 import copy
+import io
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from config import Config
 from entity import Creature
 from environments import registry
 from settings import ConfigError, override
+from training.display import Display
 from training.engine import TrainingEngine
 from training.guard import Guard
 from training.presets import preset
@@ -209,12 +212,12 @@ def test_an_action_is_worth_its_reward_and_what_the_policy_expects():
     for t in range(16):
         for b in range(8):
             with torch.no_grad():
-                after = sac.target(standard[t + 1, b : b + 1], action[t + 1, b : b + 1], mirrored[t, b : b + 1])
+                after = sac.target.mean(standard[t + 1, b : b + 1], action[t + 1, b : b + 1], mirrored[t, b : b + 1])
                 worth = 10.0 * lived.reward[t, b]
                 if not lived.terminated[t, b]:
                     worth = worth + 0.985 * (after.min() - sac.weight.exp() * density[t + 1, b])
-            value = sac.values(standard[t, b : b + 1], lived.action[t, b : b + 1], mirrored[t, b : b + 1])
-            total = total + 0.5 * lived.known[t, b] * (value - worth).square().sum() / (16 * 8)
+            found_shares = sac.values(standard[t, b : b + 1], lived.action[t, b : b + 1], mirrored[t, b : b + 1])
+            total = total - lived.known[t, b] * (sac.values.shares(worth) * found_shares).sum() / (16 * 8)
     assert float(total.detach()) == pytest.approx(float(metrics["value_loss"]), rel=1e-3)
     expected = sac.flat(torch.autograd.grad(total.sum(), sac.parameters))
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-4)
@@ -330,3 +333,32 @@ def test_rollouts_before_anything_is_learnt_are_no_failure():
 def test_what_goes_with_ppo_alone(field, value):
     with pytest.raises(ConfigError, match=r"train\.learner: expected ppo with"):
         override(Config(), {"train.learner": "sac", field: value})
+
+
+def test_a_histogram_tells_its_value():
+    values = engine().sac.values
+    told = torch.tensor((-30.0, -20.0, -7.3, 0.0, 0.4, 55.5, 119.0, 500.0))
+    shares = values.shares(told)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(8))
+    inside = slice(2, 6)
+    torch.testing.assert_close(shares[inside] @ values.centres, told[inside], rtol=0.0, atol=1e-3)
+    width = 140.0 / 101
+    distance = (shares[inside] @ values.centres.square() - told[inside].square()).sqrt() / width
+    # of the normal distribution, and of values within a bin
+    torch.testing.assert_close(distance, torch.full((4,), (0.75**2 + 1 / 12) ** 0.5), rtol=1e-2, atol=0.0)
+    assert torch.equal(shares[0], shares[1]) and shares[0, 0] > 0.5 and shares[7, -1] > 0.5
+    x, a = torch.randn(64, values.weights[0].shape[1] - 12), torch.randn(64, 12)
+    before = values.mean(x, a, torch.zeros(64, dtype=torch.bool))
+    assert before.shape == (2, 64) and before.abs().max() < 3.0
+
+
+def test_values_that_do_not_fit_the_histogram_are_told():
+    made = engine(sac__values=(-1e-3, 1e-3))
+    metrics = [made.iterate() for _ in range(3)][-1]
+    assert metrics["values_outside"] > 0.9
+    console = Console(file=io.StringIO(), width=200)
+    Display(5, console).update({"iteration": 1} | metrics)
+    assert "outside sac.values 100%" in console.file.getvalue()
+    for wrong in ((1.0, 1.0), (2.0, 1.0)):
+        with pytest.raises(ConfigError, match=r"sac\.values: expected"):
+            override(Config(), {"sac.values": wrong})

@@ -99,6 +99,7 @@ class _Counts(ProgressColumn):
 
 BARS = " ▁▂▃▄▅▆▇█"
 SHOWN = 5  # terms of the reward that the panel shows, the largest
+OUTSIDE = 0.01  # share of values beyond the range of the critics from which it is said
 
 
 class Display:
@@ -167,7 +168,11 @@ class Display:
 
     def _warnings(self) -> list[tuple[str, str]]:
         skipped = self._values.get("skipped_gradients")
-        return [("skipped gradients", f"{skipped}")] if skipped else []
+        outside = self._values.get("values_outside", 0.0)
+        return [
+            *([("skipped gradients", f"{skipped}")] if skipped else []),
+            *([("outside sac.values", f"{outside:.0%}")] if outside > OUTSIDE else []),
+        ]
 
     def _panel(self) -> Panel:
         grid = Table.grid(padding=(0, 2))

@@ -2,7 +2,7 @@
 
 Experience is used many times over, so that few robots are enough: rollouts are drawn from the replay buffer, each of
 one robot and with what the policy would have remembered before it (Kapturowski et al., 2019, section 3), and gone
-through by the policy as it is now. Half of them are told of another command, with the rewards that the environment says
+through by the policy as it is now. Most of them are told of another command, with the rewards that the environment says
 it would have given for that (Andrychowicz et al., 2017): a robot that cannot walk yet moves all the same, as somebody
 might ask.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import Config
+from config import Config, SACCfg
 from entity import Creature, Memory
 from environments import ABEnv
 from observation import Normaliser, Reflection, joined
@@ -30,20 +30,22 @@ from training.worker import Worker
 
 MIN_STD = 0.1  # that critics divide observations by at least
 LEAST_SLOPE = 1e-4  # of tanh, in the density of actions at the bound
+FIRST_DEVIATION = 4.0  # of the values that critics begin with, about 0
 SETTLED = 10_000  # env steps after which scales keep their meaning: what is in the replay buffer is read with them
 
 
 class ActionValues(nn.Module):
-    """What actions are worth, by several perceptrons side by side.
+    """What actions are worth, by several perceptrons side by side, each as a histogram.
 
     They serve only training and see what the simulator knows beside the observation. Half of what they are asked is
     asked in the mirror, by chance. (Perceptrons that are their own mirror image cost half and learn less: seed 204 of
-    quadruped-walk-flat survived 29 instead of 54 % after 8 k env steps.)
+    quadruped-walk-flat survived 29 instead of 54 % after 8 k env steps.) Shares of a histogram's bins teach more
+    than one number does (Farebrother et al., 2024): seed 202 was 0.25 instead of 0.43 rad/s off after 12 k env steps.
 
-    env: anything with body, num_obs, num_actions, num_privileged; hidden: features of a layer; count: of critics.
+    env: anything with body, num_obs, num_actions, num_privileged.
     """
 
-    def __init__(self, env: Any, hidden: int, count: int) -> None:
+    def __init__(self, env: Any, cfg: SACCfg) -> None:
         super().__init__()
         body = env.body if env.body.obs else None
         size = env.num_obs + env.num_privileged
@@ -51,14 +53,20 @@ class ActionValues(nn.Module):
         self.mirrors = nn.ModuleList((of_all, Reflection(env.num_actions, body and body.actions)))
         self.normaliser = Normaliser(of_all, MIN_STD)
         self.dtype = torch.float32  # of the products
-        sizes = size + env.num_actions, hidden, hidden, 1
+        low, high = cfg.values
+        edges = torch.linspace(low, high, cfg.bins + 1)
+        self.register_buffer("edges", edges, persistent=False)
+        self.register_buffer("centres", 0.5 * (edges[1:] + edges[:-1]), persistent=False)
+        self.width = (high - low) / cfg.bins
+        sizes = size + env.num_actions, cfg.hidden, cfg.hidden, cfg.bins
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for inputs, outputs in itertools.pairwise(sizes):
-            self.weights.append(torch.empty(count, inputs, outputs).uniform_(-1, 1) / math.sqrt(inputs))
-            self.biases.append(torch.zeros(count, 1, outputs))
+            self.weights.append(torch.empty(cfg.critics, inputs, outputs).uniform_(-1, 1) / math.sqrt(inputs))
+            self.biases.append(torch.zeros(cfg.critics, 1, outputs))
+        self.biases[-1].data -= 0.5 * (self.centres / FIRST_DEVIATION).square()
 
     def forward(self, everything: Tensor, action: Tensor, mirrored: Tensor) -> Tensor:
-        """Return the values (critics, S) of actions (S, A).
+        """Return what actions (S, A) are worth, as logarithms of the shares of bins, (critics, S, bins).
 
         everything: (S, O + P), observations and privileged ones, standardised; mirrored: (S) bool, what is to be looked
         at in the mirror.
@@ -72,7 +80,21 @@ class ActionValues(nn.Module):
             x = torch.baddbmm(bias.to(self.dtype), x, weight.to(self.dtype))
             x = F.relu(F.layer_norm(x, x.shape[-1:]))
         weight, bias = last
-        return torch.baddbmm(bias.to(self.dtype), x, weight.to(self.dtype))[..., 0].float()
+        return torch.baddbmm(bias.to(self.dtype), x, weight.to(self.dtype)).float().log_softmax(-1)
+
+    def mean(self, everything: Tensor, action: Tensor, mirrored: Tensor) -> Tensor:
+        """Return the values (critics, S) of actions; arguments as of forward()."""
+        return self(everything, action, mirrored).exp() @ self.centres
+
+    def shares(self, value: Tensor) -> Tensor:
+        """Return the histogram (..., bins) of a normal distribution about a value, cut off at the range's ends.
+
+        Its deviation is three quarters of a bin (Imani and White, 2018; Farebrother et al., 2024, section 3.1).
+        """
+        value = value.clamp(self.edges[0], self.edges[-1])[..., None]
+        below = torch.erf((self.edges - value) / (0.75 * self.width * math.sqrt(2.0)))
+        shares = below.diff(dim=-1)
+        return shares / shares.sum(-1, keepdim=True)
 
     def standardise(self, everything: Tensor) -> Tensor:
         """Return observations and privileged ones, (..., O + P), of mean 0 and deviation about 1."""
@@ -190,7 +212,7 @@ class SoftActorCritic:
         self.cfg = cfg.sac
         self.belief = creature.belief
         self.num_obs = env.num_obs
-        self.values = ActionValues(env, cfg.sac.hidden, cfg.sac.critics).to(device)
+        self.values = ActionValues(env, cfg.sac).to(device)
         self.values.dtype = creature.belief.dtype
         self.target = copy.deepcopy(self.values)
         actor = self.belief.roles()["actor"]
@@ -348,20 +370,25 @@ class SoftActorCritic:
     def critics_gradient(self, lived: Lived, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the critics' gradient, one vector, and metrics.
 
-        An action is worth its reward and what the policy expects from then on (Haarnoja et al., 2018, eq. 5).
+        An action is worth its reward and what the policy expects from then on (Haarnoja et al., 2018, eq. 5). The loss
+        is the cross-entropy to the histogram about that.
         """
         n = lived.reward.shape[1]
         with torch.no_grad():
             action, density = self.act(lived, generator)
             everything = self.values.standardise(lived.everything).flatten(0, 1)
             mirrored = self.toss(len(everything) - n, generator)
-            expected = self.target(everything[n:], action[1:].flatten(0, 1), mirrored).amin(0)
+            expected = self.target.mean(everything[n:], action[1:].flatten(0, 1), mirrored).amin(0)
             expected = expected - self.weight.exp() * density[1:].flatten()
             reward, terminated, known = (x.flatten() for x in (lived.reward, lived.terminated, lived.known))
             worth = self.cfg.reward_scale * reward + self.cfg.gamma * (1.0 - terminated) * expected
-        error = self.values(everything[:-n], lived.action.flatten(0, 1), mirrored) - worth
-        loss = 0.5 * (error.square() * known).mean(1).sum()
-        return self.flat(torch.autograd.grad(loss, self.parameters)), {"value_loss": loss.detach()}
+            shares = self.values.shares(worth)
+            low, high = self.values.edges[[0, -1]]
+            outside = ((worth < low) | (worth > high)).float().mean()
+        found = self.values(everything[:-n], lived.action.flatten(0, 1), mirrored)
+        loss = -((shares * found).sum(-1) * known).mean(1).sum()
+        gradient = self.flat(torch.autograd.grad(loss, self.parameters))
+        return gradient, {"value_loss": loss.detach(), "values_outside": outside}
 
     def policy_gradient(self, lived: Lived, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the gradient of the policy and of the entropy's weight, one vector, and metrics.
@@ -371,7 +398,7 @@ class SoftActorCritic:
         everything = self.values.standardise(lived.everything[:-1]).flatten(0, 1)
         action, density = self.act(lived, generator)
         density = density[:-1].mean()
-        worth = self.judge(everything, action[:-1].flatten(0, 1), self.toss(len(everything), generator)).mean()
+        worth = self.judge.mean(everything, action[:-1].flatten(0, 1), self.toss(len(everything), generator)).mean()
         loss = self.weight.detach().exp().sum() * density - worth
         entropy = -density.detach()
         aim = self.cfg.entropy * self.belief.num_actions
