@@ -28,7 +28,7 @@ import csv
 import itertools
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +144,34 @@ def report_belief(results: dict[str, list[dict[str, Any]]], about: dict[str, obj
     }
 
 
-def arrival(rows: Rows) -> dict[str, float] | None:
-    """Return the first of two evaluations in a row that reach the target, None if there are none."""
-    return next((a for a, b in itertools.pairwise(rows) if reached(a) and reached(b)), None)
+def walks(row: dict[str, float]) -> bool:
+    """Return whether an evaluation is past the mark of few robots that walk."""
+    return row["survival"] >= SURVIVAL and all(row[name] <= most for name, most in MARK.items())
+
+
+def arrival(rows: Rows, mark: Callable[[dict[str, float]], bool] = reached) -> dict[str, float] | None:
+    """Return the first of two evaluations in a row that are past a mark, None if there are none."""
+    return next((a for a, b in itertools.pairwise(rows) if mark(a) and mark(b)), None)
+
+
+class ArrivalEvaluator(Evaluator):
+    """Ends a training some evaluations after it has arrived."""
+
+    later = 8
+    mark_reached = staticmethod(reached)
+
+    def done(self, env_steps: int, policy: Any) -> bool:
+        """Hear that an iteration has ended; return whether to stop."""
+        found = arrival(self.rows, self.mark_reached)
+        enough = found is not None and len(self.rows) >= self.rows.index(found) + self.later
+        return super().done(env_steps, policy) or enough
+
+
+class WalkEvaluator(ArrivalEvaluator):
+    """Ends a training that walks, a few evaluations later."""
+
+    later = 5
+    mark_reached = staticmethod(walks)
 
 
 def imagination(seeds: range) -> dict[str, list[Rows]]:
@@ -165,14 +190,9 @@ def walking(seeds: range) -> dict[str, list[Rows]]:
     results: dict[str, list[Rows]] = {name: [] for name in WALKERS}
     for seed, (name, changes) in itertools.product(seeds, WALKERS.items()):
         print(f"seed {seed}: {name}", file=sys.stderr)
-        evaluator = Evaluator("quadruped-walk-flat", seed, 3600.0, MOST, (), every=4096)
+        evaluator = WalkEvaluator("quadruped-walk-flat", seed, 3600.0, MOST, (), every=2048)
         results[name].append(train_foal("quadruped-walk-flat", seed, evaluator, changes))
     return results
-
-
-def walks(row: dict[str, float]) -> bool:
-    """Return whether an evaluation is past the mark."""
-    return row["survival"] >= SURVIVAL and all(row[name] <= most for name, most in MARK.items())
 
 
 def report_walking(results: dict[str, list[Rows]], about: dict[str, object]) -> dict[str, Any]:
@@ -180,7 +200,8 @@ def report_walking(results: dict[str, list[Rows]], about: dict[str, object]) -> 
     rows = [("", "env steps, by seed", "median", "in the end: m/s", "rad/s", "survived, %", "seconds")]
     found = {}
     for name, trainings in results.items():
-        first = [next((row["env_steps"] for row in rows if walks(row)), None) for rows in trainings]
+        arrivals = [arrival(rows, walks) for rows in trainings]
+        first = [found and found["env_steps"] for found in arrivals]
         found[name] = {"env_steps": first, "median": median(first)}
         last = [[training[-1][of] for training in trainings] for of in (*MARK, "survival", "seconds")]
         *steps, middle = ("never" if x is None else f"{x / 1e3:.0f} k" for x in (*first, found[name]["median"]))
@@ -190,16 +211,6 @@ def report_walking(results: dict[str, list[Rows]], about: dict[str, object]) -> 
         rows.append((name, *cells))
     machine.table("quadruped-walk-flat: env steps to 0.2 m/s, 0.2 rad/s, 95 %", rows, about)
     return {"walking": found}
-
-
-class ArrivalEvaluator(Evaluator):
-    """Ends a training some evaluations after it has arrived."""
-
-    def done(self, env_steps: int, policy: Any) -> bool:
-        """Hear that an iteration has ended; return whether to stop."""
-        found = arrival(self.rows)
-        enough = found is not None and len(self.rows) >= self.rows.index(found) + 8
-        return super().done(env_steps, policy) or enough
 
 
 def summary(trainings: Sequence[Rows]) -> dict[str, Any]:

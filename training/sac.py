@@ -30,7 +30,7 @@ from training.worker import Worker
 
 MIN_STD = 0.1  # that critics divide observations by at least
 LEAST_SLOPE = 1e-4  # of tanh, in the density of actions at the bound
-FIRST_DEVIATION = 4.0  # of the values that critics begin with, about 0
+FIRST_VALUES = 4.0  # mean size of the values that critics begin with, exponential either way, so that none is ruled out
 SETTLED = 10_000  # env steps after which scales keep their meaning: what is in the replay buffer is read with them
 
 
@@ -63,10 +63,10 @@ class ActionValues(nn.Module):
         for inputs, outputs in itertools.pairwise(sizes):
             self.weights.append(torch.empty(cfg.critics, inputs, outputs).uniform_(-1, 1) / math.sqrt(inputs))
             self.biases.append(torch.zeros(cfg.critics, 1, outputs))
-        self.biases[-1].data -= 0.5 * (self.centres / FIRST_DEVIATION).square()
+        self.biases[-1].data -= self.centres.abs() / FIRST_VALUES
 
     def forward(self, everything: Tensor, action: Tensor, mirrored: Tensor) -> Tensor:
-        """Return what actions (S, A) are worth, as logarithms of the shares of bins, (critics, S, bins).
+        """Return what actions (S, A) are worth, as logits of the shares of bins, (critics, S, bins).
 
         everything: (S, O + P), observations and privileged ones, standardised; mirrored: (S) bool, what is to be looked
         at in the mirror.
@@ -80,11 +80,11 @@ class ActionValues(nn.Module):
             x = torch.baddbmm(bias.to(self.dtype), x, weight.to(self.dtype))
             x = F.relu(F.layer_norm(x, x.shape[-1:]))
         weight, bias = last
-        return torch.baddbmm(bias.to(self.dtype), x, weight.to(self.dtype)).float().log_softmax(-1)
+        return torch.baddbmm(bias.to(self.dtype), x, weight.to(self.dtype)).float()
 
     def mean(self, everything: Tensor, action: Tensor, mirrored: Tensor) -> Tensor:
         """Return the values (critics, S) of actions; arguments as of forward()."""
-        return self(everything, action, mirrored).exp() @ self.centres
+        return self(everything, action, mirrored).softmax(-1) @ self.centres
 
     def shares(self, value: Tensor) -> Tensor:
         """Return the histogram (..., bins) of a normal distribution about a value, cut off at the range's ends.
@@ -385,8 +385,8 @@ class SoftActorCritic:
             shares = self.values.shares(worth)
             low, high = self.values.edges[[0, -1]]
             outside = ((worth < low) | (worth > high)).float().mean()
-        found = self.values(everything[:-n], lived.action.flatten(0, 1), mirrored)
-        loss = -((shares * found).sum(-1) * known).mean(1).sum()
+        logits = self.values(everything[:-n], lived.action.flatten(0, 1), mirrored)
+        loss = -((shares * logits.log_softmax(-1)).sum(-1) * known).mean(1).sum()
         gradient = self.flat(torch.autograd.grad(loss, self.parameters))
         return gradient, {"value_loss": loss.detach(), "values_outside": outside}
 
