@@ -495,7 +495,7 @@ class SACCfg(Section):
     gamma: float = knob(0.985, "discount", low=0.0, high=1.0)
     reward_scale: float = knob(10.0, "rewards are learnt times this", "1", low=1e-9, high=1e9)
     critics: int = knob(2, "perceptrons that say what actions are worth", low=1, high=64)
-    hidden: int = knob(256, "features of their layers", low=8, high=8192)
+    hidden: int = knob(512, "features of their layers", low=8, high=8192)
     bins: int = knob(101, "bins of the histogram that each answers with", low=2, high=10**4)
     values: Pair = knob((-20.0, 120.0), "range of the histogram", "1", low=-1e9, high=1e9)
     target_rate: float = knob(
