@@ -18,7 +18,7 @@ over PPO with as few robots as help it without a seed that never arrives. PPO en
 to the end, and the least that survive later is told beside the mean of all evaluations.
 
 walking: env steps until 16 robots of quadruped-walk-flat are within 0.2 m/s and 0.2 rad/s of what is asked and 95 %
-of 256 fresh episodes are survived, by what a world model imagines and by soft actor-critic.
+of 256 fresh episodes are survived, the first of two evaluations in a row, by what a world model imagines and by soft actor-critic.
 
 details: time and memory of each detail of the world model's training, without and with it.
 """
@@ -157,21 +157,21 @@ def arrival(rows: Rows, mark: Callable[[dict[str, float]], bool] = reached) -> d
 class ArrivalEvaluator(Evaluator):
     """Ends a training some evaluations after it has arrived."""
 
-    later = 8
-    mark_reached = staticmethod(reached)
+    later = 8  # evaluations from that of the arrival on
+    past = staticmethod(reached)  # what arrival() is told
 
     def done(self, env_steps: int, policy: Any) -> bool:
         """Hear that an iteration has ended; return whether to stop."""
-        found = arrival(self.rows, self.mark_reached)
+        found = arrival(self.rows, self.past)
         enough = found is not None and len(self.rows) >= self.rows.index(found) + self.later
         return super().done(env_steps, policy) or enough
 
 
 class WalkEvaluator(ArrivalEvaluator):
-    """Ends a training that walks, a few evaluations later."""
+    """Ends a training some evaluations after its robots walk."""
 
     later = 5
-    mark_reached = staticmethod(walks)
+    past = staticmethod(walks)
 
 
 def imagination(seeds: range) -> dict[str, list[Rows]]:

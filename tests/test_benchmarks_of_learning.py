@@ -110,6 +110,21 @@ def test_walking_is_past_the_mark_where_errors_and_survival_are(capsys):
     assert found["walking"]["recurrent"] == {"env_steps": [None, 16384], "median": None}
     assert found["walking"]["ensemble"] == {"env_steps": [16384, 16384], "median": 16384}
     assert "never, 16 k" in capsys.readouterr().out
+    once = [rows[3], rows[0], *rows[3:]]
+    assert world_model.arrival(once, world_model.walks) is once[2]
+
+
+def test_a_training_ends_some_evaluations_after_its_robots_walk(monkeypatch):
+    monkeypatch.setattr(evaluate.Evaluator, "done", lambda *_: False)
+    walk = {"survival": 0.96, "velocity_error": 0.19, "yaw_rate_error": 0.19}  # the target of a walk is 0.15
+    for kind, ends in ((world_model.WalkEvaluator, [6, 7]), (world_model.ArrivalEvaluator, [])):
+        evaluator = kind.__new__(kind)
+        evaluator.rows = [walk | {"survival": 0.5}]
+        found = []
+        for i in range(2, 8):
+            evaluator.rows.append(walk | {"env_steps": i})
+            found += [i] if evaluator.done(0, None) else []
+        assert found == ends
 
 
 def test_imagination_is_compared_with_who_arrives_and_with_nobody_else(capsys):
