@@ -18,7 +18,8 @@ over PPO with as few robots as help it without a seed that never arrives. PPO en
 to the end, and the least that survive later is told beside the mean of all evaluations.
 
 walking: env steps until 16 robots of quadruped-walk-flat are within 0.2 m/s and 0.2 rad/s of what is asked and 95 %
-of 256 fresh episodes are survived, the first of two evaluations in a row, by what a world model imagines and by soft actor-critic.
+of 256 fresh episodes are survived, the first of two evaluations in a row, by what a world model imagines and by
+soft actor-critic.
 
 details: time and memory of each detail of the world model's training, without and with it.
 """
