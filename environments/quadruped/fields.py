@@ -92,6 +92,7 @@ SCANNED = (
 
 MEASURED = (
     Field("feet", 2, "m", "middle of the feet from the base origin, x, y"),
+    Field("foot_offset", 12, "m", "centre of each foot from the base origin, world frame"),
     Field("lowest_foot", 1, "m", "lowest point of the feet above the ground"),
     Field("foot_height", 4, "m", "of each foot's lowest point above the ground"),
     Field("on_ground", 4, "1", "1 where a foot is in contact, else 0"),

@@ -107,6 +107,7 @@ def find_feet_and_mass(task, work, extra, model):
             foot_B = add(hip_B, x_rotate(s1, c1, centre))
             gap, normal_B = surface(terrain, cells, work, L.PATCH, lane, foot_B)
             at = rotate(load_rotation(work, lane), foot_B)
+            store3(extra, M.foot_offset + 3 * leg, lane, at)
             extra[M.feet * LANES + lane] += real(0.25) * at[0]
             extra[(M.feet + 1) * LANES + lane] += real(0.25) * at[1]
             height = upright(terrain, work, lane, gap - radius, normal_B)

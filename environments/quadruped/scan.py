@@ -9,18 +9,14 @@ import numpy as np
 from config import ScanCfg
 from environments.contracts import Mirror
 from environments.quadruped.fields import G, M, S
-from environments.quadruped.step import foot_of
 from environments.quadruped.terms import observation, randomisation
 from physics import constants as C
 from physics import layout as L
 from physics import terrain as T
-from physics.base import load_rotation
 from physics.contact import per_metre
 from physics.jit import LANES, inline, real, stage
-from physics.layout import load3, store3
-from physics.leg import geometry
+from physics.layout import load3
 from physics.random import robot_key, uniform
-from physics.spatial import rotate
 
 SCAN_SCALE = 5.0  # of heights in the observation
 FARTHEST = 1.0  # height above or below the feet that is told from a greater one [m]
@@ -30,12 +26,11 @@ DRAW_SCAN = 512  # first draw of a robot's key that a scan takes
 
 # Rows of the work buffer that are free between measuring and observing
 AT = L.PATCH  # (2) where the base is among the terrain's nodes [cells]
-HEADING = L.PATCH + 2  # (2) cosine and sine
+HEADING = L.PATCH + 2  # (2) cosine and sine, times cells per metre
 NODE = L.PATCH + 4  # number of a node, exact up to MOST_NODES; then its height [m]
 BELOW = L.PATCH + 5  # what is added to heights [m]
 DUE = L.KNEE_PATCH  # 1 for a robot that looks now, 2 for one whose episode begins
 KEY = L.KNEE_PATCH + 1  # its key, a whole number
-FOOT = L.KNEE_PATCH + 2  # (3) centre of a foot from the base origin, world frame [m]
 
 
 def places(cfg: ScanCfg, larger: float) -> np.ndarray:
@@ -74,7 +69,7 @@ def scan_errors(key, scan_delay, scan_drift):
 def find_heading(work, terrain, cells, lane):
     """Set HEADING, and AT to where the base is among the nodes, half a cell on, so that floor() finds the nearest."""
     x, y = work[L.ROTATION * LANES + lane], work[(L.ROTATION + 3) * LANES + lane]
-    h = real(1.0) / np.sqrt(x * x + y * y + real(1e-12))
+    h = cells / np.sqrt(x * x + y * y + real(1e-12))
     work[HEADING * LANES + lane], work[(HEADING + 1) * LANES + lane] = h * x, h * y
     if terrain is not None:
         whole = terrain[1][0]
@@ -86,17 +81,17 @@ def find_heading(work, terrain, cells, lane):
 
 @inline
 def heading_offset(work, lane, ahead, aside):
-    """Return a horizontal offset of the heading frame in the world's (2)."""
+    """Return a horizontal offset of the heading frame [m] in the world's (2) [cells]."""
     c, s = work[HEADING * LANES + lane], work[(HEADING + 1) * LANES + lane]
     return c * ahead - s * aside, s * ahead + c * aside
 
 
 @inline
-def find_node(terrain, cells, work, lane, offset):
-    """Set NODE to the number of the node that is nearest to a place; offset: (2) from AT, world frame [m]."""
+def find_node(terrain, work, lane, offset):
+    """Set NODE to the number of the node that is nearest to a place; offset: (2) from AT, world frame [cells]."""
     if terrain is not None:
         whole = terrain[1][0]
-        i, j = work[AT * LANES + lane] + cells * offset[0], work[(AT + 1) * LANES + lane] + cells * offset[1]
+        i, j = work[AT * LANES + lane] + offset[0], work[(AT + 1) * LANES + lane] + offset[1]
         # in this order what is not a number becomes 0, and no node lies outside the field
         column = min(max(real(0.0), np.floor(i)), real(whole[T.NX] - 1))
         row = min(max(real(0.0), np.floor(j)), real(whole[T.NY] - 1))
@@ -149,8 +144,8 @@ def scan(task, work, extra, settings, model, points, at_scan, seed, clock, numbe
         find_heading(work, terrain, cells, lane)
         x, y, z = load3(rows, G.scan_shift, lane)
         x, y = heading_offset(work, lane, x, y)
-        work[AT * LANES + lane] += cells * x
-        work[(AT + 1) * LANES + lane] += cells * y
+        work[AT * LANES + lane] += x
+        work[(AT + 1) * LANES + lane] += y
         work[BELOW * LANES + lane] = home - work[(L.POSITION + 2) * LANES + lane] + z
     if due == zero:
         return
@@ -158,7 +153,7 @@ def scan(task, work, extra, settings, model, points, at_scan, seed, clock, numbe
     for p in range(count):
         ahead, aside = points[p, 0], points[p, 1]
         for lane in range(LANES):
-            find_node(terrain, cells, work, lane, heading_offset(work, lane, ahead, aside))
+            find_node(terrain, work, lane, heading_offset(work, lane, ahead, aside))
         look_up_node(terrain, work)
         row = seen[p * LANES : (p + 1) * LANES]
         if exact:
@@ -184,25 +179,21 @@ def bits_of_point(key, point):
 
 
 @stage
-def scan_feet(task, work, model, at_scan):
+def scan_feet(task, work, extra, model, at_scan):
     """Look at the ground about the feet, just as it is."""
     terrain, cells = model.terrain, per_metre(model.terrain)
     for lane in range(LANES):
         find_heading(work, terrain, cells, lane)
     for leg in range(4):
-        leg_rows = L.leg_rows(work, leg)
-        hip_B, shape = geometry(model.legs[leg])
-        for lane in range(LANES):
-            foot = rotate(load_rotation(work, lane), foot_of(load3(leg_rows, L.JOINT, lane), hip_B, shape))
-            store3(work, FOOT, lane, foot)
+        foot = extra[(M.foot_offset + 3 * leg) * LANES :]
         for k in range(4):
             row = task[(at_scan + 4 * leg + k) * LANES :]
             ahead = real(ROUND_FEET) * (real(1.0) if k == 0 else real(-1.0) if k == 1 else real(0.0))
             aside = real(ROUND_FEET) * (real(1.0) if k == 2 else real(-1.0) if k == 3 else real(0.0))
             for lane in range(LANES):
-                (x, y, _), (more_x, more_y) = load3(work, FOOT, lane), heading_offset(work, lane, ahead, aside)
-                find_node(terrain, cells, work, lane, (x + more_x, y + more_y))
+                (x, y, _), (more_x, more_y) = load3(foot, 0, lane), heading_offset(work, lane, ahead, aside)
+                find_node(terrain, work, lane, (cells * x + more_x, cells * y + more_y))
             look_up_node(terrain, work)
             for lane in range(LANES):
-                z = work[(L.POSITION + 2) * LANES + lane] + work[(FOOT + 2) * LANES + lane]
+                z = work[(L.POSITION + 2) * LANES + lane] + foot[2 * LANES + lane]
                 row[lane] = within_reach(work[NODE * LANES + lane] - z)

@@ -302,7 +302,7 @@ def control_step(
         if at_look != 0:
             call(at_look, task, work, extra, settings, model, points, at_scan, seed, clock, number, 0)
         if at_feet != 0:
-            call(at_feet, task, work, model, at_scan + len(points))
+            call(at_feet, task, work, extra, model, at_scan + len(points))
         if any_ended:
             call(at_observe, task, work, extra, settings, model, out, seed, clock, number)
             for lane in range(count):
@@ -319,7 +319,7 @@ def control_step(
             if at_look != 0:
                 call(at_look, task, work, extra, settings, model, points, at_scan, seed, clock, number, 1)
             if at_feet != 0:
-                call(at_feet, task, work, model, at_scan + len(points))
+                call(at_feet, task, work, extra, model, at_scan + len(points))
         call(at_renew, task, work, extra, settings, model, seed, clock, number)
         call(at_observe, task, work, extra, settings, model, out, seed, clock, number)
         for lane in range(count):
