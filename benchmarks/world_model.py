@@ -27,6 +27,7 @@ details: time and memory of each detail of the world model's training, without a
 import argparse
 import csv
 import itertools
+import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -270,6 +271,44 @@ def plot(path: str, results: dict[str, list[Rows]]) -> None:
     plt.close(figure)
 
 
+def plot_walking(path: str, results: dict[str, list[Rows]]) -> None:
+    """Draw errors and survival over env steps, a line per seed, the first and the last to walk thicker."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    shown = {
+        "velocity_error": "velocity error [m/s]",
+        "yaw_rate_error": "yaw rate error [rad/s]",
+        "survival": "survival",
+    }
+    marks = MARK | {"survival": SURVIVAL}
+    figure, axes = plt.subplots(1, len(shown), figsize=(11, 3.6), layout="constrained")
+    for (name, trainings), colour in zip(results.items(), ("tab:red", "0.6", "tab:blue"), strict=False):
+        arrivals = [arrival(rows, walks) for rows in trainings]
+        order = sorted(range(len(trainings)), key=lambda i: arrivals[i]["env_steps"] if arrivals[i] else math.inf)
+        for place, i in enumerate(order):
+            which = {0: ", first seed to walk", len(order) - 1: ", last seed"}.get(place, "")
+            for of, column in zip(axes, shown, strict=True):
+                of.plot(
+                    [1e-3 * row["env_steps"] for row in trainings[i]],
+                    [row[column] for row in trainings[i]],
+                    "--" if place and which else "-",
+                    color=colour,
+                    label=name + which if which and column == "survival" else None,
+                    linewidth=2.2 if which else 0.8,
+                )
+    for of, (column, label) in zip(axes, shown.items(), strict=True):
+        of.axhline(marks[column], color="0.6", linewidth=0.8, zorder=0)
+        of.set(xlabel="thousand env steps", ylabel=label, ylim=(0, None))
+        of.grid(alpha=0.3)
+    figure.suptitle("quadruped-walk-flat, 16 robots")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 def write_csv(path: str, results: dict[str, list[Rows]], first: int = 0) -> None:
     """Write every evaluation as a line; first: the first seed."""
     lines = [
@@ -320,7 +359,7 @@ def read_options() -> argparse.Namespace:
     options.add_argument(
         "--csv", metavar="FILE", help="write every evaluation of imagination, or else of walking, to a file"
     )
-    options.add_argument("--plot", metavar="FILE", help="draw survival over env steps, as .png, .pdf or .svg")
+    options.add_argument("--plot", metavar="FILE", help="draw the same over env steps, as .png, .pdf or .svg")
     args = options.parse_args()
     if args.seeds < 1:
         options.error(f"--seeds: expected at least 1, got {args.seeds}")
@@ -354,8 +393,11 @@ def main() -> None:
     if "walking" in args.part:
         results = walking(seeds)
         result |= report_walking(results, about)
-        if args.csv and "imagination" not in args.part:
-            write_csv(args.csv, results, args.first)
+        if "imagination" not in args.part:
+            if args.csv:
+                write_csv(args.csv, results, args.first)
+            if args.plot:
+                plot_walking(args.plot, results)
     if "details" in args.part:
         result |= world_model_details.report(world_model_details.details(5 if args.quick else 15), about)
     if args.json:

@@ -107,6 +107,12 @@ def imagined(path: Path) -> None:
     world_model.plot(str(path), found)
 
 
+def few_robots(path: Path) -> None:
+    """Write errors and survival of few robots that learn to walk."""
+    found = {name: trainings for (name,), trainings in evaluations("few_robots.csv", "contestant").items()}
+    world_model.plot_walking(str(path), found)
+
+
 PICTURES = {
     "walk.gif": walk,
     "push.png": push,
@@ -118,6 +124,7 @@ PICTURES = {
     "training.png": learning,
     "tasks.png": of_tasks,
     "world_model.png": imagined,
+    "few_robots.png": few_robots,
 }
 MEASURED = {"motion.png": "python -m benchmarks.motion --mode scaling --plot docs/motion.png"}
 

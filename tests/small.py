@@ -329,7 +329,7 @@ EXAMPLES = {
     "all_tasks": ("", "--tasks cartpole quadruped-walk-flat --devices cpu --iterations 1 --num-envs 16"),
     "compare": ("runs", ""),
     "stable_baselines3": ("", "--task navigation --seconds 0.1 --robots 8"),
-    "gallery": ("", "training.png world_model.png --out ."),
+    "gallery": ("", "training.png world_model.png few_robots.png --out ."),
     "run_policy": ("my_policy/policy.onnx", "--seconds 0.2"),
     "sweep": (
         "ppo.gamma=0.9,0.99 --task cartpole",

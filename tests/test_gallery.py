@@ -35,7 +35,12 @@ def test_a_measured_picture_says_its_command(name, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "size", "mode"),
-    [("bounce.png", (990, 285), "RGB"), ("dream.png", (1210, 990), "RGBA"), ("tasks.png", (1320, 1023), "RGBA")],
+    [
+        ("bounce.png", (990, 285), "RGB"),
+        ("dream.png", (1210, 990), "RGBA"),
+        ("tasks.png", (1320, 1023), "RGBA"),
+        ("few_robots.png", (1320, 432), "RGBA"),
+    ],
 )
 def test_a_picture_is_made_anew(name, size, mode, tmp_path, monkeypatch, threads_as_before):
     done = called(gallery.main, [name, "--out", str(tmp_path)], monkeypatch)
