@@ -97,12 +97,19 @@ class Robot:
     # gains of the PD law that it is driven by, (4, 3) [N m/rad] and [N m s/rad], None where its file has none
     kp: np.ndarray | None = None
     kd: np.ndarray | None = None
+    # whether its joints' damping is that of the motors' law, within their torque limits: who drives it by a law of its
+    # own leaves the joints none (undamped())
+    motors_damp: bool = False
     notes: tuple[str, ...] = ()  # what an import did and assumed, for people
 
     @property
     def total_mass(self) -> float:
         """Mass of all links [kg]."""
         return self.base.mass + sum(link.mass for leg in self.links for link in leg)
+
+    def undamped(self) -> "Robot":
+        """Return the robot without its joints' damping, if that is its motors' (motors_damp)."""
+        return dataclasses.replace(self, damping=np.zeros((4, 3))) if self.motors_damp else self
 
     def carrying(self, payload: float) -> "Robot":
         """Return the robot with a mass [kg], as of a point, on the middle of its trunk's upper side."""
@@ -328,6 +335,9 @@ def load_robot(name: str | os.PathLike, options: ImportOptions | None = None) ->
     order = tuple(data.get("joint_order", range(12)))
     if sorted(order) != list(range(12)):
         raise read.fail("joint_order", f"each of 0 to 11, got {order!r:.80}")
+    motors_damp = data.get("motors_damp", False)
+    if not isinstance(motors_damp, bool):
+        raise read.fail("motors_damp", f"true or false, got {motors_damp!r:.80}")
     robot = Robot(
         name=path.stem,
         base=read.link("base"),
@@ -349,6 +359,7 @@ def load_robot(name: str | os.PathLike, options: ImportOptions | None = None) ->
         joint_order=order,
         kp=_gains(read, joints, "kp"),
         kd=_gains(read, joints, "kd"),
+        motors_damp=motors_damp,
     )
     options = options or ImportOptions()
     if options.lock:
@@ -422,6 +433,8 @@ def save_robot(robot: Robot, path: str | os.PathLike) -> None:
     }
     if robot.joint_order != tuple(range(12)):
         data["joint_order"] = list(robot.joint_order)
+    if robot.motors_damp:
+        data["motors_damp"] = True
     if robot.trunk_centre.any():
         data["trunk_centre"] = tidy(robot.trunk_centre)
     # a list of numbers on one line

@@ -382,6 +382,19 @@ def test_what_is_compiled_ahead_is_what_a_step_calls():
     assert set(step.control_step.overloads) == kinds  # else it would be compiled again when first called
 
 
+def test_damping_that_is_the_motors_own_is_left_to_the_law_that_drives_them(tmp_path):
+    robot = load_robot("spot")
+    assert robot.motors_damp and (robot.damping == 20.0).all()  # as long as nothing drives it
+    np.testing.assert_allclose(PhysicsEngine(robot, 1).model.legs[:, C.DAMPING : C.DAMPING + 3], 20.0)
+    save_robot(dataclasses.replace(robot, motors_damp=False), path := tmp_path / "mine.json")
+    for model, damping in (("spot", 0.0), (str(path), 20.0)):
+        legs = registry.make(TASK, cfg=dataclasses.replace(CFG, model=model)).engine.model.legs
+        np.testing.assert_allclose(legs[:, C.DAMPING : C.DAMPING + 3], damping)
+        np.testing.assert_allclose(legs[:, C.KD : C.KD + 3], torque_ratio(robot) * CFG.kd, rtol=1e-6)
+    save_robot(robot, again := tmp_path / "again.json")
+    assert load_robot(again).motors_damp
+
+
 def test_a_robot_s_own_gains_drive_it_scaled_as_the_configuration_asks(tmp_path):
     robot = load_robot("go2")
     kp = np.linspace(20.0, 42.0, 12).reshape(4, 3)

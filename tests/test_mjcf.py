@@ -40,7 +40,7 @@ def assert_same(robot, other, besides=()):
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_mjcf_round_trip(written, name):
-    robot = load_robot(name)
+    robot = dataclasses.replace(load_robot(name), motors_damp=False)  # what only Foal's files say
     file = written(to_mjcf(robot), f"{name}.xml")
     for path in (file, str(file)):
         again = load_robot(path)
@@ -50,7 +50,7 @@ def test_mjcf_round_trip(written, name):
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_urdf_round_trip(written, name):
-    robot = load_robot(name)
+    robot = dataclasses.replace(load_robot(name), motors_damp=False)  # what only Foal's files say
     again = load_robot(written(to_urdf(robot), f"{name}.urdf"))
     assert_same(dataclasses.replace(robot, armature=np.zeros((4, 3))), again, besides=("home_joints", "home_height"))
     assert_stands(again)

@@ -79,6 +79,7 @@ def test_home_pose_is_within_the_joint_ranges(name):
         ("legs.RR.links.0.torque_limit", 0.0, "legs.RR.links.0.torque_limit"),
         ("legs.RR.foot.radius", True, "legs.RR.foot.radius"),
         ("home.joints.FR", [0, 0], "home.joints.FR"),
+        ("motors_damp", 1, "motors_damp: expected true or false, got 1"),
     ],
 )
 def test_unusable_fields_are_named(edited, field, value, named):

@@ -116,8 +116,11 @@ def import_options(cfg: QuadrupedCfg) -> ImportOptions:
 
 
 def chosen_robot(cfg: QuadrupedCfg) -> Robot:
-    """Return the robot of a task; raise ConfigError or RobotError, naming field or file, if it cannot be read."""
-    return load_robot(cfg.model, import_options(cfg))
+    """Return the robot of a task, without damping that is its motors', which gains() give their own.
+
+    Raises ConfigError or RobotError, naming field or file, if it cannot be read.
+    """
+    return load_robot(cfg.model, import_options(cfg)).undamped()
 
 
 def values(cfg: QuadrupedCfg, robot: Robot, terrain: Terrain | None) -> dict[str, Any]:
