@@ -334,16 +334,16 @@ class EntityBelief(Policy):
         sequence = fused.LSTMSequence.apply if compiled else lstm_sequence
         head = fused.PolicyHead.apply if compiled else policy_head
         seen = obs.reshape(-1, obs.shape[-1])
-        x = (
-            self.body_encoder(seen, self.dtype, compiled)
-            if self.body_encoder
-            else self.features(seen, self.normaliser, self.dtype)
-        )
+        weight = self.encoder
+        if self.body_encoder:
+            x = self.body_encoder(seen, self.dtype, compiled)
+        else:
+            x, weight = self.read(self.features, seen, weight, compiled)
         if self.sees_ground:
-            ground = self.ground_features(seen, self.normaliser, self.dtype)
-            x = torch.cat((x, layer(ground, self.ground_encoder, self.ground_encoder_bias)), dim=1)
+            ground = self.read(self.ground_features, seen, self.ground_encoder, compiled)
+            x = torch.cat((x, layer(*ground, self.ground_encoder_bias)), dim=1)
         x = x if context is None else torch.cat((x, context.to(self.dtype).flatten(2)), dim=1)
-        x = layer(x, self.encoder, self.encoder_bias)
+        x = layer(x, weight, self.encoder_bias)
         if self.cfg.recurrent:
             x, cell = sequence(x, self.lstm, self.lstm_bias, *state, keep)
             state = x[..., -keep.shape[1] :].detach(), cell.detach()
@@ -356,9 +356,18 @@ class EntityBelief(Policy):
         """Return whether compiled code is to be used for x."""
         return self.use_fused and self.compilable and x.device.type == "cpu"
 
+    def read(self, features: Features, seen: Tensor, weight: Tensor, compiled: bool) -> tuple[Tensor, Tensor]:
+        """Return a layer's input (sides, K, S), both sides' the same memory, of observations (S, O), and its weights.
+
+        weight: (sides, F, rows + more), of the features' rows and of what comes behind them.
+        """
+        x = features(seen, self.normaliser, self.dtype, compiled)
+        first = features.weights(weight[..., : features.rows], self.dtype)
+        return x.expand(self.sides, -1, -1), torch.cat((first, weight[..., features.rows :]), dim=-1)
+
     def critic_features(self, everything: Tensor) -> Tensor:
-        """Return sums and differences (sides, rows, S) of observations and privileged ones (S, O + P)."""
-        return self.value_features(everything, self.normaliser, self.dtype)
+        """Return (K, S), normalised, of observations and privileged ones (S, O + P)."""
+        return self.value_features(everything, self.normaliser, self.dtype, self.compiled(everything))
 
     def value_of(self, features: Tensor) -> Tensor:
         """Return the values (S) of critic_features()."""
@@ -367,8 +376,10 @@ class EntityBelief(Policy):
         compiled = self.compiled(x)
         layer = fused.Dense.apply if compiled else dense
         head = fused.ValueHead.apply if compiled else value_head
-        x = F.pad(x, (0, -samples % (2 * fused.WIDTH))) if compiled else x
-        x = layer(x, self.value_encoder, self.value_encoder_bias)
+        if compiled and samples % (2 * fused.WIDTH):  # whole vectors of samples
+            x = F.pad(x, (0, -samples % (2 * fused.WIDTH)))
+        weight = self.value_features.weights(self.value_encoder, self.dtype)
+        x = layer(x.expand(self.sides, -1, -1), weight, self.value_encoder_bias)
         x = layer(x, self.value_hidden, self.value_hidden_bias)
         return head(x, self.value_weight, self.value_bias)[:samples]
 

@@ -126,6 +126,9 @@ class Normaliser(nn.Module):
 class Features(nn.Module):
     """Observations as a dense layer takes them: normalised, sums and differences of them and their mirror images.
 
+    A layer's weights times the matrix that makes sums and differences are weights of what is observed itself, which
+    both sides share: forward() gives that, weights() those.
+
     which: columns of the observation that are read, and that the mirror image is of; None for the first.
     """
 
@@ -133,15 +136,24 @@ class Features(nn.Module):
         super().__init__()
         more = -len(reflection.signs) % fused.ROWS
         self.size = len(reflection.signs)
+        self.sides = reflection.sides
         self.which = slice(self.size) if which is None else list(which)
-        self.rows = self.size + more  # filled up with zeros
+        self.rows = self.size + more  # of sums, filled up with zeros
         self.register_buffer("basis", F.pad(reflection.sums_and_differences(), (0, 0, 0, more)), persistent=False)
 
-    def forward(self, x: Tensor, normaliser: Normaliser, dtype: torch.dtype) -> Tensor:
-        """Return (sides, rows, S) of x (S, columns), which are the normaliser's first."""
+    def forward(self, x: Tensor, normaliser: Normaliser, dtype: torch.dtype, compiled: bool) -> Tensor:
+        """Return (inputs, S) of x (S, columns), which are the normaliser's first, filled up with rows of zeros."""
         which = self.which
-        return self.columns((x[:, which] - normaliser.mean[which]) * normaliser.scale[which], dtype)
+        more = fused.filled(self.size, dtype) - self.size
+        if compiled and isinstance(which, slice) and not len(x) % fused.WIDTH:
+            return fused.standardised(x, self.size, normaliser.mean, normaliser.scale, more, dtype)
+        x = (x[:, which] - normaliser.mean[which]) * normaliser.scale[which]
+        return F.pad(x.T.to(dtype), (0, 0, 0, more))
+
+    def weights(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the weights (sides, F, inputs) of forward() that do what others (sides, F, rows) do of columns()."""
+        return F.pad(weight @ self.basis, (0, fused.filled(self.size, dtype) - self.size))
 
     def columns(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return sums and differences (sides, rows, S) of x (S, size), as it is."""
+        """Return sums and differences (sides, rows, S) of x (S, size), as it is, normalised or not."""
         return (self.basis @ x.T).to(dtype)

@@ -10,13 +10,14 @@ from fused.attention import BodyAttention
 from fused.categorical import UNIFORM
 from fused.divergence import LatentLosses
 from fused.heads import Linear, PolicyHead, PolicyLoss, ValueHead
-from fused.layers import Dense, LSTMSequence
+from fused.layers import Dense, LSTMSequence, standardised
 from fused.normed import EPSILON, Normed
-from fused.product import ROWS
+from fused.product import ROWS, filled
 from fused.registers import HAS_PAIRS, WIDTH
 from fused.state_space import StateSpaceSequence
 
 __all__ = [
     "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "LatentLosses",
     "Linear", "Normed", "PolicyHead", "PolicyLoss", "StateSpaceSequence", "ValueHead",
+    "filled", "standardised",
 ]  # fmt: skip

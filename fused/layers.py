@@ -69,7 +69,8 @@ def make_kernels(sides: int, half: bool) -> tuple:
     """Return the compiled passes: a dense layer with ELU and its backward, the LSTM over a sequence and its backward.
 
     half: whether products are of bfloat16 numbers; size, inner: features of a side, out of a layer
-    and into it; samples: columns; everything else is the address of an array. The LSTM's columns are
+    and into it; samples: columns; apart: numbers from one side's input to the other's, 0 if they are the same;
+    everything else is the address of an array. The LSTM's columns are
     steps * n, a step's next to each other; its inputs hold what enters a step above the hidden state
     before it, and a step more; gates are in the order input, forget, output, candidate.
     """
@@ -78,7 +79,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
     per_element = 2 if half else 1  # numbers to an element of packed weights
 
     @kernel
-    def dense_forward(size, inner, samples, weight, bias, x, y, packed, panel):
+    def dense_forward(size, inner, samples, apart, weight, bias, x, y, packed, panel):
         weight, bias, x, y, panel = (
             view(weight, np.float32),
             view(bias, np.float32),
@@ -94,7 +95,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 size,
                 inner,
                 w,
-                x[side * inner * samples :],
+                x[side * apart :],
                 samples,
                 y[side * size * samples :],
                 samples,
@@ -113,7 +114,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 keep_sides(sides, y, place, other, a, b)
 
     @kernel
-    def dense_backward(size, inner, samples, weight, x, y, dy, wants_dx, dz, dx, dweight, dbias, packed, panel):
+    def dense_backward(size, inner, samples, apart, weight, x, y, dy, wants_dx, dz, dx, dweight, dbias, packed, panel):
         weight, dweight, dbias, panel = (
             view(weight, np.float32),
             view(dweight, np.float32),
@@ -138,7 +139,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
         for side in range(sides):
             d = dz[side * other :]
             weight_gradient(
-                size, inner, d, samples, x[side * inner * samples :], samples, samples, dweight[side * size * inner :]
+                size, inner, d, samples, x[side * apart :], samples, samples, dweight[side * size * inner :]
             )
             if wants_dx:
                 pack_transposed(weight[side * size * inner :], size, inner, view(packed, kind))
@@ -345,10 +346,43 @@ def make_kernels(sides: int, half: bool) -> tuple:
     return dense_forward, dense_backward, lstm_forward, lstm_backward
 
 
+@functools.cache
+def make_standardising_kernel(half: bool) -> Any:
+    """Return the compiled pass of standardised(); everything is the address of an array but the first three."""
+    kind = np.uint16 if half else np.float32
+
+    @kernel
+    def run(samples, width, size, x, mean, scale, out, work):
+        x, mean, scale = view(x, np.float32), view(mean, np.float32), view(scale, np.float32)
+        out, work = view(out, kind), view(work, np.float32)
+        for first in range(0, samples, WIDTH):
+            for i in range(size):
+                a, b = mean[i], scale[i]
+                for lane in range(WIDTH):
+                    work[lane] = (x[(first + lane) * width + i] - a) * b
+                store(out, i * samples + first, load(work, 0, 1))
+
+    return run
+
+
+def standardised(x: Tensor, size: int, mean: Tensor, scale: Tensor, more: int, dtype: torch.dtype) -> Tensor:
+    """Return (size + more, S), of the first size columns of x (S, ...) each less its mean, times its scale; then zeros.
+
+    S: a whole number of WIDTH.
+    """
+    x = x.contiguous()
+    out = torch.empty(size + more, len(x), dtype=dtype)
+    out[size:] = 0.0
+    addresses = [z.data_ptr() for z in (x, mean, scale, out)]
+    make_standardising_kernel(dtype == torch.bfloat16)(len(x), x.shape[1], size, *addresses, scratch("row", WIDTH))
+    return out
+
+
 class Dense(torch.autograd.Function):
     """entity.dense: ELU(weight x + bias), sums and differences (sides, F, S) in dtype.
 
-    x: (sides, K, S); weight: (sides, F, K); bias: (F); F and K whole numbers of product.ROWS, S of 2 WIDTH.
+    x: (sides, K, S), or what both sides share, expanded; weight: (sides, F, K); bias: (F); F and K whole numbers of
+    product.ROWS, S of 2 WIDTH.
     """
 
     @staticmethod
@@ -358,12 +392,13 @@ class Dense(torch.autograd.Function):
         samples = x.shape[-1]
         if x.shape[:2] != (sides, inner):  # compiled code would read on behind it
             raise ValueError(f"x: expected ({sides}, {inner}, S), got {tuple(x.shape)}")
-        x = x.contiguous()
+        x = x[:1].contiguous().expand_as(x) if x.stride(0) == 0 else x.contiguous()
         weight = weight.contiguous()
         y = torch.empty(sides, size, samples, dtype=x.dtype)
+        addresses = [z.data_ptr() for z in (weight, bias, x, y)]
         work = scratch("weights", weight.numel()), scratch("panel", panel_size(inner))
         forward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[0]
-        forward_pass(size, inner, samples, weight.data_ptr(), bias.data_ptr(), x.data_ptr(), y.data_ptr(), *work)
+        forward_pass(size, inner, samples, x.stride(0), *addresses, *work)
         ctx.save_for_backward(x, y, weight)
         return y
 
@@ -376,7 +411,7 @@ class Dense(torch.autograd.Function):
         wants_dx = ctx.needs_input_grad[0]
         dy = dy.contiguous()
         dz = torch.empty_like(y)
-        dx = torch.empty_like(x) if wants_dx else x
+        dx = x.new_empty(x.shape) if wants_dx else x
         dweight = torch.empty_like(weight)
         dbias = torch.empty(size)
         addresses = [z.data_ptr() for z in (dz, dx, dweight, dbias)]
@@ -386,6 +421,7 @@ class Dense(torch.autograd.Function):
             size,
             inner,
             samples,
+            x.stride(0),
             weight.data_ptr(),
             x.data_ptr(),
             y.data_ptr(),

@@ -8,6 +8,7 @@ import fused
 from config import NetworkCfg
 from entity import BodyEncoder, Reflection, dense, lstm_sequence, policy_head, value_head
 from environments.contracts import Body, Mirror, Node
+from observation import Features, Normaliser
 from training import ppo
 from world_model import linear, normed, state_space_sequence
 
@@ -45,6 +46,53 @@ def assert_alike(fast, plain, tolerance):
 # Layers
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+
+
+@KINDS
+def test_an_input_that_both_sides_share(sides, dtype):
+    x = parameter(12, 64)
+    weight = parameter(sides, 8, 12, scale=0.4)
+    bias = parameter(8)
+    directions = [torch.randn(sides, 8, 64)]
+    shared = x.expand(sides, -1, -1)
+    plain = results(lambda: dense(shared, weight, bias), (x, weight, bias), directions)
+    fast = results(
+        lambda: fused.Dense.apply(x.to(dtype).expand(sides, -1, -1), weight, bias), (x, weight, bias), directions
+    )
+    assert_alike(fast, plain, TOLERANCE[dtype])
+
+
+@KINDS
+@pytest.mark.parametrize("which", [None, (5, 2, 3, 6)])
+@pytest.mark.parametrize("samples", [64, 50])
+def test_weights_of_what_is_observed_are_those_of_its_sums_and_differences(samples, which, sides, dtype):
+    mirror = {
+        None: Mirror((1, 0, 2, 3, 4, 6, 5), (1, 1, -1, 1, 1, -1, -1)),
+        (5, 2, 3, 6): Mirror((3, 1, 2, 0), (1, -1, 1, 1)),
+    }
+    features = Features(Reflection(len(which or range(7)), mirror[which] if sides == 2 else None), which)
+    weight = parameter(sides, 8, features.rows)
+    bias = parameter(8)
+    x = 3.0 * torch.randn(samples, 9) + 1.0
+    normaliser = Normaliser(Reflection(9, None))
+    normaliser.update(x + 0.3)
+    columns = slice(7) if which is None else list(which)
+    standardised = (x[:, columns] - normaliser.mean[columns]) * normaliser.scale[columns]
+    directions = [torch.randn(sides, 8, samples)]
+    wanted = results(
+        lambda: dense(features.columns(standardised, torch.float32), weight, bias), (weight, bias), directions
+    )
+
+    for compiled in (True, False):
+        seen = features(x, normaliser, dtype, compiled)
+        assert seen.shape == (fused.filled(features.size, dtype), samples)
+        assert not seen[features.size :].any()
+        found = results(
+            lambda: dense(seen.float().expand(sides, -1, -1), features.weights(weight, dtype), bias),  # noqa: B023
+            (weight, bias),
+            directions,
+        )
+        assert_alike(found, wanted, TOLERANCE[dtype])
 
 
 @KINDS

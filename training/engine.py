@@ -12,6 +12,7 @@ update     | gradient          | gradient          |   thinks for the other
 
 import contextlib
 import functools
+import math
 import time
 from typing import Any
 
@@ -369,14 +370,15 @@ class TrainingEngine:
         67 and 76 % of episodes survived).
         """
         self.updates += 1
-        if not torch.isfinite(gradient).all():  # a step along a broken gradient would end the run
-            self.skipped += 1
-            return
         cfg = self.cfg.ppo
         groups = self.optimizer.param_groups
         parts = gradient.split([group["params"][0].numel() for group in groups])
-        for group, part, times in zip(groups, parts, (1.0, cfg.critic_rate), strict=True):
-            group["params"][0].grad = part * (cfg.max_gradient_norm / part.norm().clamp(min=cfg.max_gradient_norm))
+        norms = [part.norm() for part in parts]
+        if not math.isfinite(sum(norms)):  # a step along a broken gradient would end the run
+            self.skipped += 1
+            return
+        for group, part, norm, times in zip(groups, parts, norms, (1.0, cfg.critic_rate), strict=True):
+            group["params"][0].grad = part * (cfg.max_gradient_norm / norm.clamp(min=cfg.max_gradient_norm))
             group["lr"] = self.learning_rate * times
         self.optimizer.step()
 
