@@ -151,7 +151,7 @@ class BodyEncoder(nn.Module):
     def forward(self, obs: Tensor, dtype: torch.dtype, compiled: bool) -> Tensor:
         """Encode obs (S, O) as sums and differences (sides, nodes of a side * heads * head_size, S)."""
         if compiled:
-            return fused.BodyAttention.apply(
+            return fused.run(fused.BodyAttention)(
                 obs,
                 self.columns,
                 self.scale,
@@ -311,6 +311,11 @@ class EntityBelief(Policy):
         """Return the standard deviation of the actions, (A), of both sides the same."""
         return super().std()[self.action_pairs]
 
+    def log_std_gradient(self, std: Tensor, dstd: Tensor) -> Tensor:
+        """Return the gradient of log_std, of that of std() (A)."""
+        of_pairs = torch.zeros_like(self.log_std).index_add_(0, self.action_pairs, std * dstd)
+        return of_pairs * (self.log_std == self.bounded_log_std())
+
     def learn_scale(self, moments: Moments) -> None:
         """Learn the scale of observations; what the networks make of an observation changes with it."""
         super().learn_scale(moments)
@@ -330,9 +335,9 @@ class EntityBelief(Policy):
             keep = F.pad(keep, (0, more))
             state = tuple(F.pad(x, (0, more)) for x in state)
             context = None if context is None else F.pad(context, (0, more))
-        layer = fused.Dense.apply if compiled else dense
-        sequence = fused.LSTMSequence.apply if compiled else lstm_sequence
-        head = fused.PolicyHead.apply if compiled else policy_head
+        layer = fused.run(fused.Dense) if compiled else dense
+        sequence = fused.run(fused.LSTMSequence) if compiled else lstm_sequence
+        head = fused.run(fused.PolicyHead) if compiled else policy_head
         seen = obs.reshape(-1, obs.shape[-1])
         weight = self.encoder
         if self.body_encoder:
@@ -374,8 +379,8 @@ class EntityBelief(Policy):
         x = features
         samples = x.shape[-1]
         compiled = self.compiled(x)
-        layer = fused.Dense.apply if compiled else dense
-        head = fused.ValueHead.apply if compiled else value_head
+        layer = fused.run(fused.Dense) if compiled else dense
+        head = fused.run(fused.ValueHead) if compiled else value_head
         if compiled and samples % (2 * fused.WIDTH):  # whole vectors of samples
             x = F.pad(x, (0, -samples % (2 * fused.WIDTH)))
         weight = self.value_features.weights(self.value_encoder, self.dtype)

@@ -76,8 +76,8 @@ class Moments(NamedTuple):
         """Return those of vectors (B, ...), 0 if there are none."""
         if not len(x):
             return cls(0, *x.new_zeros(2, *x.shape[1:]))
-        variance, mean = torch.var_mean(x, dim=0, correction=0)
-        return cls(len(x), mean, variance)
+        mean = x.mean(dim=0)  # twice through it is ten times as fast as torch.var_mean
+        return cls(len(x), mean, (x - mean).square().mean(dim=0))
 
     def to(self, device: torch.device | str) -> "Moments":
         """Return them on a device."""
@@ -153,6 +153,10 @@ class Features(nn.Module):
     def weights(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the weights (sides, F, inputs) of forward() that do what others (sides, F, rows) do of columns()."""
         return F.pad(weight @ self.basis, (0, fused.filled(self.size, dtype) - self.size))
+
+    def weights_gradient(self, dweights: Tensor) -> Tensor:
+        """Return the gradient of the weight that weights() was given, of that of what it returned."""
+        return dweights[..., : self.size] @ self.basis.mT
 
     def columns(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return sums and differences (sides, rows, S) of x (S, size), as it is, normalised or not."""

@@ -97,7 +97,11 @@ class Policy(nn.Module, abc.ABC):
 
     def std(self) -> Tensor:
         """Return the standard deviation of the actions, (A), within bounds and so always finite."""
-        return self.log_std.clamp(math.log(self.cfg.min_std), math.log(10.0)).exp()
+        return self.bounded_log_std().exp()
+
+    def bounded_log_std(self) -> Tensor:
+        """Return log_std within bounds."""
+        return self.log_std.clamp(math.log(self.cfg.min_std), math.log(10.0))
 
     def value(self, obs: Tensor, privileged: Tensor) -> Tensor:
         """Return the value (B) of observations (B, O) and privileged observations (B, P)."""

@@ -27,7 +27,8 @@ from environments import registry
 from settings import override
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate, reaches
-from training.experience import Experience, Gradients, gradient
+from training.experience import Experience
+from training.gradient import Gradients, gradient
 from training.presets import preset
 from training.resources import detect
 

@@ -11,6 +11,7 @@ from fused.categorical import UNIFORM
 from fused.divergence import LatentLosses
 from fused.heads import Linear, PolicyHead, PolicyLoss, ValueHead
 from fused.layers import Dense, LSTMSequence, standardised
+from fused.memory import Passes, run
 from fused.normed import EPSILON, Normed
 from fused.product import ROWS, filled
 from fused.registers import HAS_PAIRS, WIDTH
@@ -18,6 +19,6 @@ from fused.state_space import StateSpaceSequence
 
 __all__ = [
     "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "LatentLosses",
-    "Linear", "Normed", "PolicyHead", "PolicyLoss", "StateSpaceSequence", "ValueHead",
-    "filled", "standardised",
+    "Linear", "Normed", "Passes", "PolicyHead", "PolicyLoss", "StateSpaceSequence", "ValueHead",
+    "filled", "run", "standardised",
 ]  # fmt: skip

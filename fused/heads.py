@@ -320,16 +320,24 @@ def _policy_loss(action, old_mean, old_std, advantage, mean, std, clip, dmean, d
     one = real(1.0)
     share = one / real(samples)
     log_std_ratio = real(0.0)  # sum_a ln(std_old / std)
+    wider = real(0.0)  # sum_a of its share of the divergence
+    per_old, per_std = np.empty(actions, real), np.empty(actions, real)
     for a in range(actions):
-        log_std_ratio += np.log(old_std[a] / std[a])
+        per_old[a], per_std[a] = one / old_std[a], one / std[a]
+        ratio = old_std[a] * per_std[a]
+        log_std_ratio += np.log(ratio)
+        wider += real(0.5) * (ratio * ratio - one)
     for t in range(action.shape[0]):
         for n in range(action.shape[1]):
-            change, kl = log_std_ratio, -log_std_ratio
+            change, kl = log_std_ratio, wider - log_std_ratio
             for a in range(actions):
-                old, z = (action[t, n, a] - old_mean[t, n, a]) / old_std[a], (action[t, n, a] - mean[t, n, a]) / std[a]
+                old, z = (
+                    (action[t, n, a] - old_mean[t, n, a]) * per_old[a],
+                    (action[t, n, a] - mean[t, n, a]) * per_std[a],
+                )
                 change += real(0.5) * (old * old - z * z)
-                moved, wider = (old_mean[t, n, a] - mean[t, n, a]) / std[a], old_std[a] / std[a]
-                kl += real(0.5) * (wider * wider + moved * moved - one)
+                moved = (old_mean[t, n, a] - mean[t, n, a]) * per_std[a]
+                kl += real(0.5) * moved * moved
             ratio, gain = exp(change), advantage[t, n]
             clipped = min(max(ratio, one - clip), one + clip)
             free = not ratio * gain > clipped * gain  # what is not a number shows in the gradient
@@ -338,9 +346,9 @@ def _policy_loss(action, old_mean, old_std, advantage, mean, std, clip, dmean, d
             sums[2] += kl
             slope = -share * ratio * gain if free else real(0.0)  # of the loss by the log-probability
             for a in range(actions):
-                z = (action[t, n, a] - mean[t, n, a]) / std[a]
-                dmean[t, n, a] = slope * z / std[a]
-                dstd[a] += slope * (z * z - one) / std[a]
+                z = (action[t, n, a] - mean[t, n, a]) * per_std[a]
+                dmean[t, n, a] = slope * z * per_std[a]
+                dstd[a] += slope * (z * z - one) * per_std[a]
 
 
 class PolicyLoss(torch.autograd.Function):

@@ -134,7 +134,7 @@ def about_to_imagine(world=SMALL, **changes):
 def test_the_policy_acts_in_imagination_as_it_would_on_those_observations(world):
     made, imagination, _ = about_to_imagine(world)
     x = imagination.imagine(400, torch.Generator().manual_seed(0))
-    assert x.obs.shape == (5, 400, 37) and x.action.shape == (5, 400, 12) and x.features.shape[2:] == (5, 400)
+    assert x.obs.shape == (5, 400, 37) and x.action.shape == (5, 400, 12) and x.features.shape[-2:] == (5, 400)
     mean, _ = made.belief.evaluate(x.obs, x.memory)
     torch.testing.assert_close(mean, x.mean, rtol=1e-4, atol=1e-5)
     std = ((x.action - x.mean) / made.belief.std().detach()).std()

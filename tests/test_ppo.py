@@ -11,11 +11,14 @@ import torch
 from config import NetworkCfg, PPOCfg
 from entity import Creature, Memory
 from environments import registry
+from examples.mlp import MLP
 from settings import override
 from training import checkpoint, parallel, ppo
+from training import gradient as gradients
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
-from training.experience import Experience, gradient
+from training.experience import Experience
+from training.gradient import gradient
 from training.guard import Guard
 from training.inference import Inference
 from training.presets import preset
@@ -127,10 +130,10 @@ def test_learning_rate_follows_the_divergence_within_its_bounds():
 # The engine
 
 
-def engine(n=64, threads=1, precision="float32", **changes):
+def engine(n=64, threads=1, precision="float32", task="quadruped-balance", **changes):
     """Return an engine whose policy does more than a new one."""
     cfg = override(
-        dataclasses.replace(preset("quadruped-balance"), network=SMALL),
+        dataclasses.replace(preset(task), network=SMALL),
         {"env.max_episode_seconds": 0.3, "ppo.rollout": 24, **changes},
     )
     env = registry.make(cfg.task, num_envs=n, cfg=cfg.env, threads=1)
@@ -324,6 +327,57 @@ def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
             robots = sorted(r for part in slices[7 * epoch : 7 * epoch + 7] for r in range(part.start, part.stop))
             assert robots == list(range(count))
     assert seen[32][:7] != seen[32][7:14]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("quadruped-balance", {}),
+        ("quadruped-balance", {"network.symmetric": False}),
+        ("quadruped-balance", {"world_model.role": "belief", "world_model.updates": 1}),
+        ("quadruped-walk-stairs-seen", {"network.ground": 8}),
+    ],
+)
+def test_compiled_passes_alone_give_autograds_gradient(task, changes, precision, monkeypatch):
+    made = engine(64, precision=precision, task=task, **changes)
+    made.collect_trajectory()
+    made.train_on_trajectory()
+    made.collect_trajectory()
+    with torch.no_grad():
+        made.belief.log_std[0] = -9.0  # below its bound: what it is does not matter
+    (worker,) = made.workers
+    worker.estimate()
+    x = worker.experience
+    x = x._replace(mean=x.mean + 0.1 * torch.randn_like(x.mean), reached=torch.rand_like(x.value))
+    arguments = made.belief, made.cfg.ppo, x, made.parameters, torch.tensor(0.2), torch.tensor(0.7)
+    assert gradients.passes_suffice(made.belief, x)
+    found, metrics = gradient(*arguments)
+    monkeypatch.setattr(gradients, "passes_suffice", lambda *_: False)
+    wanted, others = gradient(*arguments)
+
+    sizes = [p.numel() for p in made.parameters]
+    assert found.shape == wanted.shape
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-5
+    for a, b in zip(found.split(sizes), wanted.split(sizes), strict=True):
+        assert float((a - b).norm()) <= 1e-4 * float(b.norm())
+    assert metrics.keys() == others.keys()
+    for key, y in others.items():
+        assert float(metrics[key]) == pytest.approx(float(y), rel=1e-5, abs=1e-7)
+
+
+def test_autograd_finds_the_gradients_that_compiled_passes_do_not_know():
+    made = engine(64)
+    made.collect_trajectory()
+    (worker,) = made.workers
+    worker.estimate()
+    x = worker.experience
+    assert gradients.passes_suffice(made.belief, x)
+    assert not gradients.passes_suffice(made.belief, x.of(slice(0, 33)))
+    assert not gradients.passes_suffice(made.belief, x._replace(taught=x.mean))
+    assert not gradients.passes_suffice(MLP(worker.env, SMALL), x)
+    for changes in ({"network.attention": False}, {"network.recurrent": False}):
+        assert not gradients.passes_suffice(engine(64, **changes).belief, x)
 
 
 def test_experience_of_several_shares_is_learned_from_as_that_of_one():

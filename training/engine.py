@@ -25,7 +25,8 @@ from environments import ABEnv
 from observation import Moments
 from training import distributed, ppo, tree
 from training.ensemble import EnsembleTrainer
-from training.experience import Experience, Gradients
+from training.experience import Experience
+from training.gradient import Gradients
 from training.imagination import Imagination
 from training.optimizer import Adam, Average, flatten
 from training.parallel import side_by_side

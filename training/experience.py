@@ -1,4 +1,4 @@
-"""Experience: what an update learns from, real or imagined, and the gradient that it gives."""
+"""Experience: what an update learns from, real or imagined."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -6,10 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from config import PPOCfg
 from policy import Policy, State
-from training import ppo
-from training.graph import record
 
 BY_ROBOT = "obs", "starts", "action", "mean", "value", "advantage", "reached", "taught"  # (T, N, ...)
 
@@ -79,75 +76,3 @@ def values(belief: Policy, everything: Tensor) -> tuple[Tensor, Tensor]:
     features = belief.critic_features(everything.flatten(0, 1))
     found = belief.value_of(features).unflatten(0, everything.shape[:2])
     return features.unflatten(-1, everything.shape[:2])[..., :-1, :], found
-
-
-def gradient(
-    belief: Policy, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss's gradient, one vector, and metrics; advantages are normalised by mean and std."""
-    returns = x.value + x.advantage
-    advantage = (x.advantage - mean) / (std + 1e-8)
-    if x.reached is not None:
-        advantage = advantage * x.reached
-    new_mean, _ = belief.evaluate(x.obs, x.memory, x.starts, x.context)
-    new_value = belief.value_of(x.features.flatten(-2)).view_as(returns)
-    new_std = belief.std()
-    actor, clipped, kl = ppo.policy_loss(new_mean, new_std, x.action, x.mean, x.std, advantage, cfg.clip)
-    critic = 0.5 * (new_value - returns).square().mean()
-    bonus = ppo.entropy(new_std)
-    metrics = {"policy_loss": actor, "value_loss": critic, "entropy": bonus, "clip_fraction": clipped, "kl": kl}
-    if x.taught is not None:
-        std_of_teacher, share = x.teacher
-        imitation = ppo.gaussian_kl(x.taught, std_of_teacher, new_mean, new_std).mean()
-        actor = (1.0 - share) * actor + share * imitation
-        metrics["imitation_loss"] = imitation
-    loss = actor + critic - cfg.entropy_coefficient * bonus
-    vector = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
-    return vector, {key: y.detach() for key, y in metrics.items()}
-
-
-class GradientGraph:
-    """gradient() of minibatches of one shape on a GPU, as one CUDA graph.
-
-    Replaying a sequence launches a thousand kernels of microseconds.
-    """
-
-    def __init__(
-        self, belief: Policy, cfg: PPOCfg, x: Experience, parameters: list[Tensor], mean: Tensor, std: Tensor
-    ) -> None:
-        self.x = x.map(torch.clone)
-        self.scale = (mean.clone(), std.clone())
-
-        def compute() -> None:
-            self.result = gradient(belief, cfg, self.x, parameters, *self.scale)
-
-        self.graph = record(compute)
-
-    def __call__(self, x: Experience, *scale: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what gradient() does; the next call overwrites it."""
-        for kept, new in zip((*self.x.tensors(), *self.scale), (*x.tensors(), *scale), strict=True):
-            kept.copy_(new)
-        self.graph.replay()
-        return self.result
-
-
-class Gradients:
-    """gradient() of one policy: as it is on the CPU, by a graph for each shape of minibatch on a GPU."""
-
-    def __init__(self, belief: Policy, cfg: PPOCfg, parameters: list[Tensor]) -> None:
-        self.belief = belief
-        self.cfg = cfg
-        self.parameters = parameters
-        self._graphs: dict[tuple, GradientGraph] = {}
-
-    def __call__(self, x: Experience, mean: Tensor, std: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the gradient and metrics of a minibatch.
-
-        On a GPU the next call with one of that shape overwrites them.
-        """
-        if x.value.device.type != "cuda":
-            return gradient(self.belief, self.cfg, x, self.parameters, mean, std)
-        shapes = tuple(y.shape for y in x.tensors())
-        if shapes not in self._graphs:
-            self._graphs[shapes] = GradientGraph(self.belief, self.cfg, x, self.parameters, mean, std)
-        return self._graphs[shapes](x, mean, std)
