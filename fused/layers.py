@@ -17,6 +17,8 @@ from fused.registers import WIDTH
 from fused.vectors import bounded, choose_positive, elu, fma, load, over_samples, store, zeros
 from physics.jit import inline, kernel, real
 
+PART = 64  # columns whose gates are computed at once, and stay in the cache until they are used
+
 
 @inline
 def tanh(x):
@@ -189,48 +191,49 @@ def make_kernels(sides: int, half: bool) -> tuple:
                     )
         for i in range(0, sides * size * n, WIDTH):
             store(cells, i, load(cell, i, 1))
-        for t in range(steps):
-            first = t * n
-            for side in range(sides):
-                w = weights[side * (4 * size * both // per_element) :]
-                product(
-                    4 * size,
-                    both,
-                    w,
-                    inputs[side * both * ahead + first :],
-                    ahead,
-                    gates[side * 4 * size * n :],
-                    n,
-                    n,
-                    panel,
-                )
-            before, after = cells[t * sides * size * n :], cells[(t + 1) * sides * size * n :]
-            for j in range(size):
-                for s in range(0, n, WIDTH):
-                    h0, h1 = zeros(1), zeros(1)
-                    for side in range(sides):
-                        own = bias[4 * side * size :]
-                        i = sigmoid(side_of(sides, side, gates, j * n + s, 4 * size * n) + own[j])
-                        f = sigmoid(side_of(sides, side, gates, (size + j) * n + s, 4 * size * n) + own[size + j])
-                        o = sigmoid(
-                            side_of(sides, side, gates, (2 * size + j) * n + s, 4 * size * n) + own[2 * size + j]
-                        )
-                        a = tanh(side_of(sides, side, gates, (3 * size + j) * n + s, 4 * size * n) + own[3 * size + j])
-                        place = (side * size + j) * n + s
-                        c = f * load(keep, first + s, 1) * load(before, place, 1) + i * a
-                        store(after, place, c)
-                        place = (4 * side * size + j) * samples + first + s
-                        store(acts, place, i)
-                        store(acts, place + step, f)
-                        store(acts, place + 2 * step, o)
-                        store(acts, place + 3 * step, a)
-                        if side == 0:
-                            h0 = o * tanh(c)
-                        else:
-                            h1 = o * tanh(c)
-                    k = load(keep, first + n + s, 1) if t + 1 < steps else zeros(1)
-                    keep_sides(sides, outputs, j * samples + first + s, step, h0, h1)
-                    keep_sides(sides, inputs, (inner + j) * ahead + first + n + s, both * ahead, k * h0, k * h1)
+        for start in range(0, samples, n):
+            before, after = cells[sides * size * start :], cells[sides * size * (start + n) :]
+            last = start + n == samples
+            for begin in range(0, n, PART):
+                columns, first = min(PART, n - begin), start + begin
+                for side in range(sides):
+                    w = weights[side * (4 * size * both // per_element) :]
+                    product(
+                        4 * size,
+                        both,
+                        w,
+                        inputs[side * both * ahead + first :],
+                        ahead,
+                        gates[side * 4 * size * columns :],
+                        columns,
+                        columns,
+                        panel,
+                    )
+                row = 4 * size * columns
+                for j in range(size):
+                    for s in range(0, columns, WIDTH):
+                        h0, h1, at = zeros(1), zeros(1), j * columns + s
+                        for side in range(sides):
+                            own = bias[4 * side * size :]
+                            i = sigmoid(side_of(sides, side, gates, at, row) + own[j])
+                            f = sigmoid(side_of(sides, side, gates, at + size * columns, row) + own[size + j])
+                            o = sigmoid(side_of(sides, side, gates, at + 2 * size * columns, row) + own[2 * size + j])
+                            a = tanh(side_of(sides, side, gates, at + 3 * size * columns, row) + own[3 * size + j])
+                            place = (side * size + j) * n + begin + s
+                            c = f * load(keep, first + s, 1) * load(before, place, 1) + i * a
+                            store(after, place, c)
+                            place = (4 * side * size + j) * samples + first + s
+                            store(acts, place, i)
+                            store(acts, place + step, f)
+                            store(acts, place + 2 * step, o)
+                            store(acts, place + 3 * step, a)
+                            if side == 0:
+                                h0 = o * tanh(c)
+                            else:
+                                h1 = o * tanh(c)
+                        k = zeros(1) if last else load(keep, first + n + s, 1)
+                        keep_sides(sides, outputs, j * samples + first + s, step, h0, h1)
+                        keep_sides(sides, inputs, (inner + j) * ahead + first + n + s, both * ahead, k * h0, k * h1)
 
     @kernel
     def lstm_backward(
@@ -460,7 +463,7 @@ class LSTMSequence(torch.autograd.Function):
         addresses = [z.data_ptr() for z in (weight, bias, x, hidden, cell, keep, inputs, cells, acts, outputs)]
         work = (
             scratch("weights", weight.numel()),
-            scratch("gates", sides * 4 * size * n),
+            scratch("gates", sides * 4 * size * min(n, PART)),
             scratch("panel", panel_size(inner + size)),
         )
         make_kernels(sides, x.dtype == torch.bfloat16)[2](size, inner, steps, n, *addresses, *work)
