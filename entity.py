@@ -367,7 +367,7 @@ class EntityBelief(Policy):
         weight: (sides, F, rows + more), of the features' rows and of what comes behind them.
         """
         x = features(seen, self.normaliser, self.dtype, compiled)
-        first = features.weights(weight[..., : features.rows], self.dtype)
+        first = features.weights(weight[..., : features.rows])
         return x.expand(self.sides, -1, -1), torch.cat((first, weight[..., features.rows :]), dim=-1)
 
     def critic_features(self, everything: Tensor) -> Tensor:
@@ -383,7 +383,7 @@ class EntityBelief(Policy):
         head = fused.run(fused.ValueHead) if compiled else value_head
         if compiled and samples % (2 * fused.WIDTH):  # whole vectors of samples
             x = F.pad(x, (0, -samples % (2 * fused.WIDTH)))
-        weight = self.value_features.weights(self.value_encoder, self.dtype)
+        weight = self.value_features.weights(self.value_encoder)
         x = layer(x.expand(self.sides, -1, -1), weight, self.value_encoder_bias)
         x = layer(x, self.value_hidden, self.value_hidden_bias)
         return head(x, self.value_weight, self.value_bias)[:samples]

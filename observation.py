@@ -144,15 +144,15 @@ class Features(nn.Module):
     def forward(self, x: Tensor, normaliser: Normaliser, dtype: torch.dtype, compiled: bool) -> Tensor:
         """Return (inputs, S) of x (S, columns), which are the normaliser's first, filled up with rows of zeros."""
         which = self.which
-        more = fused.filled(self.size, dtype) - self.size
+        more = fused.filled(self.size) - self.size
         if compiled and isinstance(which, slice) and not len(x) % fused.WIDTH:
             return fused.standardised(x, self.size, normaliser.mean, normaliser.scale, more, dtype)
         x = (x[:, which] - normaliser.mean[which]) * normaliser.scale[which]
         return F.pad(x.T.to(dtype), (0, 0, 0, more))
 
-    def weights(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    def weights(self, weight: Tensor) -> Tensor:
         """Return the weights (sides, F, inputs) of forward() that do what others (sides, F, rows) do of columns()."""
-        return F.pad(weight @ self.basis, (0, fused.filled(self.size, dtype) - self.size))
+        return F.pad(weight @ self.basis, (0, fused.filled(self.size) - self.size))
 
     def weights_gradient(self, dweights: Tensor) -> Tensor:
         """Return the gradient of the weight that weights() was given, of that of what it returned."""

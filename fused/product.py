@@ -8,8 +8,6 @@ features takes 317 us for 2048 samples in float32, 428 in pairs and 158 in tiles
 threads, the median of twelve, 139, and 118 ms in tiles.
 """
 
-import torch
-
 from fused.blocks import load_pairs, load_rows, multiply_all, multiply_up, pairs_in, pairs_of, store_block, store_sums
 from fused.registers import WIDTH
 from fused.tiles import (
@@ -33,9 +31,9 @@ REGISTERS = BLOCK // ROWS
 TILE = 16  # rows, and pairs of numbers within one
 
 
-def filled(inner: int, dtype: torch.dtype) -> int:
+def filled(inner: int) -> int:
     """Return how many features a layer's input has best, filled up with zeros: whole tiles, where there are some."""
-    multiple = 2 * TILE if HAS_TILES and dtype == torch.bfloat16 else ROWS
+    multiple = 2 * TILE if HAS_TILES else ROWS
     return inner + -inner % multiple
 
 

@@ -85,10 +85,10 @@ def test_weights_of_what_is_observed_are_those_of_its_sums_and_differences(sampl
 
     for compiled in (True, False):
         seen = features(x, normaliser, dtype, compiled)
-        assert seen.shape == (fused.filled(features.size, dtype), samples)
+        assert seen.shape == (fused.filled(features.size), samples)
         assert not seen[features.size :].any()
         found = results(
-            lambda: dense(seen.float().expand(sides, -1, -1), features.weights(weight, dtype), bias),  # noqa: B023
+            lambda: dense(seen.float().expand(sides, -1, -1), features.weights(weight), bias),  # noqa: B023
             (weight, bias),
             directions,
         )

@@ -1,5 +1,6 @@
 """Whether it learns: a short training run against the untrained policy, on episodes that neither has seen."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,12 +24,11 @@ def test_a_short_training_learns_to_stand_against_pushes(precision):
     creature.use_precision(precision)
     untrained = evaluate(creature, trial, 1000, CPU, PARTS)
     engine = TrainingEngine(env, creature, cfg, CPU, PARTS)
-    for _ in range(ITERATIONS):
-        metrics = engine.iterate()
+    rewards = [engine.iterate()["reward"] for _ in range(ITERATIONS)]
     trained = evaluate(creature, trial, 1000, CPU, PARTS)
     assert untrained["survival"] < 0.2
     assert trained["survival"] > 0.6
     assert trained["mean_return"] > 1.5 * untrained["mean_return"]
     assert trained["episode_seconds"] > untrained["episode_seconds"] + 5
-    assert metrics["reward"] > 0.04
+    assert np.mean(rewards[-5:]) > 0.04  # one iteration's depends on who is pushed just then
     assert trained["episodes"] == 128

@@ -94,7 +94,7 @@ def by_passes(
     std = b.std()
     actor, clipped, kl = loss(mean, std, x.action, x.mean, x.std, advantage, cfg.clip)
     y = x.features.flatten(-2).expand(b.sides, -1, -1)
-    y = critic(y, b.value_features.weights(b.value_encoder, b.dtype), b.value_encoder_bias)
+    y = critic(y, b.value_features.weights(b.value_encoder), b.value_encoder_bias)
     y = hidden(y, b.value_hidden, b.value_hidden_bias)
     error = value(y, b.value_weight, b.value_bias) - returns.flatten()
 
