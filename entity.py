@@ -181,17 +181,17 @@ def graph_attention(left: Tensor, right: Tensor, attention: Tensor) -> Tensor:
 
 
 def lstm_sequence(
-    x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor
+    x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return hidden states (sides, H, S), sums and differences, and the last cell (sides, H, N), of the sides, float32.
 
     x: (sides, E, S) sums and differences; weight: (sides, 4 H, E + H), of input, forget and output
-    gate and candidate, products in x's dtype; bias: (sides, 4 H); hidden, cell: (sides, H, N); keep: (T, N),
-    0 where the state is forgotten before a step.
+    gate and candidate, products in x's dtype; bias: (sides, 4 H); hidden, cell: (sides, H, N); starts: (T, N),
+    1 where the state is forgotten before a step.
     """
     weight = weight.to(x.dtype)
     outputs = []
-    for k, x_t in zip(keep, x.unflatten(-1, keep.shape).unbind(2), strict=True):
+    for k, x_t in zip(1.0 - starts, x.unflatten(-1, starts.shape).unbind(2), strict=True):
         g = torch.bmm(weight, torch.cat((x_t, (hidden * k).to(x.dtype)), dim=1))
         i, f, o, a = (change_over(g.float()) + bias[:, :, None]).chunk(4, dim=1)  # (sides, H, N)
         cell = f.sigmoid() * (cell * k) + i.sigmoid() * a.tanh()
@@ -292,6 +292,7 @@ class EntityBelief(Policy):
             ("action_columns", order.int()),
             ("action_signs", of_actions.signs[left]),
             ("action_pairs", order.argsort() % actions),
+            ("action_bound", torch.tensor([cfg.bound])),
         ):
             self.register_buffer(name, value, persistent=False)
         with torch.no_grad():
@@ -309,12 +310,15 @@ class EntityBelief(Policy):
 
     def std(self) -> Tensor:
         """Return the standard deviation of the actions, (A), of both sides the same."""
+        if self.compiled(self.log_std):
+            return fused.run(fused.Deviation)(self.log_std, self.action_pairs, self.log_limits)
         return super().std()[self.action_pairs]
 
-    def log_std_gradient(self, std: Tensor, dstd: Tensor) -> Tensor:
-        """Return the gradient of log_std, of that of std() (A)."""
-        of_pairs = torch.zeros_like(self.log_std).index_add_(0, self.action_pairs, std * dstd)
-        return of_pairs * (self.log_std == self.bounded_log_std())
+    def drawn(self, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return actions and their means, (N, A); see Policy."""
+        if self.compiled(mean):
+            return fused.drawn(mean, self.std(), noise, self.action_bound)
+        return super().drawn(mean, noise)
 
     def learn_scale(self, moments: Moments) -> None:
         """Learn the scale of observations; what the networks make of an observation changes with it."""
@@ -328,11 +332,11 @@ class EntityBelief(Policy):
         """Return mean actions (T, N, A) and the state after them; see Policy."""
         steps, n, _ = obs.shape
         compiled = self.compiled(obs)
-        keep = obs.new_ones(steps, n) if starts is None else 1.0 - starts
+        starts = obs.new_zeros(steps, n) if starts is None else starts
         if compiled and n % (2 * fused.WIDTH):  # whole vectors of robots
             more = -n % (2 * fused.WIDTH)
             obs = F.pad(obs, (0, 0, 0, more))
-            keep = F.pad(keep, (0, more))
+            starts = F.pad(starts, (0, more))
             state = tuple(F.pad(x, (0, more)) for x in state)
             context = None if context is None else F.pad(context, (0, more))
         layer = fused.run(fused.Dense) if compiled else dense
@@ -344,16 +348,25 @@ class EntityBelief(Policy):
             x = self.body_encoder(seen, self.dtype, compiled)
         else:
             x, weight = self.read(self.features, seen, weight, compiled)
+        parts = [x]
         if self.sees_ground:
             ground = self.read(self.ground_features, seen, self.ground_encoder, compiled)
-            x = torch.cat((x, layer(*ground, self.ground_encoder_bias)), dim=1)
-        x = x if context is None else torch.cat((x, context.to(self.dtype).flatten(2)), dim=1)
+            parts.append(layer(*ground, self.ground_encoder_bias))
+        if context is not None:
+            parts.append(context.flatten(2))
+        if len(parts) > 1:
+            x = (
+                fused.run(fused.Join)(self.dtype, *parts)
+                if compiled
+                else torch.cat([y.to(self.dtype) for y in parts], 1)
+            )
         x = layer(x, weight, self.encoder_bias)
         if self.cfg.recurrent:
-            x, cell = sequence(x, self.lstm, self.lstm_bias, *state, keep)
-            state = x[..., -keep.shape[1] :].detach(), cell.detach()
+            x, cell = sequence(x, self.lstm, self.lstm_bias, *state, starts)
+            state = x[..., -starts.shape[1] :].detach(), cell.detach()
         else:
-            x = layer(x, self.hidden, self.hidden_bias).float()
+            x = layer(x, self.hidden, self.hidden_bias)
+            x = fused.run(fused.Join)(torch.float32, x) if compiled else x.float()
         mean = head(x, self.policy, self.policy_bias, self.action_columns, self.action_signs)
         return mean.unflatten(0, (steps, -1))[:, :n], tuple(y[..., :n] for y in state)
 
@@ -361,14 +374,17 @@ class EntityBelief(Policy):
         """Return whether compiled code is to be used for x."""
         return self.use_fused and self.compilable and x.device.type == "cpu"
 
+    def is_recordable(self, n: int) -> bool:
+        """Return whether all that is computed of n robots is compiled: of whole vectors of them. See Policy."""
+        return type(self) is EntityBelief and self.compiled(self.log_std) and n % (2 * fused.WIDTH) == 0
+
     def read(self, features: Features, seen: Tensor, weight: Tensor, compiled: bool) -> tuple[Tensor, Tensor]:
         """Return a layer's input (sides, K, S), both sides' the same memory, of observations (S, O), and its weights.
 
         weight: (sides, F, rows + more), of the features' rows and of what comes behind them.
         """
         x = features(seen, self.normaliser, self.dtype, compiled)
-        first = features.weights(weight[..., : features.rows])
-        return x.expand(self.sides, -1, -1), torch.cat((first, weight[..., features.rows :]), dim=-1)
+        return x.expand(self.sides, -1, -1), features.weights(weight, compiled)
 
     def critic_features(self, everything: Tensor) -> Tensor:
         """Return (K, S), normalised, of observations and privileged ones (S, O + P)."""
@@ -383,7 +399,7 @@ class EntityBelief(Policy):
         head = fused.run(fused.ValueHead) if compiled else value_head
         if compiled and samples % (2 * fused.WIDTH):  # whole vectors of samples
             x = F.pad(x, (0, -samples % (2 * fused.WIDTH)))
-        weight = self.value_features.weights(self.value_encoder)
+        weight = self.value_features.weights(self.value_encoder, compiled)
         x = layer(x.expand(self.sides, -1, -1), weight, self.value_encoder_bias)
         x = layer(x, self.value_hidden, self.value_hidden_bias)
         return head(x, self.value_weight, self.value_bias)[:samples]
@@ -428,6 +444,10 @@ class Creature(nn.Module):
         empty = self.belief.normaliser.mean
         latent = self.world_model.initial_latent(n) if self.reads else empty.new_zeros(1, 0, num_envs)
         return Memory(state, latent, empty.new_zeros(n, self.belief.num_actions), empty.new_zeros(n))
+
+    def is_recordable(self, n: int) -> bool:
+        """Return whether what n robots do is found by compiled calls alone, on the CPU."""
+        return not self.reads and self.belief.is_recordable(n)
 
     def context(self, memories: list[Memory]) -> Tensor | None:
         """Return what the policy reads beside T observations, (sides, D, T, N); None if it reads nothing.

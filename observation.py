@@ -137,26 +137,34 @@ class Features(nn.Module):
         more = -len(reflection.signs) % fused.ROWS
         self.size = len(reflection.signs)
         self.sides = reflection.sides
-        self.which = slice(self.size) if which is None else list(which)
         self.rows = self.size + more  # of sums, filled up with zeros
-        self.register_buffer("basis", F.pad(reflection.sums_and_differences(), (0, 0, 0, more)), persistent=False)
+        self.more = fused.filled(self.size) - self.size  # rows of zeros behind what is observed
+        for name, value in (
+            ("which", torch.tensor(list(range(self.size) if which is None else which))),
+            ("mirror", reflection.columns),
+            ("signs", reflection.signs.float()),
+            ("basis", F.pad(reflection.sums_and_differences(), (0, 0, 0, more))),
+        ):
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor, normaliser: Normaliser, dtype: torch.dtype, compiled: bool) -> Tensor:
         """Return (inputs, S) of x (S, columns), which are the normaliser's first, filled up with rows of zeros."""
         which = self.which
-        more = fused.filled(self.size) - self.size
-        if compiled and isinstance(which, slice) and not len(x) % fused.WIDTH:
-            return fused.standardised(x, self.size, normaliser.mean, normaliser.scale, more, dtype)
+        if compiled and not len(x) % fused.WIDTH:
+            return fused.standardised(x, which, normaliser.mean, normaliser.scale, self.more, dtype)
         x = (x[:, which] - normaliser.mean[which]) * normaliser.scale[which]
-        return F.pad(x.T.to(dtype), (0, 0, 0, more))
+        return F.pad(x.T.to(dtype), (0, 0, 0, self.more))
 
-    def weights(self, weight: Tensor) -> Tensor:
-        """Return the weights (sides, F, inputs) of forward() that do what others (sides, F, rows) do of columns()."""
-        return F.pad(weight @ self.basis, (0, fused.filled(self.size) - self.size))
+    def weights(self, weight: Tensor, compiled: bool) -> Tensor:
+        """Return the weights (sides, F, inputs + more) of forward() that do what others do of columns().
 
-    def weights_gradient(self, dweights: Tensor) -> Tensor:
-        """Return the gradient of the weight that weights() was given, of that of what it returned."""
-        return dweights[..., : self.size] @ self.basis.mT
+        weight: (sides, F, rows + more), of these and of what comes behind them, which stay what they are.
+        """
+        if compiled:
+            filled = self.size + self.more
+            return fused.run(fused.Mirrored)(weight, self.mirror, self.signs, self.rows, filled)
+        first = F.pad(weight[..., : self.rows] @ self.basis, (0, self.more))
+        return torch.cat((first, weight[..., self.rows :]), dim=-1)
 
     def columns(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return sums and differences (sides, rows, S) of x (S, size), as it is, normalised or not."""

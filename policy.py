@@ -43,6 +43,7 @@ class Policy(nn.Module, abc.ABC):
         self.num_actions = env.num_actions
         self.dtype = torch.float32  # of the products, where it heeds that
         self.use_fused = True  # compiled code on the CPU, where it has any
+        self.register_buffer("log_limits", torch.tensor([math.log(cfg.min_std), math.log(10.0)]), persistent=False)
         self.normaliser = Normaliser(
             mirrors or Reflection(env.num_obs + env.num_privileged, None), cfg.min_observation_std
         )
@@ -97,11 +98,11 @@ class Policy(nn.Module, abc.ABC):
 
     def std(self) -> Tensor:
         """Return the standard deviation of the actions, (A), within bounds and so always finite."""
-        return self.bounded_log_std().exp()
+        return self.log_std.clamp(*self.log_limits).exp()
 
-    def bounded_log_std(self) -> Tensor:
-        """Return log_std within bounds."""
-        return self.log_std.clamp(math.log(self.cfg.min_std), math.log(10.0))
+    def drawn(self, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return actions and their means, (N, A), within the configured bound; noise: (N, A) standard normal."""
+        return self.bounded(mean + self.std() * noise), self.bounded(mean)
 
     def value(self, obs: Tensor, privileged: Tensor) -> Tensor:
         """Return the value (B) of observations (B, O) and privileged observations (B, P)."""
@@ -125,8 +126,12 @@ class Policy(nn.Module, abc.ABC):
         context = None if context is None else context[:, :, None]
         mean, state = self.evaluate(obs[None], state, starts, context)
         mean = mean[0]
-        action = mean if noise is None else mean + self.std() * noise
-        return self.bounded(action), self.bounded(mean), state
+        action, mean = (self.bounded(mean),) * 2 if noise is None else self.drawn(mean, noise)
+        return action, mean, state
+
+    def is_recordable(self, n: int) -> bool:
+        """Return whether all that is computed of n robots on the CPU, forwards and backwards, is compiled calls."""
+        return False
 
     def roles(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters of the actor and of the critic.

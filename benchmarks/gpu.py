@@ -28,7 +28,7 @@ from settings import override
 from training.engine import TrainingEngine
 from training.evaluation import EVALUATION_SEED, evaluate, reaches
 from training.experience import Experience
-from training.gradient import Gradients, gradient
+from training.gradient import Gradients, by_autograd
 from training.presets import preset
 from training.resources import detect
 
@@ -155,7 +155,7 @@ def agreement(bench: Bench) -> dict[str, Any]:
     there.collect_trajectory()
     for worker in there.workers:
         worker.estimate()
-    x: Experience = there.workers[0].experience
+    x: Experience = there.workers[0].experience.scaled(torch.zeros(()), torch.ones(()))
     result = {}
     for precision in ("float32", "bfloat16"):
         twin = Creature(there.env, cfg.network, cfg.world_model)
@@ -166,10 +166,8 @@ def agreement(bench: Bench) -> dict[str, Any]:
         roles = twin.belief.roles()
         ordered = [*roles["actor"], *roles["critic"]]
         moved = x.to(bench.device)
-        zero = torch.zeros(())
-        one = torch.ones(())
-        expected, expected_metrics = gradient(there.belief, cfg.ppo, x, there.parameters, zero, one)
-        got, metrics = Gradients(twin.belief, cfg.ppo, ordered)(moved, zero.to(bench.device), one.to(bench.device))
+        expected, expected_metrics = by_autograd(there.belief, cfg.ppo, x, there.parameters)
+        got, metrics = Gradients(twin.belief, cfg.ppo, ordered)(moved)
         mean, _ = there.belief.evaluate(x.obs, x.memory, x.starts)
         other, _ = twin.belief.evaluate(moved.obs, moved.memory, moved.starts)
         result[precision] = {

@@ -8,17 +8,21 @@ gives each thread robots of its own.
 
 from fused.attention import BodyAttention
 from fused.categorical import UNIFORM
+from fused.descent import adam, weighted_sum
 from fused.divergence import LatentLosses
-from fused.heads import Linear, PolicyHead, PolicyLoss, ValueHead
-from fused.layers import Dense, LSTMSequence, standardised
-from fused.memory import Passes, run
+from fused.heads import Linear, PolicyHead, ValueHead
+from fused.inputs import Join, Mirrored, standardised
+from fused.layers import Dense, LSTMSequence
+from fused.losses import Deviation, Entropy, PolicyLoss, ValueLoss, drawn
 from fused.normed import EPSILON, Normed
 from fused.product import ROWS, filled
+from fused.program import Program, Tape, assign, record, run
 from fused.registers import HAS_PAIRS, WIDTH
 from fused.state_space import StateSpaceSequence
 
 __all__ = [
-    "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH", "BodyAttention", "Dense", "LSTMSequence", "LatentLosses",
-    "Linear", "Normed", "Passes", "PolicyHead", "PolicyLoss", "StateSpaceSequence", "ValueHead",
-    "filled", "run", "standardised",
+    "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH", "BodyAttention", "Dense", "Deviation", "Entropy", "Join",
+    "LSTMSequence", "LatentLosses", "Linear", "Mirrored", "Normed", "PolicyHead", "PolicyLoss", "Program",
+    "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss",
+    "adam", "assign", "drawn", "filled", "record", "run", "standardised", "weighted_sum",
 ]  # fmt: skip

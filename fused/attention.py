@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fused.memory import scratch, view
+from fused.program import launch
 from fused.registers import WIDTH
 from fused.vectors import (
     dot,
@@ -127,6 +128,7 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
     def backward(
         samples,
         width,
+        kinds_of_parts,
         obs,
         columns,
         scale,
@@ -138,8 +140,9 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
         dout,
         shares,
         work,
-        dweight,
-        dbias,
+        lanes,
+        dweight_of_all,
+        dbias_of_all,
         dattention,
     ):
         obs, columns, scale, shift = (
@@ -155,7 +158,14 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
             view(attention, np.float32),
         )
         dout, shares, work = view(dout, kind), view(shares, np.float32), view(work, np.float32)
-        dweight, dbias, dattention = view(dweight, np.float32), view(dbias, np.float32), view(dattention, np.float32)
+        dattention = view(dattention, np.float32)
+        weights, biases = kinds_of_parts * heads * both * features, per_side * heads * both
+        dweight = view(lanes, np.float32)  # summed over samples at last, and those of a register until then apart
+        dbias = dweight[weights * WIDTH :]
+        for i in range(weights + biases):
+            store(dweight, i * WIDTH, zeros(1))
+        for i in range(heads * size):
+            dattention[i] = real(0.0)
         of_x, of_left, of_pairs = nodes * features * WIDTH, nodes * size * WIDTH, nodes * nodes * WIDTH
         xs = work[: GROUPS * of_x]
         dlrs = work[GROUPS * of_x :]
@@ -223,6 +233,12 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
                             db = db + dl
                         store(dweight, w * features * WIDTH, dw)
                         store(dbias, b * WIDTH, db)
+        sums = view(dweight_of_all, np.float32)
+        for i in range(weights):
+            sums[i] = over_samples(load(dweight, i * WIDTH, 1))
+        sums = view(dbias_of_all, np.float32)
+        for i in range(biases):
+            sums[i] = over_samples(load(dbias, i * WIDTH, 1))
 
     return forward, backward
 
@@ -248,9 +264,10 @@ class BodyAttention(torch.autograd.Function):
         obs, weight, bias, attention = (x.contiguous() for x in (obs, weight, bias, attention))
         out = torch.empty(sides, nodes // sides * heads * size, samples, dtype=dtype)
         shares = torch.empty(samples * heads * nodes * nodes)
-        addresses = [x.data_ptr() for x in (obs, columns, scale, shift, kinds, weight, bias, attention, out, shares)]
         ctx.passes = make_kernels(sides, nodes, features, heads, size, dtype == torch.bfloat16)
-        ctx.passes[0](samples, obs.shape[1], *addresses, scratch("attention", (features + 2 * size) * nodes * WIDTH))
+        tensors = obs, columns, scale, shift, kinds, weight, bias, attention, out, shares
+        work = scratch("attention", (features + 2 * size) * nodes * WIDTH)
+        launch(ctx.passes[0], samples, obs.shape[1], *tensors, work)
         ctx.save_for_backward(obs, columns, scale, shift, kinds, weight, bias, attention, shares)
         return out
 
@@ -262,12 +279,12 @@ class BodyAttention(torch.autograd.Function):
         (nodes, features) = about[1].shape
         samples = len(about[0])
         dout = dout.contiguous()
-        dweight = torch.zeros(*weight.shape, WIDTH)
-        dbias = torch.zeros(*bias.shape, WIDTH)
-        dattention = torch.zeros_like(attention)
-        addresses = [x.data_ptr() for x in (*about, weight, bias, attention, dout, shares)]
+        dweight = torch.empty_like(weight)
+        dbias = torch.empty_like(bias)
+        dattention = torch.empty_like(attention)
+        lanes = torch.empty(weight.numel() + bias.numel(), WIDTH)
         work = scratch("attention", ((features + 2 * size) * GROUPS + 3 * size + nodes) * nodes * WIDTH)
-        ctx.passes[1](
-            samples, about[0].shape[1], *addresses, work, dweight.data_ptr(), dbias.data_ptr(), dattention.data_ptr()
-        )
-        return None, None, None, None, None, dweight.sum(-1), dbias.sum(-1), dattention, None, None
+        numbers = samples, about[0].shape[1], len(weight)
+        tensors = *about, weight, bias, attention, dout, shares
+        launch(ctx.passes[1], *numbers, *tensors, work, lanes, dweight, dbias, dattention)
+        return None, None, None, None, None, dweight, dbias, dattention, None, None

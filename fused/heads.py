@@ -1,4 +1,4 @@
-"""What ends the networks, in compiled code, forwards and backwards: policy head, value head, and PPO's losses."""
+"""What ends the networks, in compiled code, forwards and backwards: policy head, value head, a linear layer."""
 
 import functools
 from typing import Any
@@ -11,10 +11,10 @@ from fused.blocks import multiply_up, store_block
 from fused.layers import keep_sides, side_of
 from fused.memory import scratch, view
 from fused.product import REGISTERS, pack, pack_transposed, panel_size, product, weight_gradient
+from fused.program import launch
 from fused.registers import WIDTH
 from fused.vectors import dot, fma, load, over_samples, store, zeros
 from physics.jit import kernel, real
-from physics.spatial import exp
 
 
 @functools.cache
@@ -51,17 +51,23 @@ def make_kernels(sides: int, rows: int) -> tuple:
                         mean[(s + lane) * actions + columns[r]] = a[lane] + bias[r]
 
     @kernel
-    def backward(size, samples, weight, hidden, columns, signs, dmean, dhidden, dweight, dbias, work):
+    def backward(size, samples, weight, hidden, columns, signs, dmean, dhidden, dweight, dbias, own, work):
         weight, hidden, work, dmean = (
             view(weight, np.float32),
             view(hidden, np.float32),
             view(work, np.float32),
             view(dmean, np.float32),
         )
-        columns, signs = view(columns, np.int32), view(signs, np.float32)
+        columns, signs, own = view(columns, np.int32), view(signs, np.float32), view(own, np.float32)
         dhidden, dweight, dbias = view(dhidden, np.float32), view(dweight, np.float32), view(dbias, np.float32)
         root, actions = real(0.5**0.5), sides * rows
         block = rows * WIDTH  # of WIDTH samples, what a side's rows get
+        turned = own[block:]
+        for r in range(rows):
+            dbias[r] = real(0.0)
+            for side in range(sides):
+                for j in range(size):  # a feature's lie together
+                    turned[(side * size + j) * rows + r] = weight[(side * rows + r) * size + j]
         for s in range(0, samples, WIDTH):
             first = sides * rows * s
             for r in range(rows):
@@ -81,8 +87,10 @@ def make_kernels(sides: int, rows: int) -> tuple:
                 for s in range(0, samples, WIDTH):
                     d = load(work, sides * rows * s + side * block, rows)
                     total = fma(d, load(hidden, row + s, 1), total)
-                    store(dhidden, row + s, dot(weight, (side * size + j) * rows, d, zeros(1)))
-                store(dweight, (side * size + j) * block, total)
+                    store(dhidden, row + s, dot(turned, (side * size + j) * rows, d, zeros(1)))
+                store(own, 0, total)
+                for r in range(rows):
+                    dweight[(side * rows + r) * size + j] = over_samples(load(own, r * WIDTH, 1))
 
     return forward, backward
 
@@ -103,8 +111,8 @@ class PolicyHead(torch.autograd.Function):
         mean = torch.empty(samples, sides * rows)
         hidden = hidden.contiguous()
         weight = weight.contiguous()
-        addresses = [x.data_ptr() for x in (weight, bias, hidden, columns, signs, mean)]
-        forward_pass(size, samples, *addresses, scratch("head", 2 * rows * WIDTH))
+        work = scratch("head", 2 * rows * WIDTH)
+        launch(forward_pass, size, samples, weight, bias, hidden, columns, signs, mean, work)
         ctx.save_for_backward(hidden, weight, columns, signs)
         return mean
 
@@ -115,13 +123,12 @@ class PolicyHead(torch.autograd.Function):
         (_, rows, size) = weight.shape
         samples = hidden.shape[-1]
         dhidden = torch.empty_like(hidden)
-        weight = weight.transpose(1, 2).contiguous()  # a feature's lie together
-        dweight = torch.empty(*weight.shape, WIDTH)
-        dbias = torch.zeros(rows)
-        dmean = dmean.contiguous()
-        addresses = [x.data_ptr() for x in (weight, hidden, columns, signs, dmean, dhidden, dweight, dbias)]
-        ctx.backward_pass(size, samples, *addresses, scratch("head", dmean.numel()))
-        return dhidden, dweight.sum(-1).transpose(1, 2), dbias, None, None
+        dweight = torch.empty_like(weight)
+        dbias = torch.empty(rows)
+        tensors = weight, hidden, columns, signs, dmean.contiguous(), dhidden, dweight, dbias
+        work = scratch("turned", weight.numel() + rows * WIDTH), scratch("head", dmean.numel())
+        launch(ctx.backward_pass, size, samples, *tensors, *work)
+        return dhidden, dweight, dbias, None, None
 
 
 @functools.cache
@@ -172,9 +179,7 @@ class ValueHead(torch.autograd.Function):
         _, size, samples = x.shape
         x = x.contiguous()
         value = torch.empty(samples)
-        make_value_kernels(x.dtype == torch.bfloat16)[0](
-            size, samples, weight.data_ptr(), bias.data_ptr(), x.data_ptr(), value.data_ptr()
-        )
+        launch(make_value_kernels(x.dtype == torch.bfloat16)[0], size, samples, weight, bias, x, value)
         ctx.save_for_backward(x, weight)
         return value
 
@@ -184,11 +189,10 @@ class ValueHead(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         _, size, samples = x.shape
         dvalue = dvalue.contiguous()
-        dx = torch.zeros_like(x)
+        dx = torch.zeros_like(x)  # of differences, which values do not depend on
         dweight = torch.empty_like(weight)
         dbias = torch.empty(1)
-        addresses = [y.data_ptr() for y in (weight, x, dvalue, dx, dweight, dbias)]
-        make_value_kernels(x.dtype == torch.bfloat16)[1](size, samples, *addresses)
+        launch(make_value_kernels(x.dtype == torch.bfloat16)[1], size, samples, weight, x, dvalue, dx, dweight, dbias)
         return dx, dweight, dbias
 
 
@@ -288,8 +292,9 @@ class Linear(torch.autograd.Function):
         weight = weight.contiguous()
         y = torch.empty(sides, size, samples)
         work = scratch("weights", weight.numel()), scratch("panel", panel_size(inner))
-        addresses = [z.data_ptr() for z in (weight, bias, x, y)]
-        make_linear_kernels(sides, x.dtype == torch.bfloat16)[0](size, inner, samples, *addresses, *work)
+        launch(
+            make_linear_kernels(sides, x.dtype == torch.bfloat16)[0], size, inner, samples, weight, bias, x, y, *work
+        )
         ctx.save_for_backward(x, weight)
         return y
 
@@ -304,84 +309,7 @@ class Linear(torch.autograd.Function):
         dx = torch.empty_like(x)
         dweight = torch.empty_like(weight)
         dbias = torch.empty(size)
-        addresses = [z.data_ptr() for z in (weight, x, dy, dsums, dx, dweight, dbias)]
         work = scratch("weights", weight.numel()), scratch("panel", panel_size(size))
-        make_linear_kernels(sides, x.dtype == torch.bfloat16)[1](size, inner, samples, *addresses, *work)
+        backward_pass = make_linear_kernels(sides, x.dtype == torch.bfloat16)[1]
+        launch(backward_pass, size, inner, samples, weight, x, dy, dsums, dx, dweight, dbias, *work)
         return dx, dweight, dbias
-
-
-@kernel
-def _policy_loss(action, old_mean, old_std, advantage, mean, std, clip, dmean, dstd, sums):
-    """Add up, over samples: the surrogate, whether it was clipped, the divergence.
-
-    dmean, dstd: of the surrogate's mean, negated.
-    """
-    actions, samples = action.shape[2], action.shape[0] * action.shape[1]
-    one = real(1.0)
-    share = one / real(samples)
-    log_std_ratio = real(0.0)  # sum_a ln(std_old / std)
-    wider = real(0.0)  # sum_a of its share of the divergence
-    per_old, per_std = np.empty(actions, real), np.empty(actions, real)
-    for a in range(actions):
-        per_old[a], per_std[a] = one / old_std[a], one / std[a]
-        ratio = old_std[a] * per_std[a]
-        log_std_ratio += np.log(ratio)
-        wider += real(0.5) * (ratio * ratio - one)
-    for t in range(action.shape[0]):
-        for n in range(action.shape[1]):
-            change, kl = log_std_ratio, wider - log_std_ratio
-            for a in range(actions):
-                old, z = (
-                    (action[t, n, a] - old_mean[t, n, a]) * per_old[a],
-                    (action[t, n, a] - mean[t, n, a]) * per_std[a],
-                )
-                change += real(0.5) * (old * old - z * z)
-                moved = (old_mean[t, n, a] - mean[t, n, a]) * per_std[a]
-                kl += real(0.5) * moved * moved
-            ratio, gain = exp(change), advantage[t, n]
-            clipped = min(max(ratio, one - clip), one + clip)
-            free = not ratio * gain > clipped * gain  # what is not a number shows in the gradient
-            sums[0] += min(ratio * gain, clipped * gain)
-            sums[1] += one if abs(ratio - one) > clip else real(0.0)
-            sums[2] += kl
-            slope = -share * ratio * gain if free else real(0.0)  # of the loss by the log-probability
-            for a in range(actions):
-                z = (action[t, n, a] - mean[t, n, a]) * per_std[a]
-                dmean[t, n, a] = slope * z * per_std[a]
-                dstd[a] += slope * (z * z - one) * per_std[a]
-
-
-class PolicyLoss(torch.autograd.Function):
-    """ppo.policy_loss on the CPU: loss, share of clipped ratios and divergence.
-
-    action, old_mean, mean: (T, N, A); old_std, std: (A); advantage: (T, N). The loss alone has gradients, of mean
-    and std.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        mean: Tensor,
-        std: Tensor,
-        action: Tensor,
-        old_mean: Tensor,
-        old_std: Tensor,
-        advantage: Tensor,
-        clip: float,
-    ) -> tuple:
-        """Return three scalars."""
-        dmean = torch.empty(mean.shape)
-        dstd = torch.zeros_like(std)
-        sums = np.zeros(3, np.float32)
-        arrays = [x.detach().numpy() for x in (action, old_mean, old_std, advantage, mean, std)]
-        _policy_loss(*arrays, np.float32(clip), dmean.numpy(), dstd.numpy(), sums)
-        ctx.save_for_backward(dmean, dstd)
-        loss, clipped, kl = torch.from_numpy(sums / advantage.numel()).unbind()
-        ctx.mark_non_differentiable(clipped, kl)
-        return -loss, clipped, kl
-
-    @staticmethod
-    def backward(ctx: Any, dloss: Tensor, *_: Tensor) -> tuple:
-        """Return the gradients of mean and std."""
-        dmean, dstd = ctx.saved_tensors
-        return dloss * dmean, dloss * dstd, None, None, None, None, None

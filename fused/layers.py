@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fused.memory import scratch, view
 from fused.product import pack, pack_transposed, panel_size, product, weight_gradient
+from fused.program import launch
 from fused.registers import WIDTH
 from fused.vectors import bounded, choose_positive, elu, fma, load, over_samples, store, zeros
 from physics.jit import inline, kernel, real
@@ -159,12 +160,12 @@ def make_kernels(sides: int, half: bool) -> tuple:
 
     @kernel
     def lstm_forward(
-        size, inner, steps, n, weight, bias, x, hidden, cell, keep, inputs, cells, acts, outputs, packed, gates, panel
+        size, inner, steps, n, weight, bias, x, hidden, cell, starts, inputs, cells, acts, outputs, packed, gates, panel
     ):
-        weight, bias, keep, cells = (
+        weight, bias, starts, cells = (
             view(weight, np.float32),
             view(bias, np.float32),
-            view(keep, np.float32),
+            view(starts, np.float32),
             view(cells, np.float32),
         )
         x, inputs, acts, outputs = view(x, kind), view(inputs, kind), view(acts, kind), view(outputs, np.float32)
@@ -187,7 +188,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
                     store(
                         inputs,
                         (side * both + inner + j) * ahead + s,
-                        load(keep, s, 1) * load(hidden, (side * size + j) * n + s, 1),
+                        (real(1.0) - load(starts, s, 1)) * load(hidden, (side * size + j) * n + s, 1),
                     )
         for i in range(0, sides * size * n, WIDTH):
             store(cells, i, load(cell, i, 1))
@@ -213,6 +214,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
                 for j in range(size):
                     for s in range(0, columns, WIDTH):
                         h0, h1, at = zeros(1), zeros(1), j * columns + s
+                        keep = real(1.0) - load(starts, first + s, 1)
                         for side in range(sides):
                             own = bias[4 * side * size :]
                             i = sigmoid(side_of(sides, side, gates, at, row) + own[j])
@@ -220,7 +222,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
                             o = sigmoid(side_of(sides, side, gates, at + 2 * size * columns, row) + own[2 * size + j])
                             a = tanh(side_of(sides, side, gates, at + 3 * size * columns, row) + own[3 * size + j])
                             place = (side * size + j) * n + begin + s
-                            c = f * load(keep, first + s, 1) * load(before, place, 1) + i * a
+                            c = f * keep * load(before, place, 1) + i * a
                             store(after, place, c)
                             place = (4 * side * size + j) * samples + first + s
                             store(acts, place, i)
@@ -231,7 +233,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
                                 h0 = o * tanh(c)
                             else:
                                 h1 = o * tanh(c)
-                        k = zeros(1) if last else load(keep, first + n + s, 1)
+                        k = zeros(1) if last else real(1.0) - load(starts, first + n + s, 1)
                         keep_sides(sides, outputs, j * samples + first + s, step, h0, h1)
                         keep_sides(sides, inputs, (inner + j) * ahead + first + n + s, both * ahead, k * h0, k * h1)
 
@@ -242,7 +244,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
         steps,
         n,
         weight,
-        keep,
+        starts,
         inputs,
         cells,
         acts,
@@ -256,9 +258,9 @@ def make_kernels(sides: int, half: bool) -> tuple:
         packed,
         panel,
     ):
-        weight, keep, cells, doutputs = (
+        weight, starts, cells, doutputs = (
             view(weight, np.float32),
-            view(keep, np.float32),
+            view(starts, np.float32),
             view(cells, np.float32),
             view(doutputs, np.float32),
         )
@@ -290,10 +292,12 @@ def make_kernels(sides: int, half: bool) -> tuple:
                         i, f = load(acts, place, 1), load(acts, place + step, 1)
                         o, a = load(acts, place + 2 * step, 1), load(acts, place + 3 * step, 1)
                         place = (side * size + j) * n + s
-                        c, th, k = load(before, place, 1), tanh(load(after, place, 1)), load(keep, first + s, 1)
+                        c, th = load(before, place, 1), tanh(load(after, place, 1))
+                        k = real(1.0) - load(starts, first + s, 1)
                         dh = side_of(sides, side, doutputs, j * samples + first + s, step)
                         if t + 1 < steps:
-                            dh = dh + load(keep, first + n + s, 1) * side_of(sides, side, dinput, j * n + s, size * n)
+                            keep = real(1.0) - load(starts, first + n + s, 1)
+                            dh = dh + keep * side_of(sides, side, dinput, j * n + s, size * n)
                         dc = load(dcell, place, 1) + dh * o * (real(1.0) - th * th)
                         store(dcell, place, dc * f * k)
                         gi, gf = dc * a * i * (real(1.0) - i), dc * k * c * f * (real(1.0) - f)
@@ -349,38 +353,6 @@ def make_kernels(sides: int, half: bool) -> tuple:
     return dense_forward, dense_backward, lstm_forward, lstm_backward
 
 
-@functools.cache
-def make_standardising_kernel(half: bool) -> Any:
-    """Return the compiled pass of standardised(); everything is the address of an array but the first three."""
-    kind = np.uint16 if half else np.float32
-
-    @kernel
-    def run(samples, width, size, x, mean, scale, out, work):
-        x, mean, scale = view(x, np.float32), view(mean, np.float32), view(scale, np.float32)
-        out, work = view(out, kind), view(work, np.float32)
-        for first in range(0, samples, WIDTH):
-            for i in range(size):
-                a, b = mean[i], scale[i]
-                for lane in range(WIDTH):
-                    work[lane] = (x[(first + lane) * width + i] - a) * b
-                store(out, i * samples + first, load(work, 0, 1))
-
-    return run
-
-
-def standardised(x: Tensor, size: int, mean: Tensor, scale: Tensor, more: int, dtype: torch.dtype) -> Tensor:
-    """Return (size + more, S), of the first size columns of x (S, ...) each less its mean, times its scale; then zeros.
-
-    S: a whole number of WIDTH.
-    """
-    x = x.contiguous()
-    out = torch.empty(size + more, len(x), dtype=dtype)
-    out[size:] = 0.0
-    addresses = [z.data_ptr() for z in (x, mean, scale, out)]
-    make_standardising_kernel(dtype == torch.bfloat16)(len(x), x.shape[1], size, *addresses, scratch("row", WIDTH))
-    return out
-
-
 class Dense(torch.autograd.Function):
     """entity.dense: ELU(weight x + bias), sums and differences (sides, F, S) in dtype.
 
@@ -398,10 +370,9 @@ class Dense(torch.autograd.Function):
         x = x[:1].contiguous().expand_as(x) if x.stride(0) == 0 else x.contiguous()
         weight = weight.contiguous()
         y = torch.empty(sides, size, samples, dtype=x.dtype)
-        addresses = [z.data_ptr() for z in (weight, bias, x, y)]
         work = scratch("weights", weight.numel()), scratch("panel", panel_size(inner))
         forward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[0]
-        forward_pass(size, inner, samples, x.stride(0), *addresses, *work)
+        launch(forward_pass, size, inner, samples, x.stride(0), weight, bias, x, y, *work)
         ctx.save_for_backward(x, y, weight)
         return y
 
@@ -417,22 +388,10 @@ class Dense(torch.autograd.Function):
         dx = x.new_empty(x.shape) if wants_dx else x
         dweight = torch.empty_like(weight)
         dbias = torch.empty(size)
-        addresses = [z.data_ptr() for z in (dz, dx, dweight, dbias)]
         work = scratch("weights", weight.numel()), scratch("panel", panel_size(size))
         backward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[1]
-        backward_pass(
-            size,
-            inner,
-            samples,
-            x.stride(0),
-            weight.data_ptr(),
-            x.data_ptr(),
-            y.data_ptr(),
-            dy.data_ptr(),
-            wants_dx,
-            *addresses,
-            *work,
-        )
+        numbers = size, inner, samples, x.stride(0)
+        launch(backward_pass, *numbers, weight, x, y, dy, wants_dx, dz, dx, dweight, dbias, *work)
         return dx if wants_dx else None, dweight, dbias
 
 
@@ -443,31 +402,32 @@ class LSTMSequence(torch.autograd.Function):
 
     x: (sides, E, S) in dtype, S = T N columns, time before robot, N a whole number of WIDTH, S of 2
     WIDTH; weight: (sides, 4 H, E + H), E and H whole numbers of product.ROWS; bias: (sides, 4 H); hidden,
-    cell: (sides, H, N) before the first step; keep: (T, N), 0 where the state is forgotten before a
+    cell: (sides, H, N) before the first step; starts: (T, N), 1 where the state is forgotten before a
     step. Gradients reach x, weight and bias; the state before the sequence is data.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, keep: Tensor
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor, starts: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Run T steps."""
         (sides, inner, samples) = x.shape
         (size, n) = cell.shape[1:]
-        steps = len(keep)
-        x, weight, bias, hidden, cell, keep = (z.contiguous() for z in (x, weight, bias, hidden, cell, keep))
+        steps = len(starts)
+        x, weight, bias, hidden, cell, starts = (z.contiguous() for z in (x, weight, bias, hidden, cell, starts))
         inputs = torch.empty(sides, inner + size, samples + n, dtype=x.dtype)
         cells = torch.empty(steps + 1, sides, size, n)
         outputs = torch.empty(sides, size, samples)
         acts = torch.empty(sides, 4 * size, samples, dtype=x.dtype)
-        addresses = [z.data_ptr() for z in (weight, bias, x, hidden, cell, keep, inputs, cells, acts, outputs)]
         work = (
             scratch("weights", weight.numel()),
             scratch("gates", sides * 4 * size * min(n, PART)),
             scratch("panel", panel_size(inner + size)),
         )
-        make_kernels(sides, x.dtype == torch.bfloat16)[2](size, inner, steps, n, *addresses, *work)
-        ctx.save_for_backward(weight, keep, inputs, cells, acts)
+        forward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[2]
+        tensors = weight, bias, x, hidden, cell, starts, inputs, cells, acts, outputs
+        launch(forward_pass, size, inner, steps, n, *tensors, *work)
+        ctx.save_for_backward(weight, starts, inputs, cells, acts)
         last = cells[-1]
         ctx.mark_non_differentiable(last)
         return outputs, last
@@ -475,8 +435,8 @@ class LSTMSequence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, doutputs: Tensor, _: Tensor) -> tuple:
         """Return the gradients of x, weight and bias."""
-        weight, keep, inputs, cells, acts = ctx.saved_tensors
-        steps = len(keep)
+        weight, starts, inputs, cells, acts = ctx.saved_tensors
+        steps = len(starts)
         sides, size, n = cells.shape[1:]
         samples = acts.shape[-1]
         inner = weight.shape[-1] - size
@@ -485,10 +445,11 @@ class LSTMSequence(torch.autograd.Function):
         dgates = torch.empty_like(acts)
         dweight = torch.empty_like(weight)
         dbias = torch.empty(sides, 4 * size)
-        addresses = [z.data_ptr() for z in (weight, keep, inputs, cells, acts, doutputs, dx, dgates, dweight, dbias)]
         work = (
             scratch("dinput", sides * size * n), scratch("dcell", sides * size * n), scratch("weights", weight.numel()),
             scratch("panel", panel_size(4 * size)),
         )  # fmt: skip
-        make_kernels(sides, acts.dtype == torch.bfloat16)[3](size, inner, steps, n, *addresses, *work)
+        backward_pass = make_kernels(sides, acts.dtype == torch.bfloat16)[3]
+        tensors = weight, starts, inputs, cells, acts, doutputs, dx, dgates, dweight, dbias
+        launch(backward_pass, size, inner, steps, n, *tensors, *work)
         return dx, dweight, dbias, None, None, None

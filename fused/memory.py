@@ -3,15 +3,14 @@
 An array for each costs 3 us on the way in, a third of a layer's work.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numba
-import torch
 from numba import types
 from numba.extending import intrinsic
-from torch import Tensor
 
 from physics.jit import aligned, inline
 
@@ -34,49 +33,24 @@ def view(address, kind):
 
 
 def scratch(name: str, size: int) -> int:
-    """Return the address of this thread's work memory of a name: size float32 numbers from a cache line on.
+    """Return the address of this thread's work memory of a name, or its owner's: size float32 from a cache line on.
 
     What it holds is not defined.
     """
-    found = getattr(_own, name, None)
+    owned = _own.__dict__.setdefault("scratch", {})
+    found = owned.get(name)
     if found is None or len(found[0]) < size:
         memory = aligned(size)
-        found = memory, memory.ctypes.data
-        setattr(_own, name, found)
+        found = owned[name] = memory, memory.ctypes.data, found  # what an owner was told of before stays
     return found[1]
 
 
-def run(layer: Any) -> Callable:
-    """Return what runs a layer: with autograd only where that is on, which costs 15 us a layer.
-
-    layer: an autograd function of this package.
-    """
-    return layer.apply if torch.is_grad_enabled() else Passes(layer)
-
-
-class Passes:
-    """A layer's passes without autograd: forwards, and back from the gradients of what came of it.
-
-    What autograd's context would keep for the way back is kept here.
-
-    layer: an autograd function of this package; of_data: whether no gradient of its input is wanted.
-    """
-
-    def __init__(self, layer: Any, of_data: bool = False) -> None:
-        self.layer = layer
-        self.needs_input_grad = (not of_data,)
-
-    def __call__(self, *inputs: Any) -> Any:
-        """Return what the layer makes of its inputs."""
-        return self.layer.forward(self, *inputs)
-
-    def back(self, *gradients: Tensor | None) -> tuple:
-        """Return the gradients of its inputs, None of those that have none."""
-        return self.layer.backward(self, *gradients)
-
-    def save_for_backward(self, *tensors: Tensor) -> None:
-        """Keep tensors for the way back."""
-        self.saved_tensors = tensors
-
-    def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        """Do nothing: nobody asks for gradients of these."""
+@contextlib.contextmanager
+def owner(of: dict[str, Any]) -> Iterator[None]:
+    """Let scratch() return memory that somebody else than this thread owns."""
+    before = _own.__dict__.get("scratch", {})
+    _own.scratch = of
+    try:
+        yield
+    finally:
+        _own.scratch = before

@@ -88,7 +88,7 @@ def test_weights_of_what_is_observed_are_those_of_its_sums_and_differences(sampl
         assert seen.shape == (fused.filled(features.size), samples)
         assert not seen[features.size :].any()
         found = results(
-            lambda: dense(seen.float().expand(sides, -1, -1), features.weights(weight), bias),  # noqa: B023
+            lambda: dense(seen.float().expand(sides, -1, -1), features.weights(weight, compiled), bias),  # noqa: B023
             (weight, bias),
             directions,
         )
@@ -192,12 +192,12 @@ def test_lstm_sequences_with_resets_inside(steps, n, sides, dtype):
     bias = parameter(sides, 48)
     hidden = 0.5 * torch.randn(sides, 12, n)
     cell = torch.randn(sides, 12, n)
-    keep = (torch.rand(steps, n) < 0.7).float()
-    assert (keep == 0).any(1).all()
+    starts = (torch.rand(steps, n) < 0.3).float()
+    assert starts.any(1).all()
     directions = [torch.randn(sides, 12, steps * n)]
-    plain = results(lambda: lstm_sequence(x, weight, bias, hidden, cell, keep), (x, weight, bias), directions)
+    plain = results(lambda: lstm_sequence(x, weight, bias, hidden, cell, starts), (x, weight, bias), directions)
     fast = results(
-        lambda: fused.LSTMSequence.apply(x.to(dtype), weight, bias, hidden, cell, keep), (x, weight, bias), directions
+        lambda: fused.LSTMSequence.apply(x.to(dtype), weight, bias, hidden, cell, starts), (x, weight, bias), directions
     )
     assert_alike(fast, plain, TOLERANCE[dtype])
 
@@ -267,7 +267,7 @@ def test_memory_may_lie_in_any_order(sides):
     x = turned(sides, 12, 96)
     weight = turned(sides, 48, 24)
     bias = turned(sides, 48)
-    keep = turned(2, 48).detach().sign().clamp(min=0)
+    starts = turned(2, 48).detach().sign().clamp(min=0)
     hidden = turned(sides, 12, 48).detach()
     cell = turned(sides, 12, 48).detach()
     columns = torch.randperm(6).int()
@@ -276,7 +276,7 @@ def test_memory_may_lie_in_any_order(sides):
     obs = turned(32, 8).detach()
     cases = (
         (fused.Dense.apply, dense, (x, turned(sides, 8, 12), turned(8)), ()),
-        (fused.LSTMSequence.apply, lstm_sequence, (x, weight, bias), (hidden, cell, keep)),
+        (fused.LSTMSequence.apply, lstm_sequence, (x, weight, bias), (hidden, cell, starts)),
         (fused.PolicyHead.apply, policy_head, (x, turned(sides, 6 // sides, 12), turned(6 // sides)), (columns, signs)),
         (fused.ValueHead.apply, value_head, (x, turned(1, 12), turned(1)), ()),
     )

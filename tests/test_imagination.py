@@ -12,6 +12,7 @@ from environments import registry
 from settings import ConfigError, override
 from training import ppo
 from training.engine import TrainingEngine
+from training.experience import Experience
 from training.guard import Guard
 from training.imagination import imagine
 from training.presets import preset
@@ -259,19 +260,37 @@ def test_real_and_imagined_experience_weigh_what_they_are_asked_to():
 def test_all_advantages_have_the_scale_of_what_happened_which_changes_slowly(rate, monkeypatch):
     made = engine(64, 2, **{"ppo.advantage_rate": rate})
     used = []
-    gradients = made.gradients
-    monkeypatch.setattr(made, "gradients", lambda x, mean, std: (used.append(float(std)), gradients(x, mean, std))[1])
+    scaled = []
+    of_scaled = []
+    scale = Experience.scaled
+
+    def watched(x, mean, std):
+        used.append(float(std))
+        scaled.append(scale(x, mean, std))
+        return scaled[-1]
+
+    def watching(gradients):
+        def found(x, robots):
+            of_scaled.append(any(x is y for y in scaled))
+            return gradients(x, robots)
+
+        return found
+
+    monkeypatch.setattr(Experience, "scaled", watched)
+    made.gradients = [watching(gradients) for gradients in made.gradients]
     expected = None
     for i in range(3):
         made.collect_trajectory()
         for r in (worker.rollout for worker in made.workers):
             r.reward.mul_(1.0 + 4.0 * (i == 1))  # a rollout that stands out
         used.clear()
+        of_scaled.clear()
         made.train_on_trajectory()
         real = torch.cat([worker.experience.advantage.flatten() for worker in made.workers]).var(correction=0)
         expected = real if expected is None else torch.lerp(expected, real, rate)
         assert used == pytest.approx([float(expected.sqrt())] * len(used), rel=1e-4)
-        assert len(used) == 2 * made.cfg.ppo.minibatches * (1 + made.imagines())  # of what was imagined, too
+        assert len(used) == 2 * (1 + made.imagines())  # of what was imagined, too
+        assert of_scaled == [True] * len(used) * made.cfg.ppo.minibatches
     kept = made.variance.clone()
     made.scale(torch.tensor(math.inf))
     assert torch.equal(made.variance, kept)

@@ -14,11 +14,10 @@ from environments import registry
 from examples.mlp import MLP
 from settings import override
 from training import checkpoint, parallel, ppo
-from training import gradient as gradients
 from training.engine import TrainingEngine
 from training.evaluation import evaluate
 from training.experience import Experience
-from training.gradient import gradient
+from training.gradient import Gradients, by_autograd
 from training.guard import Guard
 from training.inference import Inference
 from training.presets import preset
@@ -175,7 +174,7 @@ def test_replayed_actions_are_the_collected_ones(threads, precision, tolerance):
             worker.estimate()
             average = worker.experience.advantage.mean()
             std = worker.experience.advantage.std()
-            metrics = gradient(made.belief, made.cfg.ppo, worker.experience, made.parameters, average, std)[1]
+            metrics = by_autograd(made.belief, made.cfg.ppo, worker.experience.scaled(average, std), made.parameters)[1]
             assert float(metrics["kl"]) == pytest.approx(0, abs=tolerance**1.2)
             assert metrics["clip_fraction"] < (1e-6 if precision == "float32" else 0.01)
             # of normalised advantages, whose mean is 0
@@ -202,7 +201,7 @@ def test_ended_episodes_are_followed_by_their_final_value_or_nothing():
     with torch.no_grad():
         values = made.belief.value(r.obs, r.privileged)
         final = made.belief.value(r.final_obs, r.final_privileged)
-    torch.testing.assert_close(worker.experience.value, values[:-1])
+    torch.testing.assert_close(worker.experience.returns, values[:-1] + worker.experience.advantage)
     following = torch.where(r.truncated, final, torch.where(r.terminated, 0.0, values[1:]))
     delta = r.reward + made.cfg.ppo.gamma * following - values[:-1]
     ended = r.truncated | r.terminated
@@ -315,7 +314,7 @@ def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
     seen = {32: [], 48: []}
 
     def watched(x, robots):
-        seen[x.value.shape[1]].append(robots)
+        seen[x.returns.shape[1]].append(robots)
         return of(x, robots)
 
     of = Experience.of
@@ -336,10 +335,17 @@ def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
         ("quadruped-balance", {}),
         ("quadruped-balance", {"network.symmetric": False}),
         ("quadruped-balance", {"world_model.role": "belief", "world_model.updates": 1}),
+        ("quadruped-balance", {"network.attention": False}),
+        ("quadruped-balance", {"network.recurrent": False}),
         ("quadruped-walk-stairs-seen", {"network.ground": 8}),
+        (
+            "quadruped-balance",
+            {"network.attention": False, "network.recurrent": False, "world_model.role": "belief",
+             "world_model.updates": 1},
+        ),
     ],
-)
-def test_compiled_passes_alone_give_autograds_gradient(task, changes, precision, monkeypatch):
+)  # fmt: skip
+def test_a_recorded_gradient_is_autograds(task, changes, precision):
     made = engine(64, precision=precision, task=task, **changes)
     made.collect_trajectory()
     made.train_on_trajectory()
@@ -348,36 +354,42 @@ def test_compiled_passes_alone_give_autograds_gradient(task, changes, precision,
         made.belief.log_std[0] = -9.0  # below its bound: what it is does not matter
     (worker,) = made.workers
     worker.estimate()
-    x = worker.experience
-    x = x._replace(mean=x.mean + 0.1 * torch.randn_like(x.mean), reached=torch.rand_like(x.value))
-    arguments = made.belief, made.cfg.ppo, x, made.parameters, torch.tensor(0.2), torch.tensor(0.7)
-    assert gradients.passes_suffice(made.belief, x)
-    found, metrics = gradient(*arguments)
-    monkeypatch.setattr(gradients, "passes_suffice", lambda *_: False)
-    wanted, others = gradient(*arguments)
-
+    whole = worker.experience
+    gradients = Gradients(made.belief, made.cfg.ppo, made.parameters)
     sizes = [p.numel() for p in made.parameters]
-    assert found.shape == wanted.shape
-    assert float((found - wanted).norm() / wanted.norm()) < 1e-5
-    for a, b in zip(found.split(sizes), wanted.split(sizes), strict=True):
-        assert float((a - b).norm()) <= 1e-4 * float(b.norm())
-    assert metrics.keys() == others.keys()
-    for key, y in others.items():
-        assert float(metrics[key]) == pytest.approx(float(y), rel=1e-5, abs=1e-7)
+    for robots, change in ((slice(0, 32), 0.0), (slice(32, 64), 0.1), (slice(0, 64), 0.2)):
+        x = whole.of(robots)
+        x = x._replace(mean=x.mean + change * torch.randn_like(x.mean), reached=torch.rand_like(x.returns))
+        x = x.scaled(torch.tensor(0.2), torch.tensor(0.7))
+        found, metrics = gradients(x)
+        wanted, others = by_autograd(made.belief, made.cfg.ppo, x, made.parameters)
+        assert found.shape == wanted.shape
+        assert float((found - wanted).norm() / wanted.norm()) < 1e-5
+        for a, b in zip(found.split(sizes), wanted.split(sizes), strict=True):
+            assert float((a - b).norm()) <= 1e-4 * float(b.norm())
+        assert metrics.keys() == others.keys()
+        for key, y in others.items():
+            assert float(metrics[key]) == pytest.approx(float(y), rel=1e-5, abs=1e-7)
+    assert len(gradients.recorded) == 2  # one for each shape
 
 
-def test_autograd_finds_the_gradients_that_compiled_passes_do_not_know():
+def test_autograd_finds_the_gradients_that_cannot_be_recorded():
     made = engine(64)
     made.collect_trajectory()
     (worker,) = made.workers
     worker.estimate()
-    x = worker.experience
-    assert gradients.passes_suffice(made.belief, x)
-    assert not gradients.passes_suffice(made.belief, x.of(slice(0, 33)))
-    assert not gradients.passes_suffice(made.belief, x._replace(taught=x.mean))
-    assert not gradients.passes_suffice(MLP(worker.env, SMALL), x)
-    for changes in ({"network.attention": False}, {"network.recurrent": False}):
-        assert not gradients.passes_suffice(engine(64, **changes).belief, x)
+    x = worker.experience.scaled(torch.tensor(0.0), torch.tensor(1.0))
+    gradients = Gradients(made.belief, made.cfg.ppo, made.parameters)
+    gradients(x.of(slice(0, 33)))
+    gradients(x._replace(taught=x.mean, teacher=(x.std, torch.tensor(0.5))))
+    assert not gradients.recorded
+    gradients(x)
+    assert gradients.recorded
+    other = MLP(worker.env, SMALL)
+    gradients = Gradients(other, made.cfg.ppo, list(other.parameters()))
+    features = other.critic_features(torch.cat((x.obs, worker.rollout.privileged[:-1]), -1).flatten(0, 1))
+    gradients(x._replace(memory=(), features=features.unflatten(-1, x.returns.shape)))
+    assert not gradients.recorded
 
 
 def test_experience_of_several_shares_is_learned_from_as_that_of_one():
@@ -387,10 +399,10 @@ def test_experience_of_several_shares_is_learned_from_as_that_of_one():
         worker.estimate()
     parts = [worker.experience for worker in made.workers]
     whole = Experience.join(parts)
-    counts = [x.value.shape[1] for x in parts]
+    counts = [x.returns.shape[1] for x in parts]
     scale = whole.advantage.mean(), whole.advantage.std()
-    together, expected = gradient(made.belief, made.cfg.ppo, whole, made.parameters, *scale)
-    apart = [gradient(made.belief, made.cfg.ppo, x, made.parameters, *scale) for x in parts]
+    together, expected = by_autograd(made.belief, made.cfg.ppo, whole.scaled(*scale), made.parameters)
+    apart = [by_autograd(made.belief, made.cfg.ppo, x.scaled(*scale), made.parameters) for x in parts]
     torch.testing.assert_close(
         sum(n * g for n, (g, _) in zip(counts, apart, strict=True)) / sum(counts), together, rtol=1e-3, atol=1e-6
     )
@@ -417,15 +429,20 @@ def test_odd_numbers_of_robots_minibatches_and_steps_are_learned_from(n, threads
     assert not torch.equal(weights(made), before)
 
 
-def test_inference_over_a_graphs_buffers_is_inference():
-    made = engine(n=24)
-    plain, recorded = (Inference(made.creature, 24, 37, CPU) for _ in range(2))
-    # a GPU's graph repeats step(); here it is called
-    recorded.graph = types.SimpleNamespace(replay=recorded.step)
-    starts = torch.zeros(24)
+@pytest.mark.parametrize("bound", [0.0, 1.5])
+@pytest.mark.parametrize(("n", "as_on_gpu"), [(24, True), (64, False)])
+def test_inference_over_a_graphs_buffers_is_inference(n, as_on_gpu, bound):
+    made = engine(n)
+    creature = Creature(made.env, dataclasses.replace(made.cfg.network, bound=bound), made.cfg.world_model)
+    plain, recorded = (Inference(creature, n, 37, CPU) for _ in range(2))
+    recorded.record()
+    assert (recorded.graph is None) == as_on_gpu  # programs are of whole vectors of robots
+    if as_on_gpu:  # a GPU's graph repeats step(); here it is called
+        recorded.graph = types.SimpleNamespace(replay=recorded.step)
+    starts = torch.zeros(n)
     for i in range(4):
-        obs = torch.randn(24, 37)
-        noise = torch.randn(24, 12)
+        obs = torch.randn(n, 37)
+        noise = torch.randn(n, 12)
         starts[i] = 1.0
         before = recorded.memory.copy()
         for a, b in zip(plain(obs, starts, noise), recorded(obs, starts, noise), strict=True):
@@ -476,7 +493,7 @@ def test_gradients_of_policy_and_critic_are_clipped_apart_and_the_critics_steps_
     before = [flat.detach().clone() for flat in flats(made)]
     made.step(torch.cat((100 * policy, 0.01 * critic / critic.norm())))
     for flat, expected in zip(flats(made), (2 * policy / policy.norm(), 0.01 * critic / critic.norm()), strict=True):
-        torch.testing.assert_close(flat.grad, expected)
+        torch.testing.assert_close(10.0 * made.optimizer.state[flat]["exp_avg"], expected)  # after one step
     # Adam's first step is as long as the learning rate
     lengths = [float((flat.detach() - old).abs().median()) for flat, old in zip(flats(made), before, strict=True)]
     assert lengths[0] == pytest.approx(made.learning_rate, rel=0.1)

@@ -69,7 +69,7 @@ def test_with_the_whole_share_the_gradient_is_that_of_the_divergence_from_the_te
     (worker,) = made.workers
     worker.estimate()
     x = worker.experience
-    vector, metrics = made.gradients(x, x.advantage.mean(), x.advantage.std())
+    vector, metrics = made.gradients[0](x.scaled(x.advantage.mean(), x.advantage.std()))
     mean, _ = made.belief.evaluate(x.obs, x.memory, x.starts)
     divergence = ppo.gaussian_kl(x.taught, x.teacher[0], mean, made.belief.std()).mean()
     assert float(metrics["imitation_loss"]) == pytest.approx(float(divergence.detach()), rel=1e-5)

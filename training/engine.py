@@ -28,7 +28,7 @@ from training.ensemble import EnsembleTrainer
 from training.experience import Experience
 from training.gradient import Gradients
 from training.imagination import Imagination
-from training.optimizer import Adam, Average, flatten
+from training.optimizer import Adam, Average, flatten, weighted_sum
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
 from training.rollout import Rollout
@@ -72,7 +72,7 @@ class TrainingEngine:
             self.optimizer = Adam(actor, flatten(roles["critic"]))
         self.learning_rate = getattr(cfg, cfg.train.learner).learning_rate
         self.average = Average(actor, cfg.ppo.average)
-        self.gradients = Gradients(self.belief, cfg.ppo, self.parameters)
+        self.gradients = [Gradients(self.belief, cfg.ppo, self.parameters) for _ in self.workers]
         model = creature.world_model
         world = cfg.world_model
         self.world_model = None
@@ -111,9 +111,8 @@ class TrainingEngine:
         for learner in (self.world_model, self.sac):
             if learner:
                 learner.warm_up()
-        if self.device.type == "cuda":
-            for worker in self.workers:
-                worker.infer.record()
+        for worker in self.workers:
+            worker.infer.record()
         if len(self.workers[0].rollout.others):
             self.env.rewards_under(self.env.command()[None])
         self.env.compile(backwards=True)  # a process beside this one may have begun at the other end
@@ -322,28 +321,32 @@ class TrainingEngine:
         if self.device.type == "cuda":  # one stream of work: parts of it would wait for one another
             sources = {name: [Experience.join(source)] for name, source in sources.items()}
         imagined = self.cfg.world_model.weight if len(sources) > 1 else 0.0
-        robots = {name: [x.value.shape[1] for x in source] for name, source in sources.items()}
+        robots = {name: [x.returns.shape[1] for x in source] for name, source in sources.items()}
         minibatches = min(cfg.minibatches, *distributed.all_gather(min(n for each in robots.values() for n in each)))
         advantages = {name: self.moments(source) for name, source in sources.items()}
         std = self.variance.sqrt()
+        sources = {name: [x.scaled(advantages[name].mean, std) for x in source] for name, source in sources.items()}
         sums: dict[str, float] = {}
         for _ in range(cfg.epochs):
             for m in torch.randperm(minibatches, generator=self.generator).tolist():
-                total = 0.0
+                vectors: list[Tensor] = []
+                weights: list[float] = []
                 metrics: dict[str, float] = {}
                 for name, source in sources.items():
                     work = [
                         x.of(slice(n * m // minibatches, n * (m + 1) // minibatches))
                         for x, n in zip(source, robots[name], strict=True)
                     ]
-                    samples, mean, _ = advantages[name]
-                    results = side_by_side(lambda x: self.gradients(x, mean, std), work)  # noqa: B023
-                    weights = [n * len(x.value) / samples for n, x in zip(robots[name], source, strict=True)]
-                    share = imagined if name else 1.0 - imagined
-                    total = total + share * sum(w * g for w, (g, _) in zip(weights, results, strict=True))
+                    samples = advantages[name].count
+                    results = side_by_side(lambda pair: pair[0](pair[1]), list(zip(self.gradients, work, strict=False)))
+                    shares = [n * len(x.returns) / samples for n, x in zip(robots[name], source, strict=True)]
+                    of_source = imagined if name else 1.0 - imagined
+                    vectors += [vector for vector, _ in results]
+                    weights += [of_source * share for share in shares]
                     for key in results[0][1]:
-                        x = sum(w * float(more[key]) for w, (_, more) in zip(weights, results, strict=True))
+                        x = sum(w * float(more[key]) for w, (_, more) in zip(shares, results, strict=True))
                         metrics[name + key] = x
+                total = weighted_sum(vectors, weights)
                 total, metrics = distributed.all_reduce(total, metrics)
                 for key, x in metrics.items():
                     sums[key] = sums.get(key, 0.0) + x / (minibatches * cfg.epochs)
@@ -373,15 +376,11 @@ class TrainingEngine:
         self.updates += 1
         cfg = self.cfg.ppo
         groups = self.optimizer.param_groups
-        parts = gradient.split([group["params"][0].numel() for group in groups])
-        norms = [part.norm() for part in parts]
-        if not math.isfinite(sum(norms)):  # a step along a broken gradient would end the run
-            self.skipped += 1
-            return
-        for group, part, norm, times in zip(groups, parts, norms, (1.0, cfg.critic_rate), strict=True):
-            group["params"][0].grad = part * (cfg.max_gradient_norm / norm.clamp(min=cfg.max_gradient_norm))
+        for group, times in zip(groups, (1.0, cfg.critic_rate), strict=True):
             group["lr"] = self.learning_rate * times
-        self.optimizer.step()
+        parts = gradient.split([group["params"][0].numel() for group in groups])
+        if not self.optimizer.step(*parts, limit=cfg.max_gradient_norm):  # a broken gradient would end the run
+            self.skipped += 1
 
     def grow(self, falls: float) -> None:
         """Take the curriculum a step on unless robots fall too often; falls: per 1000 control steps."""

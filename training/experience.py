@@ -8,7 +8,7 @@ from torch import Tensor
 
 from policy import Policy, State
 
-BY_ROBOT = "obs", "starts", "action", "mean", "value", "advantage", "reached", "taught"  # (T, N, ...)
+BY_ROBOT = "obs", "starts", "action", "mean", "returns", "advantage", "reached", "taught"  # (T, N, ...)
 
 
 class Experience(NamedTuple):
@@ -21,7 +21,7 @@ class Experience(NamedTuple):
     mean: Tensor  # (T, N, A)
     std: Tensor  # (A)
     features: Tensor  # (..., T, N), for the critic
-    value: Tensor  # (T, N)
+    returns: Tensor  # (T, N), what values should have been
     advantage: Tensor  # (T, N)
     context: Tensor | None = None  # (sides, D, T, N), what the policy reads of the world model
     reached: Tensor | None = None  # (T, N), probability of having come to a step that was imagined
@@ -38,6 +38,11 @@ class Experience(NamedTuple):
     def tensors(self) -> Iterator[Tensor]:
         """Return all there are."""
         return (y for x in self for y in (x if isinstance(x, tuple) else (x,)) if y is not None)
+
+    def scaled(self, mean: Tensor, std: Tensor) -> "Experience":
+        """Return it with advantages less a mean, by a deviation, and by how probably a step was come to."""
+        advantage = (self.advantage - mean) / (std + 1e-8)
+        return self._replace(advantage=advantage if self.reached is None else advantage * self.reached, reached=None)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Experience":
         """Return it with a function of every tensor in its place."""

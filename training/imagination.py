@@ -205,7 +205,7 @@ class Imagination:
             imagined.mean,
             self.std,
             features,
-            value[:-1],
+            value[:-1] + advantage,
             advantage,
             None,
             reached,

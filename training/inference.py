@@ -3,25 +3,28 @@
 import torch
 from torch import Tensor
 
+import fused
 from entity import Creature, Memory
-from training.graph import record
+from training.graph import Graph, record
 
 
 class Inference:
     """The policy of N robots and what they remember.
 
-    On a GPU a step is some fifty kernels of microseconds each, which take longer to launch than to
-    run; record() makes one CUDA graph of them, which lives on buffers that stay where they are.
+    On a GPU a step is some fifty kernels of microseconds each, which take longer to launch than to run, on the CPU
+    some layers with Python between them, whose lock other threads wait for; record() makes one graph of them, which
+    lives on buffers that stay where they are.
     """
 
     def __init__(self, creature: Creature, num_envs: int, num_obs: int, device: torch.device) -> None:
         self.creature = creature
+        self.num_envs = num_envs
         self.device = device
         self.memory = creature.initial_state(num_envs)
         shapes = (num_envs, num_obs), (num_envs,), (num_envs, creature.belief.num_actions)
         self.inputs = [torch.zeros(*shape, device=device) for shape in shapes]
         self.outputs: tuple[Tensor, Tensor] | None = None
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.graph: Graph | None = None
 
     def remembered(self) -> Memory:
         """Return what robots remember now, for keeps: a copy where a graph writes into it."""
@@ -30,7 +33,7 @@ class Inference:
     def remember(self, memory: Memory) -> None:
         """Let robots remember something else, as many as there are."""
         for kept, new in zip(self.memory.tensors(), memory.tensors(), strict=True):
-            kept.copy_(new)
+            fused.assign(kept, new)
 
     @torch.no_grad()
     def __call__(self, obs: Tensor, starts: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,8 +59,10 @@ class Inference:
         self.outputs = action, mean
 
     def record(self) -> None:
-        """Make the graph, leaving no trace in the memory; not while another thread uses the GPU."""
+        """Make the graph, if there can be one, leaving no trace in the memory; not while another thread uses a GPU."""
+        if self.device.type == "cpu" and not self.creature.is_recordable(self.num_envs):
+            return
         before = self.memory.copy()
-        graph = record(self.step)
+        graph = record(self.step, self.device)
         self.remember(before)
         self.graph = graph

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
+import fused
+
 # Methods of PyTorch's optimizers import its compiler when they are first called, which nothing here uses: 1.2 s of
 # every start. These are made to do without; step() below stands in for the one that cannot be.
 for _method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
@@ -28,10 +30,7 @@ def flatten(parameters: Sequence[Tensor]) -> Tensor:
 
 
 class Adam(torch.optim.Adam):
-    """Adam in a single pass over each of several flat vectors, each a group of parameters.
-
-    A vector without a gradient stays what it is.
-    """
+    """Adam in a single pass over each of several flat vectors, each a group of parameters."""
 
     def __init__(self, *vectors: Tensor, learning_rate: float = 1e-3, epsilon: float = 1e-5) -> None:
         super().__init__([{"params": [vector]} for vector in vectors], lr=learning_rate, eps=epsilon, fused=True)
@@ -53,19 +52,38 @@ class Adam(torch.optim.Adam):
                 x.copy_(new[name])
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Change the vectors along their gradients."""
-        for group in self.param_groups:
-            (vector,) = group["params"]
-            if vector.grad is None:
-                continue
-            state = self.state[vector]
+    def step(self, *gradients: Tensor | None, limit: float = math.inf) -> bool:
+        """Change the vectors along their gradients; return whether all of these are finite: else nothing changes.
+
+        gradients: of each vector, None for one that stays what it is; limit: norm that each is cut to.
+        """
+        groups = [(x, g) for x, g in zip(self.param_groups, gradients, strict=True) if g is not None]
+        vectors = [group["params"][0] for group, _ in groups]
+        states = [[self.state[vector][name] for name in ("exp_avg", "exp_avg_sq", "step")] for vector in vectors]
+        if vectors[0].device.type == "cpu":
+            return fused.adam(
+                [(vector, g, *state) for vector, (_, g), state in zip(vectors, groups, states, strict=True)],
+                [(group["lr"], *group["betas"], group["eps"]) for group, _ in groups],
+                limit,
+            )
+        norms = [g.norm() for _, g in groups]
+        if not math.isfinite(sum(norms)):  # waits for the GPU
+            return False
+        for vector, (group, g), norm, (first, second, taken) in zip(vectors, groups, norms, states, strict=True):
             beta1, beta2 = group["betas"]
             adam(
-                [vector], [vector.grad], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
+                [vector], [g if limit == math.inf else g * (limit / norm.clamp(min=limit))], [first], [second], [], [taken],
                 amsgrad=False, fused=True, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=0.0, eps=group["eps"],
                 maximize=False,
             )  # fmt: skip
+        return True
+
+
+def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the sum of vectors (L), each times its weight."""
+    if vectors[0].device.type == "cpu":
+        return fused.weighted_sum(vectors, weights)
+    return sum(weight * vector for weight, vector in zip(weights, vectors, strict=True))
 
 
 class Average:

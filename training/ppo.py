@@ -52,7 +52,7 @@ def policy_loss(
     mean, action, old_mean: (T, N, A); std, old_std: (A); advantage: (T, N).
     """
     if mean.device.type == "cpu":
-        return fused.PolicyLoss.apply(mean, std, action, old_mean, old_std, advantage, clip)
+        return fused.run(fused.PolicyLoss)(mean, std, action, old_mean, old_std, advantage, clip)
     return plain_policy_loss(mean, std, action, old_mean, old_std, advantage, clip)
 
 
@@ -66,8 +66,17 @@ def plain_policy_loss(
     return loss, clipped.detach(), gaussian_kl(old_mean, old_std, mean.detach(), std.detach()).mean()
 
 
+def value_loss(value: Tensor, returns: Tensor) -> Tensor:
+    """Return half the mean squared error of values (B)."""
+    if value.device.type == "cpu":
+        return fused.run(fused.ValueLoss)(value, returns)
+    return 0.5 * (value - returns).square().mean()
+
+
 def entropy(std: Tensor) -> Tensor:
-    """Return the entropy of independent normal distributions [nat]."""
+    """Return the entropy of independent normal distributions [nat]; std: (A)."""
+    if std.device.type == "cpu":
+        return fused.run(fused.Entropy)(std)
     return (std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
 

@@ -344,14 +344,8 @@ class SoftActorCritic:
     def take(self, gradient: Tensor, *vectors: Tensor) -> None:
         """Take a step along the gradient of some vectors, unless it is not finite."""
         self.updates += 1
-        if not torch.isfinite(gradient.sum()):
-            self.skipped += 1
-            return
-        for vector, part in zip(vectors, gradient.split([len(x) for x in vectors]), strict=True):
-            vector.grad = part
-        self.optimizer.step()
-        for vector in vectors:
-            vector.grad = None
+        parts = dict(zip(vectors, gradient.split([len(x) for x in vectors]), strict=True))
+        self.skipped += not self.optimizer.step(*(parts.get(x) for x in (self.critics, self.policy, self.weight)))
 
     def act(self, lived: Lived, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return what the policy does at each instant, (T + 1, B, A), and the logarithm of its density, (T + 1, B).

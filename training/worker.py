@@ -146,7 +146,16 @@ class Worker:
         )
         context = self.creature.context(self.memories)
         self.experience = Experience(
-            obs[:-1], starts[:-1], r.state.belief, action, mean, std, features, value[:-1], advantage, context
+            obs[:-1],
+            starts[:-1],
+            r.state.belief,
+            action,
+            mean,
+            std,
+            features,
+            value[:-1] + advantage,
+            advantage,
+            context,
         )
         if self.teacher:
             taught, self.teacher_state = self.teacher.means(everything[:-1], self.teacher_state, starts[:-1])

@@ -206,10 +206,7 @@ class WorldModelTrainer:
             sum(result[0] for result in results) / n,
             {name: sum(float(metrics[name]) for _, metrics, _ in results) / n for name in results[0][1]},
         )
-        norm = gradient.norm()
-        if torch.isfinite(norm):
-            self.flat.grad = gradient * (self.largest_gradient / norm.clamp(min=self.largest_gradient))
-            self.optimizer.step()
+        if self.optimizer.step(gradient, limit=self.largest_gradient):
             self.flat.detach().mul_(1.0 - self.cfg.learning_rate * self.cfg.weight_decay)
             for _, _, found in results:
                 if found is not None:

@@ -1,0 +1,165 @@
+"""What layers read, in compiled code: observations, weights that read them from both sides, several inputs as one."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fused.memory import scratch, view
+from fused.program import launch
+from fused.registers import WIDTH
+from fused.vectors import load, store, zeros
+from physics.jit import kernel, real
+
+
+@functools.cache
+def make_standardising_kernel(half: bool) -> Any:
+    """Return the compiled pass of standardised(); half: whether it makes bfloat16 numbers."""
+    kind = np.uint16 if half else np.float32
+
+    @kernel
+    def run(samples, width, size, more, x, columns, mean, scale, out, work):
+        x, columns, mean, scale = (
+            view(x, np.float32),
+            view(columns, np.int64),
+            view(mean, np.float32),
+            view(scale, np.float32),
+        )
+        out, work = view(out, kind), view(work, np.float32)
+        for first in range(0, samples, WIDTH):
+            for i in range(size):
+                column = columns[i]
+                a, b = mean[column], scale[column]
+                for lane in range(WIDTH):
+                    work[lane] = (x[(first + lane) * width + column] - a) * b
+                store(out, i * samples + first, load(work, 0, 1))
+            for i in range(size, size + more):
+                store(out, i * samples + first, zeros(1))
+
+    return run
+
+
+def standardised(x: Tensor, columns: Tensor, mean: Tensor, scale: Tensor, more: int, dtype: torch.dtype) -> Tensor:
+    """Return (K + more, S), of columns (K), int64, of x (S, ...) each less its mean, times its scale; then zeros.
+
+    S: a whole number of WIDTH.
+    """
+    x = x.contiguous()
+    out = torch.empty(len(columns) + more, len(x), dtype=dtype)
+    run = make_standardising_kernel(dtype == torch.bfloat16)
+    work = scratch("row", WIDTH)
+    launch(run, len(x), x.shape[1], len(columns), more, x, columns, mean, scale, out, work)
+    return out
+
+
+@functools.cache
+def make_mirror_kernel(sides: int) -> Any:
+    """Return the compiled pass of Mirrored, forwards and backwards the same.
+
+    outputs: rows of a side; size: columns that have mirror images, at the beginning of so many of x and of y, zeros
+    behind them in y; behind: columns after these, which stay what they are.
+    """
+
+    @kernel
+    def run(outputs, size, of_x, of_y, behind, columns, signs, x, y):
+        columns, signs = view(columns, np.int64), view(signs, np.float32)
+        x, y = view(x, np.float32), view(y, np.float32)
+        for side in range(sides):
+            for r in range(side * outputs, (side + 1) * outputs):
+                row, out = x[r * (of_x + behind) :], y[r * (of_y + behind) :]
+                for i in range(size):
+                    if sides == 1:
+                        out[i] = row[i]
+                    else:
+                        image = signs[i] * row[columns[i]]
+                        out[i] = real(0.5**0.5) * (row[i] + image if side == 0 else row[i] - image)
+                for i in range(size, of_y):
+                    out[i] = real(0.0)
+                for i in range(behind):
+                    out[of_y + i] = row[of_x + i]
+
+    return run
+
+
+class Mirrored(torch.autograd.Function):
+    """observation.Features.weights: weights (sides, F, filled + behind) of what is observed.
+
+    weight: (sides, F, rows + behind), the first size of rows of sums and differences of what is observed and its mirror
+    image: signs (size) times columns (size), int64. A mirror image's is what it is of, so that this is its own
+    transpose.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, columns: Tensor, signs: Tensor, rows: int, filled: int) -> Tensor:
+        """Return the weights."""
+        sides, outputs, width = weight.shape
+        weight = weight.contiguous()
+        made = torch.empty(sides, outputs, filled + width - rows)
+        ctx.numbers = outputs, len(columns), filled, rows, width - rows
+        launch(
+            make_mirror_kernel(sides), outputs, len(columns), rows, filled, width - rows, columns, signs, weight, made
+        )
+        ctx.save_for_backward(columns, signs)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, dmade: Tensor) -> tuple:
+        """Return the gradient of weight."""
+        *_, rows, behind = ctx.numbers
+        dweight = torch.empty(*dmade.shape[:2], rows + behind)
+        launch(make_mirror_kernel(len(dmade)), *ctx.numbers, *ctx.saved_tensors, dmade.contiguous(), dweight)
+        return dweight, None, None, None, None
+
+
+@functools.cache
+def make_copy_kernel(from_half: bool, to_half: bool) -> Any:
+    """Return what copies blocks of numbers, a whole number of WIDTH each, that lie so far apart."""
+    kinds = [np.uint16 if half else np.float32 for half in (from_half, to_half)]
+    (of_x, of_y) = kinds
+
+    @kernel
+    def run(blocks, count, x, x_apart, x_first, y, y_apart, y_first):
+        x, y = view(x, of_x), view(y, of_y)
+        for block in range(blocks):
+            for i in range(0, count, WIDTH):
+                store(y, block * y_apart + y_first + i, load(x, block * x_apart + x_first + i, 1))
+
+    return run
+
+
+class Join(torch.autograd.Function):
+    """Features (sides, ..., S) of several parts behind one another, in dtype; S: a whole number of WIDTH."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *parts: Tensor) -> Tensor:
+        """Return (sides, all features, S)."""
+        sides, samples = len(parts[0]), parts[0].shape[-1]
+        ctx.sizes = [part.shape[1] for part in parts]
+        whole = torch.empty(sides, sum(ctx.sizes), samples, dtype=dtype)
+        ctx.kinds = [part.dtype for part in parts]
+        first = 0
+        for part, size in zip(parts, ctx.sizes, strict=True):
+            copy = make_copy_kernel(part.dtype == torch.bfloat16, dtype == torch.bfloat16)
+            count = size * samples
+            part = part if part[0].is_contiguous() else part.contiguous()  # sides may share one
+            launch(copy, sides, count, part, part.stride(0), 0, whole, whole.stride(0), first)
+            first += count
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, dwhole: Tensor) -> tuple:
+        """Return the gradients of the parts that need one."""
+        dwhole = dwhole.contiguous()
+        sides, _, samples = dwhole.shape
+        found: list[Tensor | None] = []
+        first = 0
+        for size, kind, wanted in zip(ctx.sizes, ctx.kinds, ctx.needs_input_grad[1:], strict=True):
+            count = size * samples
+            found.append(torch.empty(sides, size, samples, dtype=kind) if wanted else None)
+            if wanted:
+                copy = make_copy_kernel(dwhole.dtype == torch.bfloat16, kind == torch.bfloat16)
+                launch(copy, sides, count, dwhole, dwhole.stride(0), first, found[-1], count, 0)
+            first += count
+        return None, *found

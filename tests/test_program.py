@@ -1,0 +1,103 @@
+"""Programs of compiled calls, and gradients by walking back along a tape."""
+
+import threading
+
+import pytest
+import torch
+
+import fused
+
+
+def layers():
+    """Return a dense layer's input and weights, and another layer's."""
+    random = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(*shape, generator=random).requires_grad_()
+        for shape in ((2, 8, 64), (2, 8, 8), (8,), (2, 12, 8), (12,))
+    ]
+
+
+def chain(x, weight, bias, other, other_bias):
+    dense = fused.run(fused.Dense)
+    y = dense(dense(x, weight, bias), weight, bias)
+    return fused.run(fused.Join)(torch.float32, dense(y, other, other_bias), y)
+
+
+def test_a_program_does_again_what_was_recorded_on_what_is_there_then():
+    x, *weights = layers()
+    made = []
+    program = fused.record(lambda: made.append(chain(x, *weights)))
+    assert program.calls == 5
+    for _ in range(2):
+        program.replay()
+        with torch.no_grad():
+            assert torch.equal(made[0], chain(x, *weights))
+            x.copy_(torch.randn_like(x))
+            weights[0].mul_(0.9)
+
+
+def test_programs_side_by_side_share_no_work_memory():
+    inputs = [[y.detach() + i for y in layers()] for i in range(2)]
+    made = {}
+    programs = [fused.record(lambda i=i: made.update({i: chain(*inputs[i])})) for i in range(2)]  # in one thread
+    with torch.no_grad():
+        wanted = [chain(*each) for each in inputs]
+    wrong = []
+
+    def repeat(i):
+        for _ in range(2000):
+            programs[i].replay()
+            if not torch.equal(made[i], wanted[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=repeat, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("compute", [lambda x: x + 1.0, lambda x: x.t().contiguous(), lambda x: x.float().double()])
+def test_what_pytorch_computes_is_not_recorded_and_refused(compute):
+    x = torch.ones(3, 2)
+    with pytest.raises(RuntimeError, match="a program is recorded of compiled calls alone: expected views, got aten"):
+        fused.record(lambda: compute(x))
+    y = torch.zeros(2)
+    fused.assign(y, torch.ones(2))  # and nothing is recorded any more
+    assert y.tolist() == [1.0, 1.0]
+
+
+def test_too_many_arguments_are_refused():
+    with pytest.raises(ValueError, match="expected at most 24 arguments, got 25"):
+        fused.Program().add(print, [0] * 25, ())
+
+
+def test_what_is_not_side_by_side_is_not_assigned_in_a_program():
+    with pytest.raises(ValueError, match="expected contiguous float32"):
+        fused.record(lambda: fused.assign(torch.zeros(2, 2), torch.zeros(2, 4)[:, ::2]))
+
+
+def test_a_tape_finds_autograds_gradients_of_what_is_read_twice():
+    x, *weights = layers()
+    direction = torch.randn(2, 20, 64)
+    loss = (chain(x, *weights) * direction).sum()
+    wanted = torch.autograd.grad(loss, (x, *weights))
+    with torch.no_grad(), fused.Tape() as tape:
+        y = chain(x, *weights)
+    found = tape.gradients([(y, direction)])
+    for leaf, gradient in zip((x, *weights), wanted, strict=True):
+        torch.testing.assert_close(found[leaf.data_ptr()], gradient, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():  # nothing is noted any more
+        chain(x, *weights)
+    assert tape.gradients([(y, direction)]).keys() == found.keys()
+
+
+def test_gradients_in_bfloat16_do_not_add_up():
+    _, weight, bias, *_ = layers()
+    x = torch.randn(2, 8, 64, dtype=torch.bfloat16).requires_grad_()
+    with torch.no_grad(), fused.Tape() as tape:
+        dense = fused.run(fused.Dense)
+        y = fused.run(fused.Join)(torch.bfloat16, dense(x, weight, bias), dense(x, weight, bias))
+    with pytest.raises(ValueError, match="expected float32 gradients of what several layers read"):
+        tape.gradients([(y, torch.ones_like(y))])
