@@ -11,7 +11,7 @@ from fused.categorical import UNIFORM
 from fused.descent import adam, weighted_sum
 from fused.divergence import LatentLosses
 from fused.heads import Linear, PolicyHead, ValueHead
-from fused.inputs import Join, Mirrored, standardised
+from fused.inputs import Gather, Join, Mirrored, standardised
 from fused.layers import Dense, LSTMSequence
 from fused.losses import Deviation, Entropy, PolicyLoss, ValueLoss, drawn
 from fused.normed import EPSILON, Normed
@@ -21,8 +21,8 @@ from fused.registers import HAS_PAIRS, WIDTH
 from fused.state_space import StateSpaceSequence
 
 __all__ = [
-    "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH", "BodyAttention", "Dense", "Deviation", "Entropy", "Join",
-    "LSTMSequence", "LatentLosses", "Linear", "Mirrored", "Normed", "PolicyHead", "PolicyLoss", "Program",
-    "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss",
+    "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH",
+    "BodyAttention", "Dense", "Deviation", "Entropy", "Gather", "Join", "LSTMSequence", "LatentLosses", "Linear",
+    "Mirrored", "Normed", "PolicyHead", "PolicyLoss", "Program", "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss",
     "adam", "assign", "drawn", "filled", "record", "run", "standardised", "weighted_sum",
 ]  # fmt: skip

@@ -28,11 +28,10 @@ def _weighted_sum(count, vectors, addresses, weights, sums):
                 sums[j] += w * x[j]
 
 
-def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return the sum of vectors (L), float32, each times its weight."""
-    if any(x.shape != vectors[0].shape or x.dtype != torch.float32 or not x.is_contiguous() for x in vectors):
+def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], sums: Tensor) -> Tensor:
+    """Return the sum of vectors (L), float32, each times its weight, in sums (L)."""
+    if any(x.shape != vectors[0].shape or x.dtype != torch.float32 or not x.is_contiguous() for x in (*vectors, sums)):
         raise ValueError("weighted_sum: expected contiguous float32 vectors of one length")
-    sums = torch.empty_like(vectors[0])
     addresses = torch.tensor([x.data_ptr() for x in vectors])
     launch(_weighted_sum, len(sums), len(vectors), addresses, torch.tensor(weights), sums)
     return sums

@@ -1,6 +1,7 @@
 """What layers read, in compiled code: observations, weights that read them from both sides, several inputs as one."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ def make_standardising_kernel(half: bool) -> Any:
                 column = columns[i]
                 a, b = mean[column], scale[column]
                 for lane in range(WIDTH):
-                    work[lane] = (x[(first + lane) * width + column] - a) * b
-                store(out, i * samples + first, load(work, 0, 1))
+                    work[i * WIDTH + lane] = (x[(first + lane) * width + column] - a) * b
+            for i in range(size):  # apart from the numbers one by one, which a register would wait for
+                store(out, i * samples + first, load(work, i * WIDTH, 1))
             for i in range(size, size + more):
                 store(out, i * samples + first, zeros(1))
 
@@ -49,7 +51,7 @@ def standardised(x: Tensor, columns: Tensor, mean: Tensor, scale: Tensor, more: 
     x = x.contiguous()
     out = torch.empty(len(columns) + more, len(x), dtype=dtype)
     run = make_standardising_kernel(dtype == torch.bfloat16)
-    work = scratch("row", WIDTH)
+    work = scratch("rows", len(columns) * WIDTH)
     launch(run, len(x), x.shape[1], len(columns), more, x, columns, mean, scale, out, work)
     return out
 
@@ -111,6 +113,63 @@ class Mirrored(torch.autograd.Function):
         dweight = torch.empty(*dmade.shape[:2], rows + behind)
         launch(make_mirror_kernel(len(dmade)), *ctx.numbers, *ctx.saved_tensors, dmade.contiguous(), dweight)
         return dweight, None, None, None, None
+
+
+LOOPS = 3  # over blocks of a tensor that lie apart
+
+
+@kernel
+def _gather(tensors, table):
+    """Copy blocks of bytes of every tensor: how many, from where and whither, and of each loop the count and stride."""
+    numbers = view(table, np.int64)
+    for i in range(tensors):
+        row = numbers[(3 + 2 * LOOPS) * i :]
+        count, y = row[0], row[2]
+        for a in range(row[3]):
+            for b in range(row[5]):
+                for c in range(row[7]):
+                    block = view(row[1] + a * row[4] + b * row[6] + c * row[8], np.uint8)
+                    out = view(y, np.uint8)
+                    for j in range(count):
+                        out[j] = block[j]
+                    y += count
+
+
+class Gather:
+    """Copies of some tensors side by side, of what lies so far behind them in memory, in one call.
+
+    sources: contiguous in the last axes, apart in LOOPS others at most; copies: of the same shapes, contiguous; apart:
+    bytes from what a step on copies to what one would before.
+    """
+
+    def __init__(self, sources: Iterable[Tensor], copies: Iterable[Tensor], apart: Iterable[int]) -> None:
+        self.apart = np.array(list(apart))
+        self.table = np.array([_blocks(x, y) for x, y in zip(sources, copies, strict=True)])
+        self.first = self.table[:, 1].copy()
+
+    def __call__(self, step: int) -> None:
+        """Copy what lies a step further on."""
+        self.table[:, 1] = self.first + step * self.apart
+        _gather(len(self.table), self.table.ctypes.data)
+
+
+def _blocks(x: Tensor, y: Tensor) -> list[int]:
+    if x.shape != y.shape or x.dtype != y.dtype or not y.is_contiguous():
+        raise ValueError(f"expected a contiguous tensor like {tuple(x.shape)} of {x.dtype}, got {tuple(y.shape)}")
+    size = x.element_size()
+    count = size
+    loops: list[tuple[int, int]] = []  # the inmost first
+    for n, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
+        if not loops and stride * size == count:
+            count *= n
+        elif loops and stride * size == loops[-1][0] * loops[-1][1]:
+            loops[-1] = loops[-1][0] * n, loops[-1][1]
+        elif n > 1:
+            loops.append((n, stride * size))
+    if len(loops) > LOOPS:
+        raise ValueError(f"expected at most {LOOPS} axes apart, got strides {x.stride()}")
+    loops += [(1, 0)] * (LOOPS - len(loops))
+    return [count, x.data_ptr(), y.data_ptr(), *(number for loop in reversed(loops) for number in loop)]
 
 
 @functools.cache

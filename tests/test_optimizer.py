@@ -65,7 +65,9 @@ def test_what_does_not_fit_is_refused():
 def test_weighted_sums():
     vectors = list(torch.randn(3, 100).unbind())
     torch.testing.assert_close(weighted_sum(vectors, [0.5, -1.0, 2.0]), 0.5 * vectors[0] - vectors[1] + 2 * vectors[2])
-    assert torch.equal(weighted_sum(vectors[:1], [0.5]), 0.5 * vectors[0])
+    out = torch.zeros(100)
+    assert weighted_sum(vectors[:1], [0.5], out) is out
+    assert torch.equal(out, 0.5 * vectors[0])
 
 
 def test_no_compiler_is_imported_for_it():

@@ -12,7 +12,6 @@ update     | gradient          | gradient          |   thinks for the other
 
 import contextlib
 import functools
-import math
 import time
 from typing import Any
 
@@ -72,6 +71,7 @@ class TrainingEngine:
             self.optimizer = Adam(actor, flatten(roles["critic"]))
         self.learning_rate = getattr(cfg, cfg.train.learner).learning_rate
         self.average = Average(actor, cfg.ppo.average)
+        self.total = torch.empty(sum(p.numel() for p in self.parameters))  # gradient; a new one's pages take 0.1 ms
         self.gradients = [Gradients(self.belief, cfg.ppo, self.parameters) for _ in self.workers]
         model = creature.world_model
         world = cfg.world_model
@@ -334,11 +334,11 @@ class TrainingEngine:
                 metrics: dict[str, float] = {}
                 for name, source in sources.items():
                     work = [
-                        x.of(slice(n * m // minibatches, n * (m + 1) // minibatches))
-                        for x, n in zip(source, robots[name], strict=True)
+                        (gradients, x, slice(n * m // minibatches, n * (m + 1) // minibatches))
+                        for gradients, x, n in zip(self.gradients, source, robots[name], strict=False)
                     ]
                     samples = advantages[name].count
-                    results = side_by_side(lambda pair: pair[0](pair[1]), list(zip(self.gradients, work, strict=False)))
+                    results = side_by_side(lambda part: part[0](*part[1:]), work)
                     shares = [n * len(x.returns) / samples for n, x in zip(robots[name], source, strict=True)]
                     of_source = imagined if name else 1.0 - imagined
                     vectors += [vector for vector, _ in results]
@@ -346,7 +346,7 @@ class TrainingEngine:
                     for key in results[0][1]:
                         x = sum(w * float(more[key]) for w, (_, more) in zip(shares, results, strict=True))
                         metrics[name + key] = x
-                total = weighted_sum(vectors, weights)
+                total = weighted_sum(vectors, weights, self.total)
                 total, metrics = distributed.all_reduce(total, metrics)
                 for key, x in metrics.items():
                     sums[key] = sums.get(key, 0.0) + x / (minibatches * cfg.epochs)

@@ -35,6 +35,14 @@ class Experience(NamedTuple):
         features, context = (y if y is None else y[..., robots] for y in (self.features, self.context))
         return self._replace(**by_robot, memory=memory, features=features, context=context)
 
+    def apart(self) -> Iterator[int]:
+        """Return how many bytes lie between robots in each of tensors(), 0 in what is of all robots."""
+        for name, x in zip(self._fields, self, strict=True):
+            for y in x if isinstance(x, tuple) else (x,):
+                if y is not None:
+                    axis = 1 if name in BY_ROBOT else -1
+                    yield 0 if name in ("std", "teacher") else y.stride(axis) * y.element_size()
+
     def tensors(self) -> Iterator[Tensor]:
         """Return all there are."""
         return (y for x in self for y in (x if isinstance(x, tuple) else (x,)) if y is not None)

@@ -71,18 +71,19 @@ class Adam(torch.optim.Adam):
             return False
         for vector, (group, g), norm, (first, second, taken) in zip(vectors, groups, norms, states, strict=True):
             beta1, beta2 = group["betas"]
+            cut = 1.0 if limit == math.inf else limit / norm.clamp(min=limit)
             adam(
-                [vector], [g if limit == math.inf else g * (limit / norm.clamp(min=limit))], [first], [second], [], [taken],
+                [vector], [g * cut], [first], [second], [], [taken],
                 amsgrad=False, fused=True, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=0.0, eps=group["eps"],
                 maximize=False,
             )  # fmt: skip
         return True
 
 
-def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return the sum of vectors (L), each times its weight."""
+def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], out: Tensor | None = None) -> Tensor:
+    """Return the sum of vectors (L), each times its weight, in out (L) on the CPU, where there is one."""
     if vectors[0].device.type == "cpu":
-        return fused.weighted_sum(vectors, weights)
+        return fused.weighted_sum(vectors, weights, torch.empty_like(vectors[0]) if out is None else out)
     return sum(weight * vector for weight, vector in zip(weights, vectors, strict=True))
 
 
