@@ -19,9 +19,10 @@ from fused.product import ROWS, filled
 from fused.program import Program, Tape, assign, record, run
 from fused.registers import HAS_PAIRS, WIDTH
 from fused.state_space import StateSpaceSequence
+from fused.tiles import HAS_TILES
 
 __all__ = [
-    "EPSILON", "HAS_PAIRS", "ROWS", "UNIFORM", "WIDTH",
+    "EPSILON", "HAS_PAIRS", "HAS_TILES", "ROWS", "UNIFORM", "WIDTH",
     "BodyAttention", "Dense", "Deviation", "Entropy", "Gather", "Join", "LSTMSequence", "LatentLosses", "Linear",
     "Mirrored", "Normed", "PolicyHead", "PolicyLoss", "Program", "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss",
     "adam", "assign", "drawn", "filled", "record", "run", "standardised", "weighted_sum",

@@ -142,6 +142,7 @@ def test_a_precision_once_measured_is_kept(monkeypatch, tmp_path):
     measured = iter(("bfloat16", "float32", "float32"))
     monkeypatch.setattr(resources, "_measure_precision", lambda device: next(measured))
     monkeypatch.setattr(resources.fused, "HAS_PAIRS", True)
+    monkeypatch.setattr(resources.fused, "HAS_TILES", False)
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     cpu = torch.device("cpu")
     assert [resources.fastest_precision(cpu) for _ in range(3)] == ["bfloat16"] * 3
@@ -150,3 +151,5 @@ def test_a_precision_once_measured_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "no such folder"))
     assert resources.fastest_precision(cpu) == "float32"
     assert next(measured, None) is None
+    monkeypatch.setattr(resources.fused, "HAS_TILES", True)  # which needs no measurement
+    assert resources.fastest_precision(cpu) == "bfloat16"

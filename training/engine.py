@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import fused
 from config import Config
 from entity import Creature, Memory
 from environments import ABEnv
@@ -25,7 +26,7 @@ from observation import Moments
 from training import distributed, ppo, tree
 from training.ensemble import EnsembleTrainer
 from training.experience import Experience
-from training.gradient import Gradients
+from training.gradient import Gradients, by_autograd
 from training.imagination import Imagination
 from training.optimizer import Adam, Average, flatten, weighted_sum
 from training.parallel import side_by_side
@@ -101,13 +102,31 @@ class TrainingEngine:
 
     def warm_up(self) -> None:
         """Have everything compiled, leaving no trace: an update of a rollout of nothing, with no step taken."""
-        n = min(16, self.env.num_envs)
-        obs = torch.zeros(1, n, self.env.num_obs, device=self.device)
-        mean, _ = self.belief.evaluate(
-            obs, self.belief.initial_state(n), context=self.creature.context([self.creature.initial_state(n)])
+        n = 2 * fused.WIDTH
+        env = self.env
+        obs, privileged, motion, scalar = (
+            torch.zeros(1, n, *size, device=self.device)
+            for size in ((env.num_obs,), (env.num_privileged,), (env.num_actions,), ())
         )
-        value = self.belief.value(obs, torch.zeros(1, n, self.env.num_privileged, device=self.device))
-        torch.autograd.grad(mean.sum() + value.sum(), self.parameters, allow_unused=True)
+        features = self.belief.critic_features(torch.cat((obs, privileged), dim=-1).flatten(0, 1))
+        x = Experience(
+            obs,
+            scalar,
+            self.belief.initial_state(n),
+            motion,
+            motion,
+            self.belief.std().detach(),
+            features.unflatten(-1, scalar.shape).detach(),
+            scalar,
+            scalar,
+            self.creature.context([self.creature.initial_state(n)]),
+        )
+        if self.device.type == "cpu":
+            weighted_sum([Gradients(self.belief, self.cfg.ppo, self.parameters)(x)[0]], [1.0])
+        else:
+            by_autograd(self.belief, self.cfg.ppo, x, self.parameters)
+        nothing = torch.zeros(1, device=self.device)
+        Adam(nothing).step(nothing)
         for learner in (self.world_model, self.sac):
             if learner:
                 learner.warm_up()
