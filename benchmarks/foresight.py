@@ -225,8 +225,8 @@ def open_loop(path: Path) -> dict[str, Any]:
         rate = cfg.world_model.learning_rate * min(
             1.0, 2.0 * (1.0 - update / UPDATES)
         )  # slower and slower in the second half
-        for group in (*trainer.optimizer.param_groups, *optimizer.param_groups):
-            group["lr"] = rate
+        trainer.optimizer.rates = [rate]
+        optimizer.param_groups[0]["lr"] = rate
         trainer.step()
         s = walkers.replay.read(walkers.replay.draw(cfg.world_model.batch, generator))
         x = model.standardise(s.obs[..., : env.num_obs])

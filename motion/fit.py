@@ -116,7 +116,7 @@ class Fit:
             found = side_by_side(lambda random: self.gradient(random, teacher), self.randoms)
             gradient = sum(g for g, _ in found) / len(found)
             done = (self.epoch + i / cfg.steps) / cfg.epochs
-            self.optimizer.param_groups[0]["lr"] = cfg.learning_rate * 0.5 * (1.0 + np.cos(np.pi * done))
+            self.optimizer.rates[0] = cfg.learning_rate * 0.5 * (1.0 + np.cos(np.pi * done))
             self.optimizer.step(gradient, limit=1.0)
             total += sum(loss for _, loss in found) / len(found) / cfg.steps
         self.epoch += 1

@@ -484,7 +484,7 @@ def test_broken_gradients_take_no_step():
 
 
 def flats(made):
-    return [group["params"][0] for group in made.optimizer.param_groups]
+    return made.optimizer.vectors
 
 
 def test_gradients_of_policy_and_critic_are_clipped_apart_and_the_critics_steps_are_longer():
@@ -492,8 +492,9 @@ def test_gradients_of_policy_and_critic_are_clipped_apart_and_the_critics_steps_
     policy, critic = (torch.randn_like(flat) for flat in flats(made))
     before = [flat.detach().clone() for flat in flats(made)]
     made.step(torch.cat((100 * policy, 0.01 * critic / critic.norm())))
-    for flat, expected in zip(flats(made), (2 * policy / policy.norm(), 0.01 * critic / critic.norm()), strict=True):
-        torch.testing.assert_close(10.0 * made.optimizer.state[flat]["exp_avg"], expected)  # after one step
+    cut = 2 * policy / policy.norm(), 0.01 * critic / critic.norm()
+    for moments, expected in zip(made.optimizer.moments(), cut, strict=True):
+        torch.testing.assert_close(10.0 * moments["exp_avg"], expected)  # after one step
     # Adam's first step is as long as the learning rate
     lengths = [float((flat.detach() - old).abs().median()) for flat, old in zip(flats(made), before, strict=True)]
     assert lengths[0] == pytest.approx(made.learning_rate, rel=0.1)

@@ -141,9 +141,7 @@ class TrainingEngine:
         """Give every process the first one's weights: processors of different kinds round differently."""
         more = [self.world_model.flat, self.world_model.learnt] if self.world_model else []
         more += self.sac.networks() if self.sac else []
-        distributed.broadcast(
-            [x.detach() for x in (*(x for group in self.optimizer.param_groups for x in group["params"]), *more)]
-        )
+        distributed.broadcast([x.detach() for x in (*self.optimizer.vectors, *more)])
 
     def trainer_state(self) -> dict[str, Any]:
         """Return what training on needs beside the weights that acting() leaves; tensors not copied but the policy."""
@@ -394,10 +392,8 @@ class TrainingEngine:
         """
         self.updates += 1
         cfg = self.cfg.ppo
-        groups = self.optimizer.param_groups
-        for group, times in zip(groups, (1.0, cfg.critic_rate), strict=True):
-            group["lr"] = self.learning_rate * times
-        parts = gradient.split([group["params"][0].numel() for group in groups])
+        self.optimizer.rates = [self.learning_rate, self.learning_rate * cfg.critic_rate]
+        parts = gradient.split([len(vector) for vector in self.optimizer.vectors])
         if not self.optimizer.step(*parts, limit=cfg.max_gradient_norm):  # a broken gradient would end the run
             self.skipped += 1
 

@@ -6,16 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 import fused
 
-# Methods of PyTorch's optimizers import its compiler when they are first called, which nothing here uses: 1.2 s of
-# every start. These are made to do without; step() below stands in for the one that cannot be.
-for _method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
-    if _plain := getattr(_method, "__wrapped__", None):
-        setattr(_plain, "__dynamo_disable", _plain)
+BETAS = 0.9, 0.999  # by which moments are kept from one step to the next
 
 
 def flatten(parameters: Sequence[Tensor]) -> Tensor:
@@ -29,25 +24,34 @@ def flatten(parameters: Sequence[Tensor]) -> Tensor:
     return flat.requires_grad_()
 
 
-class Adam(torch.optim.Adam):
-    """Adam in a single pass over each of several flat vectors, each a group of parameters."""
+class Adam:
+    """Adam (Kingma and Ba, 2015) in a single pass over each of several flat vectors.
+
+    PyTorch's own class imports its compiler when it first steps, 1.2 s of every start, and asks for hooks at each step.
+
+    rates: learning rates of the vectors, which may change from step to step.
+    """
 
     def __init__(self, *vectors: Tensor, learning_rate: float = 1e-3, epsilon: float = 1e-5) -> None:
-        super().__init__([{"params": [vector]} for vector in vectors], lr=learning_rate, eps=epsilon, fused=True)
-        for vector in vectors:
-            self.state[vector] = {
+        self.vectors = vectors
+        self.rates = [learning_rate] * len(vectors)
+        self.epsilon = epsilon
+        self._moments = [
+            {
                 "step": torch.zeros((), device=vector.device),
                 "exp_avg": torch.zeros_like(vector, requires_grad=False),
                 "exp_avg_sq": torch.zeros_like(vector, requires_grad=False),
             }
+            for vector in vectors
+        ]
 
     def moments(self) -> list[dict[str, Tensor]]:
-        """Return what it keeps of each vector's gradients, not copied."""
-        return [self.state[vector] for group in self.param_groups for vector in group["params"]]
+        """Return what it keeps of each vector's gradients, not copied: both moments, and the steps taken."""
+        return self._moments
 
     def load_moments(self, moments: list[dict[str, Tensor]]) -> None:
         """Take up what moments() returned of vectors of the same lengths."""
-        for kept, new in zip(self.moments(), moments, strict=True):
+        for kept, new in zip(self._moments, moments, strict=True):
             for name, x in kept.items():
                 x.copy_(new[name])
 
@@ -57,24 +61,22 @@ class Adam(torch.optim.Adam):
 
         gradients: of each vector, None for one that stays what it is; limit: norm that each is cut to.
         """
-        groups = [(x, g) for x, g in zip(self.param_groups, gradients, strict=True) if g is not None]
-        vectors = [group["params"][0] for group, _ in groups]
-        states = [[self.state[vector][name] for name in ("exp_avg", "exp_avg_sq", "step")] for vector in vectors]
-        if vectors[0].device.type == "cpu":
-            return fused.adam(
-                [(vector, g, *state) for vector, (_, g), state in zip(vectors, groups, states, strict=True)],
-                [(group["lr"], *group["betas"], group["eps"]) for group, _ in groups],
-                limit,
-            )
-        norms = [g.norm() for _, g in groups]
+        groups = [
+            (vector, gradient, kept["exp_avg"], kept["exp_avg_sq"], kept["step"], rate)
+            for vector, gradient, kept, rate in zip(self.vectors, gradients, self._moments, self.rates, strict=True)
+            if gradient is not None
+        ]
+        if self.vectors[0].device.type == "cpu":
+            settings = [(rate, *BETAS, self.epsilon) for *_, rate in groups]
+            return fused.adam([tensors for *tensors, _ in groups], settings, limit)
+        norms = [gradient.norm() for _, gradient, *_ in groups]
         if not math.isfinite(sum(norms)):  # waits for the GPU
             return False
-        for vector, (group, g), norm, (first, second, taken) in zip(vectors, groups, norms, states, strict=True):
-            beta1, beta2 = group["betas"]
+        for (vector, gradient, first, second, taken, rate), norm in zip(groups, norms, strict=True):
             cut = 1.0 if limit == math.inf else limit / norm.clamp(min=limit)
             adam(
-                [vector], [g * cut], [first], [second], [], [taken],
-                amsgrad=False, fused=True, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=0.0, eps=group["eps"],
+                [vector], [gradient * cut], [first], [second], [], [taken],
+                amsgrad=False, fused=True, beta1=BETAS[0], beta2=BETAS[1], lr=rate, weight_decay=0.0, eps=self.epsilon,
                 maximize=False,
             )  # fmt: skip
         return True

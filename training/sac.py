@@ -289,8 +289,7 @@ class SoftActorCritic:
             self.learn_scales(rollouts)
         if self.replay.count < self.cfg.patience:
             return {}
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        self.optimizer.rates = [learning_rate] * len(self.optimizer.vectors)
         self.replay.remember(self.belief)
         sums: dict[str, float] = {}
         lessons = max(1, self.cfg.updates // self.cfg.delay)
@@ -345,7 +344,7 @@ class SoftActorCritic:
         """Take a step along the gradient of some vectors, unless it is not finite."""
         self.updates += 1
         parts = dict(zip(vectors, gradient.split([len(x) for x in vectors]), strict=True))
-        self.skipped += not self.optimizer.step(*(parts.get(x) for x in (self.critics, self.policy, self.weight)))
+        self.skipped += not self.optimizer.step(*(parts.get(x) for x in self.optimizer.vectors))
 
     def act(self, lived: Lived, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return what the policy does at each instant, (T + 1, B, A), and the logarithm of its density, (T + 1, B).

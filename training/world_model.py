@@ -193,7 +193,7 @@ class WorldModelTrainer:
         for _ in range(self.cfg.updates):
             for name, x in self.step().items():
                 sums[name] = sums.get(name, 0.0) + x / self.cfg.updates
-            self.average.follow(float(self.optimizer.state[self.flat]["step"]))
+            self.average.follow(float(self.optimizer.moments()[0]["step"]))
         self.learnt.copy_(model)
         model.copy_(self.average.value)
         return sums | {"world_skipped": float(self.skipped)}
