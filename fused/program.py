@@ -1,7 +1,7 @@
 """Compiled calls in a row: repeated as one without Python's lock, and walked backwards for their gradients.
 
 Between two layers Python and PyTorch's book-keeping take as long as a small layer, and hold a lock that other threads
-wait for: an eighth to a fifth of a minibatch of 128 robots and 16 steps on two threads.
+wait for: a third of a gradient of 128 robots and 16 steps on each of two threads.
 """
 
 import functools

@@ -101,3 +101,21 @@ def test_gradients_in_bfloat16_do_not_add_up():
         y = fused.run(fused.Join)(torch.bfloat16, dense(x, weight, bias), dense(x, weight, bias))
     with pytest.raises(ValueError, match="expected float32 gradients of what several layers read"):
         tape.gradients([(y, torch.ones_like(y))])
+
+
+def test_a_gather_copies_views_and_what_lies_a_step_further_on():
+    x = torch.randn(3, 5, 4, 24)
+    y = torch.arange(7 * 24, dtype=torch.bfloat16).view(7, 24)
+    views = [lambda i: x[:, 1:4, ::2, i : i + 8], lambda i: y[:, i : i + 8], lambda i: x[0]]
+    copies = [torch.zeros(view(0).shape, dtype=view(0).dtype) for view in views]
+    gather = fused.Gather([view(2) for view in views], copies, [4, 2, 0])
+    for step in (0, 5, -2):
+        gather(step)
+        for copy, view in zip(copies, views, strict=True):
+            assert torch.equal(copy, view(2 + step))
+    for wrong in (torch.zeros(7, 9), torch.zeros(7, 8), torch.zeros(8, 7, dtype=torch.bfloat16).t()):
+        with pytest.raises(ValueError, match="expected a contiguous tensor like"):
+            fused.Gather([y[:, :8]], [wrong], [2])
+    many = torch.zeros(3, 3, 3, 3, 3)[::2, ::2, ::2, ::2, ::2]
+    with pytest.raises(ValueError, match="expected at most 3 axes apart"):
+        fused.Gather([many], [torch.zeros(many.shape)], [0])

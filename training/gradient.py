@@ -45,8 +45,8 @@ class Recorded:
     """The gradient of minibatches of one shape, as one graph.
 
     On a GPU replaying a sequence launches a thousand kernels of microseconds. On the CPU autograd and Python between
-    the layers take a fifth of a gradient, most of it holding Python's lock, which other threads wait for: two threads
-    on an Emerald Rapids spend 6.0 us on a gradient's env step without a graph, 3.8 with one.
+    the layers take a third of a gradient, most of it holding Python's lock, which other threads wait for: two threads
+    on an Emerald Rapids spend 6.0 us on a gradient's env step without a graph, 4.0 with one.
     """
 
     def __init__(self, belief: Policy, cfg: PPOCfg, x: Experience, parameters: list[Tensor]) -> None:
