@@ -108,7 +108,8 @@ class Normaliser(nn.Module):
     @torch.no_grad()
     def moments(self, x: Tensor) -> Moments:
         """Return the moments of observations x (B, size) and their mirror images."""
-        return Moments.of(torch.cat((x, self.reflection(x))))
+        own = Moments.of(x)
+        return own.join(Moments(own.count, self.reflection(own.mean), own.variance[self.reflection.columns]))
 
     @torch.no_grad()
     def take(self, moments: Moments) -> None:

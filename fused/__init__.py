@@ -8,12 +8,12 @@ gives each thread robots of its own.
 
 from fused.attention import BodyAttention
 from fused.categorical import UNIFORM
-from fused.descent import adam, weighted_sum
+from fused.descent import AdamSteps, weighted_sum
 from fused.divergence import LatentLosses
 from fused.heads import Linear, PolicyHead, ValueHead
 from fused.inputs import Gather, Join, Mirrored, standardised
 from fused.layers import Dense, LSTMSequence
-from fused.losses import Deviation, Entropy, PolicyLoss, ValueLoss, drawn
+from fused.losses import Deviation, Entropy, PolicyLoss, ValueLoss, advantages, drawn
 from fused.normed import EPSILON, Normed
 from fused.product import ROWS, filled
 from fused.program import Program, Tape, assign, record, run
@@ -23,7 +23,7 @@ from fused.tiles import HAS_TILES
 
 __all__ = [
     "EPSILON", "HAS_PAIRS", "HAS_TILES", "ROWS", "UNIFORM", "WIDTH",
-    "BodyAttention", "Dense", "Deviation", "Entropy", "Gather", "Join", "LSTMSequence", "LatentLosses", "Linear",
-    "Mirrored", "Normed", "PolicyHead", "PolicyLoss", "Program", "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss",
-    "adam", "assign", "drawn", "filled", "record", "run", "standardised", "weighted_sum",
+    "AdamSteps", "BodyAttention", "Dense", "Deviation", "Entropy", "Gather", "Join", "LSTMSequence", "LatentLosses",
+    "Linear", "Mirrored", "Normed", "PolicyHead", "PolicyLoss", "Program", "StateSpaceSequence", "Tape", "ValueHead",
+    "ValueLoss", "advantages", "assign", "drawn", "filled", "record", "run", "standardised", "weighted_sum",
 ]  # fmt: skip

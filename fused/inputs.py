@@ -136,27 +136,39 @@ def _gather(tensors, table):
 
 
 class Gather:
-    """Copies of some tensors side by side, of what lies so far behind them in memory, in one call.
+    """Copies of so many tensors in one call, a part of a program where one is recorded: between() says of which.
 
-    sources: contiguous in the last axes, apart in LOOPS others at most; copies: of the same shapes, contiguous; apart:
-    bytes from what a step on copies to what one would before.
+    In a program they cost no waiting for Python's lock, as copies before it would.
     """
 
-    def __init__(self, sources: Iterable[Tensor], copies: Iterable[Tensor], apart: Iterable[int]) -> None:
-        self.apart = np.array(list(apart))
-        self.table = np.array([_blocks(x, y) for x, y in zip(sources, copies, strict=True)])
-        self.first = self.table[:, 1].copy()
+    def __init__(self, tensors: int) -> None:
+        self._table = torch.zeros(tensors, 3 + 2 * LOOPS, dtype=torch.int64)
+        self._rows = self._table.numpy()
 
-    def __call__(self, step: int) -> None:
-        """Copy what lies a step further on."""
-        self.table[:, 1] = self.first + step * self.apart
-        _gather(len(self.table), self.table.ctypes.data)
+    def between(self, sources: Iterable[Tensor], copies: Iterable[Tensor], apart: Iterable[int] = ()) -> None:
+        """Let sources be copied from now on, contiguous in the last axes and apart in LOOPS others at most.
+
+        copies: of the same shapes, contiguous; apart: bytes from what is copied to what step(1) would let be.
+        """
+        self._rows[:] = [_blocks(x, y) for x, y in zip(sources, copies, strict=True)]
+        self._first = self._rows[:, 1].copy()
+        self._apart = np.array(list(apart))
+
+    def step(self, steps: int) -> None:
+        """Let what lies so many steps behind the sources in memory be copied from now on."""
+        self._rows[:, 1] = self._first + steps * self._apart
+
+    def __call__(self) -> None:
+        """Copy, or add that to what is recorded."""
+        launch(_gather, len(self._table), self._table)
 
 
 def _blocks(x: Tensor, y: Tensor) -> list[int]:
     if x.shape != y.shape or x.dtype != y.dtype or not y.is_contiguous():
         raise ValueError(f"expected a contiguous tensor like {tuple(x.shape)} of {x.dtype}, got {tuple(y.shape)}")
     size = x.element_size()
+    if x.is_contiguous():
+        return [size * x.numel(), x.data_ptr(), y.data_ptr(), *(1, 0) * LOOPS]
     count = size
     loops: list[tuple[int, int]] = []  # the inmost first
     for n, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):

@@ -56,9 +56,9 @@ def test_gradients_of_several_vectors_are_cut_apart_and_may_be_missing(size):
 def test_what_does_not_fit_is_refused():
     vector = torch.zeros(8, requires_grad=True)
     for wrong in (torch.zeros(7), torch.zeros(8, dtype=torch.float64), torch.zeros(16)[::2]):
-        with pytest.raises(ValueError, match="expected contiguous float32 vectors of one length"):
+        with pytest.raises(ValueError, match="expected a contiguous float32 vector of 8"):
             Adam(vector).step(wrong)
-        with pytest.raises(ValueError, match="expected contiguous float32 vectors of one length"):
+        with pytest.raises(ValueError, match="expected a contiguous float32 vector of 8"):
             weighted_sum([torch.zeros(8), wrong], [1.0, 1.0])
 
 

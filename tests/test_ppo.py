@@ -29,11 +29,12 @@ LAMBDA = 0.8
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
-def column(*values):
-    return torch.tensor(values, dtype=torch.float64)[:, None]
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["compiled", "plain"])
+def column(request):
+    return lambda *values: torch.tensor(values, dtype=request.param)[:, None].repeat(1, 3)
 
 
-def test_advantages_of_an_unbroken_episode_by_hand():
+def test_advantages_of_an_unbroken_episode_by_hand(column):
     # values 1, 2, 3 and 4 after the last step
     advantage = ppo.generalised_advantages(
         column(1, 0, 2), column(1, 2, 3), column(2, 3, 4), column(0, 0, 0), GAMMA, LAMBDA
@@ -47,7 +48,7 @@ def test_advantages_of_an_unbroken_episode_by_hand():
 
 
 @pytest.mark.parametrize(("next_value", "delta"), [(0.0, 0.0 - 2), (5.0, 0 + 0.9 * 5 - 2)])
-def test_nothing_flows_over_the_end_of_an_episode(next_value, delta):
+def test_nothing_flows_over_the_end_of_an_episode(next_value, delta, column):
     # the second step ends it: terminated (nothing follows) or truncated (a final observation worth 5)
     advantage = ppo.generalised_advantages(
         column(1, 0, 2), column(1, 2, 3), column(2, next_value, 4), column(0, 1, 0), GAMMA, LAMBDA
@@ -57,6 +58,19 @@ def test_nothing_flows_over_the_end_of_an_episode(next_value, delta):
         column(1, 0, 99), column(1, 2, -99), column(2, next_value, 99), column(0, 1, 0), GAMMA, LAMBDA
     )
     torch.testing.assert_close(other[:2], advantage[:2])
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (1, 40), (16, 37)])
+def test_advantages_are_the_same_in_compiled_code(shape):
+    reward, value, next_value = torch.randn(3, *shape)
+    done = (torch.rand(shape) < 0.3).float()
+    found, expected = (
+        ppo.generalised_advantages(*(x.to(dtype) for x in (reward, value, next_value, done)), 0.95, 0.9)
+        for dtype in (torch.float32, torch.float64)
+    )
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="expected float32 tensors of shape"):
+        ppo.generalised_advantages(reward, value[:, :-1], next_value, done, 0.95, 0.9)
 
 
 def test_advantages_without_decay_are_returns_less_values():
@@ -439,14 +453,18 @@ def test_inference_over_a_graphs_buffers_is_inference(n, as_on_gpu, bound):
     assert (recorded.graph is None) == as_on_gpu  # programs are of whole vectors of robots
     if as_on_gpu:  # a GPU's graph repeats step(); here it is called
         recorded.graph = types.SimpleNamespace(replay=recorded.step)
+        recorded.device = torch.device("cuda")
     starts = torch.zeros(n)
     for i in range(4):
         obs = torch.randn(n, 37)
         noise = torch.randn(n, 12)
         starts[i] = 1.0
         before = recorded.memory.copy()
-        for a, b in zip(plain(obs, starts, noise), recorded(obs, starts, noise), strict=True):
-            assert torch.equal(a, b)
+        found, expected = torch.zeros(2, 2, n, 12)
+        recorded(obs, starts, noise, *found)
+        plain(obs, starts, noise, *expected)
+        assert torch.equal(found, expected)
+        assert found.any()
         for a, b, old in zip(plain.memory.belief, recorded.memory.belief, before.belief, strict=True):
             assert torch.equal(a, b)
             assert not torch.equal(b, old)
@@ -464,8 +482,10 @@ def test_a_graph_does_what_its_steps_do():
         obs = torch.randn(24, 37)
         starts = (torch.rand(24) < 0.2).float()
         noise = torch.randn(24, 12, device=cuda)
-        for a, b in zip(plain(obs, starts, noise), recorded(obs, starts, noise), strict=True):
-            torch.testing.assert_close(a, b)
+        found, expected = torch.zeros(2, 2, 24, 12)
+        recorded(obs, starts, noise, *found)
+        plain(obs, starts, noise, *expected)
+        torch.testing.assert_close(found, expected)
 
 
 def test_broken_gradients_take_no_step():

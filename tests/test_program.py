@@ -108,14 +108,17 @@ def test_a_gather_copies_views_and_what_lies_a_step_further_on():
     y = torch.arange(7 * 24, dtype=torch.bfloat16).view(7, 24)
     views = [lambda i: x[:, 1:4, ::2, i : i + 8], lambda i: y[:, i : i + 8], lambda i: x[0]]
     copies = [torch.zeros(view(0).shape, dtype=view(0).dtype) for view in views]
-    gather = fused.Gather([view(2) for view in views], copies, [4, 2, 0])
-    for step in (0, 5, -2):
-        gather(step)
+    gather = fused.Gather(3)
+    gather.between([view(2) for view in views], copies, [4, 2, 0])
+    program = fused.record(gather)
+    for step, copy_now in ((0, gather), (5, gather), (-2, program.replay)):
+        gather.step(step)
+        copy_now()
         for copy, view in zip(copies, views, strict=True):
             assert torch.equal(copy, view(2 + step))
     for wrong in (torch.zeros(7, 9), torch.zeros(7, 8), torch.zeros(8, 7, dtype=torch.bfloat16).t()):
         with pytest.raises(ValueError, match="expected a contiguous tensor like"):
-            fused.Gather([y[:, :8]], [wrong], [2])
+            gather.between([y[:, :8]], [wrong])
     many = torch.zeros(3, 3, 3, 3, 3)[::2, ::2, ::2, ::2, ::2]
     with pytest.raises(ValueError, match="expected at most 3 axes apart"):
-        fused.Gather([many], [torch.zeros(many.shape)], [0])
+        gather.between([many], [torch.zeros(many.shape)])

@@ -242,8 +242,8 @@ class TrainingEngine:
         for _ in range(self.cfg.world_model.passes if self.imagines() else 1):
             metrics = self.learn_behaviour(sources | self.imagine())
         metrics |= more
-        seen = (torch.cat((w.experience.obs[0], w.rollout.privileged[0].to(self.device)), -1) for w in self.workers)
-        for moments in distributed.all_gather_moments([self.belief.normaliser.moments(x) for x in seen]):
+        seen = [self.belief.normaliser.moments(worker.values.everything[0]) for worker in self.workers]
+        for moments in distributed.all_gather_moments(seen):
             self.belief.learn_scale(moments)
         return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
 

@@ -57,12 +57,14 @@ class Recorded:
         self.vector = torch.zeros(sum(p.numel() for p in parameters))
         self._source: Experience | None = None  # that minibatches were last copied of
         device = x.obs.device
+        self._gather = fused.Gather(len(list(self.x.tensors())))
         self.graph = record(self._by_tape if device.type == "cpu" else self._by_autograd, device)
 
     def _by_autograd(self) -> None:
         self.vector, self.metrics = by_autograd(self.belief, self.cfg, self.x, self.parameters)
 
     def _by_tape(self) -> None:
+        self._gather()
         with fused.Tape() as tape:
             found, self.metrics = losses(self.belief, self.cfg, self.x)
         gradients = tape.gradients((loss, torch.full((), share)) for loss, share in found)
@@ -76,8 +78,8 @@ class Recorded:
             if x is not self._source:
                 self._source = x
                 self._first = robots.start
-                self._gather = fused.Gather(x.of(robots).tensors(), self.x.tensors(), x.apart())
-            self._gather(robots.start - self._first)
+                self._gather.between(x.of(robots).tensors(), self.x.tensors(), x.apart())
+            self._gather.step(robots.start - self._first)
         else:
             for kept, new in zip(self.x.tensors(), x.of(robots).tensors(), strict=True):
                 kept.copy_(new)

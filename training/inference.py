@@ -25,6 +25,8 @@ class Inference:
         self.inputs = [torch.zeros(*shape, device=device) for shape in shapes]
         self.outputs: tuple[Tensor, Tensor] | None = None
         self.graph: Graph | None = None
+        self._reading = fused.Gather(3)
+        self._writing = fused.Gather(2)
 
     def remembered(self) -> Memory:
         """Return what robots remember now, for keeps: a copy where a graph writes into it."""
@@ -36,27 +38,38 @@ class Inference:
             fused.assign(kept, new)
 
     @torch.no_grad()
-    def __call__(self, obs: Tensor, starts: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return actions and their means, (N, A) on the device; obs: (N, O), starts: (N), anywhere; noise: (N, A).
+    def __call__(self, obs: Tensor, starts: Tensor, noise: Tensor, action: Tensor, mean: Tensor) -> None:
+        """Write what robots do, and the mean of what they might, in action and mean, (N, A), contiguous, anywhere.
 
-        With a graph both are overwritten by the next call.
+        obs: (N, O); starts: (N); noise: (N, A) standard normal; contiguous, float32, anywhere.
         """
         if self.graph is None:
-            obs = obs.to(self.device, non_blocking=True)
-            starts = starts.to(self.device, non_blocking=True)
-            action, mean, self.memory = self.creature.act(obs, self.memory, starts, noise)
-            return action, mean
-        for buffer, x in zip(self.inputs, (obs, starts, noise), strict=True):
-            buffer.copy_(x, non_blocking=True)
-        self.graph.replay()
-        return self.outputs
+            obs, starts = (x.to(self.device, non_blocking=True) for x in (obs, starts))
+            *found, self.memory = self.creature.act(obs, self.memory, starts, noise)
+        elif self.device.type == "cpu":
+            self._reading.between((obs, starts, noise), self.inputs)
+            self._writing.between(self.outputs, (action, mean))
+            self.graph.replay()
+            return
+        else:
+            for buffer, x in zip(self.inputs, (obs, starts, noise), strict=True):
+                buffer.copy_(x, non_blocking=True)
+            self.graph.replay()
+            found = self.outputs
+        for x, y in zip((action, mean), found, strict=True):
+            x.copy_(y)  # from a GPU: waits for it
 
     def step(self) -> None:
         """Act on the buffers: what the graph repeats."""
+        on_cpu = self.device.type == "cpu"
+        if on_cpu:
+            self._reading()
         obs, starts, noise = self.inputs
         action, mean, memory = self.creature.act(obs, self.memory, starts, noise)
         self.remember(memory)
         self.outputs = action, mean
+        if on_cpu:
+            self._writing()
 
     def record(self) -> None:
         """Make the graph, if there can be one, leaving no trace in the memory; not while another thread uses a GPU."""

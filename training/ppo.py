@@ -18,14 +18,15 @@ def generalised_advantages(
     where the episode ended in a fall and the final observation's where it ended by time.
     """
     advantage = torch.empty_like(reward)
+    if reward.device.type == "cpu" and reward.dtype == torch.float32:
+        return fused.advantages(reward, value, next_value, done, gamma, lam, advantage)
     last = torch.zeros_like(reward[0])
     # TD error: delta_t = r_t + gamma V(s_t+1) - V(s_t)
     delta = reward + gamma * next_value - value
     # A_t = delta_t + gamma lambda (1 - done_t) A_t+1
     decay = gamma * lam * (1.0 - done)
     for t in reversed(range(len(reward))):
-        last = delta[t] + decay[t] * last
-        advantage[t] = last
+        last = torch.addcmul(delta[t], decay[t], last, out=advantage[t])
     return advantage
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import fused
 from config import Config
 from entity import Creature, Memory
 from environments import ABEnv
 from training import ppo, tree
-from training.experience import Experience, values
+from training.experience import Experience, Values
 from training.inference import Inference
 from training.rollout import Rollout
 from training.teacher import Teacher
@@ -41,6 +42,9 @@ class Worker:
         self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda", cfg.sac.others if relabels else 0)
         self.others: tuple[Tensor, Tensor] | None = None  # commands that rewards are asked about; see Rollout.ask
         self.infer = Inference(creature, env.num_envs, env.num_obs, device)
+        seen = env.num_obs + env.num_privileged
+        self.values = Values(self.belief, torch.zeros(cfg.ppo.rollout + 1, env.num_envs, seen, device=device))
+        self.final_values = Values(self.belief, torch.zeros(1, 2 * fused.WIDTH, seen, device=device))
         self.teacher = teacher
         self.teacher_state = teacher.belief.initial_state(env.num_envs) if teacher else ()
         self.share = torch.zeros((), device=device)  # that imitating the teacher has of the loss
@@ -90,7 +94,7 @@ class Worker:
         memories = []
         start = time.perf_counter()
         for t in range(r.steps):
-            r.action[t], r.mean[t] = self.infer(r.obs[t], r.starts[t], noise[t])  # from a GPU: waits for it
+            self.infer(r.obs[t], r.starts[t], noise[t], r.action[t], r.mean[t])
             if self.creature.world_model:
                 memories.append(self.infer.remembered())
             middle = time.perf_counter()
@@ -123,14 +127,15 @@ class Worker:
         obs, starts, action, mean, std = (
             x.to(device, non_blocking=True) for x in (r.obs, r.starts, r.action, r.mean, r.std)
         )
-        everything = torch.cat((obs, r.privileged.to(device, non_blocking=True)), dim=-1)
-        features, value = values(self.belief, everything)
+        everything = self.values.everything
+        torch.cat((obs, r.privileged.to(device, non_blocking=True)), dim=-1, out=everything)
+        features, value = self.values()
         next_value = value[1:].clone()
-        cut = r.truncated
-        if cut.any():
-            next_value[cut.to(device)] = self.belief.value(
-                r.final_obs[cut].to(device), r.final_privileged[cut].to(device)
-            )
+        some = self.final_values.everything[0]
+        for at in r.truncated.nonzero().split(len(some)):
+            t, i = at.unbind(-1)
+            some[: len(at)] = torch.cat((r.final_obs[t, i], r.final_privileged[t, i]), dim=-1)
+            next_value[t, i] = self.final_values()[1][0, : len(at)]
         next_value[r.terminated.to(device)] = 0.0
         reward = cfg.reward_scale * r.reward.to(device)
         if self.cfg.world_model.role == "exploration":
