@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fused.inputs import turn
 from fused.memory import scratch, view
 from fused.program import launch
 from fused.registers import WIDTH
@@ -34,15 +35,14 @@ GROUPS = 4
 
 
 @inline
-def gather(obs, width, first, nodes, features, columns, scale, shift, x):
+def gather(obs, width, first, nodes, features, columns, scale, shift, x, work):
     """Set x[(n * features + k) * WIDTH + lane] to feature k of part n, normalised, of WIDTH rows of obs.
 
-    width: numbers in a row of obs.
+    width: numbers in a row of obs, of so many of which work has room.
     """
+    turn(obs, width, first, work)
     for i in range(nodes * features):
-        row, column, a, b = x[i * WIDTH : (i + 1) * WIDTH], columns[i], scale[i], shift[i]
-        for lane in range(WIDTH):
-            row[lane] = a * obs[(first + lane) * width + column] + b
+        store(x, i * WIDTH, fma(scale[i], load(work, columns[i] * WIDTH, 1), shift[i]))
 
 
 @inline
@@ -94,8 +94,9 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
         x = work[: nodes * features * WIDTH]
         left = work[nodes * features * WIDTH :]
         right = left[nodes * size * WIDTH :]
+        rows = right[nodes * size * WIDTH :]
         for first in range(0, samples, WIDTH):
-            gather(obs, width, first, nodes, features, columns, scale, shift, x)
+            gather(obs, width, first, nodes, features, columns, scale, shift, x, rows)
             for h in range(heads):
                 embed(per_side, nodes, features, heads, size, h, x, kinds, weight, bias, left, right)
                 a = attention[h * size : (h + 1) * size]
@@ -170,18 +171,18 @@ def make_kernels(sides: int, nodes: int, features: int, heads: int, size: int, h
         xs = work[: GROUPS * of_x]
         dlrs = work[GROUPS * of_x :]
         other = dlrs[GROUPS * 2 * of_left :]
-        left, right, dy, ds = (
+        left, right, dy, ds, rows = (
             other[:of_left],
             other[of_left : 2 * of_left],
             other[2 * of_left : 3 * of_left],
             other[3 * of_left : 3 * of_left + of_pairs],
+            other[3 * of_left + of_pairs :],
         )
         for start in range(0, samples, GROUPS * WIDTH):
             groups = min(GROUPS, (samples - start) // WIDTH)
             for g in range(groups):
-                gather(
-                    obs, width, start + g * WIDTH, nodes, features, columns, scale, shift, xs[g * of_x : (g + 1) * of_x]
-                )
+                x = xs[g * of_x : (g + 1) * of_x]
+                gather(obs, width, start + g * WIDTH, nodes, features, columns, scale, shift, x, rows)
             for h in range(heads):
                 a = attention[h * size : (h + 1) * size]
                 for g in range(groups):
@@ -266,7 +267,7 @@ class BodyAttention(torch.autograd.Function):
         shares = torch.empty(samples * heads * nodes * nodes)
         ctx.passes = make_kernels(sides, nodes, features, heads, size, dtype == torch.bfloat16)
         tensors = obs, columns, scale, shift, kinds, weight, bias, attention, out, shares
-        work = scratch("attention", (features + 2 * size) * nodes * WIDTH)
+        work = scratch("attention", ((features + 2 * size) * nodes + obs.shape[1]) * WIDTH)
         launch(ctx.passes[0], samples, obs.shape[1], *tensors, work)
         ctx.save_for_backward(obs, columns, scale, shift, kinds, weight, bias, attention, shares)
         return out
@@ -283,8 +284,9 @@ class BodyAttention(torch.autograd.Function):
         dbias = torch.empty_like(bias)
         dattention = torch.empty_like(attention)
         lanes = torch.empty(weight.numel() + bias.numel(), WIDTH)
-        work = scratch("attention", ((features + 2 * size) * GROUPS + 3 * size + nodes) * nodes * WIDTH)
         numbers = samples, about[0].shape[1], len(weight)
+        rows = ((features + 2 * size) * GROUPS + 3 * size + nodes) * nodes + about[0].shape[1]
+        work = scratch("attention", rows * WIDTH)
         tensors = *about, weight, bias, attention, dout, shares
         launch(ctx.passes[1], *numbers, *tensors, work, lanes, dweight, dbias, dattention)
         return None, None, None, None, None, dweight, dbias, dattention, None, None

@@ -222,3 +222,19 @@ def store_scattered(typing, array, places, first, offset, vector):
         return context.get_dummy_value()
 
     return types.void(array, places, types.intp, types.intp, vector), code
+
+
+@intrinsic
+def load_square(typing, array, index, stride):
+    """Return, transposed, WIDTH numbers of WIDTH rows that begin stride apart at array[index]: Vector(WIDTH), float32.
+
+    Its number k of sample i is array[index + i stride + k].
+    """
+
+    def code(context: Any, builder: Any, signature: Any, values: tuple) -> Any:
+        array, index, stride = values
+        kind = signature.args[0]
+        begins = [builder.add(index, builder.mul(stride, ir.Constant(stride.type, i))) for i in range(WIDTH)]
+        return join(builder, transposed(builder, [read(context, builder, kind, array, x, 0) for x in begins]))
+
+    return Vector(WIDTH)(array, types.intp, types.intp), code

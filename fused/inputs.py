@@ -8,11 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fused.blocks import load_square
 from fused.memory import scratch, view
 from fused.program import launch
 from fused.registers import WIDTH
 from fused.vectors import load, store, zeros
-from physics.jit import kernel, real
+from physics.jit import inline, kernel, real
+
+
+@inline
+def turn(x, width, first, out):
+    """Set out (width, WIDTH) to WIDTH rows of x, of width numbers, from row first on."""
+    begin = first * width
+    if width < WIDTH:
+        for i in range(width):
+            for lane in range(WIDTH):
+                out[i * WIDTH + lane] = x[begin + lane * width + i]
+        return
+    for i in range(0, width, WIDTH):
+        place = min(i, width - WIDTH)
+        store(out, place * WIDTH, load_square(x, begin + place, width))
 
 
 @functools.cache
@@ -30,13 +45,10 @@ def make_standardising_kernel(half: bool) -> Any:
         )
         out, work = view(out, kind), view(work, np.float32)
         for first in range(0, samples, WIDTH):
+            turn(x, width, first, work)
             for i in range(size):
                 column = columns[i]
-                a, b = mean[column], scale[column]
-                for lane in range(WIDTH):
-                    work[i * WIDTH + lane] = (x[(first + lane) * width + column] - a) * b
-            for i in range(size):  # apart from the numbers one by one, which a register would wait for
-                store(out, i * samples + first, load(work, i * WIDTH, 1))
+                store(out, i * samples + first, (load(work, column * WIDTH, 1) - mean[column]) * scale[column])
             for i in range(size, size + more):
                 store(out, i * samples + first, zeros(1))
 
@@ -51,7 +63,7 @@ def standardised(x: Tensor, columns: Tensor, mean: Tensor, scale: Tensor, more: 
     x = x.contiguous()
     out = torch.empty(len(columns) + more, len(x), dtype=dtype)
     run = make_standardising_kernel(dtype == torch.bfloat16)
-    work = scratch("rows", len(columns) * WIDTH)
+    work = scratch("rows", x.shape[1] * WIDTH)
     launch(run, len(x), x.shape[1], len(columns), more, x, columns, mean, scale, out, work)
     return out
 

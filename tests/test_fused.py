@@ -331,3 +331,17 @@ def test_what_is_not_a_number_shows_in_the_gradient(broken, function):
     ].backward()
     assert mean.grad[1, 2].isnan().all()
     assert std.grad.isnan().all()
+
+
+@pytest.mark.parametrize("width", [1, 5, fused.WIDTH, 37, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_columns_of_observations_are_standardised(width, dtype):
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(3 * fused.WIDTH, width, generator=random)
+    columns = torch.randint(width, (9,), generator=random)
+    mean, scale = torch.randn(width, generator=random), torch.rand(width, generator=random)
+    found = fused.standardised(x, columns, mean, scale, 2, dtype)
+    expected = ((x - mean) * scale)[:, columns].T.to(dtype)
+    torch.testing.assert_close(found[:9], expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
+    assert found.shape == (11, len(x))
+    assert not found[9:].any()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import fused
 from config import NetworkCfg, PPOCfg
 from entity import Creature, Memory
 from environments import registry
@@ -207,7 +208,7 @@ def test_noise_is_another_for_every_robot_and_step():
 def test_ended_episodes_are_followed_by_their_final_value_or_nothing():
     made = engine(**{"env.fall_tilt": 0.15})
     (r,) = made.collect_trajectory()
-    assert r.truncated.sum() > 20
+    assert r.truncated.sum() > 2 * fused.WIDTH  # more than are valued at once
     assert r.terminated.sum() > 20
     assert not (r.truncated & r.terminated).any()
     (worker,) = made.workers
@@ -228,6 +229,19 @@ def test_ended_episodes_are_followed_by_their_final_value_or_nothing():
     torch.testing.assert_close(worker.experience.advantage, expected, rtol=1e-5, atol=1e-6)
     # the new episode's first value would have been another
     assert (final - values[1:])[r.truncated].abs().max() > 1e-3
+
+
+def test_values_are_what_the_critic_has_learnt_by_then():
+    made = engine()
+    (worker,) = made.workers
+    for _ in range(3):
+        (r,) = made.collect_trajectory()
+        worker.estimate()
+        with torch.no_grad():
+            values = made.belief.value(r.obs, r.privileged)
+        x = worker.experience
+        torch.testing.assert_close(x.returns - x.advantage, values[:-1], rtol=1e-5, atol=1e-5)
+        made.train_on_trajectory()
 
 
 def test_rollouts_go_on_where_the_last_one_ended():
