@@ -244,6 +244,22 @@ def test_imagination_begins_after_a_while_and_is_learned_from(threads):
         assert all(repeated[name] == x for name, x in metrics.items() if not name.endswith("seconds"))
 
 
+def test_one_worker_of_few_robots_imagines_in_every_thread():
+    made = engine(16, 2, **{"ppo.minibatches": 2})
+    assert len(made.workers) == 1
+    made.iterate()
+    made.iterate()
+    imagined = made.imagine()["imagined_"]
+    (horizon,) = {len(x.returns) for x in imagined}
+    assert len(imagined) == 2 and horizon != made.cfg.ppo.rollout
+    learnt = []
+    for i, gradients in enumerate(made.gradients):
+        made.gradients[i] = lambda x, part, gradients=gradients: learnt.append((x, part)) or gradients(x, part)
+    made.learn_behaviour({"": [made.workers[0].experience], "imagined_": imagined})
+    robots = [part.stop - part.start for x, part in learnt if len(x.returns) == horizon]
+    assert sum(robots) == sum(x.returns.shape[1] for x in imagined)
+
+
 def test_real_and_imagined_experience_weigh_what_they_are_asked_to():
     gradients = []
     for weight in (0.0, 0.25, 1.0):

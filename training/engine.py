@@ -73,7 +73,7 @@ class TrainingEngine:
         self.learning_rate = getattr(cfg, cfg.train.learner).learning_rate
         self.average = Average(actor, cfg.ppo.average)
         self.total = torch.empty(sum(p.numel() for p in self.parameters))  # gradient; a new one's pages take 0.1 ms
-        self.gradients = [Gradients(self.belief, cfg.ppo, self.parameters) for _ in self.workers]
+        self.gradients = [Gradients(self.belief, cfg.ppo, self.parameters) for _ in range(threads)]
         model = creature.world_model
         world = cfg.world_model
         self.world_model = None
