@@ -167,6 +167,8 @@ class Features(nn.Module):
         first = F.pad(weight[..., : self.rows] @ self.basis, (0, self.more))
         return torch.cat((first, weight[..., self.rows :]), dim=-1)
 
-    def columns(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def columns(self, x: Tensor, dtype: torch.dtype, compiled: bool = False) -> Tensor:
         """Return sums and differences (sides, rows, S) of x (S, size), as it is, normalised or not."""
+        if compiled and not len(x) % fused.WIDTH:
+            return fused.of_sides(x, self.mirror, self.signs, self.sides, self.rows, dtype, summed=True)
         return (self.basis @ x.T).to(dtype)

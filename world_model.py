@@ -178,7 +178,7 @@ class Layer(nn.Module):
             return self.plain(x, self.weight, self.more)
         if samples % (2 * fused.WIDTH):  # whole vectors
             x = F.pad(x, (0, -samples % (2 * fused.WIDTH)))
-        y = self.fast(x, self.weight, self.more)
+        y = fused.run(self.fast)(x, self.weight, self.more)
         return y if y.shape[-1] == samples else y[..., :samples]
 
 
@@ -187,7 +187,7 @@ class Normed(Layer):
 
     first = staticmethod(torch.ones)
     plain = staticmethod(normed)
-    fast = staticmethod(fused.Normed.apply)
+    fast = fused.Normed
 
 
 class Linear(Layer):
@@ -195,7 +195,7 @@ class Linear(Layer):
 
     first = staticmethod(torch.zeros)
     plain = staticmethod(linear)
-    fast = staticmethod(fused.Linear.apply)
+    fast = fused.Linear
 
 
 class Course(NamedTuple):
@@ -259,16 +259,33 @@ class WorldModel(nn.Module):
         n = x.shape[-1]
         return symlog((x - self.normaliser.mean[:n]) * self.normaliser.scale[:n])
 
+    def compiled(self, x: Tensor) -> bool:
+        """Return whether compiled code is to be used for x, which no gradient is asked of."""
+        return self.use_fused and compilable(x) and not x.requires_grad
+
+    def looked(self, obs: Tensor, features: Features, dtype: torch.dtype, summed: bool = True) -> Tensor:
+        """Return observations (S, at least those of features), standardised, (sides, rows, S) in dtype.
+
+        Sums and differences of them and their mirror images, or else both as they are.
+        """
+        x = obs[:, : features.size]
+        if self.compiled(x) and not len(x) % fused.WIDTH:
+            about = features.mirror, features.signs, features.sides, features.rows
+            standard = self.normaliser.mean, self.normaliser.scale
+            return fused.of_sides(x, *about, dtype, summed, standard)
+        y = features.columns(self.standardise(x), dtype)
+        return y if summed else change_over(y)
+
     def raw(self, y: Tensor) -> Tensor:
         """Return observations (B, O + P) in their own units: the inverse of standardise."""
         return symexp(y) / self.normaliser.scale + self.normaliser.mean
 
-    def both_sides(self, x: Tensor) -> Tensor:
+    def both_sides(self, obs: Tensor) -> Tensor:
         """Return all that is observed and its mirror image, as the decoder should, (sides, rows, S).
 
-        x: (S, O + P), standardised.
+        obs: (S, O + P).
         """
-        return change_over(self.all_features.columns(x, torch.float32))
+        return self.looked(obs, self.all_features, torch.float32, summed=False)
 
     def initial_latent(self, robots: int) -> Tensor:
         """Return the latent of robots of which nothing is known, (L, F, N)."""
@@ -293,6 +310,10 @@ class WorldModel(nn.Module):
     def first(self, obs: Tensor) -> Tensor:
         """Return latents (L, F, N) to begin a training with, of robots that observe (N, O + P)."""
         return self.initial_latent(len(obs))
+
+    def is_recordable(self, n: int) -> bool:
+        """Return whether all that is computed of n robots on the CPU, forwards and backwards, is compiled calls."""
+        return False
 
     # What a kind of model says
 
@@ -444,15 +465,20 @@ class StateSpaceModel(WorldModel):
         """Return what samples are drawn by, (sides, groups, S), uniform in [0, 1)."""
         return torch.rand(self.sides, self.groups, columns, generator=generator, device=self.outcome_bias.device)
 
+    def is_recordable(self, n: int) -> bool:
+        """Return whether all that is computed of n robots is compiled: of whole vectors of them; see WorldModel."""
+        sizes = [rows for name, w in self.named_parameters() if name.endswith(".weight") for rows in w.shape[1:]]
+        return (
+            self.compiled(self.outcome_bias.detach())
+            and compilable(self.outcome_bias, *sizes)
+            and n % (2 * fused.WIDTH) == 0
+        )
+
     # A sequence
 
     def see(self, obs: Tensor) -> Tensor:
         """Return observations (S, O or O + P) as evidence for the posterior, (sides, hidden, S)."""
-        return self.encode_seen(self.standardise(obs[:, : self.seen_features.size]))
-
-    def encode_seen(self, obs: Tensor) -> Tensor:
-        """Return observations (S, O or O + P), standardised, as evidence for the posterior, (sides, hidden, S)."""
-        return self.encoder(self.seen_features.columns(obs[:, : self.seen_features.size], self.dtype))
+        return self.encoder(self.looked(obs, self.seen_features, self.dtype))
 
     def sequence(
         self, latent: Tensor, action: Tensor, keep: Tensor, noise: Tensor | None, evidence: Tensor | None = None
@@ -467,7 +493,7 @@ class StateSpaceModel(WorldModel):
         hidden = self.prior if evidence is None else self.posterior
         logits = self.prior_logits if evidence is None else self.posterior_logits
         weights = [w for layer in (self.inputs, self.gates, hidden, logits) for w in (layer.weight, layer.more)]
-        action = self.action_features.columns(action, self.dtype)
+        action = self.action_features.columns(action, self.dtype, self.compiled(action))
         more = 0
         fast = self.use_fused and compilable(action, *(rows for w in weights[::2] for rows in w.shape[1:]))
         if fast and n % (2 * fused.WIDTH):  # whole vectors of robots
@@ -478,7 +504,7 @@ class StateSpaceModel(WorldModel):
                 None if x is None else F.pad(x.unflatten(-1, (steps, n)), (0, more)).flatten(-2)
                 for x in (action, noise, evidence)
             )
-        function = fused.StateSpaceSequence.apply if fast else state_space_sequence
+        function = fused.run(fused.StateSpaceSequence) if fast else state_space_sequence
         latents, follows, logits, last = function(latent, action, evidence, keep, noise, self.groups, *weights)
         if more:
             latents, follows, logits = (
@@ -502,10 +528,21 @@ class StateSpaceModel(WorldModel):
 
         Their sums alone say it, as a situation is worth what its mirror image is.
         """
-        hidden = self.outcome(deter.to(self.dtype))[0]
-        y = (self.outcome_weight.to(hidden.dtype) @ hidden).float().T + self.outcome_bias
+        y = self.outcome_rows(deter)[: len(self.outcome_bias)].T
         on, over, goes_on = y.split((self.cfg.bins, self.cfg.bins, 1), dim=-1)
         return Outcome(on, over, goes_on[:, 0])
+
+    def outcome_rows(self, deter: Tensor) -> Tensor:
+        """Return the rows (at least 2 bins + 1, S) of predict_outcome(), and some that mean nothing."""
+        hidden = self.outcome(deter.to(self.dtype))
+        rows, size = self.outcome_weight.shape
+        samples = deter.shape[-1]
+        if not self.use_fused or not compilable(hidden, size) or samples % (2 * fused.WIDTH):
+            return (self.outcome_weight.to(hidden.dtype) @ hidden[0]).float() + self.outcome_bias[:, None]
+        resized = fused.run(fused.Resized)
+        filled = rows + -rows % fused.ROWS
+        weight, bias = resized(self.outcome_weight, (1, filled, size)), resized(self.outcome_bias, (filled,))
+        return fused.run(fused.Linear)(resized(hidden, (1, size, samples)), weight, bias)[0]
 
     def reward(self, outcome: Outcome) -> Tensor:
         """Return the expected reward (S)."""

@@ -163,7 +163,7 @@ def filtered(model: StateSpaceModel, latent: Tensor, s: Sequences) -> Course:
         s.action.flatten(0, 1),
         s.keep,
         model.noise(s.reward.numel()),
-        model.encode_seen(model.standardise(s.obs.flatten(0, 1))),
+        model.see(s.obs.flatten(0, 1)),
     )
 
 

@@ -242,9 +242,7 @@ def details(repetitions: int) -> list[Row]:
     long_noise = half.noise(parts.reward.numel())
 
     def filtered(x: Sequences, draws: Tensor) -> Tensor:
-        return half.sequence(
-            x.latent, x.action.flatten(0, 1), x.keep, draws, half.encode_seen(half.standardise(x.obs.flatten(0, 1)))
-        ).last
+        return half.sequence(x.latent, x.action.flatten(0, 1), x.keep, draws, half.see(x.obs.flatten(0, 1))).last
 
     def untracked(x: Sequences, draws: Tensor) -> Tensor:
         with torch.no_grad():

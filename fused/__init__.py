@@ -9,9 +9,8 @@ gives each thread robots of its own.
 from fused.attention import BodyAttention
 from fused.categorical import UNIFORM
 from fused.descent import AdamSteps, weighted_sum
-from fused.divergence import LatentLosses
 from fused.heads import Linear, PolicyHead, ValueHead
-from fused.inputs import Gather, Join, Mirrored, standardised
+from fused.inputs import Gather, Join, Masked, Mirrored, Resized, at_least, of_sides, standardised
 from fused.layers import Dense, LSTMSequence
 from fused.losses import Deviation, Entropy, PolicyLoss, ValueLoss, advantages, drawn
 from fused.normed import EPSILON, Normed
@@ -20,10 +19,12 @@ from fused.program import Program, Tape, assign, record, run
 from fused.registers import HAS_PAIRS, WIDTH
 from fused.state_space import StateSpaceSequence
 from fused.tiles import HAS_TILES
+from fused.world_losses import LatentLosses, Mean, OutcomeLosses, Squares
 
 __all__ = [
     "EPSILON", "HAS_PAIRS", "HAS_TILES", "ROWS", "UNIFORM", "WIDTH",
     "AdamSteps", "BodyAttention", "Dense", "Deviation", "Entropy", "Gather", "Join", "LSTMSequence", "LatentLosses",
-    "Linear", "Mirrored", "Normed", "PolicyHead", "PolicyLoss", "Program", "StateSpaceSequence", "Tape", "ValueHead",
-    "ValueLoss", "advantages", "assign", "drawn", "filled", "record", "run", "standardised", "weighted_sum",
+    "Linear", "Masked", "Mean", "Mirrored", "Normed", "OutcomeLosses", "PolicyHead", "PolicyLoss", "Program", "Resized",
+    "Squares", "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss", "advantages", "assign", "at_least", "drawn",
+    "filled", "of_sides", "record", "run", "standardised", "weighted_sum",
 ]  # fmt: skip

@@ -40,7 +40,7 @@ def gather(obs, width, first, nodes, features, columns, scale, shift, x, work):
 
     width: numbers in a row of obs, of so many of which work has room.
     """
-    turn(obs, width, first, work)
+    turn(obs, width, width, first, work)
     for i in range(nodes * features):
         store(x, i * WIDTH, fma(scale[i], load(work, columns[i] * WIDTH, 1), shift[i]))
 

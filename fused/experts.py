@@ -18,7 +18,7 @@ import numpy as np
 
 from fused.blocks import load_rows, store_pairs, store_scattered
 from fused.memory import view
-from fused.product import REGISTERS, panel_product, tile_product
+from fused.product import REGISTERS, block_product, tile_product
 from fused.registers import WIDTH
 from fused.tiles import HAS_TILES, begin_tiles, end_tiles
 from fused.vectors import choose_positive, elu, exponential, fma, load, store, zeros
@@ -65,9 +65,9 @@ def make_kernel(experts: int, half: bool) -> Any:
     def multiply(inner, weight, panel, y):
         """Set y (ROUND, BLOCK) = weight (ROUND, inner) times a panel."""
         if tiles:
-            tile_product(ROUND, inner // 2, weight, panel, y, 0, BLOCK)
+            tile_product(ROUND, inner // 2, weight, panel, BLOCK, y, 0, BLOCK)
         else:
-            panel_product(ROUND, inner, weight, panel, y, 0, BLOCK)
+            block_product(ROUND, inner, weight, panel, y, 0, BLOCK)
 
     @inline
     def open_gate(inner, gate, gate_bias, last, last_bias, panel, hidden, alpha):

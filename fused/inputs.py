@@ -9,25 +9,26 @@ import torch
 from torch import Tensor
 
 from fused.blocks import load_square
+from fused.layers import keep_sides
 from fused.memory import scratch, view
-from fused.program import launch
+from fused.program import copy, launch
 from fused.registers import WIDTH
-from fused.vectors import load, store, zeros
+from fused.vectors import choose_positive, load, logarithm, magnitude, store, zeros
 from physics.jit import inline, kernel, real
 
 
 @inline
-def turn(x, width, first, out):
-    """Set out (width, WIDTH) to WIDTH rows of x, of width numbers, from row first on."""
-    begin = first * width
-    if width < WIDTH:
-        for i in range(width):
+def turn(x, apart, size, first, out):
+    """Set out (size, WIDTH) to the beginnings of WIDTH rows of x, from row first on, which lie apart."""
+    begin = first * apart
+    if size < WIDTH:
+        for i in range(size):
             for lane in range(WIDTH):
-                out[i * WIDTH + lane] = x[begin + lane * width + i]
+                out[i * WIDTH + lane] = x[begin + lane * apart + i]
         return
-    for i in range(0, width, WIDTH):
-        place = min(i, width - WIDTH)
-        store(out, place * WIDTH, load_square(x, begin + place, width))
+    for i in range(0, size, WIDTH):
+        place = min(i, size - WIDTH)
+        store(out, place * WIDTH, load_square(x, begin + place, apart))
 
 
 @functools.cache
@@ -45,7 +46,7 @@ def make_standardising_kernel(half: bool) -> Any:
         )
         out, work = view(out, kind), view(work, np.float32)
         for first in range(0, samples, WIDTH):
-            turn(x, width, first, work)
+            turn(x, width, width, first, work)
             for i in range(size):
                 column = columns[i]
                 store(out, i * samples + first, (load(work, column * WIDTH, 1) - mean[column]) * scale[column])
@@ -66,6 +67,126 @@ def standardised(x: Tensor, columns: Tensor, mean: Tensor, scale: Tensor, more: 
     work = scratch("rows", x.shape[1] * WIDTH)
     launch(run, len(x), x.shape[1], len(columns), more, x, columns, mean, scale, out, work)
     return out
+
+
+@inline
+def symlog(x):
+    """Return sign(x) log(1 + |x|)."""
+    y = logarithm(magnitude(x) + real(1.0))
+    return choose_positive(x, y, zeros(1) - y)
+
+
+@functools.cache
+def make_sides_kernel(sides: int, half: bool, summed: bool) -> Any:
+    """Return the compiled pass of of_sides(); half: whether it makes bfloat16 numbers."""
+    kind = np.uint16 if half else np.float32
+
+    @kernel
+    def run(samples, apart, size, rows, x, columns, signs, mean, scale, standard, out, work):
+        x, columns, signs = view(x, np.float32), view(columns, np.int64), view(signs, np.float32)
+        mean, scale, out, work = (
+            view(mean, np.float32),
+            view(scale, np.float32),
+            view(out, kind),
+            view(work, np.float32),
+        )
+        for first in range(0, samples, WIDTH):
+            turn(x, apart, size, first, work)
+            if standard:
+                for i in range(size):
+                    store(work, i * WIDTH, symlog((load(work, i * WIDTH, 1) - mean[i]) * scale[i]))
+            for i in range(size):
+                a, b = load(work, i * WIDTH, 1), signs[i] * load(work, columns[i] * WIDTH, 1)
+                if sides == 1:
+                    store(out, i * samples + first, a)
+                elif summed:
+                    keep_sides(sides, out, i * samples + first, rows * samples, a, b)
+                else:
+                    store(out, i * samples + first, a)
+                    store(out, (rows + i) * samples + first, b)
+            for side in range(sides):
+                for i in range(size, rows):
+                    store(out, (side * rows + i) * samples + first, zeros(1))
+
+    return run
+
+
+def of_sides(
+    x: Tensor,
+    columns: Tensor,
+    signs: Tensor,
+    sides: int,
+    rows: int,
+    dtype: torch.dtype,
+    summed: bool,
+    standard: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Return what x (S, K) is and its mirror image, signs times columns (K), or their sums and differences.
+
+    (sides, rows, S) in dtype, rows beyond K of zeros. summed: whether to return sums and differences; standard: mean
+    and scale (at least K each) by which x is to be normalised first, and its symlog taken. S: a whole number of WIDTH.
+    """
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    samples, size = x.shape
+    out = torch.empty(sides, rows, samples, dtype=dtype)
+    run = make_sides_kernel(sides, dtype == torch.bfloat16, summed)
+    work = scratch("rows", size * WIDTH)
+    mean, scale = standard or (0, 0)
+    numbers = samples, x.stride(0), size, rows
+    launch(run, *numbers, x, columns, signs, mean, scale, int(standard is not None), out, work)
+    return out
+
+
+@functools.cache
+def make_mask_kernel(half: bool) -> Any:
+    """Return the compiled pass of Masked, forwards and backwards the same."""
+    kind = np.uint16 if half else np.float32
+
+    @kernel
+    def run(rows, samples, x, keep, y):
+        x, keep, y = view(x, kind), view(keep, np.float32), view(y, kind)
+        for r in range(rows):
+            for s in range(0, samples, WIDTH):
+                store(y, r * samples + s, load(keep, s, 1) * load(x, r * samples + s, 1))
+
+    return run
+
+
+def _masked(x: Tensor, keep: Tensor) -> Tensor:
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    launch(make_mask_kernel(x.dtype == torch.bfloat16), x.numel() // len(keep), len(keep), x, keep, y)
+    return y
+
+
+class Masked(torch.autograd.Function):
+    """x (sides, F, S) times keep (S), float32; S: a whole number of WIDTH."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor) -> Tensor:
+        """Return the product in x's dtype."""
+        keep = keep.contiguous()
+        ctx.save_for_backward(keep)
+        return _masked(x, keep)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple:
+        """Return the gradient of x."""
+        return _masked(dy, *ctx.saved_tensors), None
+
+
+@kernel
+def _at_least(count, x, least, y):
+    x, least, y = view(x, np.float32), view(least, np.float32)[0], view(y, np.float32)
+    for i in range(count):
+        y[i] = real(1.0) if x[i] >= least else real(0.0)
+
+
+def at_least(x: Tensor, least: float) -> Tensor:
+    """Return 1 where x is at least so much, 0 elsewhere, float32."""
+    y = torch.empty_like(x)
+    launch(_at_least, x.numel(), x, torch.full((1,), least), y)
+    return y
 
 
 @functools.cache
@@ -194,6 +315,28 @@ def _blocks(x: Tensor, y: Tensor) -> list[int]:
         raise ValueError(f"expected at most {LOOPS} axes apart, got strides {x.stride()}")
     loops += [(1, 0)] * (LOOPS - len(loops))
     return [count, x.data_ptr(), y.data_ptr(), *(number for loop in reversed(loops) for number in loop)]
+
+
+def _resized(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    x = x.contiguous()
+    y = torch.zeros(shape, dtype=x.dtype)
+    launch(copy, min(x.numel(), y.numel()) * x.element_size(), x, y)
+    return y
+
+
+class Resized(torch.autograd.Function):
+    """The first numbers of x in another shape: fewer of them, or all with zeros behind."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return them, a copy."""
+        ctx.shape = x.shape
+        return _resized(x, shape)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple:
+        """Return the gradient of x."""
+        return _resized(dy, ctx.shape), None
 
 
 @functools.cache

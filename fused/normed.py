@@ -17,6 +17,7 @@ from torch import Tensor
 from fused.layers import keep_sides, side_of, sigmoid
 from fused.memory import scratch, view
 from fused.product import REGISTERS, pack, pack_transposed, panel_size, product, weight_gradient
+from fused.program import launch
 from fused.registers import WIDTH
 from fused.vectors import fma, load, over_samples, square_root, store, zeros
 from physics.jit import inline, kernel, real
@@ -234,8 +235,8 @@ class Normed(torch.autograd.Function):
             scratch("pre", sides * size * CHUNK),
             scratch("panel", panel_size(inner)),
         )
-        addresses = [z.data_ptr() for z in (weight, gain, x, y, values, inverse)]
-        make_kernels(sides, x.dtype == torch.bfloat16)[0](size, inner, samples, *addresses, *work)
+        forward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[0]
+        launch(forward_pass, size, inner, samples, weight, gain, x, y, values, inverse, *work)
         ctx.save_for_backward(x, weight, gain, values, inverse)
         return y
 
@@ -251,12 +252,12 @@ class Normed(torch.autograd.Function):
         dx = torch.empty_like(x) if wants_dx else x
         dweight = torch.empty_like(weight)
         dgain = torch.empty_like(gain)
-        addresses = [z.data_ptr() for z in (dpre, dx, dweight, dgain)]
         work = (
             scratch("weights", weight.numel()),
             scratch("pre", sides * size * CHUNK),
             scratch("panel", panel_size(size)),
         )
-        inputs = [z.data_ptr() for z in (weight, gain, x, values, inverse, dy)]
-        make_kernels(sides, x.dtype == torch.bfloat16)[1](size, inner, samples, *inputs, wants_dx, *addresses, *work)
+        backward_pass = make_kernels(sides, x.dtype == torch.bfloat16)[1]
+        inputs = weight, gain, x, values, inverse, dy
+        launch(backward_pass, size, inner, samples, *inputs, int(wants_dx), dpre, dx, dweight, dgain, *work)
         return dx if wants_dx else None, dweight, dgain

@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fused.memory import owner, view
+from fused.registers import WIDTH
+from fused.vectors import load, store
 from physics.jit import address, kernel
 
-MOST = 24  # arguments of a call
+MOST = 48  # arguments of a call
 
 _own = threading.local()  # program: that is being recorded in this thread; tape: what layers are noted on
 _ALLOCATIONS = {
@@ -163,37 +165,47 @@ class Passes:
         """Do nothing: nobody asks for gradients of these."""
 
 
-@kernel
-def _add(count, x, y):
-    """Add count numbers to others."""
-    a, b = view(x, np.float32), view(y, np.float32)
-    for i in range(count):
-        b[i] += a[i]
+@functools.cache
+def make_adding_kernel(half: bool) -> Any:
+    """Return what adds count numbers to others; of bfloat16 numbers a whole number of WIDTH."""
+
+    @kernel
+    def run(count, x, y):
+        if half:
+            a, b = view(x, np.uint16), view(y, np.uint16)
+            for i in range(0, count, WIDTH):
+                store(b, i, load(b, i, 1) + load(a, i, 1))
+        else:
+            c, d = view(x, np.float32), view(y, np.float32)
+            for i in range(count):
+                d[i] += c[i]
+
+    return run
 
 
 @kernel
-def _copy(count, x, y):
-    """Copy count float32 numbers."""
-    a, b = view(x, np.float32), view(y, np.float32)
+def copy(count, x, y):
+    """Copy count bytes."""
+    a, b = view(x, np.uint8), view(y, np.uint8)
     for i in range(count):
         b[i] = a[i]
 
 
 def assign(y: Tensor, x: Tensor) -> None:
-    """Set y to x, of its shape; where a program is recorded that is a part of it, of float32 numbers side by side."""
+    """Set y to x, of its shape; where a program is recorded that is a part of it, of numbers side by side."""
     if getattr(_own, "program", None) is None:
         y.copy_(x)
-    elif x.dtype == y.dtype == torch.float32 and x.is_contiguous() and y.is_contiguous():
-        launch(_copy, y.numel(), x, y)
+    elif x.dtype == y.dtype and x.is_contiguous() and y.is_contiguous():
+        launch(copy, y.numel() * y.element_size(), x, y)
     else:
-        raise ValueError("assign: expected contiguous float32 tensors in what is recorded")
+        raise ValueError("assign: expected contiguous tensors of one kind in what is recorded")
 
 
 class Tape:
     """Notes which layers run, by run() without autograd in this thread while it is entered, and finds gradients.
 
     A tensor is known by where it begins: between layers it may be looked at in another shape, but whole. Gradients of
-    one that several layers read add up, in float32.
+    one that several layers read add up.
     """
 
     def __init__(self) -> None:
@@ -233,9 +245,6 @@ class Tape:
                     continue
                 earlier = found.setdefault(x.data_ptr(), gradient)
                 if earlier is not gradient:
-                    if gradient.dtype != torch.float32:
-                        raise ValueError(
-                            f"expected float32 gradients of what several layers read, got {gradient.dtype}"
-                        )
-                    launch(_add, gradient.numel(), gradient, earlier)
+                    half = gradient.dtype == torch.bfloat16
+                    launch(make_adding_kernel(half), gradient.numel(), gradient, earlier)
         return found

@@ -25,6 +25,7 @@ from fused.layers import keep_sides, side_of, sigmoid, tanh
 from fused.memory import scratch, view
 from fused.normed import activate, activate_backward, normalise, normalise_backward
 from fused.product import pack, pack_transposed, panel_size, product, weight_gradient
+from fused.program import launch
 from fused.registers import WIDTH
 from fused.vectors import fma, load, over_samples, store, zeros
 from physics.jit import kernel, real
@@ -372,15 +373,17 @@ class StateSpaceSequence(torch.autograd.Function):
         logits = empty(stoch, torch.float32)
         last = torch.empty(sides, size, n)
         sizes = deter, hidden, groups, stoch // groups, actions, seen, steps, n
-        inputs = [0 if x is None else x.data_ptr() for x in (*weights, latent, action, evidence, keep, noise)]
-        outputs = [x.data_ptr() for x in (*kept, inverse, probs, latents, follows, logits, last)]
+        inputs = [0 if x is None else x for x in (*weights, latent, action, evidence, keep, noise)]
+        outputs = *kept, inverse, probs, latents, follows, logits, last
         widest = max(*(rows for w in weights[::2] for rows in w.shape[1:]))
         work = (
             scratch("weights", sum(w.numel() for w in weights)),
             scratch("pre", sides * widest * n),
             scratch("panel", panel_size(widest)),
         )
-        make_kernels(sides, dtype == torch.bfloat16)[0](*sizes, noise is not None, *inputs, *outputs, *work)
+        launch(
+            make_kernels(sides, dtype == torch.bfloat16)[0], *sizes, int(noise is not None), *inputs, *outputs, *work
+        )
         ctx.sizes = (*sizes, sides)
         ctx.dtype = dtype
         ctx.save_for_backward(keep, *weights, *kept, inverse, probs)
@@ -412,7 +415,7 @@ class StateSpaceSequence(torch.autograd.Function):
             scratch("direct", sides * deter * n),
             scratch("panel", panel_size(widest)),
         )
-        inputs = [x.data_ptr() for x in (*weights[:7], keep, *kept, dlatents, dfollows, dlogits)]
-        outputs = [x.data_ptr() if x is not None else dlatent.data_ptr() for x in (*before, *dweights, dlatent, dseen)]
-        make_kernels(sides, ctx.dtype == torch.bfloat16)[1](*sizes, *inputs, *outputs, *work)
+        inputs = *weights[:7], keep, *kept, dlatents, dfollows, dlogits
+        outputs = *before, *dweights, dlatent, dlatent if dseen is None else dseen
+        launch(make_kernels(sides, ctx.dtype == torch.bfloat16)[1], *sizes, *inputs, *outputs, *work)
         return dlatent, None, dseen, None, None, None, *dweights

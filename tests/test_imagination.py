@@ -406,9 +406,7 @@ def test_a_creature_carries_its_latent_from_step_to_step_and_does_the_same_again
     keep[0] = 0.0
     before = torch.cat((torch.zeros(1, 32, 12), runs[0][:-1]))
     with torch.no_grad():
-        whole = m.sequence(
-            m.initial_latent(32), before.flatten(0, 1), keep, None, m.encode_seen(m.standardise(obs.flatten(0, 1)))
-        )
+        whole = m.sequence(m.initial_latent(32), before.flatten(0, 1), keep, None, m.see(obs.flatten(0, 1)))
     torch.testing.assert_close(memory.latent, whole.last)
     # a start forgets
     _, _, again = creature.act(obs[0], memory, starts=torch.ones(32))

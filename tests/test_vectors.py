@@ -232,7 +232,8 @@ def multiply(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("rows", "inner", "columns"), [(4, 4, 16), (8, 12, 64), (12, 28, 80), (20, 64, 48), (64, 32, 64), (256, 96, 160)]
+    ("rows", "inner", "columns"),
+    [(4, 4, 16), (8, 12, 64), (12, 28, 80), (20, 64, 48), (64, 32, 64), (256, 96, 160), (64, 64, 112), (32, 32, 32)],
 )
 def test_products_are_numpys(rows, inner, columns, dtype):
     weight = torch.randn(rows, inner).to(dtype)
@@ -272,6 +273,8 @@ def test_pairs_are_multiplied_by_every_instruction_there_is(has_pairs, has_tiles
     monkeypatch.setattr(product, "HAS_TILES", has_tiles)
     for name in ("tile_product", "panel_product"):  # compiled anew
         monkeypatch.setattr(product, name, inline(getattr(product, name).py_func))
+    for name, count in (("block_product", product.REGISTERS), ("_two", 2), ("_one", 1)):
+        monkeypatch.setattr(product, name, product.make_block_product(count))
     run = numba.njit(product.product.py_func)
     weight = torch.randn(64, 96).bfloat16()
     x = torch.randn(96, 160).bfloat16()

@@ -44,9 +44,7 @@ def sequences(m, steps=6, robots=7, seed=1):
 
 def course(m, s, noise=None):
     """Return what a model takes sequences for."""
-    return m.sequence(
-        s.latent, s.action.flatten(0, 1), s.keep, noise, m.encode_seen(m.standardise(s.obs.flatten(0, 1)))
-    )
+    return m.sequence(s.latent, s.action.flatten(0, 1), s.keep, noise, m.see(s.obs.flatten(0, 1)))
 
 
 # Arithmetic
@@ -197,8 +195,9 @@ def test_observations_come_back_in_their_units():
 
 def test_the_decoder_is_compared_with_what_was_seen_from_both_sides():
     m = of_quadruped()
-    y = m.standardise(torch.randn(9, m.num_all))
-    target = m.both_sides(y)
+    x = torch.randn(9, m.num_all)
+    y = m.standardise(x)
+    target = m.both_sides(x)
     torch.testing.assert_close(target[0, : m.num_all], y.T)
     torch.testing.assert_close(target[1, : m.num_all], m.of_all(y).T)
     m.decoder = torch.nn.Sequential(torch.nn.Identity())  # whose "latents" are what it decodes
@@ -243,7 +242,7 @@ def test_overshooting_weights_fall_off_and_sum_to_one():
 def test_overshooting_predicts_from_every_kth_latent_within_an_episode():
     m = of_quadruped()
     s = sequences(m, steps=7)
-    target = m.both_sides(m.standardise(s.obs.flatten(0, 1)))
+    target = m.both_sides(s.obs.flatten(0, 1))
     real = course(m, s, m.noise(49))
     weights = overshooting_weights(3, 0.5)
     ours = overshooting_loss(m, s, real, target, weights, Chance(CPU, 3))

@@ -41,6 +41,14 @@ def by_autograd(
     return vector, {key: y.detach() for key, y in metrics.items()}
 
 
+def write_gradient(tape: fused.Tape, losses: Losses, parameters: list[Tensor], vector: Tensor) -> None:
+    """Set a vector to the gradient of losses that were noted, by parameters one after another."""
+    gradients = tape.gradients((loss, torch.full((), share)) for loss, share in losses)
+    parts = vector.split([p.numel() for p in parameters])
+    for p, part in zip(parameters, parts, strict=True):
+        fused.assign(part, gradients[p.data_ptr()].flatten())
+
+
 class Recorded:
     """The gradient of minibatches of one shape, as one graph.
 
@@ -67,10 +75,7 @@ class Recorded:
         self._gather()
         with fused.Tape() as tape:
             found, self.metrics = losses(self.belief, self.cfg, self.x)
-        gradients = tape.gradients((loss, torch.full((), share)) for loss, share in found)
-        parts = self.vector.split([p.numel() for p in self.parameters])
-        for p, part in zip(self.parameters, parts, strict=True):
-            fused.assign(part, gradients[p.data_ptr()].flatten())
+        write_gradient(tape, found, self.parameters, self.vector)
 
     def __call__(self, x: Experience, robots: slice) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the gradient and metrics of some robots' experience; the next call overwrites them."""

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 import fused
 from training import distributed
+from training.gradient import write_gradient
+from training.graph import record
 from training.optimizer import Adam, Average, flatten
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
@@ -29,8 +31,10 @@ def latent_losses(model: StateSpaceModel, prior: Tensor, posterior: Tensor) -> t
     free = model.cfg.free_nats
     if model.use_fused and prior.device.type == "cpu":
         n = prior.shape[-1]
-        padded = (F.pad(x, (0, -n % fused.WIDTH)) for x in (prior, posterior))
-        return tuple(x[:n] for x in fused.LatentLosses.apply(*padded, model.groups, free))
+        if n % fused.WIDTH:
+            prior, posterior = (F.pad(x, (0, -n % fused.WIDTH)) for x in (prior, posterior))
+        found = fused.run(fused.LatentLosses)(prior, posterior, model.groups, free)
+        return tuple(x[:n] for x in found)
     prior, posterior = (probabilities(x, model.groups) for x in (prior, posterior))
     kl = divergence(posterior, prior)
     return (
@@ -51,7 +55,11 @@ def observation_loss(model: StateSpaceModel, latents: Tensor, target: Tensor) ->
 
     target: (sides, rows, S), the observations, standardised, from both sides.
     """
-    return 0.5 * model.cfg.decode / model.sides * (model.decoder(latents) - target).square().sum((0, 1))
+    share = 0.5 * model.cfg.decode / model.sides
+    y = model.decoder(latents)
+    if model.compiled(target) and not target.shape[-1] % fused.WIDTH:
+        return fused.run(fused.Squares)(y, target, share)
+    return share * (y - target).square().sum((0, 1))
 
 
 def outcome_losses(model: StateSpaceModel, deter: Tensor, reward: Tensor, terminated: Tensor) -> dict[str, Tensor]:
@@ -59,6 +67,11 @@ def outcome_losses(model: StateSpaceModel, deter: Tensor, reward: Tensor, termin
 
     reward, terminated: (S), the rewards and falls on that way.
     """
+    if model.compiled(reward):
+        rows = model.outcome_rows(deter)
+        scale = model.cfg.reward_scale
+        of_reward, of_end = fused.run(fused.OutcomeLosses)(rows, reward, terminated, model.two_hot.values, scale)
+        return {"reward": of_reward, "done": of_end}
     outcome = model.predict_outcome(deter)
     logits = torch.where(terminated[:, None] > 0.0, outcome.over, outcome.on)
     return {
@@ -82,6 +95,34 @@ class Chance:
         return self.memory[:size].uniform_(generator=self.generator).view(shape)
 
 
+def world_model_losses(
+    model: StateSpaceModel, s: Sequences, chances: Tensor
+) -> tuple[dict[str, tuple[Tensor, float]], Course, Tensor]:
+    """Return the losses (S) of sequences with their shares, how they were understood, and the target of the decoder.
+
+    chances: (1 + sides groups, S), uniform in [0, 1): of what is not shown, and of the latents. The surprise, without
+    gradients, is no loss.
+    """
+    cfg = model.cfg
+    compiled = model.compiled(s.reward) and not s.reward.numel() % fused.WIDTH
+    masked = fused.run(fused.Masked) if compiled else torch.mul
+    obs = s.obs.flatten(0, 1)
+    target = model.both_sides(obs)
+    shown = fused.at_least(chances[0], cfg.mask) if compiled else (chances[0] >= cfg.mask).float()
+    noise = chances[1:].view(model.sides, model.groups, -1)
+    course = model.sequence(s.latent, s.action.flatten(0, 1), s.keep, noise, masked(model.see(obs), shown))
+    prior = model.prior_logits(model.prior(masked(course.follows, s.keep.flatten())))
+    dynamics, representation, surprise = latent_losses(model, prior, course.logits)
+    came = outcome_losses(model, course.follows, s.reward.flatten(), s.terminated.flatten())
+    losses = {
+        "dynamics": (dynamics, cfg.dynamics),
+        "representation": (representation, cfg.representation),
+        "decode": (observation_loss(model, course.latents, target), 1.0),
+        "surprise": (surprise, 1.0),
+    } | {name: (x, 1.0) for name, x in came.items()}
+    return losses, course, target
+
+
 def world_model_loss(
     model: StateSpaceModel, s: Sequences, chance: Chance, weights: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -89,27 +130,43 @@ def world_model_loss(
 
     weights: (K) of predictions over 1, 2, ... K steps, by overshooting_weights.
     """
-    cfg = model.cfg
-    columns = s.reward.numel()
-    obs = model.standardise(s.obs.flatten(0, 1))
-    target = model.both_sides(obs)
-    shown = chance.draw(columns) >= cfg.mask
-    noise = chance.draw(model.sides, model.groups, columns)
-    course = model.sequence(s.latent, s.action.flatten(0, 1), s.keep, noise, shown * model.encode_seen(obs))
-    prior = model.prior_logits(model.prior(course.latents[:, : model.deter]))
-    dynamics, representation, surprise = latent_losses(model, prior, course.logits)
-    parts = {"dynamics": cfg.dynamics * dynamics, "representation": cfg.representation * representation}
-    parts |= {"decode": observation_loss(model, course.latents, target)}
-    parts |= outcome_losses(model, course.follows, s.reward.flatten(), s.terminated.flatten())
-    parts = {name: x.mean() for name, x in parts.items()}
+    chances = chance.draw(1 + model.sides * model.groups, s.reward.numel())
+    losses, course, target = world_model_losses(model, s, chances)
+    parts = {name: share * x.mean() for name, (x, share) in losses.items()}
+    surprise = parts.pop("surprise")
     if weights is not None:
         parts["overshoot"] = overshooting_loss(model, s, course, target, weights, chance)
     loss = torch.stack(list(parts.values())).sum()
-    return (
-        loss,
-        {f"world_{name}": x.detach() for name, x in parts.items()} | {"world_surprise": surprise.mean()},
-        course.latents.detach(),
-    )
+    parts["surprise"] = surprise
+    return loss, {f"world_{name}": x.detach() for name, x in parts.items()}, course.latents.detach()
+
+
+class Recorded:
+    """The gradient of sequences of one shape, as a program of compiled calls; see training/gradient.Recorded."""
+
+    def __init__(self, model: StateSpaceModel, s: Sequences, parameters: list[Tensor]) -> None:
+        self.model = model
+        self.parameters = parameters
+        self.s = Sequences(*(torch.empty(x.shape) for x in s))
+        self.chances = torch.empty(1 + model.sides * model.groups, s.reward.numel())
+        self.vector = torch.zeros(sum(p.numel() for p in parameters))
+        self.program = record(self._by_tape, self.vector.device)
+
+    def _by_tape(self) -> None:
+        with fused.Tape() as tape:
+            losses, course, _ = world_model_losses(self.model, self.s, self.chances)
+            self.metrics = {f"world_{name}": fused.run(fused.Mean)(x, share) for name, (x, share) in losses.items()}
+        self.latents = course.latents
+        found = [(x, 1.0) for name, x in self.metrics.items() if name != "world_surprise"]
+        write_gradient(tape, found, self.parameters, self.vector)
+
+    def __call__(self, s: Sequences, chance: Chance) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return the gradient, one vector, metrics and latents of sequences; the next call overwrites them."""
+        for kept, new in zip(self.s, s, strict=True):
+            kept.copy_(new)
+        self.chances.uniform_(generator=chance.generator)
+        self.program.replay()
+        return self.vector, self.metrics, self.latents
 
 
 def overshooting_loss(
@@ -162,6 +219,7 @@ class WorldModelTrainer:
             if self.cfg.overshoot
             else None
         )
+        self.recorded: dict[tuple[Chance, int], Recorded] = {}  # of every thread, by the steps of a sequence
         self.skipped = 0  # updates whose gradient was not finite
         self.average = Average(self.flat, self.cfg.average)
         self.learnt = self.flat.detach().clone()  # what is averaged: but while it learns, the model is the average
@@ -226,5 +284,12 @@ class WorldModelTrainer:
     def gradient(self, chance: Chance) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor] | None]:
         """Return the loss's gradient, one vector, metrics, and the places and latents of the sequences it is of."""
         places = self.replay.draw(self.part(), chance.generator)
-        loss, metrics, latents = world_model_loss(self.model, self.replay.read(places), chance, self.weights)
-        return self.flat_gradient(loss), metrics, (places, latents)
+        s = self.replay.read(places)
+        if self.weights is not None or not self.model.is_recordable(len(places)):
+            loss, metrics, latents = world_model_loss(self.model, s, chance, self.weights)
+            return self.flat_gradient(loss), metrics, (places, latents)
+        key = chance, len(s.reward)
+        if key not in self.recorded:
+            self.recorded[key] = Recorded(self.model, s, self.parameters)
+        vector, metrics, latents = self.recorded[key](s, chance)
+        return vector, metrics, (places, latents)
