@@ -447,18 +447,11 @@ class Creature(nn.Module):
 
     def is_recordable(self, n: int) -> bool:
         """Return whether what n robots do is found by compiled calls alone, on the CPU."""
-        return not self.reads and self.belief.is_recordable(n)
+        return self.belief.is_recordable(n) and (not self.reads or self.world_model.is_recordable(n))
 
-    def context(self, memories: list[Memory]) -> Tensor | None:
-        """Return what the policy reads beside T observations, (sides, D, T, N); None if it reads nothing.
-
-        memories: what was remembered after each of them.
-        """
-        return (
-            torch.stack([memory.latent[:, : self.world_model.deter] for memory in memories], dim=2)
-            if self.reads
-            else None
-        )
+    def context(self, memory: Memory) -> Tensor | None:
+        """Return what the policy reads of what robots remember, (sides, D, N); None if it reads nothing."""
+        return memory.latent[:, : self.world_model.deter] if self.reads else None
 
     @torch.no_grad()
     def act(
@@ -473,7 +466,9 @@ class Creature(nn.Module):
             action, mean, state = self.belief.act(obs, memory.belief, starts, noise)
             return action, mean, memory._replace(belief=state)
         model = self.world_model
-        keep = memory.begun if starts is None else memory.begun * (1.0 - starts)
+        keep = memory.begun
+        if starts is not None:
+            keep = fused.without(keep, starts) if model.compiled(keep) else keep * (1.0 - starts)
         latent = model.sequence(memory.latent, memory.last_action, keep[None], None, model.see(obs)).last
         action, mean, state = self.belief.act(obs, memory.belief, starts, noise, latent[:, : model.deter])
-        return action, mean, Memory(state, latent, action, torch.ones_like(memory.begun))
+        return action, mean, Memory(state, latent, action, torch.full(keep.shape, 1.0, device=keep.device))

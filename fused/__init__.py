@@ -10,7 +10,7 @@ from fused.attention import BodyAttention
 from fused.categorical import UNIFORM
 from fused.descent import AdamSteps, weighted_sum
 from fused.heads import Linear, PolicyHead, ValueHead
-from fused.inputs import Gather, Join, Masked, Mirrored, Resized, at_least, of_sides, standardised
+from fused.inputs import Gather, Join, Masked, Mirrored, Resized, at_least, of_sides, standardised, without
 from fused.layers import Dense, LSTMSequence
 from fused.losses import Deviation, Entropy, PolicyLoss, ValueLoss, advantages, drawn
 from fused.normed import EPSILON, Normed
@@ -26,5 +26,5 @@ __all__ = [
     "AdamSteps", "BodyAttention", "Dense", "Deviation", "Entropy", "Gather", "Join", "LSTMSequence", "LatentLosses",
     "Linear", "Masked", "Mean", "Mirrored", "Normed", "OutcomeLosses", "PolicyHead", "PolicyLoss", "Program", "Resized",
     "Squares", "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss", "advantages", "assign", "at_least", "drawn",
-    "filled", "of_sides", "record", "run", "standardised", "weighted_sum",
+    "filled", "of_sides", "record", "run", "standardised", "weighted_sum", "without",
 ]  # fmt: skip

@@ -189,6 +189,21 @@ def at_least(x: Tensor, least: float) -> Tensor:
     return y
 
 
+@kernel
+def _without(count, x, gone, y):
+    x, gone, y = view(x, np.float32), view(gone, np.float32), view(y, np.float32)
+    for i in range(count):
+        y[i] = x[i] * (real(1.0) - gone[i])
+
+
+def without(x: Tensor, gone: Tensor) -> Tensor:
+    """Return x times 1 - gone, (N) each, float32."""
+    x, gone = x.contiguous(), gone.contiguous()
+    y = torch.empty_like(x)
+    launch(_without, x.numel(), x, gone, y)
+    return y
+
+
 @functools.cache
 def make_mirror_kernel(sides: int) -> Any:
     """Return the compiled pass of Mirrored, forwards and backwards the same.

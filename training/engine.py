@@ -109,6 +109,7 @@ class TrainingEngine:
             for size in ((env.num_obs,), (env.num_privileged,), (env.num_actions,), ())
         )
         features = self.belief.critic_features(torch.cat((obs, privileged), dim=-1).flatten(0, 1))
+        context = self.creature.context(self.creature.initial_state(n))
         x = Experience(
             obs,
             scalar,
@@ -119,7 +120,7 @@ class TrainingEngine:
             features.unflatten(-1, scalar.shape).detach(),
             scalar,
             scalar,
-            self.creature.context([self.creature.initial_state(n)]),
+            None if context is None else context[:, :, None],
         )
         if self.device.type == "cpu":
             weighted_sum([Gradients(self.belief, self.cfg.ppo, self.parameters)(x)[0]], [1.0])

@@ -50,7 +50,8 @@ class Worker:
         self.share = torch.zeros((), device=device)  # that imitating the teacher has of the loss
         self.begun = False
         self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
-        self.memories: list[Memory] = []  # after each step of the rollout, where somebody asks for them
+        self.memories: list[Memory] = []  # after each step of the rollout, where imagination goes on from there
+        self.context: Tensor | None = None  # (sides, D, T, N), what the policy read of the world model
         self.after_step: Callable[[], None] | None = None  # called between two control steps, in the worker's thread
         self.seconds = dict.fromkeys(("move", "infer", "value"), 0.0)  # spent on each so far
 
@@ -92,11 +93,14 @@ class Worker:
         r.std.copy_(self.belief.std())
         noise = torch.randn(r.action.shape, generator=self.generator, device=device)
         memories = []
+        read = []
         start = time.perf_counter()
         for t in range(r.steps):
             self.infer(r.obs[t], r.starts[t], noise[t], r.action[t], r.mean[t])
-            if self.creature.world_model:
+            if self.cfg.world_model.role == "imagination":
                 memories.append(self.infer.remembered())
+            elif self.creature.reads:
+                read.append(self.creature.context(self.infer.memory).clone())
             middle = time.perf_counter()
             state = self.env.step(r.action[t].numpy(), out=r.states[t])
             r.starts[t + 1] = torch.from_numpy(state.done)
@@ -109,6 +113,7 @@ class Worker:
             self.seconds["move"] += end - middle
             start = end
         self.memories = memories
+        self.context = torch.stack(read, dim=2) if read else None
         broken = ~torch.isfinite(r.reward)
         self.broken_rewards = int(broken.sum())
         r.reward[broken] = 0.0
@@ -149,7 +154,6 @@ class Worker:
             cfg.gamma,
             cfg.gae_lambda,
         )
-        context = self.creature.context(self.memories)
         self.experience = Experience(
             obs[:-1],
             starts[:-1],
@@ -160,7 +164,7 @@ class Worker:
             features,
             value[:-1] + advantage,
             advantage,
-            context,
+            self.context,
         )
         if self.teacher:
             taught, self.teacher_state = self.teacher.means(everything[:-1], self.teacher_state, starts[:-1])
