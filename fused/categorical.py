@@ -7,10 +7,11 @@ UNIFORM = 0.01  # share of a categorical variable's probability that is the same
 
 
 @inline
-def softmax(size, columns, s, logits, first, out, place, stride):
+def softmax(size, columns, s, logits, first, powers, powers_place, powers_stride, out, place, stride):
     """Set out to the softmax of logits, of the samples from s on.
 
-    out: size rows from place on; logits: size rows of columns from row first on.
+    out: size rows from place on; logits: size rows of columns from row first on; powers: float32, may be logits, or
+    out where that is float32, is overwritten as out is.
     """
     most = load(logits, first * columns + s, 1)
     for c in range(1, size):
@@ -18,10 +19,12 @@ def softmax(size, columns, s, logits, first, out, place, stride):
         most = choose_positive(x - most, x, most)
     total = zeros(1)
     for c in range(size):
-        total = total + exponential(load(logits, (first + c) * columns + s, 1) - most)
+        power = exponential(load(logits, (first + c) * columns + s, 1) - most)
+        store(powers, powers_place + c * powers_stride + s, power)
+        total = total + power
     total = real(1.0) / total
     for c in range(size):
-        store(out, place + c * stride + s, total * exponential(load(logits, (first + c) * columns + s, 1) - most))
+        store(out, place + c * stride + s, total * load(powers, powers_place + c * powers_stride + s, 1))
 
 
 @inline

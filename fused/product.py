@@ -41,17 +41,17 @@ def filled(inner: int) -> int:
 
 def panel_size(inner: int) -> int:
     """Return how many float32 numbers of scratch product() needs."""
-    return inner * REGISTERS * WIDTH + 4 * TILE * WIDTH
+    return (inner + 2 * TILE) * REGISTERS * WIDTH + 4 * TILE * WIDTH
 
 
 def make_block_product(registers: int) -> Any:
-    """Return the product of a panel of registers * WIDTH columns, in registers."""
+    """Return the product of a panel of registers * WIDTH columns, in registers: of rows from first to last."""
     block = ROWS * registers
 
     @inline
-    def run(rows, inner, weight, panel, y, place, y_stride):
+    def run(first, last, inner, weight, panel, y, place, y_stride):
         steps = inner // pairs_in(weight)
-        for r in range(0, rows, ROWS):
+        for r in range(first, last, ROWS):
             totals = zeros(block)
             for k in range(steps):
                 x = load(panel, k * registers * WIDTH, registers)
@@ -70,26 +70,30 @@ def panel_product(rows, inner, weight, panel, row, y, place, y_stride):
 
     Numbers are bfloat16 where weight is int32, and those of y where it is uint16.
     """
-    pairs = pairs_in(weight)
-    if HAS_TILES and row > WIDTH and pairs == 2 and rows % (2 * TILE) == 0 and inner % (2 * TILE) == 0:
+    first = 0
+    if HAS_TILES and row > WIDTH and rows >= 2 * TILE and pairs_in(weight) == 2:
+        first = rows - rows % (2 * TILE)
+        for i in range(inner // 2 * row, (inner // 2 + -(inner // 2) % TILE) * row, WIDTH):
+            store(panel, i, zeros(1))  # times what follows a row of weights
         begin_tiles()
-        tile_product(rows, inner // 2, weight, panel, row, y, place, y_stride)
+        tile_product(first, inner // 2, weight, panel, row, y, place, y_stride)
         end_tiles()
-    elif row == REGISTERS * WIDTH:
-        block_product(rows, inner, weight, panel, y, place, y_stride)
+    if row == REGISTERS * WIDTH:
+        block_product(first, rows, inner, weight, panel, y, place, y_stride)
     elif row == 2 * WIDTH:
-        _two(rows, inner, weight, panel, y, place, y_stride)
+        _two(first, rows, inner, weight, panel, y, place, y_stride)
     else:
-        _one(rows, inner, weight, panel, y, place, y_stride)
+        _one(first, rows, inner, weight, panel, y, place, y_stride)
 
 
 @inline
 def tile_product(rows, steps, weight, panel, row, y, place, y_stride):
     """Do what panel_product() does in the matrix unit, two tiles by two, after begin_tiles().
 
-    rows and steps: whole numbers of 2 TILE and TILE; totals on their way to bfloat16 lie behind the panel's end.
+    rows: a whole number of 2 TILE. Where steps is none of TILE, panel goes on with zeros, and of weights what follows a
+    row is read, too: numbers, see pack(). Totals on their way to bfloat16 lie behind the panel's end.
     """
-    behind = steps * row
+    behind = (steps + -steps % TILE) * row
     for r in range(0, rows, 2 * TILE):
         for c in range(0, row, 2 * WIDTH):
             tile_zero(0)
@@ -124,7 +128,8 @@ def tile_product(rows, steps, weight, panel, row, y, place, y_stride):
 def product(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
     """Set y = weight x, of some columns: y[r y_stride + s] = sum_k weight[r inner + k] x[k x_stride + s].
 
-    weight: float32, or uint16 as x, seen as 32-bit pairs; panel: scratch for panel_size(inner) float32.
+    weight: float32, or uint16 as x, seen as 32-bit pairs, by pack() or pack_transposed(); panel: scratch for
+    panel_size(inner) float32.
     """
     pairs = pairs_of(x)
     s = 0
@@ -140,14 +145,14 @@ def product(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
 
 
 @inline
-def tile_weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
+def tile_weight_gradient(rows, end, inner, dy, y_stride, x, x_stride, columns, dweight):
     """Do what weight_gradient() does in the matrix unit, after begin_tiles(): a tile of x with four of dy, or two.
 
-    rows and inner: whole numbers of 2 TILE and TILE.
+    Of rows and of inner features to end: whole numbers of 2 TILE and TILE.
     """
     step = 2 * WIDTH
     whole = rows - rows % (4 * TILE)
-    for k in range(0, inner, TILE):
+    for k in range(0, end, TILE):
         for r in range(0, whole, 4 * TILE):
             tile_zero(0)
             tile_zero(1)
@@ -182,36 +187,55 @@ def tile_weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweigh
 
 
 @inline
+def _weight_gradient(first, rows, begin, end, inner, dy, y_stride, x, x_stride, columns, dweight):
+    """Do what weight_gradient() does in registers, of rows from first on and inner features from begin to end."""
+    step = pairs_of(x) * WIDTH
+    for r in range(first, rows, ROWS):
+        for k in range(begin, end, REGISTERS):
+            totals = zeros(BLOCK)
+            for s in range(0, columns, step):
+                a = load_rows(dy, r * y_stride + s, y_stride, ROWS)
+                totals = multiply_all(dy, totals, a, load_rows(x, k * x_stride + s, x_stride, REGISTERS))
+            store_sums(dweight, r * inner + k, inner, totals, REGISTERS)
+
+
+@inline
 def weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
     """Set dweight[r inner + k] = sum_s dy[r y_stride + s] x[k x_stride + s].
 
     columns: a whole number of 2 WIDTH; inner: a whole number of REGISTERS.
     """
-    step = pairs_of(x) * WIDTH
-    if HAS_TILES and pairs_of(x) == 2 and rows % (2 * TILE) == 0 and inner % TILE == 0:
+    above, left = 0, 0  # what tiles cover
+    if HAS_TILES and rows >= 2 * TILE and inner >= TILE and pairs_of(x) == 2:
+        above, left = rows - rows % (2 * TILE), inner - inner % TILE
         begin_tiles()
-        tile_weight_gradient(rows, inner, dy, y_stride, x, x_stride, columns, dweight)
+        tile_weight_gradient(above, left, inner, dy, y_stride, x, x_stride, columns, dweight)
         end_tiles()
-    else:
-        for r in range(0, rows, ROWS):
-            for k in range(0, inner, REGISTERS):
-                totals = zeros(BLOCK)
-                for s in range(0, columns, step):
-                    a = load_rows(dy, r * y_stride + s, y_stride, ROWS)
-                    totals = multiply_all(dy, totals, a, load_rows(x, k * x_stride + s, x_stride, REGISTERS))
-                store_sums(dweight, r * inner + k, inner, totals, REGISTERS)
+    for part in range(2):  # below the tiles, and beside them
+        first, end, begin = (above, rows, 0) if part == 0 else (0, above, left)
+        _weight_gradient(first, end, begin, inner, inner, dy, y_stride, x, x_stride, columns, dweight)
 
 
 @inline
 def pack(weight, count, out):
-    """Copy count weights, a whole number of WIDTH, rounded where out holds bfloat16."""
+    """Copy count weights, a whole number of WIDTH, rounded where out holds bfloat16; zeros follow these."""
     for i in range(0, count, WIDTH):
         store(out, i, load(weight, i, 1))
+    _end(out, count)
 
 
 @inline
 def pack_transposed(weight, rows, inner, out):
-    """Set out (inner, rows) to weight (rows, inner) transposed, rounded where out holds bfloat16."""
+    """Set out (inner, rows) to weight (rows, inner) transposed, rounded where out holds bfloat16; zeros follow."""
     for k in range(inner):
         for r in range(rows):
             put(out, k * rows + r, weight[r * inner + k])
+    _end(out, rows * inner)
+
+
+@inline
+def _end(out, count):
+    """Let numbers follow packed bfloat16 weights, which tiles read where a row is no whole number of them."""
+    if pairs_of(out) == 2:
+        for i in range(count, count + 2 * TILE, WIDTH):
+            store(out, i, zeros(1))

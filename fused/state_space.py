@@ -147,9 +147,10 @@ def make_kernels(sides: int, half: bool) -> tuple:
             # z' ~ p
             for g in range(sides * groups):
                 for s in range(0, n, WIDTH):
-                    softmax(classes, n, s, pre, g * classes, probs, g * classes * samples + first, samples)
+                    at = g * classes * samples + first
+                    softmax(classes, n, s, pre, g * classes, pre, g * classes * n, n, probs, at, samples)
                     u = load(noise, g * samples + first + s, 1) if drawn else zeros(1)
-                    draw(classes, drawn, probs, g * classes * samples + first, samples, s, u, pre, g * classes, n)
+                    draw(classes, drawn, probs, at, samples, s, u, pre, g * classes, n)
             for j in range(stoch):
                 for s in range(0, n, WIDTH):
                     a = load(pre, j * n + s, 1)
@@ -181,10 +182,13 @@ def make_kernels(sides: int, half: bool) -> tuple:
         begin3 = begin2 + sides * gates * wide2
         begin4 = begin3 + sides * hidden * wide3
         space, weights = view(packed, kind), view(packed, packed_kind)
-        for side in range(sides):
+        for side in range(sides):  # one after another, as each puts zeros behind itself
             pack_transposed(w1[side * hidden * wide1 :], hidden, wide1, space[side * hidden * wide1 :])
+        for side in range(sides):
             pack_transposed(w2[side * gates * wide2 :], gates, wide2, space[begin2 + side * gates * wide2 :])
+        for side in range(sides):
             pack_transposed(w3[side * hidden * wide3 :], hidden, wide3, space[begin3 + side * hidden * wide3 :])
+        for side in range(sides):
             pack_transposed(w4[side * stoch * hidden :], stoch, hidden, space[begin4 + side * stoch * hidden :])
         for j in range(hidden):
             dg1[j] = real(0.0)

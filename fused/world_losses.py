@@ -14,9 +14,19 @@ from fused.categorical import UNIFORM, softmax
 from fused.memory import scratch, view
 from fused.program import launch
 from fused.registers import WIDTH
-from fused.vectors import choose_positive, fma, load, logarithm, store, zeros
-from physics.jit import kernel, real
-from physics.spatial import exp
+from fused.vectors import (
+    bounded,
+    choose_positive,
+    exponential,
+    fma,
+    load,
+    logarithm,
+    magnitude,
+    store,
+    where_positive,
+    zeros,
+)
+from physics.jit import inline, kernel, real
 
 
 @kernel
@@ -29,8 +39,8 @@ def _divergence(variables, classes, samples, posterior, prior, free, kl, kept, k
     for s in range(0, samples, WIDTH):
         total = zeros(1)
         for g in range(variables):
-            softmax(classes, samples, s, posterior, g * classes, work, -s, WIDTH)
-            softmax(classes, samples, s, prior, g * classes, work, size - s, WIDTH)
+            softmax(classes, samples, s, posterior, g * classes, work, -s, WIDTH, work, -s, WIDTH)
+            softmax(classes, samples, s, prior, g * classes, work, size - s, WIDTH, work, size - s, WIDTH)
             along_p, along_q = zeros(1), zeros(1)
             for c in range(classes):
                 a, b = load(work, c * WIDTH, 1), load(work, size + c * WIDTH, 1)
@@ -158,48 +168,55 @@ class Squares(torch.autograd.Function):
         return dy, None, None
 
 
+@inline
+def smallest(a, b):
+    """Return the smaller of two."""
+    return choose_positive(a - b, b, a)
+
+
 @kernel
 def _outcomes(bins, samples, logits, reward, over, scale, values, of_reward, of_end, dlogits):
     """Find the losses, and the gradients of their sum by logits.
 
-    A reward x lies between two bins: its loss is -(1 - w) log p_low - w log p_high, w how far from one to the other,
-    with gradient softmax(l) - (1 - w) [low] - w [high]; the end's is log(1 + e^-l) where the episode goes on.
+    The loss of a reward x is -sum_i w_i log p_i, w_i falling from 1 at bin i to 0 at the bins beside it, with gradient
+    p - w; the end's is log(1 + e^-l) where the episode goes on, log(1 + e^l) where it does not.
     """
     logits, reward, over = view(logits, np.float32), view(reward, np.float32), view(over, np.float32)
     scale, values, dlogits = view(scale, np.float32)[0], view(values, np.float32), view(dlogits, np.float32)
     of_reward, of_end = view(of_reward, np.float32), view(of_end, np.float32)
-    one = real(1.0)
-    for s in range(samples):
-        ended = over[s] > real(0.0)
-        first, other = (bins, 0) if ended else (0, bins)
-        x = min(max(scale * reward[s], values[0]), values[bins - 1])
-        high = 1
-        while high + 1 < bins and values[high] < x:
-            high += 1
-        low = high - 1
-        w = (x - values[low]) / (values[high] - values[low])
-        most = logits[first * samples + s]
-        for i in range(1, bins):
-            most = max(most, logits[(first + i) * samples + s])
-        total = real(0.0)
+    one = zeros(1) + real(1.0)
+    for s in range(0, samples, WIDTH):
+        ended = load(over, s, 1)
+        x = bounded(scale * load(reward, s, 1), values[0], values[bins - 1])
+        most = zeros(1) - real(1e30)
         for i in range(bins):
-            e = exp(logits[(first + i) * samples + s] - most)
-            dlogits[(first + i) * samples + s] = e
-            dlogits[(other + i) * samples + s] = real(0.0)
-            total += e
+            logit = choose_positive(ended, load(logits, (bins + i) * samples + s, 1), load(logits, i * samples + s, 1))
+            most = choose_positive(logit - most, logit, most)
+        total, along = zeros(1), zeros(1)
         for i in range(bins):
-            dlogits[(first + i) * samples + s] /= total
-        dlogits[(first + low) * samples + s] -= one - w
-        dlogits[(first + high) * samples + s] -= w
-        level = most + np.log(total)
-        of_reward[s] = (
-            level - (one - w) * logits[(first + low) * samples + s] - w * logits[(first + high) * samples + s]
-        )
-        goes_on = logits[2 * bins * samples + s]
-        e = exp(-abs(goes_on))
-        of_end[s] = max(goes_on, real(0.0)) - (real(0.0) if ended else goes_on) + np.log(one + e)
-        p = one / (one + e) if goes_on > real(0.0) else e / (one + e)
-        dlogits[2 * bins * samples + s] = p - (real(0.0) if ended else one)
+            logit = choose_positive(ended, load(logits, (bins + i) * samples + s, 1), load(logits, i * samples + s, 1))
+            power = exponential(logit - most)
+            store(dlogits, i * samples + s, power)
+            total = total + power
+        for i in range(bins):
+            logit = choose_positive(ended, load(logits, (bins + i) * samples + s, 1), load(logits, i * samples + s, 1))
+            w = one
+            if i > 0:
+                w = smallest(w, (x - values[i - 1]) * (real(1.0) / (values[i] - values[i - 1])))
+            if i + 1 < bins:
+                w = smallest(w, (zeros(1) + values[i + 1] - x) * (real(1.0) / (values[i + 1] - values[i])))
+            w = where_positive(w, w)
+            along = fma(w, logit, along)
+            d = load(dlogits, i * samples + s, 1) / total - w
+            store(dlogits, i * samples + s, choose_positive(ended, zeros(1), d))
+            store(dlogits, (bins + i) * samples + s, where_positive(ended, d))
+        store(of_reward, s, most + logarithm(total) - along)
+        logit = load(logits, 2 * bins * samples + s, 1)
+        e = exponential(zeros(1) - magnitude(logit))
+        share = one / (one + e)
+        goes_on = choose_positive(logit, share, e * share)
+        store(dlogits, 2 * bins * samples + s, choose_positive(ended, goes_on, goes_on - one))
+        store(of_end, s, where_positive(logit, logit) - choose_positive(ended, zeros(1), logit) + logarithm(one + e))
 
 
 @kernel
@@ -207,21 +224,22 @@ def _outcomes_backward(bins, rows, samples, dreward, dend, dlogits, found):
     dreward, dend = view(dreward, np.float32), view(dend, np.float32)
     dlogits, found = view(dlogits, np.float32), view(found, np.float32)
     for r in range(rows):
-        for s in range(samples):
+        for s in range(0, samples, WIDTH):
             place = r * samples + s
             if r < 2 * bins:
-                found[place] = dreward[s] * dlogits[place]
+                store(found, place, load(dreward, s, 1) * load(dlogits, place, 1))
             elif r == 2 * bins:
-                found[place] = dend[s] * dlogits[place]
+                store(found, place, load(dend, s, 1) * load(dlogits, place, 1))
             else:
-                found[place] = real(0.0)
+                store(found, place, zeros(1))
 
 
 class OutcomeLosses(torch.autograd.Function):
     """training.world_model.outcome_losses: of the reward and of the end (S) [nat], see world_model.TwoHot.
 
     logits: (rows, S), of the reward's bins if the episode goes on, if it ended in a fall, and of its going on; what
-    follows in it means nothing; reward, terminated: (S); values: (bins); scale: by which rewards are multiplied.
+    follows in it means nothing; reward, terminated: (S); values: (bins), rising; scale: by which rewards are
+    multiplied. S: a whole number of WIDTH.
     """
 
     @staticmethod

@@ -233,10 +233,22 @@ def multiply(rows, inner, weight, x, x_stride, y, y_stride, columns, panel):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("rows", "inner", "columns"),
-    [(4, 4, 16), (8, 12, 64), (12, 28, 80), (20, 64, 48), (64, 32, 64), (256, 96, 160), (64, 64, 112), (32, 32, 32)],
+    [
+        (4, 4, 16),
+        (8, 12, 64),
+        (12, 28, 80),
+        (20, 64, 48),
+        (64, 32, 64),
+        (256, 96, 160),
+        (64, 64, 112),
+        (32, 32, 32),
+        (76, 140, 96),
+        (44, 40, 64),
+    ],
 )
 def test_products_are_numpys(rows, inner, columns, dtype):
-    weight = torch.randn(rows, inner).to(dtype)
+    weight = torch.randn(rows * inner + 32).to(dtype)  # numbers follow, which tiles read
+    weight = weight[: rows * inner].view(rows, inner)
     x = torch.randn(inner, columns + 32).to(dtype)
     y = torch.full((rows, columns + 16), 7.0, dtype=dtype)
     multiply(rows, inner, pairs(weight), bits(x), columns + 32, bits(y), columns + 16, columns, panel(inner))
@@ -254,7 +266,9 @@ def outer(rows, inner, dy, y_stride, x, x_stride, columns, dweight):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(4, 4, 32), (8, 12, 96), (32, 20, 224), (96, 48, 224)])
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"), [(4, 4, 32), (8, 12, 96), (32, 20, 224), (96, 48, 224), (76, 140, 64)]
+)
 def test_weight_gradients_are_numpys(rows, inner, columns, dtype):
     dy = torch.randn(rows, columns + 16).to(dtype)
     x = torch.randn(inner, columns + 32).to(dtype)

@@ -67,7 +67,7 @@ def outcome_losses(model: StateSpaceModel, deter: Tensor, reward: Tensor, termin
 
     reward, terminated: (S), the rewards and falls on that way.
     """
-    if model.compiled(reward):
+    if model.compiled(reward) and not len(reward) % fused.WIDTH:
         rows = model.outcome_rows(deter)
         scale = model.cfg.reward_scale
         of_reward, of_end = fused.run(fused.OutcomeLosses)(rows, reward, terminated, model.two_hot.values, scale)
