@@ -44,7 +44,7 @@ def make_kernels(sides: int, half: bool) -> tuple:
 
     @kernel
     def forward(
-        deter, hidden, groups, classes, actions, evidence, steps, n, drawn,
+        deter, hidden, groups, classes, actions, evidence, steps, n, drawn, learnt,
         w1, g1, w2, g2, w3, g3, w4, bias, latent, action, seen, keep, noise,
         in1, in2, in3, in4, v1, v2, v3, inverse, probs, latents, follows, logits, last, packed, pre, panel,
     ):  # fmt: skip
@@ -148,6 +148,9 @@ def make_kernels(sides: int, half: bool) -> tuple:
             for g in range(sides * groups):
                 for s in range(0, n, WIDTH):
                     at = g * classes * samples + first
+                    if not drawn and not learnt:
+                        draw(classes, False, pre, g * classes * n, n, s, zeros(1), pre, g * classes, n)
+                        continue
                     softmax(classes, n, s, pre, g * classes, pre, g * classes * n, n, probs, at, samples)
                     u = load(noise, g * samples + first + s, 1) if drawn else zeros(1)
                     draw(classes, drawn, probs, at, samples, s, u, pre, g * classes, n)
@@ -385,9 +388,9 @@ class StateSpaceSequence(torch.autograd.Function):
             scratch("pre", sides * widest * n),
             scratch("panel", panel_size(widest)),
         )
-        launch(
-            make_kernels(sides, dtype == torch.bfloat16)[0], *sizes, int(noise is not None), *inputs, *outputs, *work
-        )
+        learnt = any(getattr(ctx, "needs_input_grad", ()))  # else nobody asks for probabilities but to draw by them
+        flags = int(noise is not None), int(learnt)
+        launch(make_kernels(sides, dtype == torch.bfloat16)[0], *sizes, *flags, *inputs, *outputs, *work)
         ctx.sizes = (*sizes, sides)
         ctx.dtype = dtype
         ctx.save_for_backward(keep, *weights, *kept, inverse, probs)

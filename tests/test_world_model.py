@@ -13,6 +13,7 @@ from training.presets import preset
 from training.replay import Sequences
 from training.world_model import (
     Chance,
+    Recorded,
     divergence,
     latent_losses,
     observation_loss,
@@ -228,6 +229,42 @@ def test_sizes_that_compiled_code_cannot_take_are_computed_without():
     loss, _, _ = world_model_loss(m, s, Chance(CPU, 0))
     loss.backward()
     assert all(p.grad is not None for p in m.parameters())
+
+
+@pytest.mark.parametrize("make", [model, of_quadruped])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_is_the_same_in_plain_pytorch_compiled_and_recorded(make, dtype):
+    m = make()
+    m.dtype = dtype
+    with torch.no_grad():
+        for p in m.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    m.normaliser.update(2.0 * torch.randn(100, m.num_all) + 1.0)
+    s = sequences(m, 5, 32)._replace(latent=torch.randn(*m.latent_shape, 32))
+    s.reward.mul_(torch.logspace(-3, 4, 32))  # some beyond the bins
+    parameters = list(m.parameters())
+    found = []
+    for use_fused in (False, True):
+        m.use_fused = use_fused
+        loss, metrics, latents = world_model_loss(m, s, Chance(CPU, 3))
+        vector = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+        found.append((vector, metrics, latents))
+    assert m.is_recordable(32) and not m.is_recordable(7)
+    other = sequences(m, 5, 32, seed=2)
+    recorded = Recorded(m, other, parameters)
+    recorded(other, Chance(CPU, 1))
+    found.append(recorded(s, Chance(CPU, 3)))
+    plain, *others = found
+    exact = dtype == torch.float32
+    for vector, metrics, latents in others:
+        alike = torch.nn.functional.cosine_similarity(vector, plain[0], dim=0)
+        assert float(alike) > (1.0 - 1e-6 if exact else 0.99)
+        assert float(vector.norm()) == pytest.approx(float(plain[0].norm()), rel=1e-4 if exact else 0.05)
+        assert metrics.keys() == plain[1].keys()
+        for name, x in metrics.items():
+            assert float(x) == pytest.approx(float(plain[1][name]), rel=1e-4 if exact else 0.05, abs=1e-5), name
+        if exact:  # else a class is another one here and there
+            torch.testing.assert_close(latents, plain[2], rtol=1e-4, atol=1e-4)
 
 
 # Learning
