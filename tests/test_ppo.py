@@ -385,7 +385,9 @@ def test_a_recorded_gradient_is_autograds(task, changes, precision):
     whole = worker.experience
     gradients = Gradients(made.belief, made.cfg.ppo, made.parameters)
     sizes = [p.numel() for p in made.parameters]
-    for robots, change in ((slice(0, 32), 0.0), (slice(32, 64), 0.1), (slice(0, 64), 0.2)):
+    for robots, change in (
+        (slice(0, 32), 0.0), (slice(32, 64), 0.1), (slice(0, 64), 0.2), (slice(3, 7), 0.1), (slice(9, 10), 0.1)
+    ):  # fmt: skip
         x = whole.of(robots)
         x = x._replace(mean=x.mean + change * torch.randn_like(x.mean), reached=torch.rand_like(x.returns))
         x = x.scaled(torch.tensor(0.2), torch.tensor(0.7))
@@ -398,7 +400,7 @@ def test_a_recorded_gradient_is_autograds(task, changes, precision):
         assert metrics.keys() == others.keys()
         for key, y in others.items():
             assert float(metrics[key]) == pytest.approx(float(y), rel=1e-5, abs=1e-7)
-    assert len(gradients.recorded) == 2  # one for each shape
+    assert len(gradients.recorded) == 4  # one for each shape
 
 
 def test_autograd_finds_the_gradients_that_cannot_be_recorded():

@@ -31,10 +31,7 @@ class Experience(NamedTuple):
 
     def of(self, robots: slice) -> "Experience":
         """Return what some of the robots experienced, as views."""
-        by_robot = {name: x[:, robots] for name in BY_ROBOT if (x := getattr(self, name)) is not None}
-        memory = tuple(y[..., robots] for y in self.memory)
-        features, context = (y if y is None else y[..., robots] for y in (self.features, self.context))
-        return self._replace(**by_robot, memory=memory, features=features, context=context)
+        return self._by_robot(lambda x, axis: x[:, robots] if axis == 1 else x[..., robots])
 
     def apart(self) -> Iterator[int]:
         """Return how many bytes lie between robots in each of tensors(), 0 in what is of all robots."""
@@ -66,6 +63,27 @@ class Experience(NamedTuple):
     def to(self, device: torch.device) -> "Experience":
         """Return it on a device."""
         return self.map(lambda y: y.to(device))
+
+    def _by_robot(self, function: Callable[[Tensor, int], Tensor]) -> "Experience":
+        """Return it with a function of what is of each robot, and of its axis."""
+        by_robot = {name: function(x, 1) for name in BY_ROBOT if (x := getattr(self, name)) is not None}
+        memory = tuple(function(y, -1) for y in self.memory)
+        last = {name: function(x, -1) for name in ("features", "context") if (x := getattr(self, name)) is not None}
+        return self._replace(**by_robot, memory=memory, **last)
+
+    def repeated(self, times: int) -> "Experience":
+        """Return it with every robot so many times, as views with an axis of these before the robots'."""
+
+        def of(x: Tensor, axis: int) -> Tensor:
+            shape = list(x.shape)
+            shape.insert(axis % x.ndim, times)
+            return x.unsqueeze(axis % x.ndim).expand(shape)
+
+        return self._by_robot(of)
+
+    def flattened(self) -> "Experience":
+        """Return what repeated() made as of more robots."""
+        return self._by_robot(lambda x, axis: x.flatten(1, 2) if axis == 1 else x.flatten(-2))
 
     @staticmethod
     def join(parts: "list[Experience]") -> "Experience":

@@ -49,6 +49,15 @@ def write_gradient(tape: fused.Tape, losses: Losses, parameters: list[Tensor], v
         fused.assign(part, gradients[p.data_ptr()].flatten())
 
 
+def times(robots: int) -> int:
+    """Return how often each of some robots is to count, for whole vectors of them on the CPU.
+
+    All that is learnt from are means over robots, the same of each robot twice.
+    """
+    whole = 2 * fused.WIDTH
+    return whole // robots if robots < whole and whole % robots == 0 else 1
+
+
 class Recorded:
     """The gradient of minibatches of one shape, as one graph.
 
@@ -61,11 +70,13 @@ class Recorded:
         self.belief = belief
         self.cfg = cfg
         self.parameters = parameters
-        self.x = x.map(lambda y: torch.empty(y.shape, dtype=y.dtype, device=y.device).copy_(y))
+        self.times = times(x.obs.shape[1]) if x.obs.device.type == "cpu" else 1
+        self.kept = x.repeated(self.times).map(lambda y: torch.empty(y.shape, dtype=y.dtype, device=y.device).copy_(y))
+        self.x = self.kept.flattened()
         self.vector = torch.zeros(sum(p.numel() for p in parameters))
         self._source: Experience | None = None  # that minibatches were last copied of
         device = x.obs.device
-        self._gather = fused.Gather(len(list(self.x.tensors())))
+        self._gather = fused.Gather(len(list(self.kept.tensors())))
         self.graph = record(self._by_tape if device.type == "cpu" else self._by_autograd, device)
 
     def _by_autograd(self) -> None:
@@ -83,7 +94,8 @@ class Recorded:
             if x is not self._source:
                 self._source = x
                 self._first = robots.start
-                self._gather.between(x.of(robots).tensors(), self.x.tensors(), x.apart())
+                sources = x.of(robots).repeated(self.times)
+                self._gather.between(sources.tensors(), self.kept.tensors(), x.apart())
             self._gather.step(robots.start - self._first)
         else:
             for kept, new in zip(self.x.tensors(), x.of(robots).tensors(), strict=True):
@@ -108,7 +120,7 @@ class Gradients:
         """
         robots = slice(0, x.obs.shape[1]) if robots is None else robots
         n = robots.stop - robots.start
-        if x.obs.device.type == "cpu" and (x.taught is not None or not self.belief.is_recordable(n)):
+        if x.obs.device.type == "cpu" and (x.taught is not None or not self.belief.is_recordable(n * times(n))):
             return by_autograd(self.belief, self.cfg, x.of(robots), self.parameters)
         shapes = n, *(y.shape for y in x.tensors())
         if shapes not in self.recorded:
