@@ -17,6 +17,7 @@ from fused.normed import EPSILON, Normed
 from fused.product import ROWS, filled
 from fused.program import Program, Tape, assign, record, run
 from fused.registers import HAS_PAIRS, WIDTH
+from fused.sequences import read_sequences, write_latents
 from fused.state_space import StateSpaceSequence
 from fused.tiles import HAS_TILES
 from fused.world_losses import LatentLosses, Mean, OutcomeLosses, Squares
@@ -26,5 +27,5 @@ __all__ = [
     "AdamSteps", "BodyAttention", "Dense", "Deviation", "Entropy", "Gather", "Join", "LSTMSequence", "LatentLosses",
     "Linear", "Masked", "Mean", "Mirrored", "Normed", "OutcomeLosses", "PolicyHead", "PolicyLoss", "Program", "Resized",
     "Squares", "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss", "advantages", "assign", "at_least", "drawn",
-    "filled", "of_sides", "record", "run", "standardised", "weighted_sum", "without",
+    "filled", "of_sides", "read_sequences", "record", "run", "standardised", "weighted_sum", "without", "write_latents",
 ]  # fmt: skip

@@ -188,6 +188,7 @@ def _outcomes(bins, samples, logits, reward, over, scale, values, of_reward, of_
     for s in range(0, samples, WIDTH):
         ended = load(over, s, 1)
         x = bounded(scale * load(reward, s, 1), values[0], values[bins - 1])
+        broken = real(0.0) * x  # what is not a number shows in the gradient
         most = zeros(1) - real(1e30)
         for i in range(bins):
             logit = choose_positive(ended, load(logits, (bins + i) * samples + s, 1), load(logits, i * samples + s, 1))
@@ -205,7 +206,7 @@ def _outcomes(bins, samples, logits, reward, over, scale, values, of_reward, of_
                 w = smallest(w, (x - values[i - 1]) * (real(1.0) / (values[i] - values[i - 1])))
             if i + 1 < bins:
                 w = smallest(w, (zeros(1) + values[i + 1] - x) * (real(1.0) / (values[i + 1] - values[i])))
-            w = where_positive(w, w)
+            w = where_positive(w, w) + broken
             along = fma(w, logit, along)
             d = load(dlogits, i * samples + s, 1) / total - w
             store(dlogits, i * samples + s, choose_positive(ended, zeros(1), d))

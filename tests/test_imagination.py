@@ -85,6 +85,23 @@ def test_latents_before_rollouts_are_stored_anew():
     assert (replay.latent != before).any(1).any(1).sum() == 3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_latents_of_whole_vectors_of_sequences_are_stored_anew_in_compiled_code(dtype):
+    made = engine(32)
+    rollouts(made, 5)
+    replay = made.replay
+    expected = replay.latent.clone()
+    places = torch.stack((torch.arange(32) % 3 + 1, torch.arange(32)), dim=1)  # rollouts 1, 2 or 3 of 0 to 4
+    latents = torch.randn(2, 24, 2 * 8 * 32).to(dtype)
+    at = latents.float().unflatten(-1, (2, 8, 32))[:, :, :, -1]  # after each of two rollouts
+    for b, (first, robot) in enumerate(places.tolist()):
+        for j in range(2):
+            if first + 1 + j < 5:
+                expected[(first + 1 + j) % 4, ..., robot] = at[:, :, j, b]
+    replay.refresh(places, latents)
+    assert torch.equal(replay.latent, expected)
+
+
 def test_sequences_are_shorter_while_there_are_no_more():
     env = registry.make("quadruped-balance", num_envs=16, threads=1)
     replay = Replay(env, of_quadruped().latent_shape, 4, 8, 3, CPU)

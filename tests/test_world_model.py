@@ -1,6 +1,7 @@
 """World model: its arithmetic against hand calculations, what it expects, and what it learns."""
 
 import math
+import types
 
 import pytest
 import torch
@@ -250,10 +251,11 @@ def test_the_gradient_is_the_same_in_plain_pytorch_compiled_and_recorded(make, d
         vector = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
         found.append((vector, metrics, latents))
     assert m.is_recordable(32) and not m.is_recordable(7)
-    other = sequences(m, 5, 32, seed=2)
-    recorded = Recorded(m, other, parameters)
-    recorded(other, Chance(CPU, 1))
-    found.append(recorded(s, Chance(CPU, 3)))
+    replay = types.SimpleNamespace(read=lambda places: s, drawn=lambda: 1, steps=5)
+    places = torch.zeros(32, 2, dtype=torch.int64)
+    recorded = Recorded(m, replay, places, parameters)
+    recorded(places, Chance(CPU, 1))
+    found.append(recorded(places, Chance(CPU, 3)))
     plain, *others = found
     exact = dtype == torch.float32
     for vector, metrics, latents in others:

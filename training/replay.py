@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+import fused
 from environments import ABEnv
 from settings import ConfigError
 from training.rollout import Rollout
@@ -157,17 +158,26 @@ class Replay:
 
     def read(self, places: Tensor) -> Sequences:
         """Return the sequences at places."""
-        rollouts = (places[:, :1] + torch.arange(self.drawn(), device=self.device)) % self.capacity  # (B, length)
+        length = self.drawn()
+        stored = self.action, self.obs, self.reward, self.terminated, self.keep
+        if self.device.type == "cpu":
+            rows = self.latent.flatten(1, 2)  # (capacity, L F, robots): as so many steps
+            latent = fused.read_sequences(rows, places, 1).unflatten(0, self.latent.shape[1:3])
+            return Sequences(latent, *(fused.read_sequences(x, places, length) for x in stored))
+        rollouts = (places[:, :1] + torch.arange(length, device=self.device)) % self.capacity  # (B, length)
         robots = places[:, 1:]
+        latent = self.latent[rollouts[:, 0], :, :, robots[:, 0]].permute(1, 2, 0)
 
         def of(x: Tensor) -> Tensor:
             return x[rollouts, :, robots].flatten(1, 2).transpose(0, 1)  # (B, length, steps, ...) to (T, B, ...)
 
-        latent = self.latent[rollouts[:, 0], :, :, robots[:, 0]].permute(1, 2, 0)
-        return Sequences(latent, *(of(x) for x in (self.action, self.obs, self.reward, self.terminated, self.keep)))
+        return Sequences(latent, *(of(x) for x in stored))
 
     def refresh(self, places: Tensor, latents: Tensor) -> None:
         """Store the latents (sides, D + Z, T B) of sequences as those before the rollouts that follow."""
+        if self.device.type == "cpu" and not len(places) % fused.WIDTH:
+            fused.write_latents(self.latent, latents, places, self.steps, self.count)
+            return
         for j, latent in enumerate(
             latents.unflatten(-1, (-1, len(places))).unbind(2)[self.steps - 1 :: self.steps], start=1
         ):

@@ -144,26 +144,28 @@ def world_model_loss(
 class Recorded:
     """The gradient of sequences of one shape, as a program of compiled calls; see training/gradient.Recorded."""
 
-    def __init__(self, model: StateSpaceModel, s: Sequences, parameters: list[Tensor]) -> None:
+    def __init__(self, model: StateSpaceModel, replay: Replay, places: Tensor, parameters: list[Tensor]) -> None:
         self.model = model
+        self.replay = replay
         self.parameters = parameters
-        self.s = Sequences(*(torch.empty(x.shape) for x in s))
-        self.chances = torch.empty(1 + model.sides * model.groups, s.reward.numel())
+        self.places = places.clone()
+        samples = len(places) * replay.drawn() * replay.steps
+        self.chances = torch.empty(1 + model.sides * model.groups, samples)
         self.vector = torch.zeros(sum(p.numel() for p in parameters))
         self.program = record(self._by_tape, self.vector.device)
 
     def _by_tape(self) -> None:
+        s = self.replay.read(self.places)
         with fused.Tape() as tape:
-            losses, course, _ = world_model_losses(self.model, self.s, self.chances)
+            losses, course, _ = world_model_losses(self.model, s, self.chances)
             self.metrics = {f"world_{name}": fused.run(fused.Mean)(x, share) for name, (x, share) in losses.items()}
         self.latents = course.latents
         found = [(x, 1.0) for name, x in self.metrics.items() if name != "world_surprise"]
         write_gradient(tape, found, self.parameters, self.vector)
 
-    def __call__(self, s: Sequences, chance: Chance) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def __call__(self, places: Tensor, chance: Chance) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return the gradient, one vector, metrics and latents of sequences; the next call overwrites them."""
-        for kept, new in zip(self.s, s, strict=True):
-            kept.copy_(new)
+        self.places.copy_(places)
         self.chances.uniform_(generator=chance.generator)
         self.program.replay()
         return self.vector, self.metrics, self.latents
@@ -219,7 +221,7 @@ class WorldModelTrainer:
             if self.cfg.overshoot
             else None
         )
-        self.recorded: dict[tuple[Chance, int], Recorded] = {}  # of every thread, by the steps of a sequence
+        self.recorded: dict[tuple[Chance, int], Recorded] = {}  # of every thread, by the rollouts of a sequence
         self.skipped = 0  # updates whose gradient was not finite
         self.average = Average(self.flat, self.cfg.average)
         self.learnt = self.flat.detach().clone()  # what is averaged: but while it learns, the model is the average
@@ -284,12 +286,11 @@ class WorldModelTrainer:
     def gradient(self, chance: Chance) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor] | None]:
         """Return the loss's gradient, one vector, metrics, and the places and latents of the sequences it is of."""
         places = self.replay.draw(self.part(), chance.generator)
-        s = self.replay.read(places)
         if self.weights is not None or not self.model.is_recordable(len(places)):
-            loss, metrics, latents = world_model_loss(self.model, s, chance, self.weights)
+            loss, metrics, latents = world_model_loss(self.model, self.replay.read(places), chance, self.weights)
             return self.flat_gradient(loss), metrics, (places, latents)
-        key = chance, len(s.reward)
+        key = chance, self.replay.drawn()
         if key not in self.recorded:
-            self.recorded[key] = Recorded(self.model, s, self.parameters)
-        vector, metrics, latents = self.recorded[key](s, chance)
+            self.recorded[key] = Recorded(self.model, self.replay, places, self.parameters)
+        vector, metrics, latents = self.recorded[key](places, chance)
         return vector, metrics, (places, latents)
