@@ -251,9 +251,9 @@ def test_the_gradient_is_the_same_in_plain_pytorch_compiled_and_recorded(make, d
         vector = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
         found.append((vector, metrics, latents))
     assert m.is_recordable(32) and not m.is_recordable(7)
-    replay = types.SimpleNamespace(read=lambda places: s, drawn=lambda: 1, steps=5)
+    replay = types.SimpleNamespace(read=lambda places, length: s, steps=5)
     places = torch.zeros(32, 2, dtype=torch.int64)
-    recorded = Recorded(m, replay, places, parameters)
+    recorded = Recorded(m, replay, places, 1, parameters)
     recorded(places, Chance(CPU, 1))
     found.append(recorded(places, Chance(CPU, 3)))
     plain, *others = found

@@ -156,9 +156,9 @@ class Replay:
         """Return the rollouts of a sequence: fewer at first, when there are no more."""
         return min(self.length, self.count, self.capacity)
 
-    def read(self, places: Tensor) -> Sequences:
-        """Return the sequences at places."""
-        length = self.drawn()
+    def read(self, places: Tensor, length: int | None = None) -> Sequences:
+        """Return the sequences at places, of so many rollouts each, None for as many as drawn() says."""
+        length = length or self.drawn()
         stored = self.action, self.obs, self.reward, self.terminated, self.keep
         if self.device.type == "cpu":
             rows = self.latent.flatten(1, 2)  # (capacity, L F, robots): as so many steps

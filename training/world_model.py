@@ -11,7 +11,7 @@ import fused
 from training import distributed
 from training.gradient import write_gradient
 from training.graph import record
-from training.optimizer import Adam, Average, flatten
+from training.optimizer import Adam, Average, flatten, weighted_sum
 from training.parallel import side_by_side
 from training.replay import Replay, Sequences
 from world_model import Course, StateSpaceModel, probabilities
@@ -144,18 +144,21 @@ def world_model_loss(
 class Recorded:
     """The gradient of sequences of one shape, as a program of compiled calls; see training/gradient.Recorded."""
 
-    def __init__(self, model: StateSpaceModel, replay: Replay, places: Tensor, parameters: list[Tensor]) -> None:
+    def __init__(
+        self, model: StateSpaceModel, replay: Replay, places: Tensor, length: int, parameters: list[Tensor]
+    ) -> None:
         self.model = model
         self.replay = replay
+        self.length = length  # rollouts in a sequence
         self.parameters = parameters
         self.places = places.clone()
-        samples = len(places) * replay.drawn() * replay.steps
+        samples = len(places) * length * replay.steps
         self.chances = torch.empty(1 + model.sides * model.groups, samples)
         self.vector = torch.zeros(sum(p.numel() for p in parameters))
         self.program = record(self._by_tape, self.vector.device)
 
     def _by_tape(self) -> None:
-        s = self.replay.read(self.places)
+        s = self.replay.read(self.places, self.length)
         with fused.Tape() as tape:
             losses, course, _ = world_model_losses(self.model, s, self.chances)
             self.metrics = {f"world_{name}": fused.run(fused.Mean)(x, share) for name, (x, share) in losses.items()}
@@ -212,6 +215,7 @@ class WorldModelTrainer:
         self.replay = replay
         self.parameters = list(model.parameters())
         self.flat = flatten(self.parameters)
+        self.total = torch.empty_like(self.flat, requires_grad=False)  # gradient of all threads
         self.optimizer = Adam(self.flat, learning_rate=self.cfg.learning_rate)
         count = min(threads, max(1, self.cfg.batch // distributed.size()))
         first = distributed.rank() * count
@@ -230,6 +234,12 @@ class WorldModelTrainer:
         """Have everything compiled, leaving no trace."""
         m = self.model
         device = self.replay.device
+        if self.is_recordable():
+            places = torch.zeros(self.part(), 2, dtype=torch.int64)
+            found = Recorded(m, self.replay, places, 1, self.parameters)
+            self.replay.refresh(places, found.latents)  # of rollouts that are not there: nothing
+            weighted_sum([found.vector], [1.0])
+            return
         sizes = (m.num_actions,), (m.num_all,), (), (), ()
         nothing = Sequences(m.initial_latent(1), *(torch.zeros(2, 1, *size, device=device) for size in sizes))
         torch.autograd.grad(world_model_loss(m, nothing, Chance(device, 0), self.weights)[0], self.parameters)
@@ -263,7 +273,7 @@ class WorldModelTrainer:
         results = side_by_side(self.gradient, self.chances)
         n = len(results) * distributed.size()
         gradient, metrics = distributed.all_reduce(
-            sum(result[0] for result in results) / n,
+            weighted_sum([result[0] for result in results], [1.0 / n] * len(results), self.total),
             {name: sum(float(metrics[name]) for _, metrics, _ in results) / n for name in results[0][1]},
         )
         if self.optimizer.step(gradient, limit=self.largest_gradient):
@@ -274,6 +284,10 @@ class WorldModelTrainer:
         else:
             self.skipped += 1
         return metrics
+
+    def is_recordable(self) -> bool:
+        """Return whether the gradient of a thread's part of a batch can be a program."""
+        return self.weights is None and self.model.is_recordable(self.part())
 
     def part(self) -> int:
         """Return the samples of a batch that a thread takes."""
@@ -286,11 +300,14 @@ class WorldModelTrainer:
     def gradient(self, chance: Chance) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor] | None]:
         """Return the loss's gradient, one vector, metrics, and the places and latents of the sequences it is of."""
         places = self.replay.draw(self.part(), chance.generator)
-        if self.weights is not None or not self.model.is_recordable(len(places)):
-            loss, metrics, latents = world_model_loss(self.model, self.replay.read(places), chance, self.weights)
+        length = self.replay.drawn()
+        if not self.is_recordable():
+            loss, metrics, latents = world_model_loss(
+                self.model, self.replay.read(places, length), chance, self.weights
+            )
             return self.flat_gradient(loss), metrics, (places, latents)
-        key = chance, self.replay.drawn()
+        key = chance, length
         if key not in self.recorded:
-            self.recorded[key] = Recorded(self.model, self.replay, places, self.parameters)
+            self.recorded[key] = Recorded(self.model, self.replay, places, length, self.parameters)
         vector, metrics, latents = self.recorded[key](places, chance)
         return vector, metrics, (places, latents)
