@@ -1,5 +1,6 @@
 """What the world model learns from: the latest rollouts, whole."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 import fused
 from environments import ABEnv
 from settings import ConfigError
+from training.parallel import side_by_side
 from training.rollout import Rollout
 
 SOON = 12  # control steps: what comes before a fall
@@ -99,22 +101,25 @@ class Replay:
         latent: (sides, D + Z, N), the robots' before the rollout.
         """
         i = self.count % self.capacity
-        first = 0
         self.count += 1
         self.latent[i] = latent
         seen = rollouts[0].obs.shape[-1]
-        for r in rollouts:  # pinned, where this is a GPU: nobody waits
-            n = slice(first, first + r.reward.shape[1])
-            first = n.stop
-            self.obs[i, :, n, :seen].copy_(r.obs[1:], non_blocking=True)
-            self.obs[i, :, n, seen:].copy_(r.privileged[1:], non_blocking=True)
-            for x, new in (
+        ends = list(itertools.accumulate(r.reward.shape[1] for r in rollouts))
+
+        def take(part: tuple[Rollout, int]) -> None:
+            r, end = part
+            n = slice(end - r.reward.shape[1], end)
+            for x, new in (  # pinned, where this is a GPU: nobody waits
+                (self.obs[..., :seen], r.obs[1:]),
+                (self.obs[..., seen:], r.privileged[1:]),
                 (self.action, r.action),
                 (self.reward, r.reward),
                 (self.terminated, r.terminated),
                 (self.keep, 1.0 - r.starts[1:]),
             ):
                 x[i, :, n].copy_(new, non_blocking=True)
+
+        side_by_side(take, list(zip(rollouts, ends, strict=True)))
         return Sequences(
             self.latent[i], *(x[i] for x in (self.action, self.obs, self.reward, self.terminated, self.keep))
         )
