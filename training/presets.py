@@ -10,7 +10,8 @@ from settings import override
 # Where the policy reads it, experience is as cheap as ever, and the world model learns from a part.
 _ROLES: dict[str, dict[str, Any]] = {
     "belief": {
-        "world_model.updates": 2, "world_model.batch": 128, "world_model.capacity": 16, "world_model.decode": 20.0,
+        "world_model.updates": 3, "world_model.batch": 64, "world_model.capacity": 16, "world_model.decode": 100.0,
+        "world_model.learning_rate": 4e-3, "world_model.average": 100,
     },
     "exploration": {
         "world_model.kind": "ensemble", "world_model.members": 5, "world_model.updates": 8, "world_model.batch": 256,
