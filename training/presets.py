@@ -11,7 +11,7 @@ from settings import override
 _ROLES: dict[str, dict[str, Any]] = {
     "belief": {
         "world_model.updates": 3, "world_model.batch": 64, "world_model.capacity": 16, "world_model.decode": 100.0,
-        "world_model.learning_rate": 4e-3, "world_model.average": 100,
+        "world_model.learning_rate": 6e-3, "world_model.average": 100,
     },
     "exploration": {
         "world_model.kind": "ensemble", "world_model.members": 5, "world_model.updates": 8, "world_model.batch": 256,
