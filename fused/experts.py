@@ -67,7 +67,7 @@ def make_kernel(experts: int, half: bool) -> Any:
         if tiles:
             tile_product(ROUND, inner // 2, weight, panel, BLOCK, y, 0, BLOCK)
         else:
-            block_product(0, ROUND, inner, weight, panel, y, 0, BLOCK)
+            block_product(0, ROUND, inner, weight, panel, BLOCK, y, 0, BLOCK)
 
     @inline
     def open_gate(inner, gate, gate_bias, last, last_bias, panel, hidden, alpha):

@@ -45,18 +45,18 @@ def panel_size(inner: int) -> int:
 
 
 def make_block_product(registers: int) -> Any:
-    """Return the product of a panel of registers * WIDTH columns, in registers: of rows from first to last."""
+    """Return the product of a panel in registers, so many times WIDTH columns at once, of rows from first to last."""
     block = ROWS * registers
 
     @inline
-    def run(first, last, inner, weight, panel, y, place, y_stride):
+    def run(first, last, inner, weight, panel, row, y, place, y_stride):
         steps = inner // pairs_in(weight)
-        for r in range(first, last, ROWS):
-            totals = zeros(block)
-            for k in range(steps):
-                x = load(panel, k * registers * WIDTH, registers)
-                totals = multiply_up(totals, weight, r * steps + k, steps, x)
-            store_block(y, r * y_stride + place, y_stride, totals, registers)
+        for c in range(0, row, registers * WIDTH):
+            for r in range(first, last, ROWS):
+                totals = zeros(block)
+                for k in range(steps):
+                    totals = multiply_up(totals, weight, r * steps + k, steps, load(panel, k * row + c, registers))
+                store_block(y, r * y_stride + place + c, y_stride, totals, registers)
 
     return run
 
@@ -70,20 +70,21 @@ def panel_product(rows, inner, weight, panel, row, y, place, y_stride):
 
     Numbers are bfloat16 where weight is int32, and those of y where it is uint16.
     """
-    first = 0
-    if HAS_TILES and row > WIDTH and rows >= 2 * TILE and pairs_in(weight) == 2:
-        first = rows - rows % (2 * TILE)
-        for i in range(inner // 2 * row, (inner // 2 + -(inner // 2) % TILE) * row, WIDTH):
-            store(panel, i, zeros(1))  # times what follows a row of weights
-        begin_tiles()
-        tile_product(first, inner // 2, weight, panel, row, y, place, y_stride)
-        end_tiles()
-    if row == REGISTERS * WIDTH:
-        block_product(first, rows, inner, weight, panel, y, place, y_stride)
+    if HAS_TILES and pairs_in(weight) == 2:
+        first = rows - rows % (2 * TILE) if row > WIDTH else 0
+        if first:
+            for i in range(inner // 2 * row, (inner // 2 + -(inner // 2) % TILE) * row, WIDTH):
+                store(panel, i, zeros(1))  # times what follows a row of weights
+            begin_tiles()
+            tile_product(first, inner // 2, weight, panel, row, y, place, y_stride)
+            end_tiles()
+        _one(first, rows, inner, weight, panel, row, y, place, y_stride)  # few: more registers take longer to compile
+    elif row == REGISTERS * WIDTH:
+        block_product(0, rows, inner, weight, panel, row, y, place, y_stride)
     elif row == 2 * WIDTH:
-        _two(first, rows, inner, weight, panel, y, place, y_stride)
+        _two(0, rows, inner, weight, panel, row, y, place, y_stride)
     else:
-        _one(first, rows, inner, weight, panel, y, place, y_stride)
+        _one(0, rows, inner, weight, panel, row, y, place, y_stride)
 
 
 @inline
