@@ -10,6 +10,9 @@ threads, the median of twelve, 139, and 118 ms in tiles.
 
 from typing import Any
 
+from numba import types
+from numba.extending import overload
+
 from fused.blocks import load_pairs, load_rows, multiply_all, multiply_up, pairs_in, pairs_of, store_block, store_sums
 from fused.registers import WIDTH
 from fused.tiles import (
@@ -23,7 +26,7 @@ from fused.tiles import (
     tile_zero,
 )
 from fused.vectors import load, put, store, zeros
-from physics.jit import inline
+from physics.jit import INLINE, inline
 
 ROWS = 4  # computed at once, of REGISTERS * WIDTH samples
 # Totals at once, half of AVX-512's 32 registers, half of AVX2's 16. With AVX-512's in AVX2, most of them in memory, a
@@ -64,13 +67,17 @@ def make_block_product(registers: int) -> Any:
 block_product, _two, _one = (make_block_product(n) for n in (REGISTERS, 2, 1))
 
 
-@inline
-def panel_product(rows, inner, weight, panel, row, y, place, y_stride):
-    """Set y = weight x of row columns, 1, 2 or REGISTERS times WIDTH, which are in panel as product() puts them there.
+def make_panel_product() -> Any:
+    """Return what sets y = weight x of row columns that are in panel as product() puts them there.
 
-    Numbers are bfloat16 where weight is int32, and those of y where it is uint16.
+    row: 1, 2 or REGISTERS times WIDTH. Numbers are bfloat16 where weight is int32, and those of y where it is uint16.
+    Only the ways that there are for weight's kind are compiled: all of them take a first start 3 s longer.
     """
-    if HAS_TILES and pairs_in(weight) == 2:
+
+    def multiply(rows, inner, weight, panel, row, y, place, y_stride):
+        raise NotImplementedError("expected to be compiled")
+
+    def in_tiles(rows, inner, weight, panel, row, y, place, y_stride):
         first = rows - rows % (2 * TILE) if row > WIDTH else 0
         if first:
             for i in range(inner // 2 * row, (inner // 2 + -(inner // 2) % TILE) * row, WIDTH):
@@ -78,18 +85,29 @@ def panel_product(rows, inner, weight, panel, row, y, place, y_stride):
             begin_tiles()
             tile_product(first, inner // 2, weight, panel, row, y, place, y_stride)
             end_tiles()
-        _one(first, rows, inner, weight, panel, row, y, place, y_stride)  # few: more registers take longer to compile
-    elif row == REGISTERS * WIDTH:
-        block_product(0, rows, inner, weight, panel, row, y, place, y_stride)
-    elif row == 2 * WIDTH:
-        _two(0, rows, inner, weight, panel, row, y, place, y_stride)
-    else:
-        _one(0, rows, inner, weight, panel, row, y, place, y_stride)
+        _one(first, rows, inner, weight, panel, row, y, place, y_stride)  # few
+
+    def in_registers(rows, inner, weight, panel, row, y, place, y_stride):
+        if row == REGISTERS * WIDTH:
+            block_product(0, rows, inner, weight, panel, row, y, place, y_stride)
+        elif row == 2 * WIDTH:
+            _two(0, rows, inner, weight, panel, row, y, place, y_stride)
+        else:
+            _one(0, rows, inner, weight, panel, row, y, place, y_stride)
+
+    @overload(multiply, jit_options=INLINE)
+    def choose(rows, inner, weight, panel, row, y, place, y_stride):
+        return in_tiles if HAS_TILES and weight.dtype == types.int32 else in_registers
+
+    return multiply
+
+
+panel_product = make_panel_product()
 
 
 @inline
 def tile_product(rows, steps, weight, panel, row, y, place, y_stride):
-    """Do what panel_product() does in the matrix unit, two tiles by two, after begin_tiles().
+    """Multiply a panel in the matrix unit, two tiles by two, after begin_tiles().
 
     rows: a whole number of 2 TILE. Where steps is none of TILE, panel goes on with zeros, and of weights what follows a
     row is read, too: numbers, see pack(). Totals on their way to bfloat16 lie behind the panel's end.

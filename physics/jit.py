@@ -129,9 +129,11 @@ class _Disjoint(numba.core.compiler.Compiler):
 
 
 # Without wrappers, Python cannot call an inline function; that saves a quarter of the compile time.
-inline = numba.njit(
-    forceinline=True, error_model="numpy", fastmath=_FLOATS, no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
+INLINE = {
+    "forceinline": True, "error_model": "numpy", "fastmath": _FLOATS, "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}  # fmt: skip
+inline = numba.njit(**INLINE)
 kernel = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FLOATS, no_cfunc_wrapper=True)
 stage = numba.njit(
     nogil=True,
