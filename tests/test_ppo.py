@@ -341,12 +341,12 @@ def test_every_robot_is_learned_from_once_in_a_pass(monkeypatch):
     made = engine(80, 2, **{"ppo.minibatches": 7, "ppo.epochs": 3})
     seen = {32: [], 48: []}
 
-    def watched(x, robots):
+    def watched(gradients, x, robots):
         seen[x.returns.shape[1]].append(robots)
-        return of(x, robots)
+        return of(gradients, x, robots)
 
-    of = Experience.of
-    monkeypatch.setattr(Experience, "of", watched)
+    of = Gradients.__call__
+    monkeypatch.setattr(Gradients, "__call__", watched)
     made.iterate()
     for count, slices in seen.items():
         assert len(slices) == 3 * 7
