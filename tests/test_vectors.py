@@ -26,7 +26,7 @@ def pairs(x):
 
 
 def panel(inner):
-    return np.zeros(product.panel_size(inner), np.float32)
+    return np.full(product.panel_size(inner), np.nan, np.float32)
 
 
 # Vectors
@@ -258,6 +258,24 @@ def test_products_are_numpys(rows, inner, columns, dtype):
     rounding = 2.0**-8 * np.abs(a @ b) if dtype == torch.bfloat16 else 0.0
     assert (error <= inner * 2.0**-23 * (np.abs(a) @ np.abs(b)) + 1.01 * rounding).all()
     assert (y[:, columns:] == 7).all()
+
+
+@kernel
+def packed(weight, rows, inner, out, transposed):
+    if transposed:
+        product.pack_transposed(weight, rows, inner, out)
+    else:
+        product.pack(weight, rows * inner, out)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_numbers_follow_packed_weights(transposed):
+    weight = np.arange(12 * 20, dtype=np.float32).reshape(12, 20)
+    out = np.full(12 * 20 + 64, 0x7FC0, np.uint16)  # not numbers, which tiles would read
+    packed(weight.ravel(), 12, 20, out, transposed)
+    expected = (weight.T if transposed else weight).ravel()
+    np.testing.assert_array_equal((out[: 12 * 20].astype(np.uint32) << 16).view(np.float32), expected)
+    assert not out[12 * 20 : 12 * 20 + 32].any()
 
 
 @kernel
