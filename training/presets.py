@@ -10,8 +10,9 @@ from settings import override
 # Where the policy reads it, experience is as cheap as ever, and the world model learns from a part.
 _ROLES: dict[str, dict[str, Any]] = {
     "belief": {
-        "world_model.updates": 3, "world_model.batch": 64, "world_model.capacity": 16, "world_model.decode": 100.0,
-        "world_model.learning_rate": 6e-3, "world_model.average": 100,
+        "world_model.groups": 4, "world_model.updates": 2, "world_model.batch": 64, "world_model.capacity": 16,
+        "world_model.decode": 200.0, "world_model.mask": 0.0, "world_model.learning_rate": 6e-3,
+        "world_model.average": 100,
     },
     "exploration": {
         "world_model.kind": "ensemble", "world_model.members": 5, "world_model.updates": 8, "world_model.batch": 256,
@@ -19,8 +20,8 @@ _ROLES: dict[str, dict[str, Any]] = {
     },
     "imagination": {
         "world_model.privileged": True, "world_model.updates": 40, "world_model.batch": 64, "world_model.capacity": 256,
-        "world_model.decode": 200.0, "ppo.advantage_rate": 0.03, "ppo.average": 4, "curriculum.push": (1.0, 2.0),
-        "curriculum.growth": 0.02, "curriculum.push_rate": 6.0,
+        "world_model.decode": 200.0, "world_model.patience": 3, "ppo.advantage_rate": 0.03, "ppo.average": 8,
+        "curriculum.push": (1.0, 2.0), "curriculum.growth": 0.02, "curriculum.push_rate": 6.0,
         "train.num_envs": 16, "train.iterations": 60, "train.eval_every": 4,
     },
 }  # fmt: skip
@@ -29,7 +30,7 @@ _ENSEMBLES: dict[str, dict[str, Any]] = {
     "imagination": {
         "world_model.hidden": 512, "world_model.learning_rate": 2e-3, "world_model.weight_decay": 0.5,
         "world_model.average": 100, "world_model.updates": 20, "world_model.batch": 192, "world_model.falls": 0.1,
-        "world_model.members": 5, "world_model.passes": 4, "ppo.average": 8,
+        "world_model.members": 5, "world_model.passes": 4, "world_model.patience": 8,
     },
 }  # fmt: skip
 # Of a learner
