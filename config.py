@@ -471,6 +471,9 @@ class PPOCfg(Section):
     critic_rate: float = knob(3.0, "learning rate of the critic, times the policy's", low=0.0, high=1e3)
     entropy_coefficient: float = knob(0.001, "weight of the entropy bonus", low=0.0, high=10.0)
     max_gradient_norm: float = knob(1.0, "clipping of the gradient", low=1e-6, high=1e6)
+    scale_until: int = knob(
+        0, "control steps of all robots over which the scale of observations is learnt, 0: all", low=0, high=10**12
+    )
     average: int = knob(
         1,
         "iterations over which the policy that is evaluated and kept is averaged, exponentially, 1 for the latest",

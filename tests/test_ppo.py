@@ -630,6 +630,19 @@ def test_an_iteration_is_undone_in_the_average_too():
     assert torch.equal(made.average.value, kept)
 
 
+@pytest.mark.parametrize(("until", "changes"), [(0, [True, True, True]), (2 * 24 * 16, [True, True, False])])
+def test_the_scale_of_observations_is_learnt_in_so_many_steps_and_then_stays(until, changes):
+    made = engine(16, **{"ppo.scale_until": until})
+    found = []
+    for _ in changes:
+        before = made.belief.normaliser.mean.clone(), made.belief.body_encoder.shift.clone()
+        made.iterate()
+        after = made.belief.normaliser.mean, made.belief.body_encoder.shift
+        assert len({torch.equal(a, b) for a, b in zip(before, after, strict=True)}) == 1
+        found.append(not torch.equal(before[0], after[0]))
+    assert found == changes
+
+
 def test_warming_up_leaves_no_trace():
     made = engine(threads=2)
     cold = engine(threads=2)

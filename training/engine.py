@@ -243,10 +243,20 @@ class TrainingEngine:
         for _ in range(self.cfg.world_model.passes if self.imagines() else 1):
             metrics = self.learn_behaviour(sources | self.imagine())
         metrics |= more
+        if not self.cfg.ppo.scale_until or self.env_steps <= self.cfg.ppo.scale_until:
+            self.learn_scale()
+        return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
+
+    def learn_scale(self) -> None:
+        """Let the policy learn the scale of observations from the latest rollout.
+
+        What few robots see while they learn to stand deviates several times as much as what they see when they stand.
+        A scale that follows makes larger and larger, and unknown again, what has become rare, as an episode's first
+        steps: robots stood on, and fell in the first quarter of a second after a reset.
+        """
         seen = [self.belief.normaliser.moments(worker.values.everything[0]) for worker in self.workers]
         for moments in distributed.all_gather_moments(seen):
             self.belief.learn_scale(moments)
-        return metrics | {"learning_rate": self.learning_rate, "std": float(self.belief.std().detach().mean())}
 
     def learn_off_policy(self) -> dict[str, float]:
         """Let soft actor-critic learn from all rollouts; return the metrics' means."""
