@@ -531,6 +531,7 @@ class CurriculumCfg(Section):
     push: Pair = knob((1.0, 1.2), "strength of pushes, at first and in the end", "1", low=0.0, high=10.0)
     push_rate: float = knob(1.0, "number of pushes, throughout", "1", low=0.01, high=100.0)
     command_rate: float = knob(1.0, "number of commands, throughout", "1", low=0.01, high=100.0)
+    episode_rate: float = knob(1.0, "number of episodes, throughout, each so much shorter", "1", low=0.01, high=100.0)
     command: Pair = knob((1.0, 1.0), "velocities of commands, at first and in the end", "1", low=0.0, high=10.0)
     growth: float = knob(0.005, "what an iteration adds to either level", "1", low=0.0, high=1.0)
     falls: float = knob(1.2, "falls per 1000 control steps above which neither grows", "1", low=0.0, high=1000.0)

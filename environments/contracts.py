@@ -269,12 +269,18 @@ class ABEnv(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__}: expected rewards_under() beside command()")
 
     def set_level(  # noqa: B027  most tasks have no levels
-        self, push: float = 1.0, command: float = 1.0, push_rate: float = 1.0, command_rate: float = 1.0
+        self,
+        push: float = 1.0,
+        command: float = 1.0,
+        push_rate: float = 1.0,
+        command_rate: float = 1.0,
+        episode_rate: float = 1.0,
     ) -> None:
         """Set how hard the task is, from now on, as a curriculum does, for every part of a split environment at once.
 
         push: times the configured strength of pushes; command: times the configured commands; push_rate, command_rate:
-        times as many of either, as each is followed by the next. A task without any of them ignores it.
+        times as many of either, as each is followed by the next; episode_rate: times as many episodes, each so much
+        shorter. A task without any of them ignores it.
         """
 
     def climb(self) -> None:  # noqa: B027  most tasks have no levels

@@ -69,6 +69,16 @@ def test_a_curriculum_pushes_more_often():
     np.testing.assert_allclose(due[5.0], due[1.0] / 5.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("rate", "steps"), [(1.0, 12), (4.0, 3), (0.5, 24), (100.0, 1)])
+def test_a_curriculum_has_shorter_episodes(rate, steps):
+    env = make_with(32, EXACT_START, NEVER_FALL, {"max_episode_seconds": 0.24})
+    env.set_level(episode_rate=rate)
+    env.init_state(seed=6)
+    ends = np.array([env.step(np.zeros((32, 12))).truncated.copy() for _ in range(3 * steps)])
+    np.testing.assert_array_equal(ends.sum(0), 3)  # staggered at first, whole from then on
+    np.testing.assert_array_equal(ends[:steps], ends[steps : 2 * steps])
+
+
 def test_the_critic_knows_the_next_push():
     env = make_with(64, EXACT_START, NEVER_FALL, {"physics.gravity": 0.0, "push.interval": (0.1, 0.3)})
     env.set_level(push=0.7)

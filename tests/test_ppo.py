@@ -557,17 +557,20 @@ def test_levels_grow_from_first_to_last_unless_robots_fall_too_often():
             "curriculum.growth": 0.4,
             "curriculum.falls": 2.0,
             "curriculum.push_rate": 3.0,
+            "curriculum.episode_rate": 3.0,
         }
     )
     seen = [made.levels]
     for falls in (2.1, 1.9, 0.0, 9.0, 0.0):
         made.grow(falls)
         seen.append(made.levels)
-        level, command, rate = (
-            made.env.settings[made.env.composed.settings[name]] for name in ("push_level", "command_level", "push_rate")
+        level, command, rate, steps = (
+            made.env.settings[made.env.composed.settings[name]]
+            for name in ("push_level", "command_level", "push_rate", "max_episode_steps")
         )
         assert (level, command) == pytest.approx(made.levels)
         assert rate == 3.0
+        assert steps == 5  # of 15
     assert seen == [
         pytest.approx(pair) for pair in [(0.5, 1.0), (0.5, 1.0), (0.9, 1.1), (1.2, 1.1), (1.2, 1.1), (1.2, 1.1)]
     ]

@@ -105,6 +105,7 @@ def test_levels_scale_pushes_and_commands():
         {"command": float("inf")},
         {"push_rate": 0.0},
         {"command_rate": 0.0},
+        {"episode_rate": float("inf")},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             env.set_level(**wrong)

@@ -94,7 +94,7 @@ class TrainingEngine:
         self.skipped = 0  # of these, that were not finite
         self.lessons = 0  # rollouts that a teacher was asked about
         self.levels = cfg.curriculum.push[0], cfg.curriculum.command[0]
-        env.set_level(*self.levels, cfg.curriculum.push_rate, cfg.curriculum.command_rate)
+        self.set_level()
         if cfg.curriculum.climb:
             env.climb()
         self.generator = torch.Generator(device="cpu").manual_seed(cfg.seed)
@@ -174,8 +174,7 @@ class TrainingEngine:
         self.optimizer.load_moments(state["optimizer"])
         self.learning_rate = state["learning_rate"]
         self.levels = tuple(state["levels"])
-        cfg = self.cfg.curriculum
-        self.env.set_level(*self.levels, cfg.push_rate, cfg.command_rate)
+        self.set_level()
         if self.sac:
             for kept, new in zip(self.sac.networks(), state["sac"], strict=True):
                 kept.copy_(new)
@@ -416,7 +415,12 @@ class TrainingEngine:
                 min(level + cfg.growth, last)
                 for level, (_, last) in zip(self.levels, (cfg.push, cfg.command), strict=True)
             )
-        self.env.set_level(*self.levels, cfg.push_rate, cfg.command_rate)
+        self.set_level()
+
+    def set_level(self) -> None:
+        """Tell the environment where the curriculum is."""
+        cfg = self.cfg.curriculum
+        self.env.set_level(*self.levels, cfg.push_rate, cfg.command_rate, cfg.episode_rate)
 
     def acting(self) -> contextlib.AbstractContextManager[None]:
         """Let the creature be, for a while, the one that is evaluated and kept: its policy is its average.

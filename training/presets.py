@@ -22,8 +22,8 @@ _ROLES: dict[str, dict[str, Any]] = {
         "world_model.privileged": True, "world_model.updates": 40, "world_model.batch": 64, "world_model.capacity": 256,
         "world_model.decode": 200.0, "world_model.patience": 3, "ppo.advantage_rate": 0.03, "ppo.average": 8,
         "ppo.scale_until": 4096, "curriculum.push": (1.0, 2.0), "curriculum.growth": 0.02,
-        "curriculum.push_rate": 6.0, "train.num_envs": 16, "train.iterations": 60,
-        "train.eval_every": 4,
+        "curriculum.push_rate": 6.0, "curriculum.episode_rate": 4.0,
+        "train.num_envs": 16, "train.iterations": 60, "train.eval_every": 4,
     },
 }  # fmt: skip
 # Of a role, with an ensemble
@@ -32,6 +32,7 @@ _ENSEMBLES: dict[str, dict[str, Any]] = {
         "world_model.hidden": 512, "world_model.learning_rate": 2e-3, "world_model.weight_decay": 0.5,
         "world_model.average": 100, "world_model.updates": 20, "world_model.batch": 192, "world_model.falls": 0.1,
         "world_model.members": 5, "world_model.passes": 4, "world_model.patience": 8, "ppo.scale_until": 0,
+        "curriculum.episode_rate": 1.0,
     },
 }  # fmt: skip
 # Of a learner

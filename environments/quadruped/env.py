@@ -305,20 +305,27 @@ class QuadrupedEnv(WatchedEnv):
             array[:] = snapshot[name]
 
     def set_level(
-        self, push: float = 1.0, command: float = 1.0, push_rate: float = 1.0, command_rate: float = 1.0
+        self,
+        push: float = 1.0,
+        command: float = 1.0,
+        push_rate: float = 1.0,
+        command_rate: float = 1.0,
+        episode_rate: float = 1.0,
     ) -> None:
         """Scale pushes, and commands drawn from now on, or towards goals; see ABEnv.
 
         Raises ValueError for a level that is not finite or below 0, or a rate that is not finite or 0.
         """
-        rates = ("push_rate", push_rate), ("command_rate", command_rate)
-        for name, rate in rates:
+        rates = {"push_rate": push_rate, "command_rate": command_rate, "episode_rate": episode_rate}
+        for name, rate in rates.items():
             if not 0 < rate < math.inf:
                 raise ValueError(f"{name}: expected a finite number above 0, got {rate}")
         for name, level in (("push", push), ("command", command)):
             if not 0 <= level < math.inf:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {level}")
-        for name, value in (("push_level", push), ("command_level", command), *rates):
+        steps = max(1, round(self.cfg.max_episode_steps / episode_rate))
+        found = rates | {"push_level": push, "command_level": command, "max_episode_steps": steps}
+        for name, value in found.items():
             if name in self.composed.settings:
                 self.settings[self.composed.settings[name]] = value
         self.reference.adapt()
