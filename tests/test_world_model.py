@@ -382,10 +382,16 @@ def test_a_fall_costs_what_it_cost():
 
 
 @pytest.mark.parametrize(
-    ("size", "deter", "features"), [("small", 128, 384), ("medium", 512, 1024), ("large", 1024, 2048)]
+    ("role", "size", "deter", "features"),
+    [
+        ("belief", "small", 128, 192),
+        ("imagination", "small", 128, 384),
+        ("belief", "medium", 512, 1024),
+        ("belief", "large", 1024, 2048),
+    ],
 )
-def test_sizes_come_by_name(size, deter, features):
-    cfg = preset("quadruped-balance", "belief", size)
+def test_sizes_come_by_name(role, size, deter, features):
+    cfg = preset("quadruped-balance", role, size)
     m = of_quadruped(cfg.world_model)
     assert cfg.world_model.deter == deter and m.size == features
     loss, _, _ = world_model_loss(m, sequences(m, 3, 5), Chance(CPU, 0))
