@@ -8,7 +8,7 @@ gives each thread robots of its own.
 
 from fused.attention import BodyAttention
 from fused.categorical import UNIFORM
-from fused.descent import AdamSteps, weighted_sum
+from fused.descent import AdamSteps, Descent, Job, adapted_rate, weighted_sum
 from fused.heads import Linear, PolicyHead, ValueHead
 from fused.inputs import Gather, Join, Masked, Mirrored, Resized, at_least, of_sides, standardised, without
 from fused.layers import Dense, LSTMSequence
@@ -24,8 +24,9 @@ from fused.world_losses import LatentLosses, Mean, OutcomeLosses, Squares
 
 __all__ = [
     "EPSILON", "HAS_PAIRS", "HAS_TILES", "ROWS", "UNIFORM", "WIDTH",
-    "AdamSteps", "BodyAttention", "Dense", "Deviation", "Entropy", "Gather", "Join", "LSTMSequence", "LatentLosses",
-    "Linear", "Masked", "Mean", "Mirrored", "Normed", "OutcomeLosses", "PolicyHead", "PolicyLoss", "Program", "Resized",
-    "Squares", "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss", "advantages", "assign", "at_least", "drawn",
-    "filled", "of_sides", "read_sequences", "record", "run", "standardised", "weighted_sum", "without", "write_latents",
+    "AdamSteps", "BodyAttention", "Dense", "Descent", "Deviation", "Entropy", "Gather", "Job", "Join", "LSTMSequence",
+    "LatentLosses", "Linear", "Masked", "Mean", "Mirrored", "Normed", "OutcomeLosses", "PolicyHead", "PolicyLoss",
+    "Program", "Resized", "Squares", "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss", "adapted_rate",
+    "advantages", "assign", "at_least", "drawn", "filled", "of_sides", "read_sequences", "record", "run",
+    "standardised", "weighted_sum", "without", "write_latents",
 ]  # fmt: skip

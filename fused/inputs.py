@@ -267,16 +267,20 @@ LOOPS = 3  # over blocks of a tensor that lie apart
 
 
 @kernel
-def _gather(tensors, table):
-    """Copy blocks of bytes of every tensor: how many, from where and whither, and of each loop the count and stride."""
-    numbers = view(table, np.int64)
+def _gather(tensors, table, step):
+    """Copy blocks of bytes of every tensor: how many, from where and whither, and of each loop the count and stride.
+
+    After these, the bytes that a step moves the source by; step: the address of how many are taken.
+    """
+    numbers, steps = view(table, np.int64), view(step, np.int64)[0]
     for i in range(tensors):
-        row = numbers[(3 + 2 * LOOPS) * i :]
+        row = numbers[(4 + 2 * LOOPS) * i :]
         count, y = row[0], row[2]
+        x = row[1] + steps * row[3 + 2 * LOOPS]
         for a in range(row[3]):
             for b in range(row[5]):
                 for c in range(row[7]):
-                    block = view(row[1] + a * row[4] + b * row[6] + c * row[8], np.uint8)
+                    block = view(x + a * row[4] + b * row[6] + c * row[8], np.uint8)
                     out = view(y, np.uint8)
                     for j in range(count):
                         out[j] = block[j]
@@ -290,25 +294,26 @@ class Gather:
     """
 
     def __init__(self, tensors: int) -> None:
-        self._table = torch.zeros(tensors, 3 + 2 * LOOPS, dtype=torch.int64)
-        self._rows = self._table.numpy()
+        self._table = torch.zeros(tensors, 4 + 2 * LOOPS, dtype=torch.int64)
+        self.taken = torch.zeros(1, dtype=torch.int64)  # steps
 
     def between(self, sources: Iterable[Tensor], copies: Iterable[Tensor], apart: Iterable[int] = ()) -> None:
         """Let sources be copied from now on, contiguous in the last axes and apart in LOOPS others at most.
 
         copies: of the same shapes, contiguous; apart: bytes from what is copied to what step(1) would let be.
         """
-        self._rows[:] = [_blocks(x, y) for x, y in zip(sources, copies, strict=True)]
-        self._first = self._rows[:, 1].copy()
-        self._apart = np.array(list(apart))
+        rows = self._table.numpy()
+        rows[:, :-1] = [_blocks(x, y) for x, y in zip(sources, copies, strict=True)]
+        rows[:, -1] = list(apart) or 0
+        self.step(0)
 
     def step(self, steps: int) -> None:
         """Let what lies so many steps behind the sources in memory be copied from now on."""
-        self._rows[:, 1] = self._first + steps * self._apart
+        self.taken.numpy()[0] = steps
 
     def __call__(self) -> None:
         """Copy, or add that to what is recorded."""
-        launch(_gather, len(self._table), self._table)
+        launch(_gather, len(self._table), self._table, self.taken)
 
 
 def _blocks(x: Tensor, y: Tensor) -> list[int]:

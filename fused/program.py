@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fused.memory import owner, view
 from fused.registers import WIDTH
 from fused.vectors import load, store
-from physics.jit import address, kernel
+from physics.jit import address, inline, kernel
 
 MOST = 48  # arguments of a call
 
@@ -54,8 +54,8 @@ def _call(typing, function, arguments, count):
     return types.none(types.intp, types.intp, types.intp), generate
 
 
-@kernel
-def _replay(calls, table):
+@inline
+def replay(calls, table):
     """Make calls of a table: of each the function's address, how many arguments it has, and these."""
     numbers = view(table, np.int64)
     place = 0
@@ -63,6 +63,11 @@ def _replay(calls, table):
         count = numbers[place + 1]
         _call(numbers[place], table + 8 * (place + 2), count)
         place += 2 + count
+
+
+@kernel
+def _replay(calls, table):
+    replay(calls, table)
 
 
 class Program:
@@ -84,11 +89,15 @@ class Program:
         self.calls += 1
         self._table = None
 
-    def replay(self) -> None:
-        """Make all calls in this thread, none of them waiting for Python."""
+    def table(self) -> int:
+        """Return the address of what replay() reads, which stays where it is while no call is added."""
         if self._table is None:
             self._table = np.array(self._numbers, np.int64)
-        _replay(self.calls, self._table.ctypes.data)
+        return self._table.ctypes.data
+
+    def replay(self) -> None:
+        """Make all calls in this thread, none of them waiting for Python."""
+        _replay(self.calls, self.table())
 
 
 class _Watched(TorchDispatchMode):

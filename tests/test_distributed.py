@@ -109,6 +109,7 @@ def trained(part, cfg, threads, iterations=3):
     """Train; return the gradients that steps were taken along, the metrics of each iteration, and the engine."""
     engine = TrainingEngine(*part, cfg, CPU, threads)
     gradients = []
+    engine.descent = None
     step = engine.step
     engine.step = lambda gradient: gradients.append(gradient.clone()) or step(gradient)
     return gradients, [engine.iterate() for _ in range(iterations)], engine

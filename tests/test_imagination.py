@@ -269,6 +269,7 @@ def test_one_worker_of_few_robots_imagines_in_every_thread():
     imagined = made.imagine()["imagined_"]
     (horizon,) = {len(x.returns) for x in imagined}
     assert len(imagined) == 2 and horizon != made.cfg.ppo.rollout
+    made.descent = None
     learnt = []
     for i, gradients in enumerate(made.gradients):
         made.gradients[i] = lambda x, part, gradients=gradients: learnt.append((x, part)) or gradients(x, part)
@@ -282,6 +283,7 @@ def test_real_and_imagined_experience_weigh_what_they_are_asked_to():
     for weight in (0.0, 0.25, 1.0):
         made = engine(64, 2, **{"ppo.minibatches": 1, "world_model.weight": weight})
         made.iterate()
+        made.descent = None
         made.step = gradients.append
         made.iterate()
     real, mixed, imagined = gradients
@@ -292,6 +294,7 @@ def test_real_and_imagined_experience_weigh_what_they_are_asked_to():
 @pytest.mark.parametrize("rate", [1.0, 0.25])
 def test_all_advantages_have_the_scale_of_what_happened_which_changes_slowly(rate, monkeypatch):
     made = engine(64, 2, **{"ppo.advantage_rate": rate})
+    made.descent = None
     used = []
     scaled = []
     of_scaled = []
@@ -347,6 +350,17 @@ def test_imagination_has_a_preset_of_few_robots():
     )
 
 
+def test_steps_along_what_was_imagined_are_those_that_python_takes():
+    compiled, by_python = (engine(16, 2, **{"ppo.minibatches": 2, "ppo.epochs": 2}) for _ in range(2))
+    by_python.descent = None
+    for _ in range(2):
+        ours, theirs = (made.iterate() for made in (compiled, by_python))
+    assert "imagined_kl" in ours and ours.keys() == theirs.keys()
+    for name in (name for name in ours if not name.endswith("seconds")):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)
+    assert compiled.learning_rate == by_python.learning_rate and compiled.updates == by_python.updates
+
+
 def test_a_rollout_is_learned_from_several_times_each_with_other_imagined_ones(monkeypatch):
     made = engine(64, 1, **{"world_model.passes": 3})
     experience = []
@@ -360,6 +374,7 @@ def test_a_rollout_is_learned_from_several_times_each_with_other_imagined_ones(m
 
 def test_the_learning_rate_follows_what_was_imagined_by_the_policy_of_this_instant(monkeypatch):
     made = engine(64, 1)
+    made.descent = None
     seen = []
     made.iterate()
     monkeypatch.setattr("training.engine.ppo.adapt_learning_rate", lambda rate, kl, cfg: seen.append(kl) or rate)

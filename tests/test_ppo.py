@@ -166,6 +166,7 @@ def weights(made):
 def recorded(made):
     """Return the list of gradients that an engine would step along, which it does not."""
     gradients = []
+    made.descent = None
     made.step = gradients.append
     return gradients
 
@@ -295,6 +296,37 @@ def test_shares_learn_together_what_one_learns_from_the_same_rollout():
         assert metrics[0][name] == pytest.approx(metrics[1][name], rel=1e-4, abs=1e-6)
     for a, b in zip(several.belief.buffers(), one.belief.buffers(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize(("robots", "threads"), [(80, 1), (96, 2), (208, 3)])
+def test_steps_are_those_that_python_takes(robots, threads, broken, monkeypatch):
+    whole = Experience.scaled
+
+    def scaled(x, *moments):
+        found = whole(x, *moments)
+        if broken:
+            found.advantage[0, 0] = math.nan  # of the first minibatch
+        return found
+
+    monkeypatch.setattr(Experience, "scaled", scaled)
+    compiled, by_python = (engine(robots, threads, **{"ppo.minibatches": 3, "ppo.epochs": 2}) for _ in range(2))
+    by_python.creature.load_state_dict(compiled.creature.state_dict())
+    by_python.descent = None
+    before = weights(compiled).clone()
+    for made in (compiled, by_python):
+        made.collect_trajectory()
+    found = [made.train_on_trajectory() for made in (compiled, by_python)]
+    assert compiled.learning_rate == by_python.learning_rate
+    assert compiled.updates == by_python.updates == 6
+    assert compiled.skipped == by_python.skipped == (2 if broken else 0)
+    assert (weights(compiled) - before).norm() > 0.1
+    torch.testing.assert_close(weights(compiled), weights(by_python), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(compiled.optimizer.moments(), by_python.optimizer.moments(), strict=True):
+        assert torch.equal(ours["step"], theirs["step"]) and float(theirs["step"]) == 6 - compiled.skipped
+        torch.testing.assert_close(ours["exp_avg"], theirs["exp_avg"], rtol=1e-3, atol=1e-5)
+    for name in found[1]:
+        assert found[0][name] == pytest.approx(found[1][name], rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 def test_the_number_of_threads_does_not_change_what_robots_do():

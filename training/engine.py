@@ -12,6 +12,7 @@ update     | gradient          | gradient          |   thinks for the other
 
 import contextlib
 import functools
+import itertools
 import time
 from typing import Any
 
@@ -26,10 +27,10 @@ from observation import Moments
 from training import distributed, ppo, tree
 from training.ensemble import EnsembleTrainer
 from training.experience import Experience
-from training.gradient import Gradients, by_autograd
+from training.gradient import Gradients, Part, by_autograd
 from training.imagination import Imagination
 from training.optimizer import Adam, Average, flatten, weighted_sum
-from training.parallel import side_by_side
+from training.parallel import in_vain, side_by_side
 from training.replay import Replay, Sequences
 from training.rollout import Rollout
 from training.sac import SoftActorCritic
@@ -73,6 +74,9 @@ class TrainingEngine:
         self.learning_rate = getattr(cfg, cfg.train.learner).learning_rate
         self.average = Average(actor, cfg.ppo.average)
         self.total = torch.empty(sum(p.numel() for p in self.parameters))  # gradient; a new one's pages take 0.1 ms
+        self.descent = None  # where others have parts of a gradient, Python is needed
+        if device.type == "cpu" and distributed.size() == 1:
+            self.descent = fused.Descent(self.optimizer.steps, self.total, in_vain)
         self.gradients = [Gradients(self.belief, cfg.ppo, self.parameters) for _ in range(threads)]
         model = creature.world_model
         world = cfg.world_model
@@ -351,34 +355,64 @@ class TrainingEngine:
         minibatches = min(cfg.minibatches, *distributed.all_gather(min(n for each in robots.values() for n in each)))
         advantages = {name: self.moments(source) for name, source in sources.items()}
         std = self.variance.sqrt()
-        sources = {name: [x.scaled(advantages[name].mean, std) for x in source] for name, source in sources.items()}
-        sums: dict[str, float] = {}
-        for _ in range(cfg.epochs):
-            for m in torch.randperm(minibatches, generator=self.generator).tolist():
-                vectors: list[Tensor] = []
-                weights: list[float] = []
-                metrics: dict[str, float] = {}
-                for name, source in sources.items():
-                    work = [
-                        (gradients, x, slice(n * m // minibatches, n * (m + 1) // minibatches))
-                        for gradients, x, n in zip(self.gradients, source, robots[name], strict=False)
-                    ]
-                    samples = advantages[name].count
-                    results = side_by_side(lambda part: part[0](*part[1:]), work)
-                    shares = [n * len(x.returns) / samples for n, x in zip(robots[name], source, strict=True)]
-                    of_source = imagined if name else 1.0 - imagined
-                    vectors += [vector for vector, _ in results]
-                    weights += [of_source * share for share in shares]
-                    for key in results[0][1]:
-                        x = sum(w * float(more[key]) for w, (_, more) in zip(shares, results, strict=True))
-                        metrics[name + key] = x
-                total = weighted_sum(vectors, weights, self.total)
-                total, metrics = distributed.all_reduce(total, metrics)
-                for key, x in metrics.items():
-                    sums[key] = sums.get(key, 0.0) + x / (minibatches * cfg.epochs)
-                self.step(total)
-                self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, metrics[f"{name}kl"], cfg)
+        parts: list[list[Part]] = [[] for _ in self.gradients]  # of threads
+        for name, source in sources.items():
+            count, mean, _ = advantages[name]
+            for mine, gradients, x in zip(parts, self.gradients, source, strict=False):
+                share = x.returns.numel() / count
+                weight = share * (imagined if name else 1.0 - imagined)
+                mine.append(Part(name, gradients, x.scaled(mean, std), minibatches, share, weight))
+        order = [m for _ in range(cfg.epochs) for m in torch.randperm(minibatches, generator=self.generator).tolist()]
+        parts = [thread for thread in parts if thread]
+        sums = self.descend(parts, order, list(sources)) or self.descend_with_python(parts, order, name)
         self.spent["gradient"] += time.perf_counter() - start
+        return {key: x / len(order) for key, x in sums.items()}
+
+    def descend(self, parts: list[list[Part]], order: list[int], names: list[str]) -> dict[str, float] | None:
+        """Learn from minibatches in some order; return the sums of their metrics, None where that needs Python.
+
+        parts: of every thread; names: of sources, the last of which the learning rate heeds.
+        """
+        if self.descent is None:
+            return None
+        jobs = [[[part.job(m) for part in thread] for thread in parts] for m in order]
+        if not all(job for of_round in jobs for thread in of_round for job in thread):
+            return None
+        cfg = self.cfg.ppo
+        keys = list(jobs[0][0][0].metrics)
+        self.descent.begin(
+            jobs,
+            [[(names.index(part.source), part.share, part.weight) for part in thread] for thread in parts],
+            self.learning_rate,
+            (1.0, cfg.critic_rate),
+            cfg.max_gradient_norm,
+            keys.index("kl"),
+            (cfg.target_kl, cfg.min_learning_rate, cfg.max_learning_rate),
+        )
+        side_by_side(self.descent.play, range(len(parts)))
+        sums, self.learning_rate, taken = self.descent.end()
+        self.updates += len(order)
+        self.skipped += len(order) - taken
+        return {name + key: x for name, row in zip(names, sums, strict=True) for key, x in zip(keys, row, strict=True)}
+
+    def descend_with_python(self, parts: list[list[Part]], order: list[int], last: str) -> dict[str, float]:
+        """Do what descend() does, with any policy, and with other processes; last: what the learning rate heeds."""
+        sums: dict[str, float] = {}
+        flat = [part for thread in parts for part in thread]
+        for m in order:
+            found = side_by_side(lambda thread: [part.find(m) for part in thread], parts)  # noqa: B023
+            results = list(itertools.chain(*found))
+            metrics: dict[str, float] = {}
+            for part, (_, more) in zip(flat, results, strict=True):
+                for key, x in more.items():
+                    metrics[part.source + key] = metrics.get(part.source + key, 0.0) + part.share * float(x)
+            vectors = [vector for vector, _ in results]
+            total = weighted_sum(vectors, [part.weight for part in flat], self.total)
+            total, metrics = distributed.all_reduce(total, metrics)
+            for key, x in metrics.items():
+                sums[key] = sums.get(key, 0.0) + x
+            self.step(total)
+            self.learning_rate = ppo.adapt_learning_rate(self.learning_rate, metrics[last + "kl"], cfg=self.cfg.ppo)
         return sums
 
     def profile(self) -> dict[str, float]:

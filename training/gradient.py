@@ -1,5 +1,7 @@
 """The gradient that experience gives: by autograd, or by a graph recorded once, on a GPU and on the CPU."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -88,15 +90,24 @@ class Recorded:
             found, self.metrics = losses(self.belief, self.cfg, self.x)
         write_gradient(tape, found, self.parameters, self.vector)
 
+    def read(self, x: Experience, robots: slice) -> int:
+        """Let the gradient be of some robots' experience, on the CPU; return where these are, as the graph counts."""
+        if x is not self._source:
+            self._source = x
+            self._first = robots.start
+            sources = x.of(robots).repeated(self.times)
+            self._gather.between(sources.tensors(), self.kept.tensors(), x.apart())
+        return robots.start - self._first
+
+    def job(self, x: Experience, robots: slice) -> fused.Job:
+        """Return what will find the gradient and metrics of some robots' experience, on the CPU."""
+        step = self.read(x, robots)
+        return fused.Job(self.graph, self._gather.taken, step, self.vector, self.metrics)
+
     def __call__(self, x: Experience, robots: slice) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the gradient and metrics of some robots' experience; the next call overwrites them."""
         if x.obs.device.type == "cpu":
-            if x is not self._source:
-                self._source = x
-                self._first = robots.start
-                sources = x.of(robots).repeated(self.times)
-                self._gather.between(sources.tensors(), self.kept.tensors(), x.apart())
-            self._gather.step(robots.start - self._first)
+            self._gather.step(self.read(x, robots))
         else:
             for kept, new in zip(self.x.tensors(), x.of(robots).tensors(), strict=True):
                 kept.copy_(new)
@@ -113,16 +124,48 @@ class Gradients:
         self.parameters = parameters
         self.recorded: dict[tuple, Recorded] = {}
 
+    def recorded_of(self, x: Experience, n: int) -> Recorded | None:
+        """Return what finds the gradient of so many robots of an experience, None where autograd has to."""
+        if x.obs.device.type == "cpu" and (x.taught is not None or not self.belief.is_recordable(n * times(n))):
+            return None
+        shapes = n, *(y.shape for y in x.tensors())
+        if shapes not in self.recorded:
+            self.recorded[shapes] = Recorded(self.belief, self.cfg, x.of(slice(0, n)), self.parameters)
+        return self.recorded[shapes]
+
     def __call__(self, x: Experience, robots: slice | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the gradient and metrics of some robots' experience, or all, whose advantages are scaled.
 
         The next call with as many may overwrite them.
         """
         robots = slice(0, x.obs.shape[1]) if robots is None else robots
-        n = robots.stop - robots.start
-        if x.obs.device.type == "cpu" and (x.taught is not None or not self.belief.is_recordable(n * times(n))):
+        recorded = self.recorded_of(x, robots.stop - robots.start)
+        if recorded is None:
             return by_autograd(self.belief, self.cfg, x.of(robots), self.parameters)
-        shapes = n, *(y.shape for y in x.tensors())
-        if shapes not in self.recorded:
-            self.recorded[shapes] = Recorded(self.belief, self.cfg, x.of(robots), self.parameters)
-        return self.recorded[shapes](x, robots)
+        return recorded(x, robots)
+
+
+class Part(NamedTuple):
+    """What a thread learns from: its part of a source of experience."""
+
+    source: str  # what the names of its metrics begin with
+    gradients: Gradients
+    x: Experience  # whose advantages are scaled
+    minibatches: int
+    share: float  # of all that the source is
+    weight: float  # of its gradient in that of all sources
+
+    def robots(self, m: int) -> slice:
+        """Return those of a minibatch."""
+        n = self.x.returns.shape[1]
+        return slice(n * m // self.minibatches, n * (m + 1) // self.minibatches)
+
+    def find(self, m: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return gradient and metrics of a minibatch; the next call may overwrite them."""
+        return self.gradients(self.x, self.robots(m))
+
+    def job(self, m: int) -> fused.Job | None:
+        """Return what finds gradient and metrics of a minibatch without Python, None where that cannot be."""
+        robots = self.robots(m)
+        recorded = self.gradients.recorded_of(self.x, robots.stop - robots.start)
+        return recorded and recorded.job(self.x, robots)

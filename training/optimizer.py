@@ -44,11 +44,11 @@ class Adam:
             }
             for vector in vectors
         ]
-        self._steps = None
+        self.steps: fused.AdamSteps | None = None  # on the CPU
         if vectors[0].device.type == "cpu":
             kept = ((x["exp_avg"], x["exp_avg_sq"], x["step"]) for x in self._moments)
             groups = [(vector, *of_it) for vector, of_it in zip(vectors, kept, strict=True)]
-            self._steps = fused.AdamSteps(groups, *BETAS, epsilon)
+            self.steps = fused.AdamSteps(groups, *BETAS, epsilon)
 
     def moments(self) -> list[dict[str, Tensor]]:
         """Return what it keeps of each vector's gradients, not copied: both moments, and the steps taken."""
@@ -66,8 +66,8 @@ class Adam:
 
         gradients: of each vector, None for one that stays what it is; limit: norm that each is cut to.
         """
-        if self._steps:
-            return self._steps(gradients, self.rates, limit)
+        if self.steps:
+            return self.steps(gradients, self.rates, limit)
         groups = [
             (vector, gradient, kept["exp_avg"], kept["exp_avg_sq"], kept["step"], rate)
             for vector, gradient, kept, rate in zip(self.vectors, gradients, self._moments, self.rates, strict=True)

@@ -83,10 +83,4 @@ def entropy(std: Tensor) -> Tensor:
 
 def adapt_learning_rate(rate: float, kl: float, cfg: PPOCfg) -> float:
     """Return the learning rate that keeps the divergence of an update near its target."""
-    if cfg.target_kl <= 0.0:
-        return rate
-    if kl > 2.0 * cfg.target_kl:
-        rate /= 1.5
-    elif kl < 0.5 * cfg.target_kl:
-        rate *= 1.5
-    return min(max(rate, cfg.min_learning_rate), cfg.max_learning_rate)
+    return fused.adapted_rate.py_func(rate, kl, cfg.target_kl, cfg.min_learning_rate, cfg.max_learning_rate)

@@ -52,6 +52,9 @@ class Worker:
         self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
         self.memories: list[Memory] = []  # after each step of the rollout, where imagination goes on from there
         self.context: Tensor | None = None  # (sides, D, T, N), what the policy read of the world model
+        if creature.reads:
+            sides, size, robots = creature.context(self.infer.memory).shape
+            self.context = torch.empty(sides, size, cfg.ppo.rollout, robots, device=device)
         self.after_step: Callable[[], None] | None = None  # called between two control steps, in the worker's thread
         self.seconds = dict.fromkeys(("move", "infer", "value"), 0.0)  # spent on each so far
 
@@ -93,14 +96,13 @@ class Worker:
         r.std.copy_(self.belief.std())
         noise = torch.randn(r.action.shape, generator=self.generator, device=device)
         memories = []
-        read = []
         start = time.perf_counter()
         for t in range(r.steps):
             self.infer(r.obs[t], r.starts[t], noise[t], r.action[t], r.mean[t])
             if self.cfg.world_model.role == "imagination":
                 memories.append(self.infer.remembered())
-            elif self.creature.reads:
-                read.append(self.creature.context(self.infer.memory).clone())
+            elif self.context is not None:
+                self.context[:, :, t] = self.creature.context(self.infer.memory)
             middle = time.perf_counter()
             state = self.env.step(r.action[t].numpy(), out=r.states[t])
             r.starts[t + 1] = torch.from_numpy(state.done)
@@ -113,7 +115,6 @@ class Worker:
             self.seconds["move"] += end - middle
             start = end
         self.memories = memories
-        self.context = torch.stack(read, dim=2) if read else None
         broken = ~torch.isfinite(r.reward)
         self.broken_rewards = int(broken.sum())
         r.reward[broken] = 0.0
