@@ -12,7 +12,7 @@ from fused.descent import AdamSteps, Descent, Job, adapted_rate, weighted_sum
 from fused.heads import Linear, PolicyHead, ValueHead
 from fused.inputs import Gather, Join, Masked, Mirrored, Resized, at_least, of_sides, standardised, without
 from fused.layers import Dense, LSTMSequence
-from fused.losses import Deviation, Entropy, PolicyLoss, ValueLoss, advantages, drawn
+from fused.losses import Deviation, Entropy, PolicyLoss, ValueLoss, advantages, drawn, estimates
 from fused.normed import EPSILON, Normed
 from fused.product import ROWS, filled
 from fused.program import Program, Tape, assign, record, run
@@ -27,6 +27,6 @@ __all__ = [
     "AdamSteps", "BodyAttention", "Dense", "Descent", "Deviation", "Entropy", "Gather", "Job", "Join", "LSTMSequence",
     "LatentLosses", "Linear", "Masked", "Mean", "Mirrored", "Normed", "OutcomeLosses", "PolicyHead", "PolicyLoss",
     "Program", "Resized", "Squares", "StateSpaceSequence", "Tape", "ValueHead", "ValueLoss", "adapted_rate",
-    "advantages", "assign", "at_least", "drawn", "filled", "of_sides", "read_sequences", "record", "run",
+    "advantages", "assign", "at_least", "drawn", "estimates", "filled", "of_sides", "read_sequences", "record", "run",
     "standardised", "weighted_sum", "without", "write_latents",
 ]  # fmt: skip

@@ -270,13 +270,12 @@ LOOPS = 3  # over blocks of a tensor that lie apart
 def _gather(tensors, table, step):
     """Copy blocks of bytes of every tensor: how many, from where and whither, and of each loop the count and stride.
 
-    After these, the bytes that a step moves the source by; step: the address of how many are taken.
+    After these, the bytes that a step moves both by; step: the address of how many are taken.
     """
     numbers, steps = view(table, np.int64), view(step, np.int64)[0]
     for i in range(tensors):
-        row = numbers[(4 + 2 * LOOPS) * i :]
-        count, y = row[0], row[2]
-        x = row[1] + steps * row[3 + 2 * LOOPS]
+        row = numbers[(5 + 2 * LOOPS) * i :]
+        count, x, y = row[0], row[1] + steps * row[3 + 2 * LOOPS], row[2] + steps * row[4 + 2 * LOOPS]
         for a in range(row[3]):
             for b in range(row[5]):
                 for c in range(row[7]):
@@ -294,21 +293,24 @@ class Gather:
     """
 
     def __init__(self, tensors: int) -> None:
-        self._table = torch.zeros(tensors, 4 + 2 * LOOPS, dtype=torch.int64)
+        self._table = torch.zeros(tensors, 5 + 2 * LOOPS, dtype=torch.int64)
         self.taken = torch.zeros(1, dtype=torch.int64)  # steps
 
-    def between(self, sources: Iterable[Tensor], copies: Iterable[Tensor], apart: Iterable[int] = ()) -> None:
+    def between(
+        self, sources: Iterable[Tensor], copies: Iterable[Tensor], apart: Iterable[int] = (), onward: Iterable[int] = ()
+    ) -> None:
         """Let sources be copied from now on, contiguous in the last axes and apart in LOOPS others at most.
 
-        copies: of the same shapes, contiguous; apart: bytes from what is copied to what step(1) would let be.
+        copies: of the same shapes, contiguous; apart, onward: bytes that step(1) moves the sources and the copies by.
         """
         rows = self._table.numpy()
-        rows[:, :-1] = [_blocks(x, y) for x, y in zip(sources, copies, strict=True)]
-        rows[:, -1] = list(apart) or 0
+        rows[:, :-2] = [_blocks(x, y) for x, y in zip(sources, copies, strict=True)]
+        rows[:, -2] = list(apart) or 0
+        rows[:, -1] = list(onward) or 0
         self.step(0)
 
     def step(self, steps: int) -> None:
-        """Let what lies so many steps behind the sources in memory be copied from now on."""
+        """Let what lies so many steps further on in memory be copied from now on."""
         self.taken.numpy()[0] = steps
 
     def __call__(self) -> None:

@@ -286,6 +286,43 @@ def _advantages(steps, n, gamma, lam, reward, value, next_value, done, advantage
         advantage[i] = delta + decay * (real(1.0) - done[i]) * advantage[i + n]
 
 
+@kernel
+def _estimates(steps, n, scale, gamma, lam, reward, value, final, terminated, truncated, advantage, returns):
+    reward, value, final = view(reward, np.float32), view(value, np.float32), view(final, np.float32)
+    terminated, truncated = view(terminated, np.uint8), view(truncated, np.uint8)
+    advantage, returns = view(advantage, np.float32), view(returns, np.float32)
+    for i in range(n * steps - 1, -1, -1):
+        later = value[i + n]
+        goes_on = real(1.0)
+        if truncated[i]:
+            later, goes_on = final[i], real(0.0)
+        if terminated[i]:
+            later, goes_on = real(0.0), real(0.0)
+        delta = real(scale) * reward[i] + real(gamma) * later - value[i]
+        following = advantage[i + n] if i + n < n * steps else real(0.0)
+        advantage[i] = delta + real(gamma * lam) * goes_on * following
+        returns[i] = value[i] + advantage[i]
+
+
+def estimates(
+    reward: Tensor,
+    value: Tensor,
+    final: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    scale: float,
+    gamma: float,
+    lam: float,
+) -> tuple[Tensor, Tensor]:
+    """Return what training.ppo.estimates does, on the CPU."""
+    parts = [x.contiguous() for x in (reward, value, final, terminated, truncated)]
+    if len(value) != len(reward) + 1 or any(x.shape[1:] != reward.shape[1:] for x in parts):
+        raise ValueError(f"estimates: expected values of one step more than {tuple(reward.shape)}")
+    advantage, returns = torch.empty(2, *reward.shape).unbind()
+    _estimates(*reward.shape, scale, gamma, lam, *(x.data_ptr() for x in (*parts, advantage, returns)))
+    return advantage, returns
+
+
 def advantages(
     reward: Tensor, value: Tensor, next_value: Tensor, done: Tensor, gamma: float, lam: float, advantage: Tensor
 ) -> Tensor:

@@ -503,17 +503,18 @@ def test_inference_over_a_graphs_buffers_is_inference(n, as_on_gpu, role, bound)
     if as_on_gpu:  # a GPU's graph repeats step(); here it is called
         recorded.graph = types.SimpleNamespace(replay=recorded.step)
         recorded.device = torch.device("cuda")
-    starts = torch.zeros(n)
-    for i in range(4):
-        obs = torch.randn(n, 37)
-        noise = torch.randn(n, 12)
-        starts[i] = 1.0
+    obs, noise = torch.randn(4, n, 37), torch.randn(4, n, 12)
+    starts = torch.zeros(4, n)
+    found, expected = torch.zeros(2, 2, 4, n, 12)
+    recorded.begin(obs, starts, noise, *found)
+    plain.begin(obs, starts, noise, *expected)
+    for t in range(4):
+        starts[t, : t + 1] = 1.0
         before = recorded.memory.copy()
-        found, expected = torch.zeros(2, 2, n, 12)
-        recorded(obs, starts, noise, *found)
-        plain(obs, starts, noise, *expected)
+        recorded(t)
+        plain(t)
         assert torch.equal(found, expected)
-        assert found.any()
+        assert found[:, t].any() and not found[:, t + 1 :].any()
         for a, b in zip(plain.memory.tensors(), recorded.memory.tensors(), strict=True):
             assert torch.equal(a, b)
         assert not any(torch.equal(b, old) for b, old in zip(recorded.memory.belief, before.belief, strict=True))
@@ -527,13 +528,14 @@ def test_a_graph_does_what_its_steps_do():
     plain, recorded = (Inference(creature, 24, 37, cuda) for _ in range(2))
     recorded.record()
     assert not recorded.memory.belief[1].any()
-    for _ in range(4):
-        obs = torch.randn(24, 37)
-        starts = (torch.rand(24) < 0.2).float()
-        noise = torch.randn(24, 12, device=cuda)
-        found, expected = torch.zeros(2, 2, 24, 12)
-        recorded(obs, starts, noise, *found)
-        plain(obs, starts, noise, *expected)
+    obs, noise = torch.randn(4, 24, 37), torch.randn(4, 24, 12, device=cuda)
+    starts = (torch.rand(4, 24) < 0.2).float()
+    found, expected = torch.zeros(2, 2, 4, 24, 12)
+    recorded.begin(obs, starts, noise, *found)
+    plain.begin(obs, starts, noise, *expected)
+    for t in range(4):
+        recorded(t)
+        plain(t)
         torch.testing.assert_close(found, expected)
 
 

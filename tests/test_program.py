@@ -122,6 +122,13 @@ def test_a_gather_copies_views_and_what_lies_a_step_further_on():
         copy_now()
         for copy, view in zip(copies, views, strict=True):
             assert torch.equal(copy, view(2 + step))
+    out = torch.zeros(4, 24)
+    gather = fused.Gather(1)
+    gather.between([x[0, 0, 0]], [out[0]], [4 * 24], [4 * 24])
+    for step in (0, 1, 3):
+        gather.step(step)
+        gather()
+    assert torch.equal(out[[0, 1, 3]], x[0, 0, [0, 1, 3]]) and not out[2].any()
     for wrong in (torch.zeros(7, 9), torch.zeros(7, 8), torch.zeros(8, 7, dtype=torch.bfloat16).t()):
         with pytest.raises(ValueError, match="expected a contiguous tensor like"):
             gather.between([y[:, :8]], [wrong])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+import fused
 from policy import Policy, State
 from training.graph import Graph, record
 
@@ -115,7 +116,8 @@ class Values:
 
     On the CPU they would else allocate 15 MB, whose pages are new to the process: 0.2 us of a robot's step, of 0.5.
 
-    everything: (T + 1, N, O + P), which somebody fills.
+    everything: (T + 1, N, O + P), which somebody fills. What is found of it lies step by step, as it is found: what the
+    layers make of a step's robots stays in the cache from one to the next.
     """
 
     def __init__(self, belief: Policy, everything: Tensor) -> None:
@@ -124,15 +126,21 @@ class Values:
         self.graph: Graph | None = None
 
     def _find(self) -> None:
-        self.found = values(self.belief, self.everything)
+        for x, features, value in zip(self.everything, self._features, self._value, strict=True):
+            found = self.belief.critic_features(x)
+            fused.assign(features, found)
+            fused.assign(value, self.belief.value_of(found))
 
     @torch.no_grad()
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Return values() of everything as it is now."""
         steps, n, _ = self.everything.shape
-        if self.everything.device.type != "cpu" or not self.belief.is_recordable(steps * n):
+        if self.everything.device.type != "cpu" or not self.belief.is_recordable(n):
             return values(self.belief, self.everything)
         if self.graph is None:
+            found = self.belief.critic_features(self.everything[0])
+            self._features = torch.empty(steps, *found.shape, dtype=found.dtype)
+            self._value = torch.empty(steps, n)
             self.graph = record(self._find, self.everything.device)
         self.graph.replay()
-        return self.found
+        return self._features.movedim(0, -2)[..., :-1, :], self._value

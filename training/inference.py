@@ -37,27 +37,37 @@ class Inference:
         for kept, new in zip(self.memory.tensors(), memory.tensors(), strict=True):
             fused.assign(kept, new)
 
-    @torch.no_grad()
-    def __call__(self, obs: Tensor, starts: Tensor, noise: Tensor, action: Tensor, mean: Tensor) -> None:
-        """Write what robots do, and the mean of what they might, in action and mean, (N, A), contiguous, anywhere.
+    def begin(self, obs: Tensor, starts: Tensor, noise: Tensor, action: Tensor, mean: Tensor) -> None:
+        """Let calls from now on read and write these, of T steps at least, contiguous, float32, anywhere.
 
-        obs: (N, O); starts: (N); noise: (N, A) standard normal; contiguous, float32, anywhere.
+        obs: (T, N, O); starts: (T, N); noise: (T, N, A) standard normal; action, mean: (T, N, A), of what robots do and
+        might do.
         """
-        if self.graph is None:
-            obs, starts = (x.to(self.device, non_blocking=True) for x in (obs, starts))
-            *found, self.memory = self.creature.act(obs, self.memory, starts, noise)
-        elif self.device.type == "cpu":
-            self._reading.between((obs, starts, noise), self.inputs)
-            self._writing.between(self.outputs, (action, mean))
+        self._read = obs, starts, noise
+        self._written = action, mean
+        if self.graph and self.device.type == "cpu":
+            apart = [[x[0].numel() * x.element_size() for x in of] for of in (self._read, self._written)]
+            self._reading.between([x[0] for x in self._read], self.inputs, apart[0])
+            self._writing.between(self.outputs, [x[0] for x in self._written], onward=apart[1])
+
+    @torch.no_grad()
+    def __call__(self, t: int) -> None:
+        """Write what robots do at a step, and the mean of what they might; see begin()."""
+        if self.graph and self.device.type == "cpu":
+            self._reading.step(t)
+            self._writing.step(t)
             self.graph.replay()
             return
-        else:
-            for buffer, x in zip(self.inputs, (obs, starts, noise), strict=True):
-                buffer.copy_(x, non_blocking=True)
+        if self.graph:
+            for buffer, x in zip(self.inputs, self._read, strict=True):
+                buffer.copy_(x[t], non_blocking=True)
             self.graph.replay()
             found = self.outputs
-        for x, y in zip((action, mean), found, strict=True):
-            x.copy_(y)  # from a GPU: waits for it
+        else:
+            obs, starts, noise = (x[t].to(self.device, non_blocking=True) for x in self._read)
+            *found, self.memory = self.creature.act(obs, self.memory, starts, noise)
+        for x, y in zip(self._written, found, strict=True):
+            x[t].copy_(y)  # from a GPU: waits for it
 
     def step(self) -> None:
         """Act on the buffers: what the graph repeats."""

@@ -30,6 +30,25 @@ def generalised_advantages(
     return advantage
 
 
+def estimates(
+    reward: Tensor, value: Tensor, final: Tensor, terminated: Tensor, truncated: Tensor, cfg: PPOCfg
+) -> tuple[Tensor, Tensor]:
+    """Return advantages and what values should have been, (T, N), of a rollout.
+
+    An episode ended by time goes on in truth: its last reward is followed by the value of its final observation. One
+    that ended in a fall is followed by nothing.
+
+    value: (T + 1, N); final: (T, N), that value where an episode was ended by time, anything elsewhere.
+    """
+    scale, gamma, lam = cfg.reward_scale, cfg.gamma, cfg.gae_lambda
+    if reward.device.type == "cpu":
+        return fused.estimates(reward, value, final, terminated, truncated, scale, gamma, lam)
+    following = torch.where(truncated, final, value[1:]).masked_fill(terminated, 0.0)
+    done = (terminated | truncated).float()
+    advantage = generalised_advantages(scale * reward, value[:-1], following, done, gamma, lam)
+    return advantage, value[:-1] + advantage
+
+
 def gaussian_log_prob(action: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return the log-probability (B) of actions (B, A) under independent normal distributions."""
     z = (action - mean) / std

@@ -42,8 +42,10 @@ class Worker:
         self.rollout = Rollout(env, cfg.ppo.rollout, device.type == "cuda", cfg.sac.others if relabels else 0)
         self.others: tuple[Tensor, Tensor] | None = None  # commands that rewards are asked about; see Rollout.ask
         self.infer = Inference(creature, env.num_envs, env.num_obs, device)
+        self.noise = torch.empty(self.rollout.action.shape, device=device)
         seen = env.num_obs + env.num_privileged
         self.values = Values(self.belief, torch.zeros(cfg.ppo.rollout + 1, env.num_envs, seen, device=device))
+        self.final = torch.zeros(cfg.ppo.rollout, env.num_envs, device=device)  # values, where time has ended episodes
         self.final_values = Values(self.belief, torch.zeros(1, 2 * fused.WIDTH, seen, device=device))
         self.teacher = teacher
         self.teacher_state = teacher.belief.initial_state(env.num_envs) if teacher else ()
@@ -86,7 +88,6 @@ class Worker:
     def collect(self) -> None:
         """Act for a rollout, every robot with its own noise."""
         r = self.rollout
-        device = self.device
         r.begin(None if self.begun else self.env.init_state(self.cfg.seed + 1, staggered=True))
         self.begun = True
         asks = len(r.others) > 0
@@ -94,11 +95,12 @@ class Worker:
             r.ask(torch.from_numpy(self.env.command()), self.others)
         r.state = self.infer.remembered()
         r.std.copy_(self.belief.std())
-        noise = torch.randn(r.action.shape, generator=self.generator, device=device)
+        torch.randn(r.action.shape, generator=self.generator, out=self.noise)
+        self.infer.begin(r.obs, r.starts, self.noise, r.action, r.mean)
         memories = []
         start = time.perf_counter()
         for t in range(r.steps):
-            self.infer(r.obs[t], r.starts[t], noise[t], r.action[t], r.mean[t])
+            self.infer(t)
             if self.cfg.world_model.role == "imagination":
                 memories.append(self.infer.remembered())
             elif self.context is not None:
@@ -121,40 +123,27 @@ class Worker:
 
     @torch.no_grad()
     def estimate(self) -> None:
-        """Find values, advantages and the old log-probabilities of the rollout.
-
-        An episode ended by time goes on in truth: its last reward is followed by the value of its
-        final observation. One that ended in a fall is followed by nothing.
-        """
+        """Find values, advantages and the old log-probabilities of the rollout."""
         r = self.rollout
-        cfg = self.cfg.ppo
-        device = self.device
         start = time.perf_counter()
-        obs, starts, action, mean, std = (
-            x.to(device, non_blocking=True) for x in (r.obs, r.starts, r.action, r.mean, r.std)
+        obs, starts, action, mean, std, reward, terminated, truncated = (
+            x.to(self.device, non_blocking=True)
+            for x in (r.obs, r.starts, r.action, r.mean, r.std, r.reward, r.terminated, r.truncated)
         )
         everything = self.values.everything
-        torch.cat((obs, r.privileged.to(device, non_blocking=True)), dim=-1, out=everything)
+        torch.cat((obs, r.privileged.to(self.device, non_blocking=True)), dim=-1, out=everything)
         features, value = self.values()
-        next_value = value[1:].clone()
-        some = self.final_values.everything[0]
-        for at in r.truncated.nonzero().split(len(some)):
-            t, i = at.unbind(-1)
-            some[: len(at)] = torch.cat((r.final_obs[t, i], r.final_privileged[t, i]), dim=-1)
-            next_value[t, i] = self.final_values()[1][0, : len(at)]
-        next_value[r.terminated.to(device)] = 0.0
-        reward = cfg.reward_scale * r.reward.to(device)
+        if r.truncated.any():
+            some = self.final_values.everything[0]
+            for at in r.truncated.nonzero().split(len(some)):
+                t, i = at.unbind(-1)
+                some[: len(at)] = torch.cat((r.final_obs[t, i], r.final_privileged[t, i]), dim=-1)
+                self.final[t, i] = self.final_values()[1][0, : len(at)]
         if self.cfg.world_model.role == "exploration":
             far = self.creature.world_model.disagreement(everything[:-1].flatten(0, 1), action.flatten(0, 1))
-            reward += self.cfg.world_model.curiosity * ((far - far.mean()) / far.mean().clamp(min=1e-6)).view_as(reward)
-        advantage = ppo.generalised_advantages(
-            reward,
-            value[:-1],
-            next_value,
-            r.done().to(device),
-            cfg.gamma,
-            cfg.gae_lambda,
-        )
+            bonus = self.cfg.world_model.curiosity * ((far - far.mean()) / far.mean().clamp(min=1e-6))
+            reward = reward + bonus.view_as(reward) / self.cfg.ppo.reward_scale
+        advantage, returns = ppo.estimates(reward, value, self.final, terminated, truncated, self.cfg.ppo)
         self.experience = Experience(
             obs[:-1],
             starts[:-1],
@@ -163,7 +152,7 @@ class Worker:
             mean,
             std,
             features,
-            value[:-1] + advantage,
+            returns,
             advantage,
             self.context,
         )
