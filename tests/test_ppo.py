@@ -506,8 +506,9 @@ def test_inference_over_a_graphs_buffers_is_inference(n, as_on_gpu, role, bound)
     obs, noise = torch.randn(4, n, 37), torch.randn(4, n, 12)
     starts = torch.zeros(4, n)
     found, expected = torch.zeros(2, 2, 4, n, 12)
-    recorded.begin(obs, starts, noise, *found)
-    plain.begin(obs, starts, noise, *expected)
+    context = [torch.zeros(4, *creature.context(plain.memory).shape) if creature.reads else None for _ in range(2)]
+    recorded.begin(obs, starts, noise, *found, context[0])
+    plain.begin(obs, starts, noise, *expected, context[1])
     for t in range(4):
         starts[t, : t + 1] = 1.0
         before = recorded.memory.copy()
@@ -515,6 +516,8 @@ def test_inference_over_a_graphs_buffers_is_inference(n, as_on_gpu, role, bound)
         plain(t)
         assert torch.equal(found, expected)
         assert found[:, t].any() and not found[:, t + 1 :].any()
+        if creature.reads:
+            assert torch.equal(*context) and torch.equal(context[0][t], creature.context(plain.memory))
         for a, b in zip(plain.memory.tensors(), recorded.memory.tensors(), strict=True):
             assert torch.equal(a, b)
         assert not any(torch.equal(b, old) for b, old in zip(recorded.memory.belief, before.belief, strict=True))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import fused
 from config import Config
-from entity import Creature, Memory
+from entity import Creature
 from environments import ABEnv
 from observation import Moments
 from training import distributed, ppo, tree
@@ -83,7 +83,8 @@ class TrainingEngine:
         self.world_model = None
         self.imagination = None
         if model:
-            self.replay = Replay(env, model.latent_shape, world.capacity, cfg.ppo.rollout, world.sequence, device)
+            steps = cfg.ppo.rollout
+            self.replay = Replay(env, model.latent_shape, world.capacity, steps, world.sequence, device, world.robots)
             trainer = EnsembleTrainer if world.kind == "ensemble" else WorldModelTrainer
             self.world_model = trainer(model, self.replay, cfg.seed, threads)
         if world.role == "imagination":
@@ -301,7 +302,7 @@ class TrainingEngine:
         rollouts = [worker.rollout for worker in self.workers]
         model = self.creature.world_model
         if self.creature.reads:
-            latent = Memory.join([r.state for r in rollouts]).latent
+            latent = torch.cat([r.state.latent for r in rollouts], dim=-1)
         elif self.imagination and self.replay.count:
             latent = self.imagination.latent
         else:

@@ -23,10 +23,10 @@ class Inference:
         self.memory = creature.initial_state(num_envs)
         shapes = (num_envs, num_obs), (num_envs,), (num_envs, creature.belief.num_actions)
         self.inputs = [torch.zeros(*shape, device=device) for shape in shapes]
-        self.outputs: tuple[Tensor, Tensor] | None = None
+        self.outputs: tuple[Tensor, ...] = ()
         self.graph: Graph | None = None
         self._reading = fused.Gather(3)
-        self._writing = fused.Gather(2)
+        self._writing = fused.Gather(3 if creature.reads else 2)
 
     def remembered(self) -> Memory:
         """Return what robots remember now, for keeps: a copy where a graph writes into it."""
@@ -37,14 +37,16 @@ class Inference:
         for kept, new in zip(self.memory.tensors(), memory.tensors(), strict=True):
             fused.assign(kept, new)
 
-    def begin(self, obs: Tensor, starts: Tensor, noise: Tensor, action: Tensor, mean: Tensor) -> None:
+    def begin(
+        self, obs: Tensor, starts: Tensor, noise: Tensor, action: Tensor, mean: Tensor, context: Tensor | None = None
+    ) -> None:
         """Let calls from now on read and write these, of T steps at least, contiguous, float32, anywhere.
 
         obs: (T, N, O); starts: (T, N); noise: (T, N, A) standard normal; action, mean: (T, N, A), of what robots do and
-        might do.
+        might do; context: (T, sides, D, N), of what the policy read of a world model, None where it reads nothing.
         """
         self._read = obs, starts, noise
-        self._written = action, mean
+        self._written = (action, mean) if context is None else (action, mean, context)
         if self.graph and self.device.type == "cpu":
             apart = [[x[0].numel() * x.element_size() for x in of] for of in (self._read, self._written)]
             self._reading.between([x[0] for x in self._read], self.inputs, apart[0])
@@ -65,9 +67,15 @@ class Inference:
             found = self.outputs
         else:
             obs, starts, noise = (x[t].to(self.device, non_blocking=True) for x in self._read)
-            *found, self.memory = self.creature.act(obs, self.memory, starts, noise)
+            action, mean, self.memory = self.creature.act(obs, self.memory, starts, noise)
+            found = self._found(action, mean)
         for x, y in zip(self._written, found, strict=True):
             x[t].copy_(y)  # from a GPU: waits for it
+
+    def _found(self, action: Tensor, mean: Tensor) -> tuple[Tensor, ...]:
+        """Return what is written of a step, whose memory is there."""
+        context = self.creature.context(self.memory)
+        return (action, mean) if context is None else (action, mean, context)
 
     def step(self) -> None:
         """Act on the buffers: what the graph repeats."""
@@ -77,7 +85,7 @@ class Inference:
         obs, starts, noise = self.inputs
         action, mean, memory = self.creature.act(obs, self.memory, starts, noise)
         self.remember(memory)
-        self.outputs = action, mean
+        self.outputs = self._found(action, mean)
         if on_cpu:
             self._writing()
 

@@ -53,10 +53,9 @@ class Worker:
         self.begun = False
         self.generator = torch.Generator(device=device).manual_seed(cfg.seed + 7919 * number)
         self.memories: list[Memory] = []  # after each step of the rollout, where imagination goes on from there
-        self.context: Tensor | None = None  # (sides, D, T, N), what the policy read of the world model
+        self.context: Tensor | None = None  # (T, sides, D, N), what the policy read of the world model
         if creature.reads:
-            sides, size, robots = creature.context(self.infer.memory).shape
-            self.context = torch.empty(sides, size, cfg.ppo.rollout, robots, device=device)
+            self.context = torch.empty(cfg.ppo.rollout, *creature.context(self.infer.memory).shape, device=device)
         self.after_step: Callable[[], None] | None = None  # called between two control steps, in the worker's thread
         self.seconds = dict.fromkeys(("move", "infer", "value"), 0.0)  # spent on each so far
 
@@ -96,15 +95,13 @@ class Worker:
         r.state = self.infer.remembered()
         r.std.copy_(self.belief.std())
         torch.randn(r.action.shape, generator=self.generator, out=self.noise)
-        self.infer.begin(r.obs, r.starts, self.noise, r.action, r.mean)
+        self.infer.begin(r.obs, r.starts, self.noise, r.action, r.mean, self.context)
         memories = []
         start = time.perf_counter()
         for t in range(r.steps):
             self.infer(t)
             if self.cfg.world_model.role == "imagination":
                 memories.append(self.infer.remembered())
-            elif self.context is not None:
-                self.context[:, :, t] = self.creature.context(self.infer.memory)
             middle = time.perf_counter()
             state = self.env.step(r.action[t].numpy(), out=r.states[t])
             r.starts[t + 1] = torch.from_numpy(state.done)
@@ -154,7 +151,7 @@ class Worker:
             features,
             returns,
             advantage,
-            self.context,
+            None if self.context is None else self.context.movedim(0, 2),
         )
         if self.teacher:
             taught, self.teacher_state = self.teacher.means(everything[:-1], self.teacher_state, starts[:-1])
