@@ -6,6 +6,7 @@ wait for: a third of a gradient of 128 robots and 16 steps on each of two thread
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fused.memory import owner, view
 from fused.registers import WIDTH
 from fused.vectors import load, store
-from physics.jit import address, inline, kernel
+from physics.jit import address, aligned, inline, kernel
 
 MOST = 48  # arguments of a call
 
@@ -70,6 +71,37 @@ def _replay(calls, table):
     replay(calls, table)
 
 
+class _Memory:
+    """Memory for tensors of what is recorded; that of one that nobody holds any more serves others.
+
+    What lies in the cache is written again, then, instead of memory that is not there.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+        self._free: list[np.ndarray] = []
+        self._addresses: set[int] = set()
+
+    def like(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape and kind of a contiguous one."""
+        size = x.numel() * x.element_size()
+        fitting = [block for block in self._free if size <= block.nbytes <= 2 * size]
+        if fitting:
+            block = min(reversed(fitting), key=lambda block: block.nbytes)
+            self._free = [other for other in self._free if other is not block]
+        else:
+            block = aligned(-(-max(size, 1) // 4)).view(np.uint8)
+            self._blocks.append(block)
+            self._addresses.add(block.ctypes.data)
+        piece = block[:size]
+        weakref.finalize(piece, lambda: self._free.append(block)).atexit = False  # once the last view of it is gone
+        return torch.from_numpy(piece).view(x.dtype).view(x.shape)
+
+    def owns(self, x: Any) -> bool:
+        """Return whether a tensor lies in this memory."""
+        return isinstance(x, Tensor) and x.untyped_storage().data_ptr() in self._addresses
+
+
 class Program:
     """Compiled calls, with the memory that they read and write: what a CUDA graph is on a GPU."""
 
@@ -78,14 +110,15 @@ class Program:
         self._numbers: list[int] = []
         self._kept: list[Any] = []
         self.scratch: dict[str, Any] = {}  # see memory.scratch
+        self.memory = _Memory()
         self._table = np.zeros(0, np.int64)
 
     def add(self, function: Any, numbers: list[int], memory: Iterable[Any]) -> None:
-        """Add a call, and keep the memory that its arguments point to."""
+        """Add a call, and keep the memory that its arguments point to, where that is not the program's own."""
         if len(numbers) > MOST:
             raise ValueError(f"{function}: expected at most {MOST} arguments, got {len(numbers)}")
         self._numbers += [address(function, *[types.intp] * len(numbers)), len(numbers), *map(int, numbers)]
-        self._kept += memory
+        self._kept += [x for x in memory if not self.memory.owns(x)]
         self.calls += 1
         self._table = None
 
@@ -107,7 +140,10 @@ class _Watched(TorchDispatchMode):
 def _refuse(self: Any, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
     if not func.is_view and func.overloadpacket.__name__ not in _ALLOCATIONS:
         raise RuntimeError(f"a program is recorded of compiled calls alone: expected views, got {func}")
-    return func(*args, **(kwargs or {}))
+    found = func(*args, **(kwargs or {}))
+    if "empty" in func.overloadpacket.__name__ and found.device.type == "cpu" and found.is_contiguous():
+        return _own.program.memory.like(found)
+    return found
 
 
 _Watched.__torch_dispatch__ = _refuse  # one in the class's body imports PyTorch's compiler: 1.2 s of every start
@@ -245,8 +281,9 @@ class Tape:
         losses: each a number that a layer made, with its share of the sum.
         """
         found = {loss.data_ptr(): share for loss, share in losses}
-        for passes, inputs, outputs in reversed(self._passes):
-            of_outputs = [found.get(x.data_ptr()) for x in outputs]
+        while self._passes:
+            passes, inputs, outputs = self._passes.pop()
+            of_outputs = [found.pop(x.data_ptr(), None) for x in outputs]
             if all(gradient is None for gradient in of_outputs):
                 continue
             for x, wanted, gradient in zip(inputs, passes.needs_input_grad, passes.back(*of_outputs), strict=True):
