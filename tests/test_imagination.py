@@ -106,7 +106,7 @@ def test_experience_of_some_robots_may_be_enough():
     made = engine(96, 2, **{"world_model.role": "belief", "world_model.privileged": False, "world_model.robots": 48})
     for _ in range(2):
         parts = made.collect_trajectory()
-        made.learn_world()
+        made.replay.add(parts, torch.cat([r.state.latent for r in parts], dim=-1))
     assert [r.reward.shape[1] for r in parts] == [32, 64] and made.replay.robots == 48
     kept = slice(0, 16), slice(16, 48)  # a half of each thread's
     for r, n in zip(parts, kept, strict=True):
