@@ -579,7 +579,6 @@ class WorldModelCfg(Section):
     batch: int = knob(64, "sequences in a batch; of an ensemble, steps of each member's", low=1, high=1 << 20)
     sequence: int = knob(1, "rollouts in a sequence", low=1, high=1024)
     capacity: int = knob(128, "rollouts in the replay buffer", low=1, high=1 << 20)
-    robots: int = knob(0, "robots whose experience is in it, 0 for all", low=0, high=1 << 24)
     decode: float = knob(1.0, "weight of the observations' reconstruction", "1", low=0.0, high=1e3)
     dynamics: float = knob(1.0, "weight of the divergence that teaches the prior", "1", low=0.0, high=100.0)
     representation: float = knob(
@@ -622,8 +621,6 @@ class WorldModelCfg(Section):
                 raise ConfigError(f"world_model.kind: expected {kind} in role {role}, {why}, got {self.kind}")
         if self.role == "exploration" and self.members < 2:
             raise ConfigError("world_model.members: expected at least 2 in role exploration, got 1")
-        if self.role == "imagination" and self.robots:
-            raise ConfigError(f"world_model.robots: expected 0 in role imagination, of all robots, got {self.robots}")
         if self.role == "belief" and self.privileged:
             raise ConfigError(
                 "world_model.privileged: expected false in role belief, "

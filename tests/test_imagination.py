@@ -102,22 +102,6 @@ def test_latents_of_whole_vectors_of_sequences_are_stored_anew_in_compiled_code(
     assert torch.equal(replay.latent, expected)
 
 
-def test_experience_of_some_robots_may_be_enough():
-    made = engine(96, 2, **{"world_model.role": "belief", "world_model.privileged": False, "world_model.robots": 48})
-    for _ in range(2):
-        parts = made.collect_trajectory()
-        made.replay.add(parts, torch.cat([r.state.latent for r in parts], dim=-1))
-    assert [r.reward.shape[1] for r in parts] == [32, 64] and made.replay.robots == 48
-    kept = slice(0, 16), slice(16, 48)  # a half of each thread's
-    for r, n in zip(parts, kept, strict=True):
-        first = slice(0, n.stop - n.start)
-        assert torch.equal(made.replay.obs[1, :, n], torch.cat((r.obs, r.privileged), dim=-1)[1:, first])
-        assert torch.equal(made.replay.action[1, :, n], r.action[:, first])
-        assert torch.equal(made.replay.keep[1, :, n], 1.0 - r.starts[1:, first])
-        assert r.state.latent.any() and torch.equal(made.replay.latent[1, ..., n], r.state.latent[..., first])
-    assert made.replay.draw(1000, torch.Generator())[:, 1].max() == 47
-
-
 def test_sequences_are_shorter_while_there_are_no_more():
     env = registry.make("quadruped-balance", num_envs=16, threads=1)
     replay = Replay(env, of_quadruped().latent_shape, 4, 8, 3, CPU)

@@ -74,6 +74,24 @@ def test_advantages_are_the_same_in_compiled_code(shape):
         ppo.generalised_advantages(reward, value[:, :-1], next_value, done, 0.95, 0.9)
 
 
+@pytest.mark.parametrize("shape", [(6, 3), (1, 40), (16, 37)])
+def test_estimates_are_the_same_in_compiled_code(shape):
+    cfg = PPOCfg(reward_scale=0.3, gamma=0.95, gae_lambda=0.9)
+    reward, final = torch.randn(2, *shape)
+    value = torch.randn(shape[0] + 1, shape[1])
+    terminated, truncated = torch.rand(2, *shape) < 0.3
+    truncated &= ~terminated
+    found, expected = (
+        ppo.estimates(*(x.to(dtype) for x in (reward, value, final)), terminated, truncated, cfg)
+        for dtype in (torch.float32, torch.float64)
+    )
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1], found[0] + value[:-1])
+    with pytest.raises(ValueError, match="expected values of one step more than"):
+        ppo.estimates(reward, value[1:], final, terminated, truncated, cfg)
+
+
 def test_advantages_without_decay_are_returns_less_values():
     reward = torch.randn(6, 3)
     value = torch.randn(7, 3)

@@ -83,8 +83,7 @@ class TrainingEngine:
         self.world_model = None
         self.imagination = None
         if model:
-            steps = cfg.ppo.rollout
-            self.replay = Replay(env, model.latent_shape, world.capacity, steps, world.sequence, device, world.robots)
+            self.replay = Replay(env, model.latent_shape, world.capacity, cfg.ppo.rollout, world.sequence, device)
             trainer = EnsembleTrainer if world.kind == "ensemble" else WorldModelTrainer
             self.world_model = trainer(model, self.replay, cfg.seed, threads)
         if world.role == "imagination":

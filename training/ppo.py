@@ -41,10 +41,10 @@ def estimates(
     value: (T + 1, N); final: (T, N), that value where an episode was ended by time, anything elsewhere.
     """
     scale, gamma, lam = cfg.reward_scale, cfg.gamma, cfg.gae_lambda
-    if reward.device.type == "cpu":
+    if reward.device.type == "cpu" and reward.dtype == torch.float32:
         return fused.estimates(reward, value, final, terminated, truncated, scale, gamma, lam)
     following = torch.where(truncated, final, value[1:]).masked_fill(terminated, 0.0)
-    done = (terminated | truncated).float()
+    done = (terminated | truncated).to(reward.dtype)
     advantage = generalised_advantages(scale * reward, value[:-1], following, done, gamma, lam)
     return advantage, value[:-1] + advantage
 

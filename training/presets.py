@@ -12,7 +12,7 @@ _ROLES: dict[str, dict[str, Any]] = {
     "belief": {
         "world_model.groups": 4, "world_model.updates": 2, "world_model.batch": 64, "world_model.capacity": 16,
         "world_model.decode": 200.0, "world_model.mask": 0.0, "world_model.learning_rate": 6e-3,
-        "world_model.average": 100, "world_model.robots": 256,
+        "world_model.average": 100,
     },
     "exploration": {
         "world_model.kind": "ensemble", "world_model.members": 5, "world_model.updates": 8, "world_model.batch": 256,

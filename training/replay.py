@@ -56,23 +56,16 @@ class Replay:
     stored, and stored anew when training passes it.
 
     latent: shape (L, F) of a robot's; capacity: rollouts in the ring, of ``steps`` each; length: rollouts in a
-    sequence; robots: that it keeps, the first of each group in proportion, 0 for all.
+    sequence.
     """
 
     def __init__(
-        self,
-        env: ABEnv,
-        latent: tuple[int, ...],
-        capacity: int,
-        steps: int,
-        length: int,
-        device: torch.device,
-        robots: int = 0,
+        self, env: ABEnv, latent: tuple[int, ...], capacity: int, steps: int, length: int, device: torch.device
     ) -> None:
         self.capacity = capacity
         self.steps = steps
         self.length = length
-        self.robots = min(robots or env.num_envs, env.num_envs)
+        self.robots = env.num_envs
         self.device = device
         self.count = 0  # rollouts so far
         shape = steps, self.robots
@@ -105,29 +98,28 @@ class Replay:
     def add(self, rollouts: list[Rollout], latent: Tensor) -> Sequences:
         """Take in a rollout of groups of robots; return it as sequences, which the ring will overwrite.
 
-        latent: (sides, D + Z, N), the robots' before the rollout, those of each group behind one another.
+        latent: (sides, D + Z, N), the robots' before the rollout.
         """
         i = self.count % self.capacity
         self.count += 1
+        self.latent[i] = latent
         seen = rollouts[0].obs.shape[-1]
-        ends = list(itertools.accumulate((r.reward.shape[1] for r in rollouts), initial=0))
-        kept = [end * self.robots // ends[-1] for end in ends]
+        ends = list(itertools.accumulate(r.reward.shape[1] for r in rollouts))
 
-        def take(part: tuple[Rollout, int, int, int]) -> None:
-            r, first, begin, end = part
-            n = end - begin
-            self.latent[i, ..., begin:end] = latent[..., first : first + n]
+        def take(part: tuple[Rollout, int]) -> None:
+            r, end = part
+            n = slice(end - r.reward.shape[1], end)
             for x, new in (  # pinned, where this is a GPU: nobody waits
-                (self.obs[..., :seen], r.obs[1:, :n]),
-                (self.obs[..., seen:], r.privileged[1:, :n]),
-                (self.action, r.action[:, :n]),
-                (self.reward, r.reward[:, :n]),
-                (self.terminated, r.terminated[:, :n]),
-                (self.keep, 1.0 - r.starts[1:, :n]),
+                (self.obs[..., :seen], r.obs[1:]),
+                (self.obs[..., seen:], r.privileged[1:]),
+                (self.action, r.action),
+                (self.reward, r.reward),
+                (self.terminated, r.terminated),
+                (self.keep, 1.0 - r.starts[1:]),
             ):
-                x[i, :, begin:end].copy_(new, non_blocking=True)
+                x[i, :, n].copy_(new, non_blocking=True)
 
-        side_by_side(take, list(zip(rollouts, ends, kept, kept[1:], strict=False)))
+        side_by_side(take, list(zip(rollouts, ends, strict=True)))
         return Sequences(
             self.latent[i], *(x[i] for x in (self.action, self.obs, self.reward, self.terminated, self.keep))
         )
