@@ -225,14 +225,15 @@ def adapted_rate(rate, kl, target, least, most):
 
 @kernel
 def _descend(
-    thread, threads, rounds, vectors, groups, metrics, last, of_kl, counts, jobs, shares, weights, table, numbers,
+    thread, threads, rounds, vectors, groups, metrics, heeded, of_kl, counts, jobs, shares, weights, table, numbers,
     total, squares, progress, sums,
 ):  # fmt: skip
     """Go on with a thread's part of a descent; return whether it is over, as opposed to waiting for long.
 
     A round is three phases, after each of which every thread waits for all others: gradients; a part of their weighted
     sum, and of its squares; a part of Adam's step. The first thread keeps the books. A row of jobs: its thread, its
-    source, the program's calls and table, where to put which step, and addresses of its gradient and metrics.
+    source, the program's calls and table, where to put which step, and addresses of its gradient and metrics; the
+    learning rate heeds one metric of one source.
     """
     jobs, table, shares = view(jobs, np.int64), view(table, np.int64), view(shares, np.float64)
     weights, numbers, total = view(weights, np.float32), view(numbers, np.float64), view(total, np.float32)
@@ -315,7 +316,7 @@ def _descend(
                     for m in range(metrics):
                         x = shares[v] * view(row[7 + m], np.float32)[0]
                         sums[row[1] * metrics + m] += x
-                        if row[1] == last and m == of_kl:
+                        if row[1] == heeded and m == of_kl:
                             kl += x
                 progress[2 * now + 2] = adapted_rate(
                     progress[2 * now], kl, numbers[1 + 4 * groups], numbers[2 + 4 * groups], numbers[3 + 4 * groups]

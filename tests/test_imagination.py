@@ -353,6 +353,7 @@ def test_imagination_has_a_preset_of_few_robots():
 def test_steps_along_what_was_imagined_are_those_that_python_takes():
     compiled, by_python = (engine(16, 2, **{"ppo.minibatches": 2, "ppo.epochs": 2}) for _ in range(2))
     by_python.descent = None
+    compiled.descend_with_python = None
     for _ in range(2):
         ours, theirs = (made.iterate() for made in (compiled, by_python))
     assert "imagined_kl" in ours and ours.keys() == theirs.keys()
