@@ -198,14 +198,18 @@ def _show(typing, place, count):
 
 @intrinsic
 def _pause(typing):
-    """Wait for some cycles, in which another thread of the same core may compute."""
+    """Wait for some cycles, where the processor can, in which another thread of the same core may compute."""
 
     def generate(context: object, builder: object, signature: object, values: tuple) -> object:
-        of_arm = platform.machine().lower() in ("arm64", "aarch64")
-        kinds = [ir.IntType(32)] if of_arm else []
-        name = "llvm.aarch64.hint" if of_arm else "llvm.x86.sse2.pause"
-        pause = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
-        builder.call(pause, [kind(1) for kind in kinds])
+        machine = platform.machine().lower()
+        word = ir.IntType(32)
+        name, arguments = {
+            "x86_64": ("llvm.x86.sse2.pause", []), "amd64": ("llvm.x86.sse2.pause", []),
+            "arm64": ("llvm.aarch64.hint", [word(1)]), "aarch64": ("llvm.aarch64.hint", [word(1)]),
+        }.get(machine, ("", []))  # fmt: skip
+        if name:
+            kind = ir.FunctionType(ir.VoidType(), [word] * len(arguments))
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
         return context.get_dummy_value()
 
     return types.none(), generate

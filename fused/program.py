@@ -74,7 +74,7 @@ def _replay(calls, table):
 class _Memory:
     """Memory for tensors of what is recorded; that of one that nobody holds any more serves others.
 
-    What lies in the cache is written again, then, instead of memory that is not there.
+    A gradient is written where an activation was, then, which the cache holds already, instead of into new memory.
     """
 
     def __init__(self) -> None:
