@@ -19,7 +19,7 @@ from fused.memory import view
 from fused.program import Program, replay
 from fused.registers import WIDTH
 from fused.vectors import fma, load, over_samples, total, zeros
-from physics.jit import inline, kernel, real
+from physics.jit import address, inline, kernel, real
 
 CHUNK = 64 * WIDTH  # numbers whose squares are summed in float32, and the sums in double precision
 LINE = 8  # counts in a cache line: threads that write into the same one wait for each other
@@ -401,6 +401,11 @@ class Descent:
             *(x.data_ptr() if isinstance(x, Tensor) else x.ctypes.data for x in arrays),
         )  # fmt: skip
         self._failed = threading.Event()
+
+    @staticmethod
+    def compile() -> None:
+        """Have the rounds compiled."""
+        address(_descend, *[types.intp] * _descend.py_func.__code__.co_argcount)
 
     def play(self, thread: int) -> None:
         """Do a thread's part, while the others do theirs."""

@@ -132,6 +132,10 @@ class TrainingEngine:
             by_autograd(self.belief, self.cfg.ppo, x, self.parameters)
         nothing = torch.zeros(1, device=self.device)
         Adam(nothing).step(nothing)
+        never = torch.zeros_like(scalar, dtype=torch.bool)
+        ppo.estimates(scalar, torch.cat((scalar, scalar)), scalar, never, never, self.cfg.ppo)
+        if self.descent:
+            self.descent.compile()
         for learner in (self.world_model, self.sac):
             if learner:
                 learner.warm_up()
